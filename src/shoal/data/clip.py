@@ -1,0 +1,47 @@
+"""One utterance, before and after its audio is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+"""Everything is resampled to this rate (Hz), mono."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One manifest row that passed its checks; the audio is still on disk.
+
+    `fields` keeps every key of the row, known or not, as it stood in the manifest.
+    """
+
+    id: str
+    audio: Path
+    duration: float
+    """Seconds, after `offset`."""
+    offset: float = 0.0
+    """Seconds into the file at which the utterance starts."""
+    text: str = ""
+    lang: str | None = None
+    speaker: str | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    manifest: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A row with its samples: float32, mono, 16 kHz, shape `(samples,)`, finite, in about [-1, 1]."""
+
+    row: Row
+    samples: npt.NDArray[np.float32]
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+        return self.row.id
