@@ -155,8 +155,8 @@ class BestBlock(Record):
     n: int
     layer: int
     distance: Estimate
-    stability: float
-    """Share of bootstrap replicates in which this block is the best of its size."""
+    stability: float | None
+    """Share of bootstrap replicates in which this block is the best of its size (None: no interval)."""
     runner_up: int | None = None
     """Start of the block most often chosen instead (None: there is no other)."""
 
@@ -167,11 +167,12 @@ class ScopeAudit(Record):
     positions: int
     utterances: int
     angular: Triangle
-    angular_low: Triangle
-    angular_high: Triangle
+    angular_low: Triangle | None = None
+    """Bounds of the interval; None with fewer than two clusters to resample."""
+    angular_high: Triangle | None = None
     influence: list[float]
-    influence_low: list[float]
-    influence_high: list[float]
+    influence_low: list[float] | None = None
+    influence_high: list[float] | None = None
     best: list[BestBlock]
     """One entry per n = 1 … L (over all l, the block that ends at the last layer included)."""
 
