@@ -1,0 +1,1 @@
+"""Shoal finds out how shallow a speech large language model can be."""

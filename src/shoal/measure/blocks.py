@@ -1,0 +1,40 @@
+"""The order in which blocks (l, n) are laid out in a flat vector."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.schema import Triangle
+
+
+def block_count(depth: int) -> int:
+    """Number of blocks (l, n) of a decoder with `depth` layers: L (L + 1) / 2."""
+    return depth * (depth + 1) // 2
+
+
+def block_ends(depth: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """First and last boundary of every block, each of shape (L (L + 1) / 2,).
+
+    Boundary l is the input of layer l, boundary L the raw output of the last layer. Blocks are ordered by size n,
+    then by start l, so the first L of them are the single layers.
+    """
+    starts = [start for n in range(1, depth + 1) for start in range(depth - n + 1)]
+    stops = [start + n for n in range(1, depth + 1) for start in range(depth - n + 1)]
+    return np.array(starts, dtype=np.intp), np.array(stops, dtype=np.intp)
+
+
+def block_slice(depth: int, n: int) -> slice:
+    """Where the blocks of `n` layers lie in the flat vector."""
+    first = sum(depth - size + 1 for size in range(1, n))
+    return slice(first, first + depth - n + 1)
+
+
+def to_triangle(flat: npt.NDArray[np.float64], depth: int) -> Triangle:
+    """Rows `[n-1][l]` from a flat vector of shape (L (L + 1) / 2,)."""
+    return [flat[block_slice(depth, n)].tolist() for n in range(1, depth + 1)]
+
+
+def from_triangle(triangle: Triangle) -> npt.NDArray[np.float64]:
+    """The flat vector of a triangle; the inverse of `to_triangle`."""
+    return np.array([value for row in triangle for value in row], dtype=np.float64)

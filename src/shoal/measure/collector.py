@@ -1,0 +1,191 @@
+"""One forward pass, all blocks, all scopes: the streaming collector.
+
+Hooks take the input of every layer and the raw output of the last one (before the final norm), at real positions only.
+For a batch of N such positions they fill one buffer (N, L+1, d); float64 Gram matrices of its unit vectors hold the
+cosines between the ends of every block, and the metrics' values are summed per utterance and scope. Memory is one
+batch of states plus a few (chunk, L, L) matrices; nothing is kept between batches but the sums, which the caller may
+stream to disk. The LM head never runs.
+
+float64 is not luxury: arccos has an infinite slope at 1, so a cosine off by 1e-7 (float32) is an angle off by up to
+1.4e-4, and neighbouring layers are nearly parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from shoal.errors import MeasureError
+from shoal.measure.blocks import block_ends
+from shoal.measure.metric import METRICS
+from shoal.models.batch import PreparedBatch
+from shoal.schema import SCOPES
+
+CHUNK_BYTES = 32 * 2**20
+"""Upper bound for the float64 copy of a chunk of states; fits a CPU's last-level cache better than one big copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceSums:
+    """Sums of one utterance: `sums` (scopes, columns) float64 and `counts` (scopes,) int64, scopes as in `SCOPES`."""
+
+    id: str
+    sums: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+
+
+class StateBuffer:
+    """Receives the states of one batch through hooks.
+
+    Args:
+        depth: number of layers L.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.mask: Tensor | None = None
+        self.states: Tensor | None = None
+        self._seen: set[int] = set()
+
+    def start(self, mask: Tensor) -> None:
+        """Expect a batch whose real positions are `mask` (B, T) bool."""
+        self.mask, self._seen = mask, set()
+        self._count = int(mask.sum())
+
+    def put(self, boundary: int, hidden: Tensor) -> None:
+        """Store the real positions of `hidden` (B, T, d) as boundary 0 … L."""
+        if self.mask is None:
+            return
+        rows = hidden[self.mask.to(hidden.device)]
+        if self.states is None or self.states.shape[0] < self._count or self.states.dtype != rows.dtype:
+            self.states = rows.new_empty((self._count, self.depth + 1, rows.shape[-1]))
+        self.states[: self._count, boundary] = rows.to(self.states.device)
+        self._seen.add(boundary)
+
+    def take(self) -> Tensor:
+        """The batch's states (N, L+1, d).
+
+        Raises:
+            MeasureError: a layer was not called, so its row would be stale.
+        """
+        missing = set(range(self.depth + 1)) - self._seen
+        if missing or self.states is None:
+            raise MeasureError(f"the decoder did not run the layers at boundaries {sorted(missing)}")
+        return self.states[: self._count]
+
+
+@contextmanager
+def recording(layers: nn.ModuleList) -> Iterator[StateBuffer]:
+    """Hook `layers` for the time of the block; all hooks are gone afterwards, whatever happens."""
+    depth = len(layers)
+    buffer = StateBuffer(depth)
+
+    def before(boundary: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            buffer.put(boundary, args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        # A tuple before transformers 5, a tensor since: out[0] of a tensor would be the first clip.
+        buffer.put(depth, output[0] if isinstance(output, tuple) else output)
+
+    handles = [layer.register_forward_pre_hook(before(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    handles.append(layers[-1].register_forward_hook(after))
+    try:
+        yield buffer
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def collect(
+    decoder: nn.Module, layers: nn.ModuleList, batches: Iterable[PreparedBatch]
+) -> Iterator[UtteranceSums]:
+    """Run the decoder stack over `batches` and yield the sums of each utterance, in the batches' order.
+
+    Args:
+        decoder: the stack without the LM head; takes `inputs_embeds`, `attention_mask`, `position_ids`, `use_cache`.
+        layers: its layers, in order.
+        batches: padded left or right; padding never counts.
+
+    Raises:
+        MeasureError: a state is NaN, infinite or zero. Such a clip has no distance, least of all distance 0.
+    """
+    with recording(layers) as buffer:
+        for batch in batches:
+            mask = batch.attention_mask.bool()
+            buffer.start(mask)
+            decoder(
+                inputs_embeds=batch.embeds,
+                attention_mask=batch.attention_mask,
+                position_ids=batch.position_ids,
+                use_cache=False,
+            )
+            yield from _sums_of_batch(buffer.take(), batch, mask)
+
+
+def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterator[UtteranceSums]:
+    depth = states.shape[1] - 1
+    scopes = batch.scopes()[mask].to("cpu", torch.float64)
+    row_of = mask.nonzero()[:, 0].cpu()
+    sums = torch.zeros(
+        (len(batch.ids), len(SCOPES), sum(metric.columns(depth) for metric in METRICS)), dtype=torch.float64
+    )
+    for chunk in _chunks(states):
+        values = block_values(states[chunk], lambda i, at=chunk.start: batch.ids[int(row_of[at + i])])
+        for row in row_of[chunk].unique().tolist():
+            here = (row_of[chunk] == row).nonzero()[:, 0]
+            sums[row] += scopes[chunk][here].T @ values[here]
+    counts = batch.scopes().sum(1).cpu()
+    for row, name in enumerate(batch.ids):
+        yield UtteranceSums(name, sums[row].numpy(), counts[row].numpy())
+
+
+def block_values(states: Tensor, name_of: Any = str) -> Tensor:
+    """All metrics' values at each position: (N, L+1, d) → (N, columns), float64 on the CPU.
+
+    Args:
+        states: the states at the L+1 boundaries, any floating dtype.
+        name_of: names position i in an error.
+
+    Raises:
+        MeasureError: a state is NaN, infinite or zero.
+    """
+    depth = states.shape[1] - 1
+    if states.device.type == "mps":  # has no float64
+        states = states.cpu()
+    unit = states.to(torch.float64)
+    norms = torch.linalg.vector_norm(unit, dim=-1)
+    _refuse_bad_states(norms, name_of)
+    unit = unit.div_(norms.unsqueeze(-1)) if unit is not states else unit / norms.unsqueeze(-1)
+    gram = torch.bmm(unit, unit.transpose(1, 2))
+    starts, stops = block_ends(depth)
+    flat = torch.from_numpy(starts * (depth + 1) + stops).to(gram.device)
+    cosines = gram.flatten(1).index_select(1, flat)
+    return torch.cat([metric.values(cosines, depth) for metric in METRICS], dim=1).cpu()
+
+
+def _refuse_bad_states(norms: Tensor, name_of: Any) -> None:
+    bad = ~(torch.isfinite(norms) & (norms > 0))
+    if bad.any():
+        position, boundary = bad.nonzero()[0].tolist()
+        what = "zero" if norms[position, boundary] == 0 else "not finite"
+        raise MeasureError(
+            f"clip {name_of(position)}: the state at boundary {boundary} is {what}, so no distance exists; "
+            "try float32, or leave the clip out"
+        )
+
+
+def _chunks(states: Tensor) -> Iterator[slice]:
+    size = max(1, CHUNK_BYTES // (states.shape[1] * states.shape[2] * 8))
+    for start in range(0, states.shape[0], size):
+        yield slice(start, min(start + size, states.shape[0]))

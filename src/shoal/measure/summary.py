@@ -1,0 +1,99 @@
+"""From per-utterance sums to the numbers of an audit: means, intervals, the best blocks and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.measure.blocks import block_slice, to_triangle
+from shoal.measure.bootstrap import Resampler, interval, make_resampler
+from shoal.measure.sums import Sums
+from shoal.schema import SCOPES, BestBlock, Estimate, InputAudit, InputKind, Scope, ScopeAudit
+
+Floats = npt.NDArray[np.float64]
+Cluster = Literal["utterance", "speaker"]
+
+EMPTY_SCOPE = {
+    "audio": "nothing stands in the audio slot",
+    "text": "the clips have no response text",
+}
+
+
+def clusters_of(sums: Sums, cluster: Cluster) -> Sequence[str | None]:
+    """The cluster of each utterance; utterances without a speaker stand for themselves."""
+    return sums.speakers if cluster == "speaker" else [None] * len(sums.utterances)
+
+
+def summarise(
+    sums: Sums, kind: InputKind, *, cluster: Cluster, replicates: int, level: float, seed: int
+) -> InputAudit:
+    """Every scope of one input; see `ScopeAudit`."""
+    resampler = make_resampler(clusters_of(sums, cluster), replicates=replicates, seed=seed)
+    scopes: dict[Scope, ScopeAudit] = {}
+    empty: dict[Scope, str] = {}
+    for scope in SCOPES:
+        if sums.counts[:, SCOPES.index(scope)].sum() == 0:
+            empty[scope] = EMPTY_SCOPE.get(scope, "no position")
+        else:
+            scopes[scope] = summarise_scope(sums, scope, resampler, level)
+    return InputAudit(input=kind, scopes=scopes, empty_scopes=empty)
+
+
+def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float) -> ScopeAudit:
+    """One scope: triangle, influence, best blocks, all with intervals where there are two clusters or more."""
+    distances = sums.mean(scope, "angular")
+    angular, counts = sums.scope(scope, "angular")
+    influence, _ = sums.scope(scope, "influence")
+    replicates = resampler.means(angular, counts) if resampler.clusters > 1 else None
+    result = ScopeAudit(
+        positions=int(counts.sum()),
+        utterances=int((counts > 0).sum()),
+        angular=to_triangle(distances, sums.depth),
+        influence=sums.mean(scope, "influence").tolist(),
+        best=best_blocks(distances, replicates, sums.depth, level),
+    )
+    if replicates is not None:
+        low, high = interval(replicates, level)
+        result.angular_low, result.angular_high = to_triangle(low, sums.depth), to_triangle(high, sums.depth)
+        low, high = interval(resampler.means(influence, counts), level)
+        result.influence_low, result.influence_high = low.tolist(), high.tolist()
+    return result
+
+
+def best_blocks(distances: Floats, replicates: Floats | None, depth: int, level: float) -> list[BestBlock]:
+    """The block with the smallest distance for each n = 1 … L.
+
+    Args:
+        distances: (blocks,) means, in the order of `block_ends`.
+        replicates: (R, blocks) bootstrap replicates, or None.
+        depth: number of layers L.
+        level: of the interval.
+    """
+    found = []
+    for n in range(1, depth + 1):
+        part = block_slice(depth, n)
+        here = None if replicates is None else replicates[:, part]
+        found.append(_best_of_size(n, distances[part], here, level))
+    return found
+
+
+def _best_of_size(n: int, distances: Floats, replicates: Floats | None, level: float) -> BestBlock:
+    layer = int(distances.argmin())
+    value = float(distances[layer])
+    if replicates is None:
+        return BestBlock(n=n, layer=layer, distance=Estimate(value=value, level=level), stability=None)
+    low, high = interval(replicates[:, layer], level)
+    usable = replicates[~np.isnan(replicates).any(1)]
+    wins = np.bincount(usable.argmin(1), minlength=len(distances))
+    others = wins.copy()
+    others[layer] = 0
+    return BestBlock(
+        n=n,
+        layer=layer,
+        distance=Estimate(value=value, low=float(low), high=float(high), level=level),
+        stability=float(wins[layer] / max(1, wins.sum())),
+        runner_up=int(others.argmax()) if others.any() else None,
+    )

@@ -1,0 +1,165 @@
+"""Per-utterance sums: streamed to disk while measuring, kept beside the audit as `.npz`.
+
+With them every interval (over utterances or speakers) and every comparison is a second look at a small file, never a
+second forward pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import FileFormatError
+from shoal.measure.collector import UtteranceSums
+from shoal.measure.metric import metric_slices
+from shoal.schema import SCOPES, InputKind, Scope
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of one input over U utterances.
+
+    `values` is (U, scopes, columns) float64 and may be a memory map; `counts` is (U, scopes) int64.
+    """
+
+    depth: int
+    utterances: list[str]
+    speakers: list[str | None]
+    values: Floats
+    counts: Ints
+
+    def scope(self, scope: Scope, metric: str) -> tuple[Floats, Ints]:
+        """`(U, columns of the metric)` sums and `(U,)` counts of one scope."""
+        index = SCOPES.index(scope)
+        return self.values[:, index, metric_slices(self.depth)[metric]], self.counts[:, index]
+
+    def mean(self, scope: Scope, metric: str) -> Floats:
+        """Position-weighted mean over all utterances, shape (columns,); NaN without positions."""
+        sums, counts = self.scope(scope, metric)
+        total = counts.sum()
+        return sums.sum(0) / total if total else np.full(sums.shape[1], np.nan)
+
+
+@dataclass
+class SumsWriter:
+    """Takes utterances one by one and writes them to an unnamed temporary file: memory stays flat.
+
+    Args:
+        depth: number of layers L.
+        folder: where the temporary file lives (the system's default if None).
+    """
+
+    depth: int
+    folder: Path | None = None
+    utterances: list[str] = field(default_factory=list)
+    _counts: list[Ints] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._columns = max(part.stop for part in metric_slices(self.depth).values())
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 lives as long as its map
+
+    def add(self, item: UtteranceSums) -> None:
+        """Append one utterance."""
+        self._file.write(np.ascontiguousarray(item.sums).tobytes())
+        self._counts.append(item.counts)
+        self.utterances.append(item.id)
+
+    def finish(self, speakers: Sequence[str | None]) -> Sums:
+        """Everything added so far as `Sums` over a memory map; `speakers` in the order of `utterances`."""
+        self._file.flush()
+        shape = (len(self.utterances), len(SCOPES), self._columns)
+        values = (
+            np.memmap(self._file, dtype=np.float64, mode="r", shape=shape)
+            if self.utterances
+            else np.zeros(shape)
+        )
+        counts = np.stack(self._counts) if self._counts else np.zeros(shape[:2], dtype=np.int64)
+        return Sums(self.depth, self.utterances, list(speakers), values, counts)
+
+
+@dataclass(frozen=True)
+class SumsFile:
+    """What an audit's `.npz` holds.
+
+    `key` says what was measured, so that the same audit asked for again need not measure; `seconds` is what it took.
+    """
+
+    inputs: dict[InputKind, Sums]
+    key: str = ""
+    seconds: float = 0.0
+
+
+def save_sums(path: Path, content: SumsFile) -> Path:
+    """Write the sums as `.npz` at `path`, atomically.
+
+    Raises:
+        FileFormatError: the place cannot be written.
+    """
+    inputs = content.inputs
+    meta = {
+        "schema_version": 1,
+        "key": content.key,
+        "seconds": content.seconds,
+        "scopes": list(SCOPES),
+        "inputs": list(inputs),
+        "depth": next(iter(inputs.values())).depth,
+    }
+    arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
+    for name, sums in inputs.items():
+        arrays[f"{name}_values"], arrays[f"{name}_counts"] = sums.values, sums.counts
+        arrays[f"{name}_utterances"] = np.array(sums.utterances, dtype=np.str_)
+        arrays[f"{name}_speakers"] = np.array([speaker or "" for speaker in sums.speakers], dtype=np.str_)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        raise FileFormatError(
+            f"cannot be written ({error.strerror})", where=str(path), fix="choose another place with --out"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_sums(path: Path) -> SumsFile:
+    """Read what `save_sums` wrote.
+
+    Raises:
+        FileFormatError: not there or not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            meta = json.loads(str(data["meta"]))
+            if meta["schema_version"] != 1 or meta["scopes"] != list(SCOPES):
+                raise ValueError("another schema")
+            inputs = {name: _read_input(data, name, int(meta["depth"])) for name in meta["inputs"]}
+            return SumsFile(inputs, str(meta["key"]), float(meta["seconds"]))
+    except FileNotFoundError:
+        raise FileFormatError(
+            "no such file", where=str(path), fix="keep the .npz beside its audit.json, or run the audit again"
+        ) from None
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise FileFormatError(
+            f"not an audit's sums ({error.__class__.__name__})", where=str(path), fix="run the audit again"
+        ) from None
+
+
+def _read_input(data: Any, name: str, depth: int) -> Sums:
+    speakers = [str(speaker) or None for speaker in data[f"{name}_speakers"]]
+    utterances = [str(utterance) for utterance in data[f"{name}_utterances"]]
+    return Sums(depth, utterances, speakers, data[f"{name}_values"], data[f"{name}_counts"])

@@ -1,0 +1,158 @@
+"""The collector against an independent float64 loop that shares no code with it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+
+from shoal.errors import MeasureError
+from shoal.measure.collector import collect, recording
+from shoal.measure.metric import metric_slices
+from shoal.models.batch import Kind, PreparedBatch
+from shoal.schema import SCOPES
+
+DEPTH = 5
+
+
+def tiny(family: str = "llama") -> torch.nn.Module:
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": DEPTH,
+        "vocab_size": 64,
+        "head_dim": 8,
+    }
+    if family == "gemma3":
+        return Gemma3ForCausalLM(Gemma3TextConfig(**shape, sliding_window=4)).eval().double()
+    return LlamaForCausalLM(LlamaConfig(**shape)).eval().double()
+
+
+def utterance(length: int, seed: int) -> tuple[torch.Tensor, list[int]]:
+    """Token ids and kinds: prompt, audio, prompt, text, as in a SpeechLLM."""
+    ids = torch.randint(1, 64, (length,), generator=torch.Generator().manual_seed(seed))
+    kinds = [Kind.PROMPT] * 2 + [Kind.AUDIO] * (length - 6) + [Kind.PROMPT] * 2 + [Kind.TEXT] * 2
+    return ids, [int(kind) for kind in kinds]
+
+
+def make_batch(model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]], side: str) -> PreparedBatch:
+    longest = max(len(ids) for ids, _ in items)
+    embeds = torch.zeros(len(items), longest, 32, dtype=torch.float64)
+    kinds = torch.zeros(len(items), longest, dtype=torch.uint8)
+    tokens = torch.full((len(items), longest), -1)
+    for row, (ids, kind) in enumerate(items):
+        at = slice(longest - len(ids), longest) if side == "left" else slice(0, len(ids))
+        embeds[row, at] = model.get_input_embeddings()(ids).detach()
+        kinds[row, at] = torch.tensor(kind, dtype=torch.uint8)
+        tokens[row, at] = ids
+    return PreparedBatch([f"u{row}" for row in range(len(items))], embeds, kinds, tokens)
+
+
+def reference(model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]]) -> dict[tuple, list[float]]:
+    """(utterance, scope, metric) → means, one clip at a time, Python floats, straight from the definition."""
+    inner, seen = model.model, {}
+    result: dict[tuple, list[float]] = {}
+    for number, (ids, kinds) in enumerate(items):
+        states: list[torch.Tensor] = []
+        x = inner.embed_tokens(ids[None])
+        handles = [
+            layer.register_forward_hook(lambda _m, a, k, out: states.append((k.get("hidden_states", *a), out)), with_kwargs=True)
+            for layer in inner.layers
+        ]
+        with torch.no_grad():
+            inner(inputs_embeds=x, use_cache=False)
+        for handle in handles:
+            handle.remove()
+        rows = [states[0][0][0]] + [(out[0] if isinstance(out, tuple) else out)[0] for _, out in states]
+        del seen
+        seen = {}
+        wanted = {
+            "all": range(len(kinds)),
+            "audio": [i for i, k in enumerate(kinds) if k == 1],
+            "prompt": [i for i, k in enumerate(kinds) if k == 2],
+            "text": [i for i, k in enumerate(kinds) if k == 3],
+            "last": [max(i for i, k in enumerate(kinds) if k in (1, 2))],
+        }
+        for scope, positions in wanted.items():
+            blocks = []
+            for n in range(1, DEPTH + 1):
+                for start in range(DEPTH - n + 1):
+                    total = 0.0
+                    for position in positions:
+                        a, b = rows[start][position].tolist(), rows[start + n][position].tolist()
+                        dot = math.fsum(p * q for p, q in zip(a, b, strict=True))
+                        size = math.sqrt(math.fsum(p * p for p in a)) * math.sqrt(math.fsum(q * q for q in b))
+                        total += math.acos(max(-1.0, min(1.0, dot / size))) / math.pi
+                    blocks.append(total / len(positions))
+            result[number, scope, "angular"] = blocks
+            layers = []
+            for start in range(DEPTH):
+                total = 0.0
+                for position in positions:
+                    a, b = rows[start][position].tolist(), rows[start + 1][position].tolist()
+                    dot = math.fsum(p * q for p, q in zip(a, b, strict=True))
+                    total += 1 - dot / math.sqrt(math.fsum(p * p for p in a) * math.fsum(q * q for q in b))
+                layers.append(total / len(positions))
+            result[number, scope, "influence"] = layers
+    return result
+
+
+ITEMS = [utterance(length, seed) for seed, length in enumerate([9, 14, 7, 11])]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("size", [1, 4])
+def test_equals_the_definition_in_every_scope(family: str, side: str, size: int) -> None:
+    model = tiny(family)
+    batches = [make_batch(model, ITEMS[start : start + size], side) for start in range(0, len(ITEMS), size)]
+    measured = list(collect(model.model, model.model.layers, batches))
+    expected = reference(model, ITEMS)
+    for number, item in enumerate(measured):
+        for index, scope in enumerate(SCOPES):
+            for metric, part in metric_slices(DEPTH).items():
+                got = item.sums[index, part] / item.counts[index]
+                assert got.tolist() == pytest.approx(expected[number, scope, metric], abs=1e-9)
+
+
+def test_the_first_boundary_is_the_embedding_and_the_last_is_before_the_final_norm() -> None:
+    model = tiny()
+    batch = make_batch(model, ITEMS[:1], "right")
+    with recording(model.model.layers) as buffer, torch.no_grad():
+        buffer.start(batch.attention_mask.bool())
+        normed = model.model(inputs_embeds=batch.embeds).last_hidden_state
+        states = buffer.take()
+    assert torch.equal(states[:, 0], batch.embeds[0])
+    assert not torch.allclose(states[:, -1], normed[0])
+    assert torch.allclose(model.model.norm(states[:, -1]), normed[0])
+
+
+def test_hooks_are_gone_afterwards_even_after_a_failure() -> None:
+    model = tiny()
+    with pytest.raises(RuntimeError), recording(model.model.layers):
+        raise RuntimeError
+    assert all(not layer._forward_pre_hooks and not layer._forward_hooks for layer in model.model.layers)
+
+
+@pytest.mark.parametrize(("value", "word"), [(float("nan"), "not finite"), (0.0, "zero")])
+def test_a_state_without_direction_is_an_error_that_names_the_clip(value: float, word: str) -> None:
+    model = tiny()
+    batch = make_batch(model, ITEMS[:2], "right")
+    batch.embeds[1, 3] = value
+    with pytest.raises(MeasureError, match=f"clip u1: .*{word}"):
+        list(collect(model.model, model.model.layers, [batch]))
+
+
+def test_float32_states_are_measured_in_float64() -> None:
+    """A block that turns every state by 1e-5 rad is seen as such; float32 cosines would round it to 0."""
+    states = torch.zeros(1, 2, 2, dtype=torch.float32)
+    states[0, 0] = torch.tensor([1.0, 0.0])
+    states[0, 1] = torch.tensor([1.0, 1e-5])
+    from shoal.measure.collector import block_values
+
+    assert block_values(states)[0, 0].item() == pytest.approx(1e-5 / math.pi, rel=1e-3)
