@@ -1,1 +1,1 @@
-
+"""Carry out a plan: in memory (`in_memory`) or as a checkpoint folder (`on_disk`), verified (`verify`)."""

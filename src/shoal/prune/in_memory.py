@@ -1,0 +1,155 @@
+"""Remove decoder layers from a model in memory, for good or for a while.
+
+Three things must change together, or the model computes something else than its checkpoint will:
+
+- the list of layers;
+- the config: the depth and every per-layer field (masks and caches are built from it, layer by layer);
+- the index that kept layers remember (they address the cache with it).
+
+No weight is copied, so a plan costs nothing to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import ModelError, PlanError
+from shoal.models.families import find
+from shoal.schema import Plan, plan_problem
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from shoal.models.families.base import Family
+
+DEPTH_ATTRIBUTES = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+"""Names under which some decoders remember their own depth besides the config."""
+
+
+@contextmanager
+def pruned(
+    model: PreTrainedModel, layers: Sequence[int] | Plan, *, family: Family | None = None
+) -> Iterator[PreTrainedModel]:
+    """Remove `layers` from `model` while the block runs; afterwards the model is exactly as before.
+
+    Contexts nest: the indices of the inner one count the layers that the outer one left.
+
+    Args:
+        model: any model a family knows; changed in place.
+        layers: a plan, or 0-based indices, ascending.
+        family: the model's family, if known already.
+
+    Yields:
+        The same model object.
+
+    Raises:
+        PlanError: the layers do not fit the model.
+        ModelError: the model has a per-layer field that is not understood.
+    """
+    with ExitStack() as undo:
+        _prune(model, layers, family or find(model), undo)
+        yield model
+
+
+def prune_in_place(
+    model: PreTrainedModel, layers: Sequence[int] | Plan, *, family: Family | None = None
+) -> PreTrainedModel:
+    """Remove `layers` from `model` for good; on an error the model is as before.
+
+    Args:
+        model: any model a family knows.
+        layers: a plan, or 0-based indices, ascending.
+        family: the model's family, if known already.
+
+    Returns:
+        The same model object.
+
+    Raises:
+        PlanError: the layers do not fit the model.
+        ModelError: the model has a per-layer field that is not understood.
+    """
+    with ExitStack() as undo:
+        _prune(model, layers, family or find(model), undo)
+        undo.pop_all()
+    return model
+
+
+def kept_layers(layers: Sequence[int] | Plan, depth: int) -> list[int]:
+    """The indices in 0 … `depth`-1 that stay, ascending.
+
+    A plan says itself whether the last layer may go; in a bare list it may, because an ablation has to.
+
+    Raises:
+        PlanError: a plan for another depth, or layers out of range, twice, out of order, or all of them.
+    """
+    if isinstance(layers, Plan) and layers.depth != depth:
+        raise PlanError(
+            f"the plan is for a decoder of {layers.depth} layers but the model has {depth}",
+            where=f"plan for {layers.model_ref}",
+            fix="make a plan from an audit of this model",
+        )
+    removed = layers.layers if isinstance(layers, Plan) else list(layers)
+    if problem := plan_problem(removed, depth, allow_last=True):
+        raise PlanError(problem, where="layers to remove", fix="give 0-based indices, ascending, each once")
+    return [layer for layer in range(depth) if layer not in set(removed)]
+
+
+def _prune(model: PreTrainedModel, layers: Sequence[int] | Plan, family: Family, undo: ExitStack) -> None:
+    """Do it; `undo` receives what restores each part, in the order in which it was changed."""
+    keep = kept_layers(layers, depth := family.depth(model))
+    if len(keep) == depth:
+        return
+    configs = family.configs(model)
+    fields = [family.pruned_fields(config, keep) for config in configs]
+    for config, values in zip(configs, fields, strict=True):
+        _set_fields(config, values, undo)
+    for name in DEPTH_ATTRIBUTES:
+        if vars(decoder := family.decoder(model)).get(name) == depth:
+            _set_attribute(decoder, name, len(keep), undo)
+    _set_layers(model, keep, family, undo)
+
+
+def _set_fields(config: PreTrainedConfig, values: dict[str, Any], undo: ExitStack) -> None:
+    before = dict(vars(config))
+    undo.callback(_restore, config, before)
+    for name, value in values.items():
+        setattr(config, name, value)
+
+
+def _restore(config: PreTrainedConfig, before: dict[str, Any]) -> None:
+    """Put back the very objects that were there, past any validation or name mapping of the config."""
+    vars(config).clear()
+    vars(config).update(before)
+
+
+def _set_layers(model: PreTrainedModel, keep: list[int], family: Family, undo: ExitStack) -> None:
+    from torch import nn
+
+    present = family.layers(model)
+    for new, old in enumerate(keep):
+        _renumber(present[old], old, new, family, undo)
+    remaining = nn.ModuleList(present[layer] for layer in keep)
+    remaining.training = present.training
+    undo.callback(family.set_layers, model, present)
+    family.set_layers(model, remaining)
+
+
+def _renumber(layer: nn.Module, old: int, new: int, family: Family, undo: ExitStack) -> None:
+    """Give every part of `layer` its new index, counting from 0 or from 1 as the part does."""
+    for module, name, value in list(family.layer_indices(layer)):
+        if value - old not in (0, 1):
+            raise ModelError(
+                f"{type(module).__name__}.{name} is {value} in layer {old} and does not follow its place",
+                where=type(layer).__name__,
+                fix="prune another model, or add a family for it in shoal/models/families",
+            )
+        _set_attribute(module, name, value - old + new, undo)
+
+
+def _set_attribute(owner: nn.Module, name: str, value: int, undo: ExitStack) -> None:
+    restore: Callable[..., None] = setattr
+    undo.callback(restore, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
