@@ -1,0 +1,57 @@
+"""Options that several commands share, so that they are spelled and explained once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoal.errors import UsageError
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hugging Face Hub id or pkg:NAME.")]
+Data = Annotated[
+    list[str],
+    typer.Option("--data", metavar="MANIFEST", help="NeMo JSONL, folder of audio + .txt, or hf:NAME. Repeatable."),
+]
+TaskName = Annotated[str, typer.Option("--task", help="What is asked of the model.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many clips, evenly spaced.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="FIELD=VALUE", help="Keep rows whose field has this value. Repeatable."),
+]
+MaxBad = Annotated[
+    float, typer.Option("--max-bad", min=0, help="Bad rows tolerated: a share below 1, or a number of rows.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda:0 …")]
+Dtype = Annotated[
+    str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16; auto is float32 on the CPU.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of every random draw.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Clips a forward pass.")]
+Replicates = Annotated[int, typer.Option("--replicates", min=10, help="Bootstrap replicates.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write.")]
+
+
+def parse_where(pairs: Sequence[str] | None) -> Mapping[str, str]:
+    """`["split=test"]` → `{"split": "test"}`.
+
+    Raises:
+        UsageError: a pair without `=`, or a field twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        field, equals, value = pair.partition("=")
+        if not equals or not field or field in found:
+            raise UsageError(
+                f"{pair!r} is not FIELD=VALUE, or the field stands twice",
+                where="--where",
+                fix="write --where split=test",
+            )
+        found[field] = value
+    return found

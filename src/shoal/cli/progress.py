@@ -1,0 +1,40 @@
+"""Progress on stderr: one bar a step on a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Report = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """Bars that appear as steps report themselves; the same step name moves its bar."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=False) as bars:
+        known: dict[str, int] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=total)
+            bars.update(known[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield report
+
+
+def say(line: str) -> None:
+    """One line to stderr."""
+    console.print(line, markup=False, soft_wrap=True)

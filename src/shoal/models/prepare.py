@@ -1,0 +1,152 @@
+"""Clips to embedded batches: what stands where, in which scope.
+
+One layout serves both inputs, so that speech and text differ in the audio slot and nowhere else::
+
+    prefix (prompt) · audio slot: projected audio, or the transcript (audio) · suffix (prompt) · response (text)
+
+The pieces are tokenised apart, because a tokeniser may merge characters across a border and move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from shoal.errors import ModelError
+from shoal.models.batch import Kind, PreparedBatch
+from shoal.schema import InputKind
+
+if TYPE_CHECKING:
+    from shoal.data.clip import Clip
+    from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
+
+_SLOT = "\uf8ffSLOT\uf8ff"
+"""Stands for the audio while a chat template is rendered; private-use characters occur in no template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of positions of one kind: token ids (n,), or vectors (n, d) with no tokens behind them."""
+
+    kind: Kind
+    ids: Tensor | None = None
+    vectors: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The prompt around the audio slot, as text."""
+
+    prefix: str
+    suffix: str
+
+
+def frame_of(model: LoadedModel, instruction: str) -> Frame:
+    """The prompt around the audio slot for `instruction`.
+
+    A SpeechLLM brings its template. A text LLM is asked through its chat template with the slot first and the
+    instruction below it; without a chat template the same is said in plain lines.
+    """
+    if model.kind == "speech_llm":
+        template = str(model.model.config.prompt_template).replace("{instruction}", instruction)
+        return _split(template, "{audio}", model.ref)
+    content = f"{_SLOT}\n{instruction}"
+    if getattr(model.tokenizer, "chat_template", None):
+        rendered = model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        return _split(str(rendered), _SLOT, model.ref)
+    return Frame(model.tokenizer.bos_token or "", f"\n{instruction}\n")
+
+
+def _split(template: str, slot: str, ref: str) -> Frame:
+    prefix, found, suffix = template.partition(slot)
+    if not found:
+        raise ModelError(f"the prompt template has no place for the audio ({slot})", where=ref)
+    return Frame(prefix, suffix)
+
+
+def prepare(
+    model: LoadedModel,
+    clips: Sequence[Clip],
+    task: Task,
+    *,
+    input: InputKind,
+    response: bool,
+    padding_side: str,
+) -> PreparedBatch:
+    """Embed `clips` for the decoder.
+
+    Args:
+        model: the model whose embedding table, encoder and projector are used.
+        clips: B utterances.
+        task: gives instruction and response.
+        input: what fills the audio slot.
+        response: append the response (teacher forcing); without it the batch ends where generation starts.
+        padding_side: `left` for generation, either for measuring.
+
+    Raises:
+        ModelError: speech for a model without an encoder.
+    """
+    with torch.inference_mode():
+        frame = frame_of(model, task.instruction)
+        slots = _speech_slots(model, clips) if input == "speech" else _text_slots(model, clips, task)
+        rows = []
+        for clip, slot in zip(clips, slots, strict=True):
+            segments = [_tokens(model, Kind.PROMPT, frame.prefix), slot, _tokens(model, Kind.PROMPT, frame.suffix)]
+            if response:
+                segments.append(_tokens(model, Kind.TEXT, model.response_text(task.target(clip.row))))
+            rows.append(segments)
+        return _assemble(model, [clip.id for clip in clips], rows, padding_side)
+
+
+def _tokens(model: LoadedModel, kind: Kind, text: str) -> Segment:
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return Segment(kind, ids=torch.tensor(ids, dtype=torch.long))
+
+
+def _text_slots(model: LoadedModel, clips: Sequence[Clip], task: Task) -> list[Segment]:
+    return [_tokens(model, Kind.AUDIO, model.response_text(task.transcript(clip.row))) for clip in clips]
+
+
+def _speech_slots(model: LoadedModel, clips: Sequence[Clip]) -> list[Segment]:
+    if model.processor is None:
+        raise ModelError("this model has no encoder, so it cannot hear", where=model.ref, fix="use the text input")
+    features: dict[str, Any] = model.processor.audio_inputs([clip.samples for clip in clips])
+    moved = {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        for name, value in features.items()
+    }
+    return [Segment(Kind.AUDIO, vectors=vectors) for vectors in model.model.get_audio_features(**moved)]
+
+
+def _assemble(
+    model: LoadedModel, names: list[str], rows: list[list[Segment]], padding_side: str
+) -> PreparedBatch:
+    table = model.model.get_input_embeddings()
+    lengths = [sum(_length(segment) for segment in row) for row in rows]
+    shape = (len(rows), max(lengths))
+    embeds = torch.zeros((*shape, table.weight.shape[-1]), dtype=table.weight.dtype, device=model.device)
+    kinds = torch.zeros(shape, dtype=torch.uint8)
+    tokens = torch.full(shape, -1, dtype=torch.long)
+    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        at = shape[1] - length if padding_side == "left" else 0
+        for segment in row:
+            here = slice(at, at + _length(segment))
+            kinds[number, here] = int(segment.kind)
+            if segment.vectors is not None:
+                embeds[number, here] = segment.vectors.to(embeds)
+            elif segment.ids is not None and len(segment.ids):
+                embeds[number, here] = table(segment.ids.to(model.device))
+                tokens[number, here] = segment.ids
+            at = here.stop
+    return PreparedBatch(names, embeds, kinds.to(model.device), tokens.to(model.device))
+
+
+def _length(segment: Segment) -> int:
+    return len(segment.ids if segment.vectors is None else segment.vectors)  # type: ignore[arg-type]
