@@ -22,7 +22,7 @@ from shoal.models import families, weights
 from shoal.models.adapters import ADAPTERS_FILE, load_adapters
 from shoal.models.batch import PreparedBatch
 from shoal.models.prepare import prepare
-from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
+from shoal.models.speech_llm import RESPONSE_STYLES, SpeechLLM, SpeechLLMProcessor
 from shoal.schema import InputKind, ModelInfo
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class LoadedModel:
 
     def response_text(self, text: str) -> str:
         """`text` as this model writes its responses (lower case without punctuation, say)."""
-        return str(self.model.config.format_response(text)) if self.kind == "speech_llm" else text
+        return RESPONSE_STYLES[self.model.config.response_style](text) if self.kind == "speech_llm" else text
 
     def prepare(
         self,
