@@ -55,3 +55,18 @@ def parse_where(pairs: Sequence[str] | None) -> Mapping[str, str]:
             )
         found[field] = value
     return found
+
+
+def parse_share(text: str, flag: str) -> float:
+    """`"25%"` or `"0.25"` → 0.25.
+
+    Raises:
+        UsageError: not a non-negative number or percentage.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{text!r} is not a share", where=flag, fix="write 25% or 0.25")
+    return value

@@ -1,0 +1,182 @@
+"""The whole way in one go: audit, compare, select, evaluate, prune, bench, report.
+
+Every step leaves its file in the output folder; running it again picks up what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import shoal
+from shoal.errors import FileFormatError, UsageError
+from shoal.schema import Audit, Bench, Comparison, Document, Plan, Scores, SystemScores
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset
+    from shoal.models.loading import LoadedModel
+
+Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What to run.
+
+    `sizes` × `strategies` are the plans that are scored. The checkpoint is written for the largest plan whose relative
+    WER increase stays within `max_increase`.
+    """
+
+    out: Path
+    model: str = "pkg:reference"
+    data: Sequence[str] = ()
+    sizes: Sequence[int] = (1, 2, 4, 8)
+    strategies: Sequence[str] = ("contiguous", "deepest", "random")
+    limit: int | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+    max_bad: float = 0.01
+    max_increase: float = 0.25
+    batch_size: int = 16
+    bench_clips: int = 6
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where the results lie."""
+
+    report: Path
+    checkpoint: Path
+    plan: Plan
+
+
+def run_demo(settings: DemoSettings, progress: Progress, say: Say) -> DemoResult:
+    """Run every step on `settings.model` and `settings.data` (by default the clips that ship with Shoal).
+
+    Raises:
+        UsageError: the model is a text LLM: it cannot be evaluated on speech.
+    """
+    from shoal.demo import clips_manifest
+
+    sources = list(settings.data) or [str(clips_manifest())]
+    dataset = shoal.read_manifests(
+        sources, max_bad=settings.max_bad, limit=settings.limit, where=settings.where, seed=settings.seed
+    )
+    say(f"Loading {settings.model} (the first time, its weights are fetched and converted)")
+    model = shoal.load(settings.model, device=settings.device, dtype=settings.dtype)
+    if model.kind != "speech_llm":
+        raise UsageError(f"{settings.model} is a text LLM and cannot hear", fix="audit it with `shoal audit` instead")
+    say(f"Measuring {len(dataset.rows)} clips: all blocks, all scopes, speech and text")
+    audit = shoal.audit(model, dataset, out=settings.out, batch_size=settings.batch_size, progress=progress)
+    comparison = _compare(settings.out)
+    plans = choose_plans(audit, settings)
+    say(f"Transcribing with the unpruned model and {len(plans)} plans")
+    scores = _evaluate(model, dataset, plans, settings, progress)
+    plan = pick(scores, settings.max_increase)
+    say(f"Writing and verifying the checkpoint without layers {plan.layers}")
+    checkpoint = _prune(model, plan, settings.out / "checkpoint")
+    say("Timing the unpruned and the pruned model, interleaved")
+    bench = _bench(model, dataset, [plan, _largest(plans)], settings, progress)
+    documents: list[Document] = [audit, comparison, scores, bench, plan]
+    report = shoal.render(documents, settings.out / "report.html")
+    return DemoResult(report, checkpoint, plan)
+
+
+def choose_plans(audit: Audit, settings: DemoSettings) -> list[Plan]:
+    """One plan for each strategy and size, written to `plans/NAME.json`; sizes that leave no layer are skipped."""
+    plans = []
+    for strategy in settings.strategies:
+        for size in (size for size in settings.sizes if size < audit.depth - 1):
+            plan = shoal.select(audit, size, strategy=strategy, seed=settings.seed, source=settings.out / "audit.json")
+            plan.save(settings.out / "plans" / f"{plan.name}.json")
+            plans.append(plan)
+    if not plans:
+        raise UsageError(
+            f"no size in {list(settings.sizes)} fits a decoder of {audit.depth} layers",
+            where="--layers",
+            fix="give smaller numbers",
+        )
+    return plans
+
+
+def pick(scores: Scores, max_increase: float) -> Plan:
+    """The largest plan within `max_increase`, the best of those if several are as large; else the mildest there is."""
+    tried = [system for system in scores.systems if system.plan is not None and system.plan.layers]
+    within = [system for system in tried if _increase(system) <= max_increase]
+    chosen = (
+        max(within, key=lambda system: (len(system.removed), -system.wer.value))
+        if within
+        else min(tried, key=lambda system: system.wer.value)
+    )
+    if chosen.plan is None:
+        raise UsageError("there is no plan to choose from")
+    return chosen.plan
+
+
+def _increase(system: SystemScores) -> float:
+    delta = system.delta_wer
+    return delta.relative.value if delta and delta.relative else float("inf")
+
+
+def _compare(out: Path) -> Comparison:
+    found = shoal.compare(out / "audit.json", out / "audit.json")
+    found.save(out / "comparison.json")
+    return found
+
+
+def _evaluate(
+    model: LoadedModel, dataset: Dataset, plans: list[Plan], settings: DemoSettings, progress: Progress
+) -> Scores:
+    scores = shoal.evaluate(
+        model,
+        dataset,
+        plans=plans,
+        out=settings.out,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        progress=progress,
+    )
+    scores.save(settings.out / "scores.json")
+    return scores
+
+
+def _prune(model: LoadedModel, plan: Plan, target: Path) -> Path:
+    """Write the checkpoint, or keep the one that is there if it was made by the same plan from the same model."""
+    try:
+        if Plan.load(target / "shoal-plan.json").layers == plan.layers:
+            return target
+    except shoal.InputError:
+        pass
+    plan.save(target.parent / "plan.json")
+    return shoal.prune(model, plan, out=target, force=True)
+
+
+def _bench(
+    model: LoadedModel, dataset: Dataset, plans: list[Plan], settings: DemoSettings, progress: Progress
+) -> Bench:
+    path = settings.out / "bench.json"
+    plans = list({plan.name: plan for plan in plans}.values())
+    wanted = [[], *(plan.layers for plan in plans)]
+    try:
+        found = Bench.load(path)
+        if (
+            found.model.fingerprint == model.info().fingerprint
+            and [system.removed for system in found.systems] == wanted
+        ):
+            return found
+    except FileFormatError:
+        pass
+    bench = shoal.bench(
+        model, dataset, plans=plans, clips=settings.bench_clips, repeats=3, memory=True, progress=progress
+    )
+    bench.save(path)
+    return bench
+
+
+def _largest(plans: list[Plan]) -> Plan:
+    return max((plan for plan in plans if plan.block), key=lambda plan: len(plan.layers), default=plans[-1])
