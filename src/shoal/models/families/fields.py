@@ -53,7 +53,7 @@ ONE_PER_LAYER = frozenset(
         "swiglu_limits_shared",
     }
 )
-"""Sliced where the value is a list as long as the model is deep (some are a single number in other models)."""
+"""Sliced where the value is a list as long as the model is deep (in other models some are one number)."""
 
 LAYER_INDICES: Mapping[str, int] = {
     "attn_layer_indices": 0,
@@ -82,7 +82,7 @@ CANNOT_FOLLOW = frozenset(
         "scale_attn_by_inverse_layer_idx",
     }
 )
-"""Layers differ by their index, or share state with another layer, which no config value can express again."""
+"""Layers differ by their index, or share state with another, which no config value can express again."""
 
 ON_BUILD = (
     "attn_layer_offset",

@@ -1,0 +1,87 @@
+"""The card (README.md) of a pruned checkpoint: what was removed, and what was not validated."""
+
+from __future__ import annotations
+
+from shoal._version import __version__
+from shoal.schema import ModelInfo, Plan
+
+NOT_VALIDATED = (
+    "Accuracy on any task, language, speaker group or recording condition. Measure it: "
+    "`shoal evaluate` with your own data, against the unpruned model.",
+    "Generation of speech. Nothing here assumes that it survives.",
+    "Quantised, compiled or other ways of running the checkpoint than PyTorch with transformers.",
+)
+
+
+def card(plan: Plan, info: ModelInfo, *, verified: bool) -> str:
+    """README.md for a checkpoint, with front matter that the Hugging Face Hub reads.
+
+    Args:
+        plan: what was removed.
+        info: the model it was removed from.
+        verified: whether the checkpoint is loaded and compared before it gets its name.
+    """
+    return (
+        "\n\n".join([_front_matter(info), *_what(plan, info), _checked(verified), _open(), _plan(plan)])
+        + "\n"
+    )
+
+
+def _front_matter(info: ModelInfo) -> str:
+    licence = [f"license_name: {_quoted(info.licence)}", "license: other"] if info.licence else []
+    lines = [
+        "library_name: transformers",
+        f"base_model: {_quoted(info.ref)}",
+        *licence,
+        "tags: [shoal, layer-pruning]",
+    ]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _quoted(text: str) -> str:
+    escaped = " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _what(plan: Plan, info: ModelInfo) -> list[str]:
+    removed = ", ".join(map(str, plan.layers)) or "none"
+    block = f" (the block [{plan.block[0]}, {plan.block[1]}))" if plan.block else ""
+    gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
+    share = f" ({gone / info.total_parameters:.1%})" if info.total_parameters else ""
+    earlier = ", ".join(map(str, info.removed_layers))
+    facts = [
+        f"- Model: `{info.ref}` ({info.class_name}, {info.depth} decoder layers)",
+        f"- Removed, 0-based: {removed}{block}; {len(plan.keep)} of {plan.depth} layers stay",
+        f"- Parameters: {info.total_parameters - gone:,} of {info.total_parameters:,}; {gone:,} gone{share}",
+        f"- Chosen by: {plan.strategy}{_source(plan)}",
+        f"- Licence of the model: {info.licence or 'not known to Shoal; see the model it comes from'}",
+        *([f"- The model had been pruned before; missing already: {earlier}"] if earlier else []),
+    ]
+    return [f"# {info.ref} without {len(plan.layers)} decoder layers", "\n".join(facts)]
+
+
+def _source(plan: Plan) -> str:
+    if plan.source is None:
+        return ""
+    parts = [
+        f"{name} {value}" for name in ("input", "scope", "metric") if (value := getattr(plan.source, name))
+    ]
+    return f", from the audit `{plan.source.path}`" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _checked(verified: bool) -> str:
+    if not verified:
+        return "## Checked\n\nNothing: this checkpoint was written without verification."
+    return (
+        "## Checked\n\nLoaded in a fresh process with the stock class: no missing or unexpected weights, "
+        "every tensor and the logits equal to the pruned model in memory, cached decoding equal to uncached. "
+        "Figures: `shoal-verification.json`."
+    )
+
+
+def _open() -> str:
+    return "## Not validated\n\n" + "\n".join(f"- {item}" for item in NOT_VALIDATED)
+
+
+def _plan(plan: Plan) -> str:
+    return f"## The plan\n\nWritten by Shoal {__version__}.\n\n```json\n{plan.model_dump_json(indent=1)}\n```"

@@ -1,0 +1,95 @@
+"""Would the stock class, given the pruned config, build the layers that are in memory?
+
+A config decides some things by a layer's index (which layers attend locally, which are dense, how attention
+is scaled). The tables of `shoal.models.families.fields` know the fields that do so; this check needs no
+table. It builds the model again from its own config, on the meta device (no memory, no weights), and
+compares every layer with the one in memory, part by part. It costs milliseconds, before gigabytes are
+written.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import ModelError
+from shoal.models.families import fields
+from shoal.models.families.base import INDEX_ATTRIBUTES
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from shoal.models.families.base import Family
+
+RUNTIME = frozenset({"training", "gradient_checkpointing", *INDEX_ATTRIBUTES})
+"""Attributes that say how a module is used at the moment, or where it stands, not what it is."""
+
+
+def check_rebuild(model: PreTrainedModel, family: Family) -> None:
+    """Make sure that `model`'s class builds the same layers and parameters from `model`'s config.
+
+    Args:
+        model: a model after pruning (or before: then it says whether the model can be saved at all).
+        family: its family.
+
+    Raises:
+        ModelError: naming what would differ, and the config fields that may be the cause.
+    """
+    fresh = _rebuilt(model)
+    config = family.text_config(model)
+    for index, (layer, again) in enumerate(zip(family.layers(model), family.layers(fresh), strict=True)):
+        if difference := _difference(_traits(layer), _traits(again)):
+            raise _refusal(config, f"layer {index} would be rebuilt with another {difference}")
+    if difference := _difference(_shapes(model), _shapes(fresh)):
+        raise _refusal(config, f"the model would be rebuilt with another {difference}")
+
+
+def _rebuilt(model: PreTrainedModel) -> PreTrainedModel:
+    """A model without weights, from the config as it would be written to disk and read again."""
+    import torch
+
+    config = model.config
+    try:
+        again = type(config).from_dict(json.loads(config.to_json_string()))
+        with torch.device("meta"):
+            return type(model)(again)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise _refusal(config, f"its class cannot be built from the pruned config ({reason})") from error
+
+
+def _traits(layer: nn.Module) -> dict[str, Any]:
+    """What every part of a layer is: class, plain attributes, shapes of parameters and buffers."""
+    traits: dict[str, Any] = {}
+    for path, module in layer.named_modules():
+        traits[f"{path}.class"] = type(module).__name__
+        for name, value in vars(module).items():
+            plain = value is None or isinstance(value, bool | int | float | str)
+            if plain and not name.startswith("_") and name not in RUNTIME:
+                traits[f"{path}.{name}"] = value
+    traits |= {f"{name} shape": tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
+    return {name.lstrip("."): value for name, value in traits.items()}
+
+
+def _shapes(model: nn.Module) -> dict[str, Any]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _difference(here: dict[str, Any], again: dict[str, Any]) -> str | None:
+    """The first thing that differs, such as `self_attn.sliding_window (None, not 512)`."""
+    for name in sorted(here.keys() | again.keys()):
+        mine, other = here.get(name, "absent"), again.get(name, "absent")
+        if mine != other:
+            return f"{name} ({other}, not {mine})"
+    return None
+
+
+def _refusal(config: PreTrainedConfig, what: str) -> ModelError:
+    names = fields.suspects(config)
+    cause = f"; look at the config field{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
+    return ModelError(
+        f"pruned layers would not load as they are: {what}{cause}",
+        where=type(config).__name__,
+        fix="prune in memory, or add a family for it in shoal/models/families",
+    )

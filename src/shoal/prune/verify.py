@@ -1,0 +1,163 @@
+"""Prove that a checkpoint folder is the model that was in memory: in a fresh process, with the stock class.
+
+The parent records what the pruned model in memory is (`Expectation`): its depth and per-layer fields, a
+hash of every tensor, and its logits on given inputs. `verify_child.py` then loads the folder without Shoal
+and compares. Nothing in the folder is trusted but its own `auto_map`, which the user had to trust to load
+the model at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from shoal.errors import VerificationError
+from shoal.models.families import find
+from shoal.provenance import provenance
+from shoal.schema import Document, Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from shoal.models.families.base import Family
+
+REPORT_FILE = "shoal-verification.json"
+"""Where the report lies in a verified checkpoint."""
+CHILD = Path(__file__).with_name("verify_child.py")
+TIMEOUT_SECONDS = 3600.0
+
+
+class Check(Record):
+    """One thing that was checked in the fresh process."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+    difference: float | None = None
+    """Largest absolute difference found, where the check compares numbers (None also if not finite)."""
+    tolerance: float | None = None
+    """Largest difference allowed."""
+
+
+class VerificationReport(Document):
+    """What was checked about a checkpoint, and what came out."""
+
+    kind: Literal["verification"] = "verification"
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed (and there was one)."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> list[Check]:
+        """The checks that did not pass."""
+        return [check for check in self.checks if not check.passed]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a checkpoint has to be, taken from the model in memory."""
+
+    facts: dict[str, Any]
+    """Plain values: depth, per-layer fields, a hash for each tensor, device, threads."""
+    tensors: dict[str, Tensor]
+    """`case/name` → input tensor, and `case/expected_logits` → (B, T, V) float32."""
+
+
+def expectation(
+    model: PreTrainedModel, cases: Mapping[str, Mapping[str, Tensor]], *, family: Family | None = None
+) -> Expectation:
+    """Record what a checkpoint of `model`, as it is now, has to be.
+
+    Args:
+        model: the pruned model, in memory.
+        cases: keyword arguments by name, for `model(**inputs)` and `model.generate(**inputs)`: `input_ids`, usually
+            a left-padded `attention_mask`, and audio inputs as the model takes them.
+        family: the model's family, if known already.
+    """
+    import torch
+
+    from shoal.prune.verify_child import digests
+
+    family = family or find(model)
+    config = family.text_config(model)
+    field = family.depth_field(config)
+    facts = {
+        "depth": len(family.layers(model)),
+        "depth_field": field,
+        "layers_name": family.layer_list_name(model),
+        "fields": {field: getattr(config, field)} | family.per_layer_fields(config),
+        "tensors": digests(model),
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+    }
+    tensors = {f"{case}/{name}": value for case, inputs in cases.items() for name, value in inputs.items()}
+    with torch.no_grad():
+        for case, inputs in cases.items():
+            moved = {name: value.to(model.device) for name, value in inputs.items()}
+            tensors[f"{case}/expected_logits"] = model(**moved, use_cache=False).logits.float()
+    return Expectation(facts, {name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+
+
+def verify_checkpoint(
+    folder: Path, expected: Expectation, *, timeout: float = TIMEOUT_SECONDS
+) -> VerificationReport:
+    """Check `folder` in a fresh process.
+
+    Args:
+        folder: a checkpoint folder, complete.
+        expected: what it has to be.
+        timeout: seconds after which the process is ended.
+
+    Returns:
+        The report; it says itself whether all checks passed.
+
+    Raises:
+        VerificationError: the process could not say anything (it crashed, was killed or took too long).
+    """
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory(prefix="shoal-verify-") as scratch:
+        place = Path(scratch)
+        save_file(expected.tensors, place / "expected.safetensors")
+        (place / "expected.json").write_text(json.dumps(expected.facts), encoding="utf-8")
+        _run_child(folder, place, timeout)
+        checks = json.loads((place / "result.json").read_text(encoding="utf-8"))
+    made = provenance(device=expected.facts["device"])
+    return VerificationReport(provenance=made, checks=[Check(**check) for check in checks])
+
+
+def _run_child(folder: Path, place: Path, timeout: float) -> None:
+    files = [str(place / name) for name in ("expected.safetensors", "expected.json", "result.json")]
+    # Custom code is compiled into a cache by name: an own cache keeps an older checkpoint's code out.
+    quiet = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_MODULES_CACHE": str(place / "modules"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", str(CHILD), str(folder.resolve()), *files],
+            env=os.environ | quiet,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise VerificationError(
+            f"{folder}: the check took longer than {timeout:.0f} s and was ended"
+        ) from None
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise VerificationError(f"{folder}: the checking process ended with {done.returncode} ({last})")

@@ -1,0 +1,234 @@
+"""Load a checkpoint as a stranger would, and say whether it is what it should be.
+
+Run by `shoal.prune.verify` as `python -I verify_child.py FOLDER EXPECTED.safetensors EXPECTED.json
+RESULT.json`, in a process of its own. It imports torch, transformers and safetensors, and makes sure that
+nothing imports Shoal. The checks, in order (the first ones stop the later ones when there is nothing left
+to look at):
+
+- `load`: the stock class loads the folder.
+- `keys`: no missing, unexpected or mismatched weights.
+- `depth`: config and layer list have the expected number of layers.
+- `config`: every per-layer field has the expected value.
+- `tensors`: every tensor of the state dict equals the one in memory, bit by bit (SHA-256).
+- `logits`: equal to those in memory, at every position that is not padding.
+- `cache`: greedy decoding with a cache gives the tokens and logits that it gives without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor
+
+LOGITS_TOLERANCE = 1e-5
+"""Largest difference to the logits in memory, times max(1, largest absolute logit)."""
+CACHE_TOLERANCE = 1e-4
+"""The same between cached and uncached decoding, whose matrix products have other shapes."""
+NEW_TOKENS = 6
+
+Check = dict[str, Any]
+
+
+def main(folder: str, tensors: str, expected: str, result: str) -> None:
+    """Check `folder` and write the list of checks to `result`."""
+    # A checkpoint whose custom code needs Shoal does not stand alone: any such import fails.
+    sys.modules["shoal"] = None  # type: ignore[assignment]
+    wanted = json.loads(Path(expected).read_text(encoding="utf-8"))
+    device = torch.device(wanted["device"])
+    torch.set_num_threads(wanted["threads"])
+    checks = checkpoint_checks(Path(folder), wanted, load_file(tensors, device=str(device)))
+    Path(result).write_text(json.dumps(checks), encoding="utf-8")
+
+
+def checkpoint_checks(folder: Path, wanted: dict[str, Any], tensors: dict[str, Tensor]) -> list[Check]:
+    """All checks of `folder`.
+
+    Args:
+        folder: the checkpoint.
+        wanted: `Expectation.facts` of `shoal.prune.verify`.
+        tensors: `Expectation.tensors`, on the device where the model is to run.
+    """
+    return list(_checks(folder, wanted, _cases(tensors)))
+
+
+def _cases(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """`{"padded/input_ids": …}` → `{"padded": {"input_ids": …}}`."""
+    cases: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        case, name = path.split("/", 1)
+        cases.setdefault(case, {})[name] = tensor
+    return cases
+
+
+def _checks(folder: Path, wanted: dict[str, Any], cases: dict[str, dict[str, Tensor]]) -> Iterator[Check]:
+    try:
+        model, report = _load(folder)
+    except Exception as error:
+        yield _check("load", False, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
+        return
+    yield _check("load", True, f"{type(model).__name__} from transformers {transformers.__version__}")
+    yield _keys(report)
+    yield _depth(model, wanted)
+    yield _config(model, wanted)
+    yield _tensors(model, wanted)
+    model = model.to(wanted["device"]).eval()
+    with torch.no_grad():
+        yield _guarded("logits", lambda: _logits(model, cases))
+        # Half precision rounds cached and uncached products differently, so that close tokens may swap.
+        yield _guarded("cache", lambda: _cache(model.float(), cases))
+
+
+def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model by the class that its own config names, and transformers' loading report."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    code = config.get("auto_map") or {}
+    name = (config.get("architectures") or [""])[0]
+    if code:
+        auto = "AutoModelForCausalLM" if "AutoModelForCausalLM" in code else "AutoModel"
+        loader = getattr(transformers, auto)
+    else:
+        loader = getattr(transformers, name, transformers.AutoModelForCausalLM)
+    options = {"trust_remote_code": True} if code else {}
+    return loader.from_pretrained(folder, output_loading_info=True, dtype="auto", **options)
+
+
+def _keys(report: dict[str, Any]) -> Check:
+    found = {
+        kind.removesuffix("_keys"): sorted(str(key) for key in report.get(kind) or ())
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    }
+    wrong = {kind: keys for kind, keys in found.items() if keys}
+    detail = "; ".join(f"{len(keys)} {kind}, such as {keys[0]}" for kind, keys in wrong.items())
+    return _check("keys", not wrong, detail or "none missing, unexpected or mismatched")
+
+
+def _depth(model: Any, wanted: dict[str, Any]) -> Check:
+    layers = _layers(model, wanted["layers_name"])
+    stated = getattr(model.config.get_text_config(), wanted["depth_field"], None)
+    detail = f"{stated} stated, {layers} there, {wanted['depth']} expected"
+    return _check("depth", stated == layers == wanted["depth"], detail)
+
+
+def _layers(model: Any, name: str) -> int:
+    stack = model
+    while (inner := stack.get_decoder() if hasattr(stack, "get_decoder") else stack) is not stack:
+        stack = inner
+    return len(getattr(stack, name, None) or getattr(model.model, name))
+
+
+def _config(model: Any, wanted: dict[str, Any]) -> Check:
+    config = model.config.get_text_config()
+    # Through JSON, so that a tuple equals the list it becomes on disk.
+    found = json.loads(json.dumps({name: getattr(config, name, None) for name in wanted["fields"]}))
+    wrong = [name for name, value in wanted["fields"].items() if found[name] != value]
+    detail = "; ".join(f"{name} is {found[name]}, not {wanted['fields'][name]}" for name in wrong)
+    return _check("config", not wrong, detail or f"{', '.join(wanted['fields'])} as expected")
+
+
+def _tensors(model: Any, wanted: dict[str, Any]) -> Check:
+    here, there = digests(model), wanted["tensors"]
+    wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    detail = (
+        f"{len(wrong)} of {len(there)} differ, such as {wrong[0]}" if wrong else f"{len(there)} identical"
+    )
+    return _check("tensors", not wrong, detail)
+
+
+def digests(model: torch.nn.Module) -> dict[str, str]:
+    """SHA-256 over dtype, shape and bytes of every tensor of the state dict."""
+    found = {}
+    for name, tensor in model.state_dict().items():
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(flat.numpy())
+        found[name] = digest.hexdigest()
+    return found
+
+
+def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
+    worst, scale = 0.0, 1.0
+    for case in cases.values():
+        expected = case["expected_logits"]
+        here = model(**_inputs(case), use_cache=False).logits.float()
+        if here.shape != expected.shape:
+            return _check("logits", False, f"shape {tuple(here.shape)}, not {tuple(expected.shape)}")
+        counted = _counted(case, here)
+        worst = max(worst, _distance(here[counted], expected[counted]))
+        scale = max(scale, expected[counted].abs().max().item())
+    return _compared("logits", worst, LOGITS_TOLERANCE * scale, f"{len(cases)} batches, scale {scale:.3g}")
+
+
+def _cache(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
+    worst, scale = 0.0, 1.0
+    for name, case in cases.items():
+        inputs = {key: _single(value) for key, value in _inputs(case).items()}
+        cached, uncached = (_decoded(model, inputs, use_cache=use) for use in (True, False))
+        if not torch.equal(cached.sequences, uncached.sequences):
+            first = (cached.sequences != uncached.sequences).nonzero()[0].tolist()
+            return _check("cache", False, f"{name}: tokens differ from (row, position) {tuple(first)} on")
+        for a, b in zip(cached.logits, uncached.logits, strict=True):
+            worst = max(worst, _distance(a, b))
+            scale = max(scale, b.abs().max().item())
+    return _compared("cache", worst, CACHE_TOLERANCE * scale, f"{NEW_TOKENS} greedy tokens, equal")
+
+
+def _decoded(model: Any, inputs: dict[str, Tensor], *, use_cache: bool) -> Any:
+    return model.generate(
+        **inputs,
+        do_sample=False,
+        num_beams=1,
+        min_new_tokens=NEW_TOKENS,
+        max_new_tokens=NEW_TOKENS,
+        use_cache=use_cache,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+
+
+def _inputs(case: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in case.items() if name != "expected_logits"}
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _counted(case: dict[str, Tensor], logits: Tensor) -> Tensor:
+    """(B, T) bool: the positions that are not padding."""
+    mask = case.get("attention_mask")
+    return torch.ones(logits.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Largest absolute difference; infinite where either is not finite."""
+    difference = (a.float() - b.float()).abs().max().item()
+    return difference if difference == difference else float("inf")
+
+
+def _compared(name: str, worst: float, tolerance: float, detail: str) -> Check:
+    finite = worst if worst < float("inf") else None
+    text = f"largest difference {worst:.3g}, allowed {tolerance:.3g} ({detail})"
+    return _check(name, worst <= tolerance, text) | {"difference": finite, "tolerance": tolerance}
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except Exception as error:
+        return _check(name, False, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
+
+
+def _check(name: str, passed: bool, detail: str) -> Check:
+    return {"name": name, "passed": passed, "detail": detail}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

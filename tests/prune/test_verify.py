@@ -1,0 +1,132 @@
+"""Verification in a fresh process: a good checkpoint passes, each kind of sabotage is caught."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from shoal.errors import VerificationError
+from shoal.prune import verify
+from shoal.prune.in_memory import prune_in_place
+from shoal.prune.verify import expectation, verify_checkpoint
+from shoal.prune.verify_child import checkpoint_checks
+from tiny_models import prompts, tiny
+
+CASES = {"padded": prompts(2, 9), "single": prompts(1, 5, padding=0, seed=2)}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A pruned Gemma 3 (local and global layers, window 4) on disk, and what it has to be."""
+    model = prune_in_place(tiny("gemma3"), [0, 3])
+    folder = tmp_path_factory.mktemp("good")
+    model.save_pretrained(folder)
+    return folder, expectation(model, CASES)
+
+
+@pytest.fixture
+def folder(good, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(good[0], tmp_path / "copy")
+
+
+def failed(folder, good) -> set[str]:
+    return {check.name for check in verify_checkpoint(folder, good[1]).failures}
+
+
+def failed_here(folder, good) -> set[str]:
+    """The same checks in this process, which is quicker."""
+    checks = checkpoint_checks(folder, good[1].facts, good[1].tensors)
+    return {check["name"] for check in checks if not check["passed"]}
+
+
+def edit_config(folder, **changes) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder, change) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def swap_layers(tensors) -> None:
+    for name in [name for name in tensors if ".layers.1." in name]:
+        other = name.replace(".layers.1.", ".layers.2.")
+        tensors[name], tensors[other] = tensors[other], tensors[name]
+
+
+def nudge(tensors) -> None:
+    """One value of one unused token's embedding: no logit shows it."""
+    tensors["model.layers.2.mlp.up_proj.weight"][0, 0] += 1e-7
+
+
+def test_a_good_checkpoint_passes_every_check(good):
+    report = verify_checkpoint(*good)
+    assert [check.name for check in report.checks] == [
+        "load", "keys", "depth", "config", "tensors", "logits", "cache",
+    ]  # fmt: skip
+    assert report.passed
+    assert not failed_here(good[0], good)
+    assert report.checks[5].difference <= report.checks[5].tolerance
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "caught_by"),
+    [
+        (lambda f: edit_config(f, num_hidden_layers=5, layer_types=["full_attention"] * 5), "keys"),
+        (lambda f: edit_config(f, num_hidden_layers=3, layer_types=["full_attention"] * 3), "depth"),
+        (lambda f: edit_config(f, layer_types=["full_attention"] * 4), "config"),
+        (lambda f: edit_weights(f, swap_layers), "logits"),
+        (lambda f: edit_weights(f, nudge), "tensors"),
+        (lambda f: edit_weights(f, lambda t: t.pop("model.norm.weight")), "keys"),
+        (lambda f: (f / "config.json").write_text("{"), "load"),
+    ],
+    ids=[
+        "layer too many",
+        "layer too few",
+        "layer types",
+        "swapped",
+        "one value",
+        "missing",
+        "broken config",
+    ],
+)
+def test_sabotage_is_caught(folder, good, sabotage, caught_by):
+    sabotage(folder)
+    assert caught_by in failed_here(folder, good)
+
+
+BAD_INDEX = """
+from transformers import Gemma3ForCausalLM
+
+class Careless(Gemma3ForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model.layers[2].self_attn.layer_idx = 1
+"""
+
+
+def test_layers_that_share_a_cache_slot_are_caught(folder, good):
+    (folder / "careless.py").write_text(BAD_INDEX)
+    edit_config(folder, auto_map={"AutoModelForCausalLM": "careless.Careless"})
+    assert failed(folder, good) == {"cache"}
+
+
+def test_a_checkpoint_that_needs_shoal_to_load_is_caught(folder, good):
+    (folder / "needy.py").write_text("import shoal\n" + BAD_INDEX)
+    edit_config(folder, auto_map={"AutoModelForCausalLM": "needy.Careless"})
+    assert failed(folder, good) == {"load"}
+
+
+def test_a_child_that_dies_is_an_error_not_a_pass(good, monkeypatch, tmp_path):
+    script = tmp_path / "dies.py"
+    script.write_text("raise SystemExit(3)")
+    monkeypatch.setattr(verify, "CHILD", script)
+    with pytest.raises(VerificationError, match="ended with 3"):
+        verify_checkpoint(*good)
