@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import numpy.typing as npt
 
 SAMPLE_RATE = 16_000
 """Everything is resampled to this rate (Hz), mono."""
+
+AudioBytes = Callable[[], bytes]
+"""Gives the encoded audio (the content of a WAV, FLAC … file)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,14 @@ class Row:
     fields: dict[str, Any] = field(default_factory=dict)
     manifest: str = ""
     line: int = 0
+    blob: AudioBytes | None = field(default=None, compare=False, repr=False)
+    """Fetches the encoded audio where it does not lie in a file of its own (a dataset table); `audio` then
+    is only its name."""
+
+    @property
+    def place(self) -> str:
+        """Where the row stands: `manifest:line`."""
+        return f"{self.manifest}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)

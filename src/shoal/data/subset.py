@@ -1,0 +1,64 @@
+"""Choosing rows: by the value of a field, or an evenly spaced few."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from shoal.data.sources import RawRow
+from shoal.errors import UsageError
+
+T = TypeVar("T")
+_MAX_LISTED = 12
+
+
+def matching(rows: Sequence[RawRow], where: Mapping[str, str] | None) -> list[RawRow]:
+    """The rows whose fields have all the values of `where` (compared as text), in their order.
+
+    Raises:
+        UsageError: no row has them; the message lists the values there are.
+    """
+    kept = [row for row in rows if _matches(row.fields, where or {})]
+    if rows and not kept and where:
+        raise UsageError(_explain([row.fields for row in rows], where), fix="change --where")
+    return kept
+
+
+def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """`limit` rows at even distances, in their order; all of them if there are no more.
+
+    Row `floor((i + phase) · len / limit)` for i = 0 … limit-1. The phase is 0 for seed 0, so that the first
+    row is always among them, and drawn from [0, 1) for any other seed.
+
+    Raises:
+        UsageError: `limit` is below 1.
+    """
+    if limit is None:
+        return list(rows)
+    if limit < 1:
+        raise UsageError(f"a limit of {limit} leaves no row", where="--limit", fix="give at least 1")
+    if limit >= len(rows):
+        return list(rows)
+    phase = random.Random(seed).random() if seed else 0.0
+    return [rows[int((index + phase) * len(rows) / limit)] for index in range(limit)]
+
+
+def _matches(fields: Mapping[str, Any], where: Mapping[str, str]) -> bool:
+    return all(key in fields and str(fields[key]) == value for key, value in where.items())
+
+
+def _explain(fields: Sequence[Mapping[str, Any]], where: Mapping[str, str]) -> str:
+    wanted = " and ".join(f"{key}={value}" for key, value in where.items())
+    available = "; ".join(_available(fields, key) for key in where)
+    return f"none of {len(fields)} rows has {wanted} ({available})"
+
+
+def _available(fields: Sequence[Mapping[str, Any]], key: str) -> str:
+    values = Counter(str(row[key]) for row in fields if key in row)
+    if not values:
+        names = sorted({name for row in fields for name in row})
+        return f"there is no field {key!r}, only {', '.join(names[:_MAX_LISTED])}"
+    listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(_MAX_LISTED))
+    return f"values of {key}: {listed}{', …' if len(values) > _MAX_LISTED else ''}"

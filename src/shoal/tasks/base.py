@@ -1,0 +1,70 @@
+"""What a task is: what is asked, what the right answer is, and how answers are compared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from shoal.data.clip import Row
+from shoal.errors import ManifestError
+
+Unit = Literal["word", "char"]
+"""What an error rate counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Text as it is compared; the name and version belong to every score."""
+
+    name: str
+    version: str
+    function: Callable[[str], str]
+
+    def __call__(self, text: str) -> str:
+        """Normalise `text`; words are separated by single spaces, none at the ends."""
+        return " ".join(self.function(text).split())
+
+    @property
+    def label(self) -> str:
+        """Name and version, as stored with a score."""
+        return f"{self.name} {self.version}"
+
+
+class Task(ABC):
+    """One task. Languages are BCP 47 tags or ISO 639 codes (`en`, `en-US`, `eng`), None where unknown."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    instruction: ClassVar[str]
+    """What the model is asked, after the audio."""
+    needs_text: ClassVar[bool]
+    """Whether a row without `text` cannot be used."""
+
+    @abstractmethod
+    def target(self, row: Row) -> str:
+        """The right answer to a row, in one line.
+
+        Raises:
+            ManifestError: the row does not hold it.
+        """
+
+    def transcript(self, row: Row) -> str:
+        """What is said, in one line: it takes the place of the audio in the text input.
+
+        Raises:
+            ManifestError: the row has no text.
+        """
+        text = " ".join(row.text.split())
+        if not text:
+            raise ManifestError("no text", where=row.place, fix="add the transcript")
+        return text
+
+    @abstractmethod
+    def normaliser(self, lang: str | None) -> Normaliser:
+        """How answers in `lang` are normalised before they are compared."""
+
+    @abstractmethod
+    def unit(self, lang: str | None) -> Unit:
+        """What the headline error rate counts in `lang`."""
