@@ -309,6 +309,8 @@ class SystemScores(Record):
     """One system (the unpruned model or one plan) on the clips."""
 
     name: str
+    model_ref: str | None = None
+    """The checkpoint, where it is another one than the document's model."""
     plan: Plan | None = None
     removed: list[int] = Field(default_factory=list)
     wer: Estimate
@@ -352,6 +354,7 @@ class Scores(Document):
     decoding: dict[str, Any] = Field(default_factory=dict)
     replicates: int = 1000
     level: float = 0.95
+    cluster: Literal["utterance", "speaker"] = "utterance"
     seed: int = 0
     systems: list[SystemScores]
     examples: list[Example] = Field(default_factory=list)
