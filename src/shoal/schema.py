@@ -175,6 +175,8 @@ class ScopeAudit(Record):
     influence_high: list[float] | None = None
     best: list[BestBlock]
     """One entry per n = 1 … L (over all l, the block that ends at the last layer included)."""
+    best_keeping_last: list[BestBlock] = Field(default_factory=list)
+    """One entry per n = 1 … L-1: the same among the blocks that leave the last layer in place."""
 
 
 class InputAudit(Record):

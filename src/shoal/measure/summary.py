@@ -54,6 +54,7 @@ def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float
         angular=to_triangle(distances, sums.depth),
         influence=sums.mean(scope, "influence").tolist(),
         best=best_blocks(distances, replicates, sums.depth, level),
+        best_keeping_last=best_blocks(distances, replicates, sums.depth, level, keep_last=True),
     )
     if replicates is not None:
         low, high = interval(replicates, level)
@@ -63,18 +64,22 @@ def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float
     return result
 
 
-def best_blocks(distances: Floats, replicates: Floats | None, depth: int, level: float) -> list[BestBlock]:
-    """The block with the smallest distance for each n = 1 … L.
+def best_blocks(
+    distances: Floats, replicates: Floats | None, depth: int, level: float, *, keep_last: bool = False
+) -> list[BestBlock]:
+    """The block with the smallest distance for each n = 1 … L (with `keep_last`, to L-1).
 
     Args:
         distances: (blocks,) means, in the order of `block_ends`.
         replicates: (R, blocks) bootstrap replicates, or None.
         depth: number of layers L.
         level: of the interval.
+        keep_last: leave out the blocks that end at the last layer.
     """
     found = []
-    for n in range(1, depth + 1):
-        part = block_slice(depth, n)
+    for n in range(1, depth + (not keep_last)):
+        blocks = block_slice(depth, n)
+        part = slice(blocks.start, blocks.stop - keep_last)
         here = None if replicates is None else replicates[:, part]
         found.append(_best_of_size(n, distances[part], here, level))
     return found

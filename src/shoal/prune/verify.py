@@ -81,8 +81,8 @@ def expectation(
 
     Args:
         model: the pruned model, in memory.
-        cases: keyword arguments by name, for `model(**inputs)` and `model.generate(**inputs)`: `input_ids`, usually
-            a left-padded `attention_mask`, and audio inputs as the model takes them.
+        cases: keyword arguments by name for `model(**inputs)` and `model.generate(**inputs)`: `input_ids`,
+            most often a left-padded `attention_mask`, and audio inputs as the model takes them.
         family: the model's family, if known already.
     """
     import torch
