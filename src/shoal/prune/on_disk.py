@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import InputError, ModelError, ShoalError, UsageError, VerificationError
+from shoal.errors import InputError, ModelError, PlanError, ShoalError, UsageError, VerificationError
 from shoal.models.families import find
 from shoal.prune.card import card
-from shoal.prune.in_memory import pruned
+from shoal.prune.in_memory import kept_layers, pruned
 from shoal.prune.probe import probe
 from shoal.prune.rebuild import check_rebuild
 from shoal.prune.verify import REPORT_FILE, expectation, verify_checkpoint
-from shoal.schema import Plan
+from shoal.schema import ModelInfo, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,8 +59,9 @@ def write_pruned(
         InputError: `out` is taken, or cannot be written, or the disk is full.
         VerificationError: the checkpoint is not what was in memory; nothing is left of it.
     """
-    cases = probe(loaded) if verify else {}
     info = loaded.info()
+    check_plan(plan, info)
+    cases = probe(loaded) if verify else {}
     return write_checkpoint(
         loaded.model,
         plan,
@@ -121,6 +122,22 @@ def write_checkpoint(
         if expected is not None:
             _verify(draft, out, expected)
     return out
+
+
+def check_plan(plan: Plan, info: ModelInfo) -> None:
+    """Make sure that `plan` was made for the model that `info` describes.
+
+    Raises:
+        PlanError: another depth, or chosen from an audit of other weights.
+    """
+    kept_layers(plan, info.depth)
+    audited = plan.source.model_fingerprint if plan.source else ""
+    if audited and info.fingerprint and audited != info.fingerprint:
+        raise PlanError(
+            f"the plan was chosen from an audit of other weights than those of {info.ref}",
+            where=f"plan for {plan.model_ref}",
+            fix="audit this model (in the same --dtype), or list the layers yourself with --layers-list",
+        )
 
 
 def removed_layers(folder: Path) -> list[int]:
