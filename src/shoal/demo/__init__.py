@@ -8,5 +8,5 @@ __all__ = ["clips_manifest"]
 
 
 def clips_manifest() -> Path:
-    """The manifest of the 55 English clips that ship with Shoal (122 s; licence: `ATTRIBUTION.md` beside it)."""
+    """The manifest of the 55 English clips that ship with Shoal (122 s; licence: `ATTRIBUTION.md`)."""
     return Path(__file__).parent / "clips" / "manifest.jsonl"

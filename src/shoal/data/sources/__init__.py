@@ -28,7 +28,8 @@ def read_source(ref: str | os.PathLike[str]) -> Source:
         return read_reference(ref)
     path = Path(ref)
     try:
-        is_folder, is_file = path.is_dir(), path.is_file()
+        # an empty name would be the current folder
+        is_folder, is_file = bool(ref) and path.is_dir(), path.is_file()
     except ValueError:
         is_folder = is_file = False
     if is_file:

@@ -142,6 +142,7 @@ def _source(name: str, label: str, load: Any) -> Source:
 
 def _rows(table: Any, split: str, name: str, start: int) -> list[RawRow]:
     """One raw row per table row; the audio column is replaced by a way to fetch its bytes."""
+    table = table.with_format(None)  # a saved format may hide columns or turn values into tensors
     column = _audio_column(table, name)
     audio = _undecoded(table.select_columns([column]), column)
     paths = _paths(audio, column)

@@ -1,0 +1,188 @@
+"""What becomes of good rows: fields, ids, order, filters, subsets, the record."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal.data import fingerprint, read_manifests
+from shoal.data.subset import evenly_spaced
+from shoal.demo import clips_manifest
+from shoal.errors import ManifestError, UsageError
+
+GOOD = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a tone"}
+
+
+def test_fields_are_read_and_unknown_ones_kept_as_they_are(tone, manifest) -> None:
+    tone("sub/a.wav")
+    row = {
+        "audio_filepath": "sub/a.wav",
+        "duration": 0.5,
+        "offset": 0.25,
+        "text": " a tone ",
+        "lang": "en-GB",
+        "speaker": 7,
+        "emotion": {"name": "calm"},
+    }
+    (read,) = read_manifests(manifest(row)).rows
+    assert (read.text, read.lang, read.speaker) == ("a tone", "en-GB", "7")
+    assert (read.offset, read.duration) == (0.25, 0.5)
+    assert read.fields == row
+    assert read.line == 1
+
+
+def test_absolute_paths_are_allowed(tone, manifest) -> None:
+    (row,) = read_manifests(manifest(GOOD | {"audio_filepath": str(tone("far/b.wav"))})).rows
+    assert row.audio.name == "b.wav"
+
+
+def test_a_missing_duration_is_read_from_the_file(tone, manifest) -> None:
+    tone(seconds=1.25, rate=8000)
+    rows = read_manifests(
+        manifest(
+            {"audio_filepath": "a.wav", "text": "a"}, {"audio_filepath": "a.wav", "text": "a", "offset": 0.5}
+        )
+    ).rows
+    assert [row.duration for row in rows] == pytest.approx([1.25, 0.75])
+
+
+@pytest.mark.parametrize("said", [0.91, 1.09])
+def test_a_rounded_duration_is_corrected_by_the_file(said, tone, manifest) -> None:
+    tone()
+    (row,) = read_manifests(manifest(GOOD | {"duration": said})).rows
+    assert row.duration == pytest.approx(min(said, 1.0))
+
+
+def test_ids_do_not_depend_on_where_the_data_lies(tone, manifest, tmp_path) -> None:
+    tone()
+    path = manifest(GOOD | {"offset": 0.0, "duration": 0.5}, GOOD | {"offset": 0.5, "duration": 0.5}, GOOD)
+    before = read_manifests(path)
+    moved = tmp_path / "elsewhere" / "deep"
+    moved.mkdir(parents=True)
+    for name in ("a.wav", "corpus.jsonl"):
+        shutil.copy(tmp_path / name, moved / name)
+    after = read_manifests(moved / "corpus.jsonl")
+    assert [row.id for row in before.rows] == ["corpus:a@0", "corpus:a@0.5", "corpus:a"]
+    assert [row.id for row in after.rows] == [row.id for row in before.rows]
+    assert after.info().fingerprint == before.info().fingerprint
+
+
+def test_ids_are_unique_over_all_manifests(tone, manifest) -> None:
+    tone()
+    tone("b/a.wav")
+    named = GOOD | {"id": "x"}
+    first = manifest(GOOD, GOOD, GOOD | {"audio_filepath": "b/a.wav"}, named, name="one.jsonl")
+    second = manifest(GOOD, named, name="two.jsonl")
+    ids = [row.id for row in read_manifests([first, second]).rows]
+    assert ids == ["one:a", "one:a#2", "one:a#3", "x", "two:a", "two:x"]
+
+
+def test_a_manifest_called_manifest_gives_its_folder_s_name_to_ids(tone, manifest, tmp_path) -> None:
+    tone()
+    manifest(GOOD, name="manifest.jsonl")
+    by_file = read_manifests(tmp_path / "manifest.jsonl")
+    by_folder = read_manifests(tmp_path)
+    assert by_file.rows[0].id == f"{tmp_path.name}:a"
+    assert by_folder.rows[0].id == by_file.rows[0].id
+
+
+def test_a_filter_does_not_change_ids(tone, manifest) -> None:
+    tone()
+    path = manifest(GOOD | {"split": "a"}, GOOD | {"split": "b"})
+    (row,) = read_manifests(path, where={"split": "b"}).rows
+    assert row.id == "corpus:a#2"
+
+
+def test_rows_that_the_filter_removes_are_not_checked(tone, manifest) -> None:
+    tone()
+    dataset = read_manifests(
+        manifest(GOOD | {"task": "asr"}, {"audio_filepath": "gone.wav"}), where={"task": "asr"}
+    )
+    assert len(dataset.rows) == 1
+    assert dataset.skipped == []
+
+
+def test_a_filter_compares_numbers_as_text(tone, manifest) -> None:
+    tone()
+    path = manifest(GOOD | {"age": 9}, GOOD | {"age": 10}, GOOD)
+    assert [row.line for row in read_manifests(path, where={"age": "10"}).rows] == [2]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"split": "tset"}, r"none of 2 rows has split=tset \(values of split: test \(1\), train \(1\)\)"),
+        ({"spilt": "test"}, "there is no field 'spilt', only audio_filepath, duration, lang, split, text"),
+        ({"split": "test", "lang": "de"}, "split=test and lang=de"),
+    ],
+)
+def test_a_filter_that_leaves_nothing_names_the_values_there_are(where, said, manifest) -> None:
+    path = manifest(GOOD | {"split": "test", "lang": "en"}, GOOD | {"split": "train", "lang": "de"})
+    with pytest.raises(UsageError, match=said):
+        read_manifests(path, where=where)
+
+
+def test_rows_that_name_no_language_take_the_given_one(tone, manifest) -> None:
+    tone()
+    rows = read_manifests(manifest(GOOD, GOOD | {"lang": "de"}), lang="en").rows
+    assert [row.lang for row in rows] == ["en", "de"]
+
+
+def test_text_may_be_missing_where_the_task_needs_none(tone, manifest) -> None:
+    tone()
+    (row,) = read_manifests(manifest({"audio_filepath": "a.wav"}), needs_text=False).rows
+    assert row.text == ""
+
+
+def test_longer_clips_can_be_allowed(tone, manifest) -> None:
+    tone(seconds=3.0)
+    path = manifest({"audio_filepath": "a.wav", "text": "a"})
+    with pytest.raises(ManifestError, match="too long"):
+        read_manifests(path, max_clip_seconds=2.0)
+    assert len(read_manifests(path, max_clip_seconds=4.0).rows) == 1
+    with pytest.raises(UsageError, match="--max-clip-seconds"):
+        read_manifests(path, max_clip_seconds=0.0)
+
+
+def test_a_limit_below_one_is_refused(tone, manifest) -> None:
+    tone()
+    with pytest.raises(UsageError, match="--limit"):
+        read_manifests(manifest(GOOD), limit=0)
+
+
+def test_a_limit_takes_every_kth_row() -> None:
+    assert evenly_spaced(range(400), 80, seed=0) == list(range(0, 400, 5))
+
+
+@given(count=st.integers(1, 300), limit=st.integers(1, 300), seed=st.integers(0, 5))
+def test_a_subset_is_even_ordered_and_the_same_every_time(count, limit, seed) -> None:
+    chosen = evenly_spaced(range(count), limit, seed)
+    assert len(chosen) == min(count, limit)
+    assert chosen == sorted(set(chosen))
+    assert chosen == evenly_spaced(range(count), limit, seed)
+    gaps = {later - earlier for earlier, later in pairwise(chosen)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_the_record_says_what_was_used() -> None:
+    info = read_manifests(clips_manifest()).info()
+    assert (info.clips, info.languages, info.speakers) == (55, ["en"], 1)
+    assert info.seconds == pytest.approx(121.7, abs=0.1)
+    assert info.audio_decoder.startswith("libsndfile 1.")
+    assert info.resampler.startswith("soxr ")
+    assert "HQ" in info.resampler
+    assert len(info.fingerprint) == 64
+
+
+def test_the_fingerprint_tells_rows_apart(tone, manifest) -> None:
+    tone()
+    base = read_manifests(manifest(GOOD)).info().fingerprint
+    for change in ({"text": "another"}, {"offset": 0.1, "duration": 0.9}, {"audio_filepath": "./b.wav"}):
+        tone("b.wav")
+        assert read_manifests(manifest(GOOD | change)).info().fingerprint != base
+    assert read_manifests(manifest(GOOD | {"speaker": "x"})).info().fingerprint == base
+    assert fingerprint([]) != base
