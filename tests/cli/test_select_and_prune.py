@@ -1,0 +1,160 @@
+"""`shoal select` and `shoal prune`: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+import yaml
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from shoal.cli.prune import prune
+from shoal.cli.select import select
+from shoal.errors import FileFormatError, PlanError, UsageError
+from shoal.schema import Audit, BestBlock, Estimate, InputAudit, ModelInfo, Plan, Provenance, ScopeAudit
+from tiny_models import VOCABULARY, tiny
+
+DEPTH = 6
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    for command in (select, prune):
+        app.command()(command)
+
+    def call(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny checkpoint in bfloat16 with a tokeniser."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny("llama", DEPTH).bfloat16().save_pretrained(folder)
+    words = {f"w{index}": index for index in range(VOCABULARY)}
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))
+    ).save_pretrained(folder)
+    return folder
+
+
+def audit(fingerprint: str = "") -> Audit:
+    triangle = [[0.1 + 0.01 * (l + n) for l in range(DEPTH - n + 1)] for n in range(1, DEPTH + 1)]  # noqa: E741
+    triangle[1][2] = 0.01
+    best = [BestBlock(n=2, layer=2, distance=Estimate(value=0.01, low=0.008, high=0.02), stability=0.93)]
+    scope = ScopeAudit(
+        positions=9,
+        utterances=2,
+        angular=triangle,
+        influence=[0.5] * DEPTH,
+        best=best,
+        best_keeping_last=best,
+    )
+    return Audit(
+        provenance=Provenance(shoal="0"),
+        model=ModelInfo(
+            ref="org/model",
+            kind="causal_lm",
+            class_name="M",
+            family="causal_lm",
+            depth=DEPTH,
+            hidden_size=8,
+            fingerprint=fingerprint,
+        ),
+        data={"manifests": [], "clips": 2, "seconds": 1.0},
+        task="asr",
+        inputs={"text": InputAudit(input="text", scopes={"all": scope})},
+        replicates=10,
+    )
+
+
+def test_select_prints_the_list_and_the_range_and_writes_both_files(run, tmp_path):
+    audit().save(tmp_path / "audit.json")
+    out = run(
+        "select", tmp_path, "--layers", "33%", "--out", tmp_path / "p.json", "--mergekit", tmp_path / "m.yaml"
+    )
+    assert "remove 2 of 6 layers of org/model (contiguous): 2, 3" in out
+    assert "[2, 4)" in out
+    assert "0.0100 [0.0080, 0.0200]" in out
+    assert "93%" in out
+    plan = Plan.load(tmp_path / "p.json")
+    assert (plan.layers, plan.source.path) == ([2, 3], str(tmp_path / "audit.json"))
+    ranges = [
+        part["sources"][0]["layer_range"]
+        for part in yaml.safe_load((tmp_path / "m.yaml").read_text())["slices"]
+    ]
+    assert ranges == [[0, 2], [4, 6]]
+
+
+def test_select_prints_the_plan_for_machines(run, tmp_path):
+    audit().save(tmp_path / "audit.json")
+    out = run("select", tmp_path / "audit.json", "--layers", "2", "--out", tmp_path / "p.json", "--json")
+    assert json.loads(out)["layers"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--layers", "9"],
+        ["--layers", "x"],
+        ["--layers", "1", "--strategy", "y"],
+        ["--layers", "1", "--scope", "z"],
+    ],
+)
+def test_select_refuses_and_writes_nothing(run, tmp_path, arguments):
+    audit().save(tmp_path / "audit.json")
+    with pytest.raises(UsageError):
+        run("select", tmp_path, *arguments, "--out", tmp_path / "p.json")
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_select_refuses_what_is_no_audit(run, tmp_path):
+    with pytest.raises(FileFormatError, match="no such file"):
+        run("select", tmp_path, "--layers", "1")
+
+
+def test_prune_writes_a_verified_checkpoint_in_the_precision_it_found(run, tmp_path, model):
+    out = run("prune", model, "--layers-list", "3,1", "--out", tmp_path / "out")
+    assert "removed layers 1, 3 of 6" in out
+    assert "verified logits" in out
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 4
+    assert config["dtype"] == "bfloat16"
+
+
+def test_prune_refuses_a_plan_from_an_audit_of_other_weights(run, tmp_path, model):
+    audit("another").save(tmp_path / "audit.json")
+    run("select", tmp_path, "--layers", "2", "--out", tmp_path / "p.json")
+    with pytest.raises(PlanError, match="other weights"):
+        run("prune", model, "--plan", tmp_path / "p.json", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], UsageError),
+        (["--plan", "p.json", "--layers-list", "1"], UsageError),
+        (["--layers-list", "one"], UsageError),
+        (["--layers-list", ""], UsageError),
+        (["--layers-list", "6"], PlanError),
+        (["--layers-list", "5"], PlanError),
+        (["--layers-list", "1,1"], PlanError),
+        (["--plan", "missing.json"], PlanError),
+    ],
+)
+def test_prune_refuses_in_one_line_and_writes_nothing(run, tmp_path, model, arguments, error):
+    with pytest.raises(error) as caught:
+        run("prune", model, *arguments, "--out", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
