@@ -43,7 +43,9 @@ def qwen2():
 def gemma3():
     """Three sliding layers with a window shorter than the prompts, and a full one."""
     types = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"]
-    config = Gemma3TextConfig(**COMMON, **WIDE, head_dim=8, sliding_window=6, layer_types=types,  tie_word_embeddings=False)
+    config = Gemma3TextConfig(
+        **COMMON, **WIDE, head_dim=8, sliding_window=6, layer_types=types, tie_word_embeddings=False
+    )
     return Gemma3ForCausalLM(config)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shoal.evaluate.score import char_counts, scorer_name, word_counts
 
-WORDS = "the cat sat on a mat and then it ran far away from us".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "ran", "far", "away", "from", "us"]
 
 
 def noisy(words, draw):

@@ -76,7 +76,8 @@ def test_interval_covers_the_true_rate_about_as_often_as_it_says():
         change = bootstrap.delta(bootstrap.rates(worse, lengths), rates).absolute
         covered += estimate.low <= 0.2 <= estimate.high
         paired += change.low <= 0.04 <= change.high
-    # Binomial spread over 300 corpora is 1.3 points; percentile intervals run a little short on small corpora.
+    # Binomial spread over 300 corpora is 1.3 points; percentile intervals run a little short on small
+    # corpora.
     assert 0.90 <= covered / corpora <= 0.98
     assert 0.90 <= paired / corpora <= 0.98
 

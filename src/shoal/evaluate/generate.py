@@ -1,7 +1,7 @@
 """The decode engine: greedy, batched, with finished rows leaving the batch.
 
-It starts from embedded positions (`PreparedBatch`), so the encoder runs once per batch however many pruned versions
-of the decoder are tried on it, and it times the prefill apart from the steps after it.
+It starts from embedded positions (`PreparedBatch`), so the encoder runs once per batch however many pruned
+versions of the decoder are tried on it, and it times the prefill apart from the steps after it.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def greedy(
     """Decode a left-padded batch greedily: the same tokens as `generate(do_sample=False)`, in less time.
 
     Args:
-        lm: a causal language model that takes `inputs_embeds` or `input_ids`, `attention_mask`, `position_ids`,
-            `past_key_values`, `use_cache` and `logits_to_keep`, and has a `config`.
+        lm: a causal language model that takes `inputs_embeds` or `input_ids`, `attention_mask`,
+            `position_ids`, `past_key_values`, `use_cache` and `logits_to_keep`, and has a `config`.
         batch: B rows padded on the left, embedded with `(B, T, d)` values, on the model's device.
         eos_ids: tokens that end a row; empty to decode every row to its limit.
         max_new_tokens: the limit, end token included; one for all rows or one for each.
@@ -139,5 +139,7 @@ def _step(lm: nn.Module, cache: DynamicCache, mask: Tensor, positions: Tensor, *
 def _limits(max_new_tokens: int | Sequence[int], rows: int) -> list[int]:
     limits = [max_new_tokens] * rows if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(limits) != rows or min(limits, default=1) < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, one for each of {rows} rows: {max_new_tokens!r}")
+        raise ValueError(
+            f"max_new_tokens must be at least 1, one for each of {rows} rows: {max_new_tokens!r}"
+        )
     return limits

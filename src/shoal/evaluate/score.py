@@ -1,7 +1,7 @@
 """Word and character errors of every utterance, on normalised text.
 
-Counting is per utterance, because the bootstrap needs it so; the corpus rate is the sum of the errors over the sum of
-the reference lengths, not the mean of the utterances' rates.
+Counting is per utterance, because the bootstrap needs it so; the corpus rate is the sum of the errors over
+the sum of the reference lengths, not the mean of the utterances' rates.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def scorer_name() -> str:
 def word_counts(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
     """Align words, split at white space.
 
-    An empty reference adds nothing to the denominator, while every word of its hypothesis counts as an insertion.
+    An empty reference adds nothing to the denominator, while every word of its hypothesis counts as an
+    insertion.
 
     Args:
         references: U normalised texts.
@@ -74,7 +75,9 @@ def _counts(align: Any, references: Sequence[str], hypotheses: Sequence[str]) ->
     table = np.zeros((len(references), 4), dtype=np.int64)
     if not references:
         return EditCounts(table)
-    aligned = align([_single_spaced(text) for text in references], [_single_spaced(text) for text in hypotheses])
+    aligned = align(
+        [_single_spaced(text) for text in references], [_single_spaced(text) for text in hypotheses]
+    )
     for row, chunks in enumerate(aligned.alignments):
         for chunk in chunks:
             table[row, _COLUMN[chunk.type]] += max(

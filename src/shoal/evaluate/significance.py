@@ -1,9 +1,9 @@
 """Intervals for error rates and for paired differences between systems.
 
 The paired bootstrap of Bisani & Ney (2004, "Bootstrap estimates for confidence intervals in ASR performance
-evaluation"): utterances, or speakers, are drawn with replacement, every system is scored on the same draw, and the
-percentiles over the draws bound the rate and the difference. Drawing is a matrix of counts, so that all replicates
-of all systems are one matrix product.
+evaluation"): utterances, or speakers, are drawn with replacement, every system is scored on the same draw,
+and the percentiles over the draws bound the rate and the difference. Drawing is a matrix of counts, so that
+all replicates of all systems are one matrix product.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class PairedBootstrap:
         """Draw the replicates.
 
         Args:
-            clusters: for each of U utterances what it is resampled with, such as its speaker; None resamples it by
-                itself.
+            clusters: for each of U utterances what it is resampled with, such as its speaker; None resamples
+                it by itself.
             replicates: number of draws B.
             seed: of the draws.
             level: of the intervals.
@@ -72,8 +72,8 @@ class PairedBootstrap:
     def delta(self, system: Rates, baseline: Rates) -> Delta:
         """Absolute and relative paired difference, and the two-sided p-value of the absolute one.
 
-        The p-value is twice the smaller share of replicates on one side of 0, both counts raised by one (Davison &
-        Hinkley 1997, section 4.2), so that it is never 0. Equal systems have p = 1.
+        The p-value is twice the smaller share of replicates on one side of 0, both counts raised by one
+        (Davison & Hinkley 1997, section 4.2), so that it is never 0. Equal systems have p = 1.
         """
         difference = system.replicates - baseline.replicates
         return Delta(

@@ -1,0 +1,59 @@
+"""What decides the outputs, and what decides the intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shoal.data.clip import Row
+from shoal.errors import UsageError
+from shoal.evaluate.outputs import Output
+from shoal.evaluate.significance import PairedBootstrap
+
+BASE_TOKENS = 16
+TOKENS_PER_SECOND = 20
+MOST_TOKENS = 448
+"""The automatic limit. Fast English speech is about 6 tokens a second; 20 leave room for scripts that take
+several tokens a letter. A limit that follows the clip keeps a loop on a short clip from outweighing the rest
+of the corpus."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimit:
+    """How many tokens a clip may get: a fixed number, or None for one that follows its duration."""
+
+    fixed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.fixed is not None and self.fixed < 1:
+            raise UsageError(f"{self.fixed} tokens", where="--max-new-tokens", fix="give a number above 0")
+
+    def of(self, row: Row) -> int:
+        """The limit for one clip, end token included."""
+        if self.fixed is not None:
+            return self.fixed
+        return min(MOST_TOKENS, BASE_TOKENS + math.ceil(TOKENS_PER_SECOND * row.duration))
+
+    @property
+    def label(self) -> int | str:
+        """For the record."""
+        if self.fixed is not None:
+            return self.fixed
+        return f"{BASE_TOKENS} + {TOKENS_PER_SECOND} a second, at most {MOST_TOKENS}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How intervals are made."""
+
+    replicates: int = 1000
+    level: float = 0.95
+    cluster: Literal["utterance", "speaker"] = "utterance"
+    seed: int = 0
+
+    def draw(self, outputs: Sequence[Output]) -> PairedBootstrap:
+        """A bootstrap over the clips of `outputs`."""
+        clusters = [output.speaker if self.cluster == "speaker" else None for output in outputs]
+        return PairedBootstrap.draw(clusters, replicates=self.replicates, seed=self.seed, level=self.level)

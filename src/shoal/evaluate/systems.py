@@ -1,0 +1,121 @@
+"""The systems of an evaluation: the unpruned model, plans over it, perhaps another checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import PlanError, UsageError
+from shoal.evaluate.outputs import OutputFile
+from shoal.evaluate.summary import Identity
+
+if TYPE_CHECKING:
+    from shoal.models.loading import LoadedModel
+    from shoal.schema import Plan
+
+FULL = "full"
+BASELINE = "baseline"
+
+
+@dataclass(slots=True)
+class System:
+    """One thing that transcribes all clips."""
+
+    identity: Identity
+    loaded: LoadedModel
+    outputs: OutputFile
+
+    @property
+    def removed(self) -> list[int]:
+        """The layers it goes without."""
+        return self.identity.plan.layers if self.identity.plan else []
+
+
+def open_systems(
+    loaded: LoadedModel,
+    plans: Sequence[Plan],
+    *,
+    against: LoadedModel | None,
+    out: Path | None,
+    header: Mapping[str, Any],
+) -> list[System]:
+    """The systems in order, the baseline first, each with the outputs that `out` holds already.
+
+    Args:
+        loaded: the model that plans prune.
+        plans: what to remove; plans that remove nothing, and repeated ones, are left out.
+        against: another checkpoint, to be the baseline.
+        out: folder; outputs go to `outputs/`.
+        header: settings that decide the outputs of all systems.
+
+    Raises:
+        PlanError: a plan is for another depth.
+        UsageError: `against` is the same model.
+        FileFormatError: `out` holds outputs made otherwise.
+    """
+    systems = [_system(Identity(FULL), loaded, out, header)]
+    if against is not None:
+        if against.info().fingerprint == loaded.info().fingerprint:
+            raise UsageError(f"{against.ref} has the same weights as {loaded.ref}", where="--against")
+        systems.insert(0, _system(Identity(BASELINE, model_ref=against.ref), against, out, header))
+    for name, plan in _named(plans, loaded.info().depth).items():
+        systems.append(_system(Identity(name, plan=plan), loaded, out, header))
+    return systems
+
+
+def _named(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
+    """Unique name → plan."""
+    named: dict[str, Plan] = {}
+    for plan in plans:
+        if plan.depth != depth:
+            raise PlanError(
+                f"the plan is for a decoder of {plan.depth} layers but the model has {depth}",
+                where=plan.name,
+                fix="make a plan from an audit of this model",
+            )
+        if plan.layers and not any((plan.name, plan.layers) == (p.name, p.layers) for p in named.values()):
+            named[_free(plan.name, named)] = plan
+    return named
+
+
+def _free(name: str, taken: Mapping[str, Plan]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
+
+
+def _system(identity: Identity, loaded: LoadedModel, out: Path | None, header: Mapping[str, Any]) -> System:
+    info = loaded.info()
+    removed = identity.plan.layers if identity.plan else []
+    about = {
+        "model": {
+            "class": info.class_name,
+            "fingerprint": info.fingerprint,
+            "prompt": getattr(loaded.model.config, "prompt_template", None),
+            "eos_ids": list(loaded.eos_ids),
+            "note": {"ref": loaded.ref},
+        },
+        "removed": removed,
+        **header,
+    }
+    if out is None:
+        return System(identity, loaded, OutputFile.open(None, about))
+    name = f"outputs/{_stem(identity, removed)}.jsonl"
+    placed = Identity(identity.name, identity.model_ref, identity.plan, outputs_file=name)
+    return System(placed, loaded, OutputFile.open(out / name, about))
+
+
+def _stem(identity: Identity, removed: Sequence[int]) -> str:
+    """A file name that says what is missing; the same layers have the same file, whoever chose them."""
+    if not removed:
+        return identity.name
+    stem = "without-" + "+".join(map(str, removed))
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
+    if list(removed) == list(range(removed[0], removed[-1] + 1)) and len(removed) > 1:
+        return f"without-{removed[0]}-to-{removed[-1]}"
+    return stem if len(stem) <= 60 else f"without-{len(removed)}-layers-{digest}"

@@ -1,0 +1,135 @@
+"""All clips through all systems.
+
+The encoder is the same for every plan, so a batch is embedded once and then decoded by one system after the
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.data import batches
+from shoal.evaluate.generate import Decoded, clock, greedy
+from shoal.evaluate.outputs import Output
+from shoal.evaluate.settings import TokenLimit
+from shoal.prune.in_memory import pruned
+
+if TYPE_CHECKING:
+    from shoal.data import Clip, Dataset, Row
+    from shoal.evaluate.systems import System
+    from shoal.models.batch import PreparedBatch
+    from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
+
+Progress = Callable[[str, int, int], None]
+MAX_BATCH_SECONDS = 480.0
+"""Padded seconds of audio a batch at most; bounds memory whatever the clips' lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Clips, embedded."""
+
+    clips: list[Clip]
+    prepared: PreparedBatch
+    encode_seconds: float
+
+
+class Transcriber:
+    """Decodes what the systems have no output for yet.
+
+    Args:
+        data: the clips.
+        task: what is asked.
+        limit: how many tokens a clip may get.
+        batch_size: clips a batch at most.
+
+    Raises:
+        ManifestError: a row does not hold the task's right answer.
+    """
+
+    def __init__(self, data: Dataset, task: Task, limit: TokenLimit, batch_size: int) -> None:
+        self._data, self._task, self._limit, self._batch_size = data, task, limit, batch_size
+        self._references = {row.id: task.target(row) for row in data.rows}
+
+    def run(self, systems: Sequence[System], progress: Progress | None = None) -> None:
+        """Transcribe, batch after batch; every batch is stored as soon as it is decoded."""
+        pending = [self._pending(system) for system in systems]
+        total = len(systems) * len(self._data.rows)
+        done = total - sum(map(len, pending))
+        for group, rows in _alike(systems, pending):
+            for part in batches(rows, max_clips=self._batch_size, max_seconds=MAX_BATCH_SECONDS):
+                for _ in self._transcribe(group, part):
+                    done += len(part)
+                    if progress is not None:
+                        progress("transcribe", done, total)
+
+    def _pending(self, system: System) -> list[Row]:
+        return [row for row in self._data.rows if not system.outputs.has(row, self._references[row.id])]
+
+    def _transcribe(self, systems: Sequence[System], rows: Sequence[Row]) -> Iterator[System]:
+        """Yields each system when its outputs for `rows` are stored; equal systems are decoded once."""
+        batch = self._embed(systems[0].loaded, rows)
+        known: dict[tuple[int, ...], list[Output]] = {}
+        for system in systems:
+            layers = tuple(system.removed)
+            if batch is not None and layers not in known:
+                known[layers] = self._outputs(
+                    batch, _decode(system.loaded, layers, batch, self._limit), system
+                )
+            system.outputs.append(known.get(layers, []))
+            yield system
+
+    def _embed(self, loaded: LoadedModel, rows: Sequence[Row]) -> _Batch | None:
+        """None if no row's audio can be used."""
+        clips = list(self._data.clips(rows))
+        if not clips:
+            return None
+        start = clock(loaded.device)
+        prepared = loaded.prepare(clips, self._task, input="speech", response=False, padding_side="left")
+        return _Batch(clips, prepared, clock(loaded.device) - start)
+
+    def _outputs(self, batch: _Batch, decoded: Decoded, system: System) -> list[Output]:
+        texts = system.loaded.tokenizer.batch_decode(decoded.tokens, skip_special_tokens=True)
+        share = 1 / len(batch.clips)
+        return [
+            Output(
+                id=clip.id,
+                audio_filepath=str(clip.row.audio),
+                duration=clip.row.duration,
+                offset=clip.row.offset,
+                text=self._references[clip.id],
+                pred_text=text,
+                lang=clip.row.lang,
+                speaker=clip.row.speaker,
+                tokens=len(tokens),
+                truncated=truncated,
+                encode_seconds=batch.encode_seconds * share,
+                prefill_seconds=decoded.prefill_seconds * share,
+                decode_seconds=decoded.decode_seconds * share,
+                fields=clip.row.fields,
+            )
+            for clip, text, tokens, truncated in zip(
+                batch.clips, texts, decoded.tokens, decoded.truncated, strict=True
+            )
+        ]
+
+
+def _decode(loaded: LoadedModel, layers: Sequence[int], batch: _Batch, limit: TokenLimit) -> Decoded:
+    limits = [limit.of(clip.row) for clip in batch.clips]
+    with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
+        return greedy(loaded.lm, batch.prepared, eos_ids=loaded.eos_ids, max_new_tokens=limits)
+
+
+def _alike(
+    systems: Sequence[System], pending: Sequence[list[Row]]
+) -> Iterator[tuple[list[System], list[Row]]]:
+    """Systems of one model that lack the same rows, so that they can share the encoder's work."""
+    groups: dict[tuple[int, tuple[str, ...]], tuple[list[System], list[Row]]] = {}
+    for system, rows in zip(systems, pending, strict=True):
+        key = (id(system.loaded), tuple(row.id for row in rows))
+        groups.setdefault(key, ([], rows))[0].append(system)
+    yield from groups.values()

@@ -1,0 +1,112 @@
+"""From outputs to scores: groups, examples, scripts without spaces, empty references."""
+
+from __future__ import annotations
+
+import pytest
+
+from shoal import tasks
+from shoal.errors import ManifestError
+from shoal.evaluate.outputs import Output
+from shoal.evaluate.settings import Resampling
+from shoal.evaluate.summary import EXAMPLES, Identity, summarise
+
+
+def output(number, text, said, *, lang="en", speaker=None, **fields):
+    return Output(
+        id=f"c{number:03}",
+        audio_filepath=f"{number}.wav",
+        duration=1.0,
+        offset=0.0,
+        text=text,
+        pred_text=said,
+        lang=lang,
+        speaker=speaker,
+        tokens=1,
+        truncated=False,
+        encode_seconds=0.0,
+        prefill_seconds=0.0,
+        decode_seconds=0.0,
+        fields=fields,
+    )
+
+
+def scored(*systems, **options):
+    """Summarise systems given as lists of outputs."""
+    found = [{each.id: each for each in outputs} for outputs in systems]
+    names = [Identity(f"system{place}") for place in range(len(systems))]
+    return summarise(
+        names,
+        found,
+        list(found[0]),
+        tasks.get("asr"),
+        resampling=Resampling(replicates=50),
+        group_by=options.get("group_by"),
+    )
+
+
+def test_empty_references_add_insertions_and_are_counted():
+    system = scored([output(0, "[noise]", "hello there"), output(1, "two words", "two words")]).systems[0]
+    assert system.empty_references == 1
+    assert system.wer.value == 1.0
+    assert system.word_counts.insertions == 2
+
+
+def test_no_reference_word_is_a_manifest_problem():
+    with pytest.raises(ManifestError, match="no reference has a word"):
+        scored([output(0, "[noise]", "hello")])
+    with pytest.raises(ManifestError, match="no clip"):
+        scored([])
+
+
+def test_text_is_normalised_before_it_is_compared():
+    assert scored([output(0, "Mr. Smith won't PAY $5!", "mister smith will not pay 5 dollars")]).systems[
+        0
+    ].wer.value == pytest.approx(0)
+
+
+def test_scripts_without_spaces_are_scored_by_character():
+    summary = scored([output(0, "今天天气", "今天气", lang="zh")])
+    assert summary.systems[0].wer.value == 0.25
+    assert "zh" in summary.scorer
+
+
+def test_all_normalisers_are_named():
+    summary = scored([output(0, "one", "one"), output(1, "eins", "eins", lang="de")])
+    assert len(summary.normaliser.split(", ")) == 2
+
+
+def test_the_worst_group_is_large_enough_to_judge():
+    words = "alpha beta gamma delta sigma kappa omega"
+    rows = [output(n, words, words, speaker="good") for n in range(6)]
+    rows += [output(10 + n, words, "alpha beta", speaker="bad") for n in range(6)]
+    rows += [output(20, words, "", speaker="tiny")]
+    system = scored(rows).systems[0]
+    assert set(system.groups["speaker"]) == {"good", "bad", "tiny"}
+    assert system.groups["speaker"]["tiny"].wer.value == 1.0
+    assert system.worst_group == {"speaker": "bad"}
+
+
+def test_clips_without_the_field_are_in_no_group():
+    rows = [output(0, "a b", "a b", accent=0), output(1, "a b", "a", accent=0), output(2, "a b", "a")]
+    groups = scored(rows, group_by=["accent"]).systems[0].groups["accent"]
+    assert {value: score.clips for value, score in groups.items()} == {"0": 2}
+
+
+def test_a_group_without_reference_words_has_no_score():
+    rows = [output(0, "a b", "a b", room="x"), output(1, "[noise]", "hm", room="y")]
+    assert list(scored(rows, group_by=["room"]).systems[0].groups["room"]) == ["x"]
+
+
+def test_examples_span_from_agreement_to_difference():
+    texts = [f"alpha beta gamma delta {n}" for n in range(40)]
+    same = [output(n, text, text) for n, text in enumerate(texts)]
+    worse = [output(n, text, text if n < 30 else "") for n, text in enumerate(texts)]
+    examples = scored(same, worse).examples
+    assert len(examples) == EXAMPLES
+    assert examples[0].outputs["system0"] == examples[0].outputs["system1"]
+    assert examples[-1].outputs["system1"] == ""
+
+
+def test_the_order_of_clips_does_not_matter():
+    rows = [output(n, "a b c", "a b" if n % 3 else "a x c") for n in range(12)]
+    assert scored(rows).systems == scored(rows[::-1]).systems
