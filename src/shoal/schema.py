@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -517,7 +518,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
             f"cannot be written ({error.strerror})", where=str(target), fix="choose another place with --out"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     return target
 
 
