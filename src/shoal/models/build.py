@@ -1,0 +1,191 @@
+"""A SpeechLLM from an encoder and a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
+
+from shoal.errors import ModelError
+from shoal.models.speech_llm import SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
+
+# Inside this process our folders load without running the copy of the code that lies in them.
+AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig, exist_ok=True)
+AutoModelForCausalLM.register(SpeechLLMConfig, SpeechLLM, exist_ok=True)
+
+Resolve = Callable[[str], Path]
+"""Where the weights behind a reference lie."""
+
+_TRAINING_ONLY = ("masked_spec_embed",)
+"""Weights that checkpoints of fine-tuned encoders lack and that only the masking of training uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A speech encoder with its feature extractor."""
+
+    model: PreTrainedModel
+    feature_extractor: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A causal LM with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+
+
+def resolve_path(ref: str) -> Path:
+    """Where the weights behind `ref` lie: a folder, a Hub id or `pkg:NAME`.
+
+    Raises:
+        WeightsError: they cannot be had.
+    """
+    from shoal.models import weights
+
+    return weights.resolve(ref).path
+
+
+def build(
+    encoder: str | Encoder,
+    decoder: str | Decoder,
+    *,
+    projector: str | Mapping[str, Any] = "mlp",
+    prompt_template: str | None = None,
+    response_style: str = "lower",
+    end_token: str | None = None,
+    resolve: Resolve = resolve_path,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[SpeechLLM, SpeechLLMProcessor]:
+    """A SpeechLLM of pretrained parts with a fresh projector.
+
+    Args:
+        encoder: a reference, or a loaded encoder.
+        decoder: a reference, or a loaded causal LM.
+        projector: a key of `speech_llm.PROJECTORS`, or the arguments of `ProjectorSettings`.
+        prompt_template: text with `{audio}` and `{instruction}`; default is the decoder's chat template.
+        response_style: a key of `speech_llm.RESPONSE_STYLES`.
+        end_token: what ends a response; default is the tokenizer's end of sequence.
+        resolve: finds the folder behind a reference.
+        dtype: of all weights.
+
+    Raises:
+        ModelError: a part cannot be loaded, or the parts cannot be put together.
+    """
+    heard = load_encoder(encoder, resolve, dtype) if isinstance(encoder, str) else encoder
+    spoken = load_decoder(decoder, resolve, dtype) if isinstance(decoder, str) else decoder
+    settings = {"type": projector} if isinstance(projector, str) else dict(projector)
+    wording = {
+        "prompt_template": prompt_template or chat_template(spoken.tokenizer),
+        "response_style": response_style,
+        "end_token": end_token or spoken.tokenizer.eos_token,
+    }
+    try:
+        model, processor = assemble(heard, spoken, projector=settings, **wording)
+    except ValueError as error:
+        raise ModelError(str(error), where="SpeechLLM", fix="choose other parts or settings") from None
+    return model.to(dtype).eval(), processor
+
+
+def assemble(heard: Encoder, spoken: Decoder, **settings: Any) -> tuple[SpeechLLM, SpeechLLMProcessor]:
+    """Put loaded parts together; `settings` are arguments of `SpeechLLMConfig`.
+
+    Raises:
+        ValueError: a setting is wrong, or the encoder is of a kind that is not supported.
+    """
+    config = SpeechLLMConfig(
+        encoder_config=heard.model.config,
+        text_config=spoken.model.config,
+        dtype=spoken.model.dtype,
+        **settings,
+    )
+    processor = SpeechLLMProcessor.of(config, heard.feature_extractor, spoken.tokenizer)
+    model = SpeechLLM(config, encoder=heard.model, decoder=spoken.model)
+    model.generation_config = _greedy(spoken, processor)
+    return model, processor
+
+
+def _greedy(spoken: Decoder, processor: SpeechLLMProcessor) -> GenerationConfig:
+    """Greedy decoding that ends where decoder or template end; checkpoints differ in how they sample."""
+    known = getattr(spoken.model.generation_config, "eos_token_id", None)
+    ends = [known] if isinstance(known, int) else list(known or [])
+    ends.append(processor.tokenizer.convert_tokens_to_ids(processor.end_token))
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=processor.tokenizer.bos_token_id,
+        eos_token_id=list(dict.fromkeys(ends)),
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )
+
+
+def chat_template(tokenizer: Any) -> str:
+    """The tokenizer's chat template, audio first and the instruction below it; plain lines without one."""
+    if not getattr(tokenizer, "chat_template", None):
+        return f"{tokenizer.bos_token or ''}{{audio}}\n{{instruction}}\n"
+    turn = [{"role": "user", "content": "{audio}\n{instruction}"}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+
+def load_encoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32) -> Encoder:
+    """Load an encoder; of an encoder–decoder (Whisper), its encoder.
+
+    Raises:
+        ModelError: it cannot be loaded, or weights are missing.
+    """
+    path = resolve(ref)
+    model = _load(AutoModel, path, ref, dtype)
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    return Encoder(model, _load_processor(AutoFeatureExtractor, path, ref))
+
+
+def load_decoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32) -> Decoder:
+    """Load a causal LM.
+
+    Raises:
+        ModelError: it cannot be loaded, or weights are missing.
+    """
+    path = resolve(ref)
+    model = _load(AutoModelForCausalLM, path, ref, dtype)
+    return Decoder(model, _load_processor(AutoTokenizer, path, ref))
+
+
+def _load(auto_class: Any, path: Path, ref: str, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        model, report = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unloadable(ref, error) from None
+    missing = [key for key in map(str, report["missing_keys"]) if not key.endswith(_TRAINING_ONLY)]
+    if missing:
+        raise ModelError(
+            f"{len(missing)} weights are missing, such as {sorted(missing)[0]}",
+            where=ref,
+            fix="give a complete checkpoint",
+        )
+    return model
+
+
+def _load_processor(auto_class: Any, path: Path, ref: str) -> Any:
+    try:
+        return auto_class.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unloadable(ref, error) from None
+
+
+def _unloadable(ref: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"cannot be loaded ({type(error).__name__}: {error})", where=ref, fix="check the base model"
+    )
