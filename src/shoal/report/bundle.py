@@ -1,0 +1,151 @@
+"""The documents of a report, sorted by kind, with what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+from shoal.errors import UsageError
+from shoal.schema import (
+    Audit,
+    Bench,
+    BestBlock,
+    Comparison,
+    DataInfo,
+    Document,
+    ModelInfo,
+    Plan,
+    Scope,
+    ScopeAudit,
+    Scores,
+    SystemScores,
+)
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+@dataclass(frozen=True)
+class Named(Generic[DocumentT]):
+    """A document and the path it came from, if it has one."""
+
+    label: str
+    document: DocumentT
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a report is made from, in the order given."""
+
+    audits: list[Named[Audit]] = field(default_factory=list)
+    comparisons: list[Named[Comparison]] = field(default_factory=list)
+    plans: list[Named[Plan]] = field(default_factory=list)
+    scores: list[Named[Scores]] = field(default_factory=list)
+    benches: list[Named[Bench]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Named[Document]]:
+        groups: tuple[Sequence[Named[Any]], ...] = (
+            self.audits,
+            self.comparisons,
+            self.plans,
+            self.scores,
+            self.benches,
+        )
+        return chain.from_iterable(groups)
+
+    @property
+    def measured(self) -> list[Audit | Scores | Bench]:
+        """The documents that name a model and data, audits first."""
+        named: list[Named[Audit] | Named[Scores] | Named[Bench]] = [*self.audits, *self.scores, *self.benches]
+        return [item.document for item in named]
+
+    @property
+    def model(self) -> ModelInfo | None:
+        """The model of the first document that describes one."""
+        return self.measured[0].model if self.measured else None
+
+    @property
+    def data(self) -> DataInfo | None:
+        """The data of the first document that describes any: scores before audits, for they are the test."""
+        documents = [*(named.document for named in self.scores), *self.measured]
+        return documents[0].data if documents else None
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks audited or scored, each once."""
+        tasks = [named.document.task for named in self.audits] + [
+            named.document.task for named in self.scores
+        ]
+        return list(dict.fromkeys(tasks))
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages of all clips used, each once."""
+        return list(dict.fromkeys(name for document in self.measured for name in document.data.languages))
+
+    @property
+    def pruned_systems(self) -> list[SystemScores]:
+        """The systems of the first scores that lack layers."""
+        return [s for s in self.scores[0].document.systems if s.removed] if self.scores else []
+
+    @property
+    def depth(self) -> int | None:
+        """Number of decoder layers L."""
+        if self.model is not None:
+            return self.model.depth
+        return self.plans[0].document.depth if self.plans else None
+
+    @property
+    def all_plans(self) -> list[Plan]:
+        """Plans given and plans scored, each list of layers of a strategy once."""
+        scored = [system.plan for named in self.scores for system in named.document.systems if system.plan]
+        plans = [named.document for named in self.plans] + [plan for plan in scored if plan.layers]
+        return list({(plan.strategy, tuple(plan.layers)): plan for plan in reversed(plans)}.values())[::-1]
+
+    @property
+    def preferred_scope(self) -> Scope:
+        """The scope the plans were chosen in; `text` if they do not say."""
+        scopes = [plan.source.scope for plan in self.all_plans if plan.source and plan.source.scope]
+        return scopes[0] if scopes else "text"
+
+
+def collect(documents: Sequence[Document | tuple[str, Document]]) -> Bundle:
+    """Sort documents by kind.
+
+    Raises:
+        UsageError: there are none, or one is of a kind the report does not know.
+    """
+    if not documents:
+        raise UsageError("nothing to report", fix="give at least one Shoal file (audit, scores, bench …)")
+    bundle = Bundle()
+    for item in documents:
+        label, document = item if isinstance(item, tuple) else ("", item)
+        _add(bundle, label, document)
+    return bundle
+
+
+def _add(bundle: Bundle, label: str, document: Document) -> None:
+    match document:
+        case Audit():
+            bundle.audits.append(Named(label, document))
+        case Comparison():
+            bundle.comparisons.append(Named(label, document))
+        case Plan():
+            bundle.plans.append(Named(label, document))
+        case Scores():
+            bundle.scores.append(Named(label, document))
+        case Bench():
+            bundle.benches.append(Named(label, document))
+        case _:
+            raise UsageError(f"a document of kind {document.kind!r} has no place in a report")
+
+
+def baseline(scores: Scores) -> SystemScores | None:
+    """The first system: the unpruned model."""
+    return scores.systems[0] if scores.systems else None
+
+
+def removable(part: ScopeAudit) -> list[BestBlock]:
+    """The best block for each n among those that leave the last layer in place, as plans do unless told."""
+    return part.best_keeping_last or part.best

@@ -1,0 +1,56 @@
+"""What the systems wrote, side by side, with their errors marked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shoal.report.bundle import Bundle
+from shoal.report.parts import Section
+from shoal.report.word_diff import Word, align, error_count
+from shoal.schema import Example, Scores
+
+ID, TITLE, SHORT = "examples", "What the systems wrote", "Examples"
+SHOWN = 4
+SYSTEMS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Output:
+    """One system's output with its errors."""
+
+    system: str
+    words: list[Word]
+
+    @property
+    def errors(self) -> int:
+        """Words that differ from the reference."""
+        return error_count(self.words)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: the reference and all outputs, the first few shown at once."""
+
+    id: str
+    reference: str
+    shown: list[Output]
+    more: list[Output]
+
+
+def build(bundle: Bundle) -> Section:
+    """A handful of clips, the rest behind a click."""
+    clips = [clip for named in bundle.scores for clip in _clips(named.document)]
+    if not clips:
+        missing = "Not measured: no scores with examples were given. `shoal evaluate` keeps some."
+        return Section(ID, TITLE, SHORT, missing=missing)
+    view = {"shown": clips[:SHOWN], "more": clips[SHOWN:]}
+    return Section(ID, TITLE, SHORT, template="examples.html", view=view)
+
+
+def _clips(scores: Scores) -> list[Clip]:
+    return [_clip(example) for example in scores.examples]
+
+
+def _clip(example: Example) -> Clip:
+    outputs = [Output(system, align(example.reference, text)) for system, text in example.outputs.items()]
+    return Clip(example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:])

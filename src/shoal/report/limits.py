@@ -1,0 +1,114 @@
+"""What the report does not say, and what to keep in mind when reading it."""
+
+from __future__ import annotations
+
+from shoal.report import wording
+from shoal.report.bundle import Bundle, baseline
+
+FEW_CLIPS = 200
+HIGH_WER = 0.5
+TASK_NAMES = {
+    "asr": "speech recognition",
+    "ast": "speech translation",
+    "ser": "emotion recognition",
+    "sqa": "spoken questions and instructions",
+    "tts": "speech generation",
+}
+
+
+def untested(bundle: Bundle) -> list[str]:
+    """What was not tested: tasks, generating speech, languages, healing, other clips."""
+    notes = [
+        _task_note(bundle),
+        _speech_note(bundle),
+        _language_note(bundle),
+        _healing_note(bundle),
+        _few(bundle),
+    ]
+    return [note for note in notes if note]
+
+
+def _task_note(bundle: Bundle) -> str:
+    others = [name for task, name in TASK_NAMES.items() if task not in bundle.tasks and task != "tts"]
+    done = [TASK_NAMES.get(task, task) for task in bundle.tasks]
+    only = f"Only {wording.listing(done)} was looked at." if done else "No task was looked at."
+    missing = f" Not tested: {wording.listing(others)}. They may need other layers." if others else ""
+    return only + missing
+
+
+def _speech_note(bundle: Bundle) -> str:
+    return (
+        ""
+        if "tts" in bundle.tasks
+        else "Generating speech was not tested, and nothing here carries over to it."
+    )
+
+
+def _language_note(bundle: Bundle) -> str:
+    if bundle.languages:
+        return f"Languages of the clips: {wording.listing(bundle.languages)}. No other language was tested."
+    return "The clips do not say their language; no claim is made about any other."
+
+
+def _healing_note(bundle: Bundle) -> str:
+    if not bundle.pruned_systems:
+        return ""
+    return "Unless a name says so, nothing was trained after pruning; healing may win back part of the loss."
+
+
+def _few(bundle: Bundle) -> str:
+    data = bundle.data
+    if data is None or data.clips >= FEW_CLIPS:
+        return ""
+    return (
+        f"{wording.plural(data.clips, 'clip')} are few. The intervals cover the choice of clips, not other "
+        "speakers, rooms or topics."
+    )
+
+
+def cautions(bundle: Bundle) -> list[str]:
+    """What a reader must know about the documents as a set before comparing their numbers."""
+    notes = (_several_models(bundle), _same_clips(bundle), _poor_baseline(bundle), _skipped(bundle))
+    return [note for note in notes if note]
+
+
+def _several_models(bundle: Bundle) -> str:
+    marks = {document.model.fingerprint: document.model.ref for document in bundle.measured}
+    if len(marks) < 2:
+        return ""
+    return (
+        f"These documents are about {len(marks)} different models ({', '.join(marks.values())}): "
+        "their numbers describe different weights."
+    )
+
+
+def _same_clips(bundle: Bundle) -> str:
+    audited = {named.document.data.fingerprint for named in bundle.audits} - {""}
+    scored = {named.document.data.fingerprint for named in bundle.scores} - {""}
+    if not audited & scored:
+        return ""
+    return (
+        "The layers were chosen and scored on the same clips, so the scores of the chosen plans are a little "
+        "optimistic."
+    )
+
+
+def _poor_baseline(bundle: Bundle) -> str:
+    base = baseline(bundle.scores[0].document) if bundle.scores else None
+    if base is None or base.wer.value < HIGH_WER:
+        return ""
+    return (
+        f"The unpruned model already has a WER of {wording.percent_estimate(base.wer)} on these clips: "
+        "what pruning adds says little about a model that works."
+    )
+
+
+def _skipped(bundle: Bundle) -> str:
+    rows = {(row.manifest, row.line) for document in bundle.measured for row in document.data.skipped}
+    if not rows:
+        return ""
+    verb = "was" if len(rows) == 1 else "were"
+    return (
+        f"{wording.plural(len(rows), 'manifest row')} {verb} unusable and left out; "
+        "the reasons are under Provenance."
+    )

@@ -1,0 +1,132 @@
+"""Where every number comes from: plans, commands, versions, data, fingerprints, licences."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from shoal.report import wording
+from shoal.report.bundle import Bundle, Named
+from shoal.report.parts import Section, Table
+from shoal.schema import Audit, Bench, DataInfo, Document, ModelInfo, Plan, Scores
+from shoal.select.mergekit import mergekit_yaml
+
+ID, TITLE, SHORT = "provenance", "Where the numbers come from", "Provenance"
+
+
+def build(bundle: Bundle) -> Section:
+    """Never missing: every document says how it was made."""
+    view = {
+        "plans": [_plan(plan) for plan in bundle.all_plans],
+        "files": [_file(named) for named in bundle],
+        "models": _models(bundle),
+        "data": _data(bundle),
+        "skipped": _skipped(bundle),
+    }
+    return Section(ID, TITLE, SHORT, template="provenance.html", view=view)
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    source = plan.source
+    chosen = (
+        f"{source.path}, {source.input or '–'} input, scope {source.scope or '–'}" if source else "by hand"
+    )
+    return {
+        "name": plan.name,
+        "depth": plan.depth,
+        "layers": plan.layers,
+        "names": wording.layer_names(plan.layers),
+        "list": ", ".join(map(str, plan.layers)),
+        "removed": wording.half_open(plan.layers),
+        "kept": wording.half_open(plan.keep),
+        "chosen": chosen,
+        "metric": source.metric if source and source.metric else "–",
+        "distance": wording.number_estimate(plan.distance) if plan.distance else "–",
+        "stability": wording.percent(plan.stability, 0) if plan.stability is not None else "–",
+        "seed": "–" if plan.seed is None else str(plan.seed),
+        "mergekit": mergekit_yaml(plan),
+    }
+
+
+def _file(named: Named[Document]) -> dict[str, Any]:
+    made = named.document.provenance
+    facts = [
+        ("Made", made.created),
+        ("Shoal", made.shoal),
+        ("Python", made.python),
+        ("Machine", made.platform),
+        ("Device", f"{made.device}, {made.dtype}" + (f", {made.threads} threads" if made.threads else "")),
+        ("Packages", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
+    ]
+    return {
+        "kind": named.document.kind,
+        "label": named.label or "given in memory",
+        "command": shlex.join(made.command) or "not recorded",
+        "facts": [(name, value or "not recorded") for name, value in facts],
+    }
+
+
+def _described(bundle: Bundle) -> list[tuple[str, ModelInfo, DataInfo]]:
+    groups: list[Named[Audit] | Named[Scores] | Named[Bench]] = [
+        *bundle.audits,
+        *bundle.scores,
+        *bundle.benches,
+    ]
+    return [(n.label or n.document.kind, n.document.model, n.document.data) for n in groups]
+
+
+def _models(bundle: Bundle) -> Table:
+    models = {model.fingerprint or model.ref: model for _, model, _ in _described(bundle)}
+    rows = [
+        [
+            model.ref,
+            f"{model.class_name} ({model.family})",
+            str(model.depth),
+            str(model.hidden_size),
+            wording.layer_names(model.removed_layers) if model.removed_layers else "none",
+            model.licence or "not recorded",
+            model.fingerprint or "not recorded",
+        ]
+        for model in models.values()
+    ]
+    columns = ["Model", "Class", "Layers", "Width", "Removed before", "Licence", "Fingerprint of the weights"]
+    return Table("Models", columns, rows, text_columns=frozenset({1, 4, 5, 6}))
+
+
+def _data(bundle: Bundle) -> Table:
+    rows = [
+        [
+            label,
+            ", ".join(data.manifests),
+            f"{data.clips:,}",
+            wording.duration(data.seconds),
+            "not recorded" if data.speakers is None else str(data.speakers),
+            ", ".join(data.languages) or "not recorded",
+            str(len(data.skipped)),
+            data.audio_decoder or "not recorded",
+            data.resampler or "not recorded",
+            data.fingerprint or "not recorded",
+        ]
+        for label, _, data in _described(bundle)
+    ]
+    columns = [
+        "Used by",
+        "Manifests",
+        "Clips",
+        "Length",
+        "Speakers",
+        "Languages",
+        "Rows skipped",
+        "Audio decoder",
+        "Resampler",
+        "Fingerprint of the rows",
+    ]
+    return Table("Data", columns, rows, text_columns=frozenset({1, 5, 7, 8, 9}))
+
+
+def _skipped(bundle: Bundle) -> Table | None:
+    found = {(r.manifest, r.line): r.reason for _, _, data in _described(bundle) for r in data.skipped}
+    if not found:
+        return None
+    rows = [[manifest, str(line), reason] for (manifest, line), reason in found.items()]
+    return Table("Rows left out", ["Manifest", "Line", "Reason"], rows, text_columns=frozenset({2}))

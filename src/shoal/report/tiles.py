@@ -1,0 +1,116 @@
+"""The figures of the headline, each with its interval."""
+
+from __future__ import annotations
+
+from shoal.report import wording
+from shoal.report.bundle import Bundle, baseline, removable
+from shoal.report.parts import Tile
+from shoal.schema import Audit, BestBlock, Estimate, InputKind, ScopeAudit, SystemBench, SystemScores
+
+
+def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
+    """What can be told of WER, redundancy, agreement, time and memory.
+
+    Args:
+        bundle: the documents.
+        chosen: the system that the headline names; the tiles speak of its size and its cost.
+    """
+    found = [
+        _wer_tile(bundle),
+        _redundancy_tile(bundle, len(chosen.removed) if chosen else None),
+        _agreement_tile(bundle),
+        *_cost_tiles(bundle, chosen),
+    ]
+    return [tile for tile in found if tile]
+
+
+def _wer_tile(bundle: Bundle) -> Tile | None:
+    base = baseline(bundle.scores[0].document) if bundle.scores else None
+    if base is None:
+        return None
+    data = bundle.scores[0].document.data
+    clips = f"{wording.plural(data.clips, 'clip')}, {wording.duration(data.seconds)}"
+    return _estimate_tile(
+        base.wer, "%", wording.percent_number(base.wer), "WER of the unpruned model", f"on {clips}"
+    )
+
+
+def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:
+    if not bundle.audits:
+        return None
+    audit = bundle.audits[0].document
+    size = n or max(1, round(audit.depth / 4))
+    kind, scope = main_view(audit, bundle.preferred_scope)
+    best = next((block for block in removable(scope) if block.n == size), None) if scope else None
+    if best is None:
+        return None
+    what = "layer" if size == 1 else f"{size} layers"
+    detail = f"most alike going in and coming out, for the {kind} input; " + _distance_words(best)
+    name = str(best.layer) if size == 1 else f"{best.layer}–{best.layer + size - 1}"
+    return Tile(value=name, label=f"the most redundant {what}", detail=detail)
+
+
+def _distance_words(best: BestBlock) -> str:
+    words = f"angular distance {wording.number_estimate(best.distance)}"
+    if best.stability is None:
+        return words
+    return f"{words}, chosen in {wording.percent(best.stability, 0)} of resamples"
+
+
+def main_view(audit: Audit, scope: str) -> tuple[InputKind, ScopeAudit | None]:
+    """The input and scope a summary speaks of: speech if measured, and `scope` if measured."""
+    kind: InputKind = "speech" if "speech" in audit.inputs else "text"
+    scopes = audit.inputs[kind].scopes if kind in audit.inputs else {}
+    return kind, next((s for name, s in scopes.items() if name == scope), next(iter(scopes.values()), None))
+
+
+def _agreement_tile(bundle: Bundle) -> Tile | None:
+    if not bundle.comparisons:
+        return None
+    comparison = bundle.comparisons[0].document
+    scopes = comparison.scopes
+    name = bundle.preferred_scope if bundle.preferred_scope in scopes else next(iter(scopes), None)
+    if name is None:
+        return None
+    detail = (
+        f"between {comparison.a.label} and {comparison.b.label}, over all blocks, "
+        f"scope “{name}” (1 = the same order, 0 = unrelated)"
+    )
+    return _estimate_tile(
+        scopes[name].spearman, "", lambda v: wording.fixed(v, 2), "rank correlation of redundancy", detail
+    )
+
+
+def _cost_tiles(bundle: Bundle, chosen: SystemScores | None) -> list[Tile | None]:
+    pruned = [s for s in bundle.benches[0].document.systems if s.removed] if bundle.benches else []
+    if not pruned:
+        return []
+    named = [s for s in pruned if chosen and s.name == chosen.name]
+    system = named[0] if named else max(pruned, key=lambda s: len(s.removed))
+    return [_time_tile(system), _memory_tile(system)]
+
+
+def _time_tile(system: SystemBench) -> Tile | None:
+    if system.total_ratio is None:
+        return None
+    detail = f"{system.name} against the unpruned model, encoder to last token"
+    return _estimate_tile(
+        system.total_ratio, "×", lambda v: wording.fixed(v, 2), "time for a clip", detail, joined=True
+    )
+
+
+def _memory_tile(system: SystemBench) -> Tile | None:
+    if system.parameter_ratio is None:
+        return None
+    peak = system.peak_memory_ratio
+    memory = f"; peak memory {wording.ratio(peak)}" if peak is not None else "; peak memory not measured"
+    detail = f"{system.name}: {wording.count(system.parameters)} parameters (an exact count){memory}"
+    return Tile(value=wording.ratio(system.parameter_ratio), label="parameters", detail=detail)
+
+
+def _estimate_tile(
+    estimate: Estimate, unit: str, number: wording.Number, label: str, detail: str, *, joined: bool = False
+) -> Tile:
+    space = wording.SPACE if unit and not joined else ""
+    interval = wording.interval(estimate, number) or "no interval"
+    return Tile(f"{number(estimate.value)}{space}{unit}", label, detail, interval)

@@ -1,0 +1,170 @@
+"""Numbers as a reader wants them: with unit, sign and interval, and never more digits than they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from shoal.schema import Estimate
+
+SPACE = "\u202f"
+MISSING = "not measured"
+
+Number = Callable[[float], str]
+
+
+def fixed(value: float, digits: int) -> str:
+    """`value` with `digits` decimals and a true minus sign; never `-0`."""
+    text = f"{value:,.{digits}f}"
+    if not any(digit in text for digit in "123456789"):
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def percent_digits(largest: float, most: int = 2) -> int:
+    """Digits after the point for shares up to `largest`: two below 10 %, none from 100 %, at most `most`."""
+    return min(most, 2 if largest < 0.1 else 1 if largest < 1 else 0)
+
+
+def percent(value: float, digits: int | None = None) -> str:
+    """A share as `12.3 %`."""
+    return f"{fixed(100 * value, percent_digits(abs(value)) if digits is None else digits)}{SPACE}%"
+
+
+def percent_number(estimate: Estimate, *, most: int = 2) -> Number:
+    """How to write the value and the bounds of a share in percent, all with the same digits."""
+    bounds = [bound for bound in (estimate.low, estimate.high) if bound is not None]
+    digits = percent_digits(max(abs(value) for value in (estimate.value, *bounds)), most)
+    return lambda value: fixed(100 * value, digits)
+
+
+def signed(text: str) -> str:
+    """Puts a plus sign before a number that has no minus sign."""
+    return text if text.startswith("−") else f"+{text}"
+
+
+def with_interval(estimate: Estimate | None, number: Number, unit: str = "") -> str:
+    """`value unit [low, high]`, or `value unit (no interval)`."""
+    if estimate is None:
+        return MISSING
+    value = f"{number(estimate.value)}{unit}"
+    bounds = interval(estimate, number)
+    return f"{value} {bounds}" if bounds else f"{value} (no interval)"
+
+
+def interval(estimate: Estimate, number: Number) -> str:
+    """`[low, high]`, or nothing if there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def percent_estimate(estimate: Estimate | None) -> str:
+    """`12.3 % [10.1, 14.9]`."""
+    return MISSING if estimate is None else with_interval(estimate, percent_number(estimate), f"{SPACE}%")
+
+
+def relative_change(estimate: Estimate | None) -> str:
+    """`+9.1 % [−0.4, +18.0]`."""
+    return _change(estimate, f"{SPACE}%", most=1)
+
+
+def absolute_change(estimate: Estimate | None) -> str:
+    """`+1.09 points [−0.49, +2.67]`: percentage points."""
+    return _change(estimate, " points", most=2)
+
+
+def _change(estimate: Estimate | None, unit: str, *, most: int) -> str:
+    if estimate is None:
+        return MISSING
+    number = percent_number(estimate, most=most)
+    return with_interval(estimate, lambda value: signed(number(value)), unit)
+
+
+def ratio(value: float | None) -> str:
+    """`0.87×`."""
+    return MISSING if value is None else f"{fixed(value, 2)}×"
+
+
+def ratio_estimate(estimate: Estimate | None) -> str:
+    """`0.87× [0.85, 0.89]`."""
+    return with_interval(estimate, lambda value: fixed(value, 2), "×")
+
+
+def number_estimate(estimate: Estimate | None, digits: int = 3) -> str:
+    """`0.081 [0.078, 0.085]`."""
+    return with_interval(estimate, lambda value: fixed(value, digits))
+
+
+def milliseconds(estimate: Estimate | None) -> str:
+    """Seconds shown as `41.2 ms [40.0, 42.4]`."""
+    return with_interval(estimate, lambda value: fixed(1000 * value, 1), f"{SPACE}ms")
+
+
+def count(value: int) -> str:
+    """`1,234` up to a million, then `3.54 M` or `1.24 B`."""
+    for size, unit in ((1_000_000_000, "B"), (1_000_000, "M")):
+        if value >= size:
+            return (
+                f"{value / size:.3g}{SPACE}{unit}"
+                if value < 100 * size
+                else f"{value / size:.0f}{SPACE}{unit}"
+            )
+    return f"{value:,}"
+
+
+def mebibytes(value: int | None) -> str:
+    """`531 MiB`."""
+    return MISSING if value is None else f"{value / 2**20:,.0f}{SPACE}MiB"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3.6 min` or `2.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f}{SPACE}s"
+    return f"{seconds / 60:.1f}{SPACE}min" if seconds < 5400 else f"{seconds / 3600:.1f}{SPACE}h"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def p_value(value: float | None) -> str:
+    """`0.012`, `< 0.001` or a dash."""
+    if value is None:
+        return "–"
+    return f"<{SPACE}0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def runs(layers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending layers as half-open ranges: `[3, 4, 5, 9]` → `[(3, 6), (9, 10)]`."""
+    found: list[tuple[int, int]] = []
+    for layer in layers:
+        if found and found[-1][1] == layer:
+            found[-1] = (found[-1][0], layer + 1)
+        else:
+            found.append((layer, layer + 1))
+    return found
+
+
+def layer_names(layers: Sequence[int]) -> str:
+    """`layers 21–24`, `layer 7` or `layers 3, 9, 14–16`."""
+    if not layers:
+        return "no layer"
+    parts = [str(start) if stop == start + 1 else f"{start}–{stop - 1}" for start, stop in runs(layers)]
+    return f"layer{'' if len(layers) == 1 else 's'} {', '.join(parts)}"
+
+
+def half_open(layers: Sequence[int]) -> str:
+    """`[21, 25)`, several joined by a union sign."""
+    return " ∪ ".join(f"[{start}, {stop})" for start, stop in runs(layers)) or "∅"
+
+
+def level_name(level: float) -> str:
+    """`95 %`."""
+    return f"{100 * level:g}{SPACE}%"
+
+
+def listing(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
