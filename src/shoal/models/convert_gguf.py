@@ -1,9 +1,9 @@
 """GGUF → the plain Hugging Face class and tokenizer.
 
-transformers dequantises GGUF, but marks what it loaded as quantised, and such a model cannot be saved (5.23). So
-the plain class is built again from the config and filled strictly. Two things that transformers leaves out are put
-back: the original's splitting of digits or its Unicode normalisation, and the end tokens GGUF has no key for. The
-config is compared with the file's header.
+transformers dequantises GGUF, but marks what it loaded as quantised, and such a model cannot be saved (5.23).
+So the plain class is built again from the config and filled strictly. Two things that transformers leaves out
+are put back: the original's splitting of digits or its Unicode normalisation, and the end tokens GGUF has no
+key for. The config is compared with the file's header.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _SHAPE: Mapping[str, str] = {
 }
 """GGUF key after the architecture → config field; a key that the file does not have is not compared."""
 
-_EXTRA_EOS: Mapping[str, tuple[str, ...]] = {"qwen2": ("<|endoftext|>",), "gemma3": ("<end_of_turn>",)}
-"""Tokens that also end a response, as the generation configs of the originals have them."""
+_EXTRA_EOS: Mapping[str, tuple[str, ...]] = {"qwen2": ("<|endoftext|>",)}
+"""Tokens that also end a response in the generation config of the original; GGUF has room for one only."""
 
 
 def convert(payload: Path, out: Path, dtype: DType = "float32") -> None:

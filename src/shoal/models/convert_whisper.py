@@ -167,7 +167,7 @@ def _check_ids(expected: dict[str, int], tokenizer: WhisperTokenizer, size: int)
 
 
 def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
-    """Whether it knows more than English; then 50257 plain tokens come before the special ones, else 50256."""
+    """Whether it knows more than English: such vocabularies have one plain token more (50257)."""
     return _ids(tokenizer, "<|endoftext|>")[0] != 50256
 
 

@@ -54,7 +54,7 @@ def _explain(repo: str, error: Exception) -> WeightsError:
         )
     if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError):
         return WeightsError(
-            "no such folder, not in the Hub's local cache, and the Hub cannot be reached or HF_HUB_OFFLINE is set",
+            "no such folder, not in the Hub's cache here, and the Hub is out of reach or HF_HUB_OFFLINE set",
             where=repo,
             fix="check the path or the network, or use one of 'shoal weights ls'",
         )

