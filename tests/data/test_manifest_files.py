@@ -34,7 +34,7 @@ def test_a_file_that_is_no_manifest_is_refused_in_one_line(content, reason, tmp_
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("ref", ["gone.jsonl", "", "a\0b"])
+@pytest.mark.parametrize("ref", ["gone.jsonl", "", "a\0b", "a" * 5000, "/dev/null"])
 def test_a_manifest_that_is_not_there_is_refused(ref) -> None:
     with pytest.raises(ManifestError, match="no such manifest"):
         read_manifests(ref)

@@ -64,7 +64,7 @@ def read_header(row: Row) -> Header:
     with _opened(row) as file:
         header = Header(file.frames, file.samplerate, file.channels)
     if header.frames <= 0 or header.rate <= 0:
-        raise AudioError(f"audio file {_name(row)} holds no samples", where=row.place)
+        raise AudioError(f"audio file {row.audio_name} holds no samples", where=row.place)
     return header
 
 
@@ -81,7 +81,9 @@ def load_audio(row: Row) -> Clip:
         rate, first = file.samplerate, round(row.offset * file.samplerate)
         wanted = min(round(row.duration * rate), file.frames - first)
         if wanted < 1:
-            raise AudioError(f"offset {row.offset:g} s lies behind the end of {_name(row)}", where=row.place)
+            raise AudioError(
+                f"offset {row.offset:g} s lies behind the end of {row.audio_name}", where=row.place
+            )
         file.seek(first)
         channels: Samples = file.read(wanted, dtype="float32", always_2d=True)
     _check_samples(channels, wanted, rate, row)
@@ -102,15 +104,15 @@ def _check_samples(channels: Samples, wanted: int, rate: int, row: Row) -> None:
     missing = (wanted - len(channels)) / rate
     if not len(channels) or missing > tolerance(wanted / rate):
         raise AudioError(
-            f"audio file {_name(row)} is cut off: {missing:.2f} s of {wanted / rate:.2f} s are missing",
+            f"audio file {row.audio_name} is cut off: {missing:.2f} s of {wanted / rate:.2f} s are missing",
             where=row.place,
         )
     peak = float(np.abs(channels).max())
     if not math.isfinite(peak):
-        raise AudioError(f"audio file {_name(row)} holds NaN or infinite samples", where=row.place)
+        raise AudioError(f"audio file {row.audio_name} holds NaN or infinite samples", where=row.place)
     if peak > _MAX_PEAK:
         raise AudioError(
-            f"samples of {_name(row)} reach {peak:.4g}, they are not scaled to [-1, 1]", where=row.place
+            f"samples of {row.audio_name} reach {peak:.4g}, they are not scaled to [-1, 1]", where=row.place
         )
 
 
@@ -124,7 +126,7 @@ def _opened(row: Row) -> Iterator[Any]:
             yield file
     except soundfile.SoundFileError as error:
         raise AudioError(
-            f"{_name(row)} is not audio that can be read ({_reason(error)})", where=row.place
+            f"{row.audio_name} is not audio that can be read ({_reason(error)})", where=row.place
         ) from None
 
 
@@ -135,9 +137,9 @@ def _open(row: Row) -> Any:
         return soundfile.SoundFile(_openable(row))
     except TypeError:
         # soundfile asks for the rate of files that carry none (.raw)
-        raise AudioError(f"{_name(row)} has no audio header", where=row.place) from None
+        raise AudioError(f"{row.audio_name} has no audio header", where=row.place) from None
     except OSError as error:
-        raise AudioError(f"{_name(row)} cannot be read ({error.strerror})", where=row.place) from None
+        raise AudioError(f"{row.audio_name} cannot be read ({error.strerror})", where=row.place) from None
 
 
 def _openable(row: Row) -> str | io.BytesIO:
@@ -146,14 +148,14 @@ def _openable(row: Row) -> str | io.BytesIO:
     try:
         mode = row.audio.stat().st_mode
     except FileNotFoundError:
-        raise AudioError(f"no such audio file {_name(row)}", where=row.place) from None
+        raise AudioError(f"no such audio file {row.audio_name}", where=row.place) from None
     except ValueError:
-        raise AudioError(f"audio path {_name(row)!r} cannot be a path", where=row.place) from None
+        raise AudioError(f"audio path {row.audio_name} cannot be a path", where=row.place) from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise AudioError(f"audio file {_name(row)} is {kind}", where=row.place)
+        raise AudioError(f"audio file {row.audio_name} is {kind}", where=row.place)
     if row.audio.stat().st_size == 0:
-        raise AudioError(f"audio file {_name(row)} is empty", where=row.place)
+        raise AudioError(f"audio file {row.audio_name} is empty", where=row.place)
     return str(row.audio)
 
 
@@ -162,11 +164,6 @@ def _fetched(row: Row, blob: AudioBytes) -> bytes:
         return blob()
     except AudioError as error:
         raise AudioError(error.what, where=row.place) from None
-
-
-def _name(row: Row) -> str:
-    """The audio as the manifest names it."""
-    return str(row.fields.get("audio_filepath", row.audio))
 
 
 def _reason(error: Exception) -> str:

@@ -82,7 +82,7 @@ def check_audio(row: Row, limits: Limits) -> Row:
         AudioError: the file cannot be used, or disagrees with the row.
     """
     length = read_header(row).seconds
-    name, rest = row.fields.get("audio_filepath", row.audio), length - row.offset
+    name, rest = row.audio_name, length - row.offset
     if rest <= 0:
         raise AudioError(
             f"offset {row.offset:g} s is outside {name}, which lasts {length:.2f} s", where=row.place

@@ -45,6 +45,13 @@ class Row:
         """Where the row stands: `manifest:line`."""
         return f"{self.manifest}:{self.line}"
 
+    @property
+    def audio_name(self) -> str:
+        """The audio as the manifest names it, fit for a message."""
+        name = str(self.fields.get("audio_filepath", self.audio))
+        name = name if name.isprintable() else ascii(name)
+        return name if len(name) <= 120 else f"…{name[-119:]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from shoal.data.checks import audio_path
 from shoal.data.sources import RawRow, Source
@@ -21,11 +21,12 @@ class IdGiver:
 
     def __init__(self) -> None:
         self._used: set[str] = set()
+        self._next: dict[str, int] = {}
 
     def name_rows(self, source: Source) -> tuple[list[RawRow], list[BadRow]]:
         """Name the rows of one source; rows that cannot be named or repeat an id come back as bad."""
         own_lines: dict[str, int] = {}
-        stems = Counter(_stem(raw) for raw in source.rows)
+        stems = Counter(_stem(raw.fields.get("audio_filepath")) for raw in source.rows)
         named, bad = [], []
         for raw in source.rows:
             try:
@@ -61,7 +62,7 @@ class IdGiver:
         Raises:
             ValueError: the row names no audio.
         """
-        stem = PurePosixPath(audio_path(raw.fields)).stem
+        stem = _stem(audio_path(raw.fields))
         row_id = f"{label}:{stem}"
         offset = raw.fields.get("offset")
         if stems[stem] > 1 and isinstance(offset, int | float):
@@ -71,12 +72,13 @@ class IdGiver:
     def _numbered(self, row_id: str) -> str:
         if row_id not in self._used:
             return row_id
-        number = 2
+        number = self._next.get(row_id, 2)
         while f"{row_id}#{number}" in self._used:
             number += 1
+        self._next[row_id] = number + 1
         return f"{row_id}#{number}"
 
 
-def _stem(raw: RawRow) -> str:
-    value = raw.fields.get("audio_filepath")
-    return PurePosixPath(value).stem if isinstance(value, str) else ""
+def _stem(path: object) -> str:
+    """The file name without its suffix; as text, because `pathlib` is slow on large manifests."""
+    return posixpath.splitext(posixpath.basename(path))[0] if isinstance(path, str) else ""

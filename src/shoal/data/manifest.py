@@ -58,12 +58,12 @@ def read_manifests(
     named, broken = _read_all(refs)
     wanted = matching(named, where)
     sound, malformed = _sift(wanted, lambda raw: parse_row(raw, needs_text=needs_text, lang=lang))
-    broken += malformed
-    badrows.refuse_too_many(broken, len(wanted) + len(broken) - len(malformed), max_bad)
+    broken = _in_order(broken + malformed)
+    badrows.refuse_too_many(broken, len(sound) + len(broken), max_bad)
     chosen = evenly_spaced(sound, limit, seed)
     limits = Limits(max_seconds=max_clip_seconds)
     rows, bad_audio = _sift(chosen, lambda row: check_audio(row, limits))
-    badrows.refuse_too_many(bad_audio if max_bad < 1 else broken + bad_audio, len(chosen), max_bad)
+    badrows.refuse_too_many(bad_audio if max_bad < 1 else _in_order(broken + bad_audio), len(chosen), max_bad)
     return _dataset(refs, rows, broken, bad_audio, max_bad)
 
 
@@ -87,8 +87,12 @@ def _read_all(refs: Sequence[str]) -> tuple[list[RawRow], list[BadRow]]:
         source = read_source(ref)
         rows, bad = giver.name_rows(source)
         named += rows
-        broken += sorted(source.bad + bad, key=lambda row: row.line)
+        broken += source.bad + bad
     return named, broken
+
+
+def _in_order(bad: Sequence[BadRow]) -> list[BadRow]:
+    return sorted(bad, key=lambda row: (row.manifest, row.line))
 
 
 def _sift(items: Sequence[RowT], check: Callable[[RowT], Row]) -> tuple[list[Row], list[BadRow]]:
@@ -106,7 +110,7 @@ def _sift(items: Sequence[RowT], check: Callable[[RowT], Row]) -> tuple[list[Row
 def _dataset(
     refs: list[str], rows: list[Row], broken: list[BadRow], bad_audio: list[BadRow], max_bad: float
 ) -> Dataset:
-    skipped = broken + bad_audio
+    skipped = _in_order(broken + bad_audio)
     examined = len(rows) + len(bad_audio)
     badrows.warn(skipped, examined + len(broken))
     if not rows:

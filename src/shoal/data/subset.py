@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,8 +46,13 @@ def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
     return [rows[int((index + phase) * len(rows) / limit)] for index in range(limit)]
 
 
+def as_text(value: Any) -> str:
+    """A field's value as `where` compares it: JSON's words for true, false and null, else Python's `str`."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
 def _matches(fields: Mapping[str, Any], where: Mapping[str, str]) -> bool:
-    return all(key in fields and str(fields[key]) == value for key, value in where.items())
+    return all(key in fields and as_text(fields[key]) == value for key, value in where.items())
 
 
 def _explain(fields: Sequence[Mapping[str, Any]], where: Mapping[str, str]) -> str:
@@ -56,7 +62,7 @@ def _explain(fields: Sequence[Mapping[str, Any]], where: Mapping[str, str]) -> s
 
 
 def _available(fields: Sequence[Mapping[str, Any]], key: str) -> str:
-    values = Counter(str(row[key]) for row in fields if key in row)
+    values = Counter(as_text(row[key]) for row in fields if key in row)
     if not values:
         names = sorted({name for row in fields for name in row})
         return f"there is no field {key!r}, only {', '.join(names[:_MAX_LISTED])}"

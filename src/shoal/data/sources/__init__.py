@@ -29,8 +29,8 @@ def read_source(ref: str | os.PathLike[str]) -> Source:
     path = Path(ref)
     try:
         # an empty name would be the current folder
-        is_folder, is_file = bool(ref) and path.is_dir(), path.is_file()
-    except ValueError:
+        is_folder, is_file = bool(ref) and path.is_dir(), path.is_file() or path.is_fifo()
+    except (OSError, ValueError):
         is_folder = is_file = False
     if is_file:
         return read_jsonl(path)
