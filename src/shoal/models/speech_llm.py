@@ -345,13 +345,14 @@ class SpeechLLMConfig(PreTrainedConfig, Wording):
         lora_merged: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.encoder_config = _sub_config(encoder_config, "whisper")
-        self.text_config = _sub_config(text_config, "llama")
         self.projector = dict(projector or {})
         self.audio_token_id = audio_token_id
         self._set_wording(prompt_template, response_style, end_token)
         self.lora_merged = lora_merged
         super().__init__(**kwargs)
+        # Last, because the base class resets how the configs it finds compute attention.
+        self.encoder_config = _sub_config(encoder_config, "whisper")
+        self.text_config = _sub_config(text_config, "llama")
 
     @property
     def projector_settings(self) -> ProjectorSettings:
