@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
-from shoal.errors import FileFormatError, UsageError
+from shoal.errors import FileFormatError
 from shoal.evaluate.outputs import read_outputs
 from shoal.evaluate.settings import Resampling, TokenLimit
 from shoal.evaluate.summary import Identity, summarise
-from shoal.evaluate.systems import open_systems
+from shoal.evaluate.systems import check_hears, open_systems
 from shoal.evaluate.transcribe import Progress, Transcriber
 from shoal.provenance import provenance
 from shoal.schema import Scores
@@ -42,7 +42,9 @@ def run_evaluate(
 ) -> Scores:
     """See `shoal.evaluate.evaluate`."""
     task = tasks.get(task) if isinstance(task, str) else task
-    _check_hears(loaded, against)
+    check_hears(loaded)
+    if against is not None:
+        check_hears(against)
     transcriber = Transcriber(data, task, limit, batch_size)
     header = _header(loaded, data, task, limit)
     systems = open_systems(loaded, plans, against=against, out=out, header=header)
@@ -102,16 +104,6 @@ def run_rescore(folder: Path, *, resampling: Resampling, group_by: Sequence[str]
     )
     scores.save(folder / SCORES_FILE)
     return scores
-
-
-def _check_hears(*models: LoadedModel | None) -> None:
-    for model in models:
-        if model is not None and model.kind != "speech_llm":
-            raise UsageError(
-                f"{model.ref} is a text LLM and cannot hear",
-                where="MODEL",
-                fix="give a SpeechLLM, such as pkg:reference",
-            )
 
 
 def _header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) -> dict[str, Any]:

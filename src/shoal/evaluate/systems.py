@@ -34,6 +34,20 @@ class System:
         return self.identity.plan.layers if self.identity.plan else []
 
 
+def check_hears(loaded: LoadedModel) -> None:
+    """Refuse a model without an encoder.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if loaded.kind != "speech_llm":
+        raise UsageError(
+            f"{loaded.ref} is a text LLM and cannot hear",
+            where="MODEL",
+            fix="give a SpeechLLM, such as pkg:reference",
+        )
+
+
 def open_systems(
     loaded: LoadedModel,
     plans: Sequence[Plan],
@@ -61,13 +75,17 @@ def open_systems(
         if against.info().fingerprint == loaded.info().fingerprint:
             raise UsageError(f"{against.ref} has the same weights as {loaded.ref}", where="--against")
         systems.insert(0, _system(Identity(BASELINE, model_ref=against.ref), against, out, header))
-    for name, plan in _named(plans, loaded.info().depth).items():
+    for name, plan in named_plans(plans, loaded.info().depth).items():
         systems.append(_system(Identity(name, plan=plan), loaded, out, header))
     return systems
 
 
-def _named(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
-    """Unique name → plan."""
+def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
+    """Unique name → plan, without plans that remove nothing or stand there twice.
+
+    Raises:
+        PlanError: a plan is for another depth.
+    """
     named: dict[str, Plan] = {}
     for plan in plans:
         if plan.depth != depth:

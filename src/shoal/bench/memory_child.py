@@ -1,0 +1,83 @@
+"""Load, prune, transcribe one clip, say how much memory that took.
+
+Run by `shoal.bench.memory` as `python -m shoal.bench.memory_child FOLDER`; the folder holds `spec.json` and
+`samples.npy`, and gets `result.json`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal import tasks
+from shoal.data.clip import SAMPLE_RATE, Clip, Row
+from shoal.evaluate.generate import greedy
+from shoal.models import load
+from shoal.prune.in_memory import prune_in_place
+
+if TYPE_CHECKING:
+    from shoal.models.loading import LoadedModel
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+"""Written to `clear_refs`, sets the peak resident size to the present one (Linux, proc_pid_clear_refs(5))."""
+
+
+def main(folder: Path) -> None:
+    """Measure what `folder` asks for."""
+    spec: dict[str, Any] = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    torch.set_num_threads(spec["threads"])
+    keys = ("device", "dtype", "trust_remote_code")
+    loaded = load(spec["ref"], **{key: spec[key] for key in keys})
+    if spec["layers"]:
+        prune_in_place(loaded.model, spec["layers"], family=loaded.family)
+    samples = np.load(folder / "samples.npy")
+    clip = Clip(Row("clip", Path("clip.wav"), len(samples) / SAMPLE_RATE), samples)
+    peak = peak_of_one_clip(loaded, clip, spec["task"], spec["new_tokens"])
+    (folder / "result.json").write_text(json.dumps({"peak_bytes": peak}), encoding="utf-8")
+
+
+def peak_of_one_clip(loaded: LoadedModel, clip: Clip, task: str, new_tokens: int) -> int:
+    """Peak bytes of this process, or of its GPU, while it embeds and decodes one clip."""
+    forget_peak(loaded.device)
+    batch = loaded.prepare([clip], tasks.get(task), input="speech", response=False, padding_side="left")
+    greedy(loaded.lm, batch, eos_ids=(), max_new_tokens=new_tokens)
+    return peak_bytes(loaded.device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Give freed memory back and start a new peak; where the system cannot, loading stays in the peak."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        CLEAR_REFS.write_text(RESET_PEAK)
+    except (AttributeError, OSError):
+        return
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The peak since `forget_peak`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

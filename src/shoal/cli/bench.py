@@ -1,0 +1,133 @@
+"""`shoal bench`: what does a plan save?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shoal.cli import options
+from shoal.schema import Bench, Estimate, Plan, SystemBench
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def bench(
+    model: options.Model,
+    data: options.Data,
+    plan: Annotated[
+        list[Path] | None, typer.Option("--plan", metavar="PLAN", help="A plan.json to time too. Repeatable.")
+    ] = None,
+    task: options.TaskName = "asr",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write.")] = Path("bench.json"),
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Clips, from the whole range of lengths.")] = 8,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Rounds over the clips, after a warm-up.")
+    ] = 5,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips a batch; 1 is latency.")] = 1,
+    new_tokens: Annotated[
+        int, typer.Option("--new-tokens", min=2, help="Tokens decoded for every clip.")
+    ] = 32,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Peak memory too: every system in a fresh process.")
+    ] = False,
+    limit: options.Limit = None,
+    where: options.Where = None,
+    max_bad: options.MaxBad = 0.01,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.Json = False,
+) -> None:
+    """Time the unpruned model and every plan, interleaved on the same clips, and compare their sizes."""
+    import shoal
+    from shoal.cli.progress import progress_bars
+
+    plans = [Plan.load(path) for path in plan or ()]
+    dataset = shoal.read_manifests(
+        data, max_bad=max_bad, limit=limit, where=options.parse_where(where), seed=seed
+    )
+    loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    with progress_bars() as progress:
+        found = shoal.bench(
+            loaded,
+            dataset,
+            task,
+            plans=plans,
+            clips=clips,
+            repeats=repeats,
+            batch_size=batch_size,
+            new_tokens=new_tokens,
+            memory=memory,
+            trust_remote_code=trust_remote_code,
+            out=out,
+            seed=seed,
+            progress=progress,
+        )
+    _print(found, out, as_json=json)
+
+
+def _print(found: Bench, out: Path, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(
+        f"{found.model.ref}: batch size {found.batch_size}, {found.new_tokens} tokens,"
+        f" {found.repeats} rounds; seconds a clip, ratios to the unpruned model",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(table(found))
+    console.print(str(out), markup=False, soft_wrap=True)
+
+
+def table(found: Bench) -> Table:
+    """Systems down, costs across."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    made.add_column("system")
+    for heading in (
+        "removed",
+        "encode s",
+        "prefill s",
+        "ms/token",
+        "total s",
+        "ratio",
+        "params M",
+        "MB",
+        "peak MB",
+    ):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for system in found.systems:
+        made.add_row(*_cells(system))
+    return made
+
+
+def _cells(system: SystemBench) -> list[str]:
+    peak = system.peak_memory_bytes
+    return [
+        system.name,
+        str(len(system.removed)),
+        f"{system.encode_seconds.value:.3f}",
+        f"{system.prefill_seconds.value:.3f}",
+        f"{1000 * system.decode_seconds.value:.1f}",
+        f"{system.total_seconds.value:.3f}",
+        "" if system.total_ratio is None else ratio(system.total_ratio),
+        f"{system.parameters / 1e6:.1f}",
+        f"{system.checkpoint_bytes / 1e6:.0f}",
+        "" if peak is None else f"{peak / 1e6:.0f}",
+    ]
+
+
+def ratio(estimate: Estimate) -> str:
+    """`0.87 [0.85, 0.90]`."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

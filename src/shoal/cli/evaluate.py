@@ -1,0 +1,205 @@
+"""`shoal evaluate`: what does a plan cost in word errors?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from shoal.cli import options
+from shoal.errors import UsageError
+from shoal.schema import Estimate, Plan, Scores, SystemScores
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from shoal.data import Dataset
+
+CHECK_FAILED = 4
+
+
+def evaluate(
+    model: options.Model,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="MANIFEST", help="As for audit; not needed with --rescore. Repeatable."
+        ),
+    ] = None,
+    plan: Annotated[
+        list[Path] | None,
+        typer.Option("--plan", metavar="PLAN", help="A plan.json to score too. Repeatable."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="MODEL", help="Another checkpoint, to be the baseline.")
+    ] = None,
+    task: options.TaskName = "asr",
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="For scores.json and outputs/; the same again resumes."),
+    ] = Path("evaluation"),
+    limit: options.Limit = None,
+    where: options.Where = None,
+    max_bad: options.MaxBad = 0.01,
+    batch_size: options.BatchSize = 16,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option("--max-new-tokens", min=1, help="Most tokens a clip; default follows its length."),
+    ] = None,
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option("--group-by", metavar="FIELD", help="Score by this field; default speaker. Repeatable."),
+    ] = None,
+    max_wer: Annotated[
+        str | None, typer.Option("--max-wer", metavar="SHARE", help="Exit with 4 if the WER is higher.")
+    ] = None,
+    max_wer_increase: Annotated[
+        str | None,
+        typer.Option(
+            "--max-wer-increase", metavar="SHARE", help="Exit with 4 if WER rises more, relative: 25%."
+        ),
+    ] = None,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Score the outputs in --out again, without a model.")
+    ] = False,
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="Resample by utterance or by speaker.")
+    ] = "utterance",
+    replicates: options.Replicates = 1000,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.Json = False,
+) -> None:
+    """Transcribe with the unpruned model and every plan, and score them on the same clips, with intervals."""
+    import shoal
+    from shoal.cli.progress import progress_bars
+    from shoal.evaluate import rescore as score_again
+    from shoal.evaluate.checks import broken_limits
+
+    if cluster not in ("utterance", "speaker"):
+        raise UsageError(f"unknown cluster {cluster!r}", where="--cluster", fix="use utterance or speaker")
+    wer_limit, increase_limit = _share(max_wer, "--max-wer"), _share(max_wer_increase, "--max-wer-increase")
+    if increase_limit is not None and not (plan or against or rescore):
+        raise UsageError(
+            "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
+        )
+    unit = cast("Literal['utterance', 'speaker']", cluster)
+    if rescore:
+        scores = score_again(out, group_by=group_by, cluster=unit, replicates=replicates, seed=seed)
+    else:
+        plans = [Plan.load(path) for path in plan or ()]
+        dataset = _read(data, max_bad=max_bad, limit=limit, where=where, seed=seed)
+        loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        baseline = (
+            shoal.load(against, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+            if against
+            else None
+        )
+        with progress_bars() as progress:
+            scores = shoal.evaluate(
+                loaded,
+                dataset,
+                task,
+                plans=plans,
+                against=baseline,
+                out=out,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                group_by=group_by,
+                cluster=unit,
+                replicates=replicates,
+                seed=seed,
+                progress=progress,
+            )
+    _print(scores, out, as_json=json)
+    broken = broken_limits(scores, max_wer=wer_limit, max_wer_increase=increase_limit)
+    if broken:
+        typer.echo(f"shoal: {'; '.join(broken)}", err=True)
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _share(text: str | None, flag: str) -> float | None:
+    return None if text is None else options.parse_share(text, flag)
+
+
+def _read(
+    sources: Sequence[str] | None,
+    *,
+    max_bad: float,
+    limit: int | None,
+    where: Sequence[str] | None,
+    seed: int,
+) -> Dataset:
+    import shoal
+
+    wanted = options.parse_where(where)
+    return shoal.read_manifests(list(sources or ()), max_bad=max_bad, limit=limit, where=wanted, seed=seed)
+
+
+def _print(scores: Scores, out: Path, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(scores.model_dump_json(indent=1))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    data = scores.data
+    console.print(
+        f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}", markup=False
+    )
+    console.print(table(scores))
+    console.print(f"Normaliser {scores.normaliser}, scorer {scores.scorer}", markup=False, soft_wrap=True)
+    for line in worst_groups(scores):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(str(out / "scores.json"), markup=False, soft_wrap=True)
+
+
+def table(scores: Scores) -> Table:
+    """Systems down, error rates across."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    made.add_column("system")
+    for heading in ("removed", "WER %", "relative", "p", "CER %", "ins/del/sub", "cut"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for system in scores.systems:
+        made.add_row(*_cells(system))
+    return made
+
+
+def _cells(system: SystemScores) -> list[str]:
+    delta, counts = system.delta_wer, system.word_counts
+    relative = delta.relative if delta else None
+    p_value = delta.p_value if delta else None
+    return [
+        system.name,
+        str(len(system.removed)),
+        percent(system.wer),
+        "" if relative is None else percent(relative, sign="+"),
+        "" if p_value is None else f"{p_value:.3f}",
+        percent(system.cer),
+        f"{counts.insertions}/{counts.deletions}/{counts.substitutions}",
+        str(system.truncated),
+    ]
+
+
+def percent(estimate: Estimate, *, sign: Literal["", "+"] = "") -> str:
+    """`12.3 [11.0, 14.1]`, in per cent."""
+    value = f"{100 * estimate.value:{sign}.1f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
+
+
+def worst_groups(scores: Scores) -> list[str]:
+    """One line for every field and system: the group that fares worst."""
+    return [
+        f"worst {field} of {system.name}: {value}, WER {percent(system.groups[field][value].wer)} %,"
+        f" {system.groups[field][value].clips} clips"
+        for system in scores.systems
+        for field, value in system.worst_group.items()
+    ]
