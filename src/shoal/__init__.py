@@ -1,1 +1,49 @@
-"""Shoal finds out how shallow a speech large language model can be."""
+"""Shoal finds out how shallow a speech large language model can be.
+
+    >>> import shoal
+    >>> model = shoal.load("pkg:reference")                     # doctest: +SKIP
+    >>> data = shoal.read_manifests(["manifest.jsonl"])         # doctest: +SKIP
+    >>> audit = shoal.audit(model, data)                        # doctest: +SKIP
+    >>> plan = shoal.select(audit, "20%")                       # doctest: +SKIP
+    >>> shoal.prune(model, plan, out="shallower")               # doctest: +SKIP
+    >>> shoal.evaluate(model, data, plans=[plan])               # doctest: +SKIP
+
+Importing is cheap: torch and transformers are loaded by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from shoal._version import __version__
+from shoal.bench import bench
+from shoal.data import Dataset, read_manifests
+from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
+from shoal.evaluate import evaluate
+from shoal.measure import audit, compare
+from shoal.models import load
+from shoal.prune import prune
+from shoal.report import render
+from shoal.schema import Audit, Bench, Comparison, Plan, Scores
+from shoal.select import select
+
+__all__ = [
+    "Audit",
+    "Bench",
+    "Comparison",
+    "Dataset",
+    "InputError",
+    "MeasureError",
+    "Plan",
+    "Scores",
+    "ShoalError",
+    "VerificationError",
+    "__version__",
+    "audit",
+    "bench",
+    "compare",
+    "evaluate",
+    "load",
+    "prune",
+    "read_manifests",
+    "render",
+    "select",
+]

@@ -22,6 +22,7 @@ def audit(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For audit.json and audit.npz.")] = Path("audit"),
     limit: options.Limit = None,
     where: options.Where = None,
+    lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
     batch_size: options.BatchSize = 16,
     cluster: Annotated[str, typer.Option("--cluster", help="Resample by utterance or by speaker.")] = "utterance",
@@ -38,7 +39,9 @@ def audit(
 
     if cluster not in ("utterance", "speaker"):
         raise UsageError(f"unknown cluster {cluster!r}", where="--cluster", fix="use utterance or speaker")
-    dataset = shoal.read_manifests(data, max_bad=max_bad, limit=limit, where=options.parse_where(where), seed=seed)
+    dataset = shoal.read_manifests(
+        data, max_bad=max_bad, limit=limit, where=options.parse_where(where), lang=lang, seed=seed
+    )
     loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with progress_bars() as progress:
         document = shoal.audit(

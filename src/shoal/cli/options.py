@@ -21,6 +21,9 @@ Where = Annotated[
     list[str] | None,
     typer.Option("--where", metavar="FIELD=VALUE", help="Keep rows whose field has this value. Repeatable."),
 ]
+Lang = Annotated[
+    str | None, typer.Option("--lang", help="Language of rows that name none (en, de …): it picks the normaliser.")
+]
 MaxBad = Annotated[
     float, typer.Option("--max-bad", min=0, help="Bad rows tolerated: a share below 1, or a number of rows.")
 ]

@@ -37,6 +37,7 @@ class DemoSettings:
     strategies: Sequence[str] = ("contiguous", "deepest", "random")
     limit: int | None = None
     where: Mapping[str, str] = field(default_factory=dict)
+    lang: str | None = None
     max_bad: float = 0.01
     max_increase: float = 0.25
     batch_size: int = 16
@@ -65,7 +66,12 @@ def run_demo(settings: DemoSettings, progress: Progress, say: Say) -> DemoResult
 
     sources = list(settings.data) or [str(clips_manifest())]
     dataset = shoal.read_manifests(
-        sources, max_bad=settings.max_bad, limit=settings.limit, where=settings.where, seed=settings.seed
+        sources,
+        max_bad=settings.max_bad,
+        limit=settings.limit,
+        where=settings.where,
+        lang=settings.lang,
+        seed=settings.seed,
     )
     say(f"Loading {settings.model} (the first time, its weights are fetched and converted)")
     model = shoal.load(settings.model, device=settings.device, dtype=settings.dtype)
@@ -92,7 +98,7 @@ def choose_plans(audit: Audit, settings: DemoSettings) -> list[Plan]:
     plans = []
     for strategy in settings.strategies:
         for size in (size for size in settings.sizes if size < audit.depth - 1):
-            plan = shoal.select(audit, size, strategy=strategy, seed=settings.seed, source=settings.out / "audit.json")
+            plan = shoal.select(audit, size, strategy=strategy, seed=settings.seed, source_path=str(settings.out / "audit.json"))
             plan.save(settings.out / "plans" / f"{plan.name}.json")
             plans.append(plan)
     if not plans:
@@ -132,7 +138,7 @@ def _compare(out: Path) -> Comparison:
 def _evaluate(
     model: LoadedModel, dataset: Dataset, plans: list[Plan], settings: DemoSettings, progress: Progress
 ) -> Scores:
-    scores = shoal.evaluate(
+    return shoal.evaluate(
         model,
         dataset,
         plans=plans,
@@ -141,8 +147,6 @@ def _evaluate(
         seed=settings.seed,
         progress=progress,
     )
-    scores.save(settings.out / "scores.json")
-    return scores
 
 
 def _prune(model: LoadedModel, plan: Plan, target: Path) -> Path:
@@ -171,11 +175,9 @@ def _bench(
             return found
     except FileFormatError:
         pass
-    bench = shoal.bench(
-        model, dataset, plans=plans, clips=settings.bench_clips, repeats=3, memory=True, progress=progress
+    return shoal.bench(
+        model, dataset, plans=plans, clips=settings.bench_clips, repeats=3, memory=True, out=path, progress=progress
     )
-    bench.save(path)
-    return bench
 
 
 def _largest(plans: list[Plan]) -> Plan:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from shoal.errors import InputError, ModelError, UsageError
 from shoal.models import families, weights
 from shoal.models.adapters import ADAPTERS_FILE, load_adapters
 from shoal.models.batch import PreparedBatch
 from shoal.models.prepare import prepare
+from shoal.models.quiet import quiet
 from shoal.models.speech_llm import RESPONSE_STYLES, SpeechLLM, SpeechLLMProcessor
 from shoal.schema import InputKind, ModelInfo
 
@@ -115,7 +113,7 @@ def load_model(ref: str, *, device: str, dtype: str, trust_remote_code: bool) ->
     """See `shoal.models.load`."""
     torch_device, torch_dtype = _device(device), _dtype(dtype, device)
     resolved = weights.resolve(ref)
-    with _quiet():
+    with quiet():
         model, tokenizer, processor = _load_parts(resolved.path, ref, torch_dtype, trust_remote_code)
     model = model.to(torch_device).eval().requires_grad_(False)
     loaded = LoadedModel(
@@ -234,16 +232,3 @@ def _dtype(name: str, device: str) -> torch.dtype | str:
     if name not in DTYPES:
         raise UsageError(f"unknown dtype {name!r}", where="--dtype", fix=f"use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back transformers' progress bars and loading report: what matters in it becomes an error here."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        transformers_logging.enable_progress_bar()
