@@ -137,10 +137,10 @@ def _time_table(bench: Bench) -> Table:
     rows = [
         [
             system.name,
-            wording.milliseconds(system.encode_seconds),
-            wording.milliseconds(system.prefill_seconds),
-            wording.milliseconds(system.decode_seconds),
-            wording.milliseconds(system.total_seconds),
+            wording.milliseconds(system.encode_seconds, ""),
+            wording.milliseconds(system.prefill_seconds, ""),
+            wording.milliseconds(system.decode_seconds, ""),
+            wording.milliseconds(system.total_seconds, ""),
             *(_ratio_cell(_ratio(system, key), system) for key in RATIOS),
         ]
         for system in bench.systems
@@ -149,13 +149,13 @@ def _time_table(bench: Bench) -> Table:
         "System",
         "Encode",
         "Prefill",
-        "Decode, each token",
+        "Decode a token",
         "Whole clip",
         "Prefill ratio",
         "Decode ratio",
-        "Whole-clip ratio",
+        "Whole ratio",
     ]
-    return Table("Time for a clip", columns, rows, highlight=frozenset({0}))
+    return Table("Time for a clip, in milliseconds, and ratios", columns, rows, highlight=frozenset({0}))
 
 
 def _ratio_cell(estimate: Estimate | None, system: SystemBench) -> str:

@@ -80,11 +80,12 @@ def _found(bundle: Bundle, found: Affordable) -> tuple[str, str]:
     change = wording.relative_change(system.delta_wer.relative if system.delta_wer else None)
     can = "can go at" if found.certain else "may go, at"
     before = f"from {wording.percent_estimate(base.wer)} to" if base else "to"
+    tried = wording.plural(len(bundle.pruned_systems), "plan")
     return (
         f"{len(system.removed)} of {depth} decoder layers {can} {change} relative WER",
-        f"Of {wording.plural(len(bundle.pruned_systems), 'plan')} tried, {system.name} "
-        f"({wording.layer_names(system.removed)}) removes the most layers while WER stays within {_limit()} "
-        f"of the unpruned model: {before} {wording.percent_estimate(system.wer)}. {_certainty(bundle, found)}",
+        f"Of {tried} tried, {system.name} ({wording.layer_names(system.removed)}) removes the most layers "
+        f"while WER stays within {_limit()} of the unpruned model: {before} "
+        f"{wording.percent_estimate(system.wer)}. {_certainty(bundle, found)}",
     )
 
 

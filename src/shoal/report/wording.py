@@ -95,9 +95,9 @@ def number_estimate(estimate: Estimate | None, digits: int = 3) -> str:
     return with_interval(estimate, lambda value: fixed(value, digits))
 
 
-def milliseconds(estimate: Estimate | None) -> str:
+def milliseconds(estimate: Estimate | None, unit: str = f"{SPACE}ms") -> str:
     """Seconds shown as `41.2 ms [40.0, 42.4]`."""
-    return with_interval(estimate, lambda value: fixed(1000 * value, 1), f"{SPACE}ms")
+    return with_interval(estimate, lambda value: fixed(1000 * value, 1), unit)
 
 
 def count(value: int) -> str:

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import report_documents as documents
+
+from shoal.errors import UsageError
+from shoal.report import render
+from shoal.report.page import SECTIONS
+from shoal.schema import Document, Example
+
+ATTACK = "<script>alert(1)</script><img src=https://example.org/x.png onerror=alert(2)>\"'&</style>"
+FETCHING = {"src", "srcset", "poster", "data", "background", "action", "formaction", "ping", "manifest"}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see: elements, scripts, captions, headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._inside = tag
+
+    def handle_endtag(self, tag):
+        if tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif not self._inside:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def rendered(folder: Path, *items: Document | tuple[str, Document]) -> Page:
+    return Page(render(items, folder / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Page:
+    return rendered(tmp_path_factory.mktemp("report"), *documents.everything())
+
+
+def test_every_section_has_a_heading_and_a_link(page):
+    links = {attributes.get("href") for attributes in page.all("a")}
+    names = {attributes.get("id") for attributes in page.all("section")}
+    assert names == {"summary", *(module.ID for module in SECTIONS)}
+    assert {f"#{name}" for name in names} <= links
+    assert len(page.all("h1")) == 1
+
+
+def test_nothing_is_missing_when_all_documents_are_there(page):
+    assert "Not measured:" not in page.text.replace("Not measured in this scope:", "")
+
+
+def test_the_headline_says_how_many_layers_can_go_with_its_interval(page):
+    assert "2 of 30 decoder layers can go at +9.0 % [−1.0, +19.9] relative WER" in page.text
+    assert "Generating speech was not tested" in page.text
+    assert "chosen and scored on the same clips" in page.text
+
+
+def test_each_plan_is_an_explicit_list_and_a_half_open_range(page):
+    assert "list: 21, 22, 23, 24; range [21, 25)" in page.text
+    assert "layer_range: - 25 - 30" in page.text
+
+
+def test_ids_are_unique(page):
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_table_has_a_caption_and_every_control_a_label(page):
+    assert len(page.all("table")) == len(page.all("caption")) > 10
+    assert len(page.all("input")) <= len(page.all("label"))
+    assert all(attributes.get("aria-label") for attributes in page.all("div") if attributes.get("role"))
+    assert all(attributes.get("aria-label") for attributes in page.all("svg") if attributes.get("role"))
+
+
+def test_nothing_is_loaded_from_outside(page):
+    for tag, attributes in page.elements:
+        assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
+        assert not FETCHING & attributes.keys(), (tag, attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in "".join(a.get("style") or "" for _, a in page.elements)
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+
+
+def test_plotly_is_inside_once(page):
+    assert sum("plotly.js v" in script[:200] for script in page.scripts) == 1
+
+
+def test_every_figure_is_valid_json_with_a_place_to_be_drawn(page):
+    places = {a["id"] for a in page.all("div") if a.get("class") == "canvas"}
+    figures = [a["data-figure"] for a in page.all("script") if "data-figure" in a]
+    assert places == set(figures)
+    payloads = [json.loads(script) for script in page.scripts if script.startswith('{"default"')]
+    assert len(payloads) == len(figures) >= 10
+    assert all(payload["default"] in payload["variants"] for payload in payloads)
+
+
+def test_text_from_data_stays_text(tmp_path):
+    scores = documents.scores(
+        examples=[Example(id=ATTACK, reference=ATTACK, outputs={ATTACK: ATTACK, "unpruned": "fine"})],
+        normaliser=ATTACK,
+    )
+    scores.systems[1].name = ATTACK
+    scores.systems[0].groups = {ATTACK: scores.systems[0].groups["speaker"]}
+    audit = documents.audit(model=documents.model(ref=ATTACK, licence=ATTACK), task=ATTACK)
+    audit.provenance.command = ["shoal", ATTACK]
+    page = rendered(tmp_path, (ATTACK, audit), scores, documents.plan(ATTACK))
+    assert not page.all("img")
+    assert "alert(1)" in page.text
+    executable = [a for a in page.all("script") if a.get("type") != "application/json"]
+    assert len(executable) == 2
+    assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (documents.audit, {"comparison", "cost", "examples", "savings"}),
+        (documents.comparison, {"parameters", "redundancy", "blocks", "cost", "examples", "savings"}),
+        (documents.plan, {"parameters", "redundancy", "blocks", "comparison", "cost", "examples", "savings"}),
+        (documents.scores, {"redundancy", "blocks", "comparison", "savings"}),
+        (documents.bench, {"redundancy", "blocks", "comparison", "cost", "examples"}),
+    ],
+)
+def test_what_was_not_measured_is_said(tmp_path, given, missing):
+    page = rendered(tmp_path, given())
+    absent = {a["href"].removeprefix("#") for a in page.all("a") if a.get("class") == "absent"}
+    assert absent == missing
+    assert page.text.count("Not measured:") >= len(missing)
+
+
+def test_without_figures_there_is_no_plotly(tmp_path):
+    path = render([documents.plan()], tmp_path / "report.html")
+    assert path.stat().st_size < 200_000
+
+
+def test_an_audit_without_intervals_says_so(tmp_path):
+    page = rendered(tmp_path, documents.audit(sure=False))
+    assert "No intervals: there was nothing to resample." in page.text
+    assert "(no interval)" in page.text
+
+
+def test_an_audit_with_one_input_says_what_the_other_lacks(tmp_path):
+    page = rendered(tmp_path, documents.audit(inputs=("text",)))
+    notes = [
+        json.loads(script) for script in page.scripts if "Not measured" in script and script.startswith("{")
+    ]
+    assert any("no speech input" in str(note) for note in notes)
+
+
+def test_several_audits_each_have_their_controls(tmp_path):
+    page = rendered(tmp_path, documents.audit(), documents.audit(task="ast"))
+    assert {a.get("data-group") for a in page.all("input")} == {"audit-0", "audit-1"}
+    assert "pkg:reference · ast" in page.text
+
+
+def test_an_empty_model_part_is_left_out(tmp_path):
+    model = documents.model(encoder_parameters=0, projector_parameters=0, kind="causal_lm")
+    assert "Encoder 5" not in rendered(tmp_path, documents.audit(model=model)).text
+
+
+def test_scores_of_the_unpruned_model_alone(tmp_path):
+    scores = documents.scores(examples=[])
+    scores.systems = scores.systems[:1]
+    assert "What pruning costs was not measured" in rendered(tmp_path, scores).text
+
+
+def test_a_baseline_without_errors_has_no_relative_cost(tmp_path):
+    scores = documents.scores()
+    for system in scores.systems[1:]:
+        assert system.delta_wer is not None
+        system.delta_wer.relative = None
+    assert "The relative cost of pruning is not known" in rendered(tmp_path, scores).text
+
+
+def test_different_models_are_pointed_out(tmp_path):
+    other = documents.bench(model=documents.model(ref="pkg:other", fingerprint="ff" * 32))
+    assert "about 2 different models" in rendered(tmp_path, documents.audit(), other).text
+
+
+def test_nothing_to_report_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="nothing to report"):
+        render([], tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
