@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForCausalLM,
@@ -20,10 +19,6 @@ from transformers import (
 
 from shoal.errors import ModelError
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
-
-# Inside this process our folders load without running the copy of the code that lies in them.
-AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig, exist_ok=True)
-AutoModelForCausalLM.register(SpeechLLMConfig, SpeechLLM, exist_ok=True)
 
 Resolve = Callable[[str], Path]
 """Where the weights behind a reference lie."""

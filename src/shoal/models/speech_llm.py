@@ -760,3 +760,8 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
 SpeechLLMConfig.register_for_auto_class()
 SpeechLLM.register_for_auto_class("AutoModelForCausalLM")
 SpeechLLMProcessor.register_for_auto_class()
+
+if __name__.startswith("shoal."):
+    # With Shoal at hand, its folders load without running the copy of this file that lies in them.
+    AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig, exist_ok=True)
+    AutoModelForCausalLM.register(SpeechLLMConfig, SpeechLLM, exist_ok=True)
