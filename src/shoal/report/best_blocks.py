@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import zip_longest
+from statistics import median
 from typing import Any
 
 import plotly.graph_objects as go
@@ -172,6 +173,8 @@ def _influence_canvas() -> go.Figure:
 
 def _draw_influence(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
     estimates = influences(part)
+    if _spans_decades(estimates):
+        figure.update_yaxes(type="log", tickvals=look.LOG_TICKS)
     _draw_estimates(
         figure, kind, list(range(len(estimates))), estimates, "layer %{x}: %{customdata}<extra></extra>"
     )
@@ -188,6 +191,13 @@ def _draw_estimates(
         hovertemplate=hover,
         **_line(kind),
     )
+
+
+def _spans_decades(estimates: list[Estimate]) -> bool:
+    """Whether one or two strong layers would flatten all others on a linear axis."""
+    least = min(estimate.value if estimate.low is None else estimate.low for estimate in estimates)
+    values = [estimate.value for estimate in estimates]
+    return least > 0 and max(values) > 8 * median(values)
 
 
 def influences(part: ScopeAudit) -> list[Estimate]:

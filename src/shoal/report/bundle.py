@@ -105,9 +105,9 @@ class Bundle:
 
     @property
     def preferred_scope(self) -> Scope:
-        """The scope the plans were chosen in; `text` if they do not say."""
+        """The scope the plans were chosen in; `all`, the default of `select`, if they do not say."""
         scopes = [plan.source.scope for plan in self.all_plans if plan.source and plan.source.scope]
-        return scopes[0] if scopes else "text"
+        return scopes[0] if scopes else "all"
 
 
 def collect(documents: Sequence[Document | tuple[str, Document]]) -> Bundle:

@@ -20,7 +20,7 @@ def build(bundle: Bundle) -> Section:
     """One article for each comparison."""
     if not bundle.comparisons:
         missing = (
-            "Not measured: no comparison was given. `shoal compare` makes one from two audits or two inputs."
+            "Not measured: no comparison was given. “shoal compare” makes one from two audits or two inputs."
         )
         return Section(ID, TITLE, SHORT, missing=missing)
     inputs = [{named.document.a.input, named.document.b.input} for named in bundle.comparisons]

@@ -23,7 +23,7 @@ RATIOS = {
 def build(bundle: Bundle) -> Section:
     """One article for each bench."""
     if not bundle.benches:
-        missing = "Not measured: no bench was given. `shoal bench` makes one."
+        missing = "Not measured: no bench was given. “shoal bench” makes one."
         return Section(ID, TITLE, SHORT, missing=missing)
     articles = [_article(named, index) for index, named in enumerate(bundle.benches)]
     return Section(ID, TITLE, SHORT, template="bench.html", view={"articles": articles}, draws=True)

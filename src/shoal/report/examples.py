@@ -41,7 +41,7 @@ def build(bundle: Bundle) -> Section:
     """A handful of clips, the rest behind a click."""
     clips = [clip for named in bundle.scores for clip in _clips(named.document)]
     if not clips:
-        missing = "Not measured: no scores with examples were given. `shoal evaluate` keeps some."
+        missing = "Not measured: no scores with examples were given. “shoal evaluate” keeps some."
         return Section(ID, TITLE, SHORT, missing=missing)
     view = {"shown": clips[:SHOWN], "more": clips[SHOWN:]}
     return Section(ID, TITLE, SHORT, template="examples.html", view=view)

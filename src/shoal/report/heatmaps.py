@@ -28,7 +28,7 @@ KINDS: tuple[InputKind, ...] = ("speech", "text")
 def build(bundle: Bundle) -> Section:
     """One article for each audit, with its controls and three heatmaps."""
     if not bundle.audits:
-        return Section(ID, TITLE, SHORT, missing="Not measured: no audit was given. `shoal audit` makes one.")
+        return Section(ID, TITLE, SHORT, missing="Not measured: no audit was given. “shoal audit” makes one.")
     articles = [_article(named, index, bundle) for index, named in enumerate(bundle.audits)]
     return Section(ID, TITLE, SHORT, template="redundancy.html", view={"articles": articles}, draws=True)
 

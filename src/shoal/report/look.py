@@ -53,6 +53,8 @@ DIFFERENCE_SCALE = [
     [1.0, "#2d004b"],
 ]
 
+LOG_TICKS = [step * 10**power for power in range(-6, 4) for step in (1, 2, 5)]
+
 
 def new_figure(height: int, *, x: str, y: str, legend: bool = True) -> go.Figure:
     """An empty figure with titled axes, legend on top and no title of its own."""

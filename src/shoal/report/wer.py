@@ -24,7 +24,7 @@ LOG_FROM = 5.0
 def build(bundle: Bundle) -> Section:
     """One article for each scores document."""
     if not bundle.scores:
-        missing = "Not measured: no scores were given. `shoal evaluate` makes them."
+        missing = "Not measured: no scores were given. “shoal evaluate” makes them."
         return Section(ID, TITLE, SHORT, missing=missing)
     articles = [_article(named, index) for index, named in enumerate(bundle.scores)]
     return Section(ID, TITLE, SHORT, template="wer.html", view={"articles": articles}, draws=True)
@@ -91,7 +91,7 @@ def _figure(scores: Scores, axis: str) -> go.Figure:
     if axis == "linear":
         figure.update_yaxes(rangemode="tozero")
     else:
-        figure.update_yaxes(tickvals=[value * 10**power for power in range(-1, 4) for value in (1, 2, 5)])
+        figure.update_yaxes(tickvals=look.LOG_TICKS)
     figure.update_xaxes(dtick=1 if _deepest(scores) <= 16 else None, range=[-0.3, _deepest(scores) + 0.5])
     _draw_baseline(figure, scores)
     for strategy, systems in _by_strategy(scores.systems[1:]):
