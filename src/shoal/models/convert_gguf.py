@@ -212,6 +212,16 @@ def _load(payload: Path, dtype: DType) -> PreTrainedModel:
     try:
         # The bar of the dequantisation listens to no setting of transformers.
         with redirect_stderr(io.StringIO()):
-            return AutoModelForCausalLM.from_pretrained(payload, gguf_file=FILE, dtype=getattr(torch, dtype))
+            return AutoModelForCausalLM.from_pretrained(
+                payload, gguf_file=FILE, dtype=getattr(torch, dtype), **_unpacked()
+            )
     except ValueError as error:
         raise WeightsError(f"transformers cannot read this GGUF file ({error})", where=str(payload)) from None
+
+
+def _unpacked() -> dict[str, Any]:
+    """Where the `kernels` package is installed, transformers may leave the weights packed unless told."""
+    import transformers
+
+    config_class = getattr(transformers, "GgufConfig", None)
+    return {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
