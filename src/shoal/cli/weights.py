@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from shoal.cli.progress import Report, console
 app = typer.Typer(no_args_is_help=True)
 
 CHECK_FAILED = 4
+_PIPED_WIDTH = 160
+"""Wide enough for one line an entry, so that grep works on it."""
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="As 'shoal weights ls' shows it, with or without pkg:.")
@@ -38,11 +41,15 @@ def ls(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(one) | {"path": str(one.path)} for one in found], indent=1))
         return
-    table = Table("name", "download", "on disk", "cached", "licence", "what", box=None)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "download", "on disk", "cached"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("licence")
     for one in found:
         sizes = _megabytes(one.download_bytes), _megabytes(one.disk_bytes)
-        table.add_row(f"pkg:{one.name}", *sizes, "yes" if one.cached else "no", one.licence, one.description)
-    Console(highlight=False).print(table)
+        table.add_row(f"pkg:{one.name}", *sizes, "yes" if one.cached else "no", one.licence)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    out.print(table)
 
 
 @app.command("get")

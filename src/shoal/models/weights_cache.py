@@ -140,9 +140,7 @@ def locked(waiting: Callable[[], None]) -> Iterator[Path]:
 
 def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
     """Released when the descriptor is closed, also by a crash."""
-    if (
-        sys.platform == "win32"
-    ):  # no flock there: two processes would do the work twice, and the last rename wins
+    if sys.platform == "win32":  # there is no flock there: one process at a time is up to the user
         return
     import fcntl
 
