@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from shoal.cli import options
+from shoal.cli.table import aligned
 from shoal.schema import Bench, Estimate, Plan, SystemBench
 
-if TYPE_CHECKING:
-    from rich.table import Table
+HEADINGS = (
+    "system",
+    "removed",
+    "encode s",
+    "prefill s",
+    "ms/token",
+    "total s",
+    "total ratio",
+    "params M",
+    "file MB",
+    "peak MB",
+)
 
 
 def bench(
@@ -67,47 +78,15 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    _print(found, out, as_json=json)
+    typer.echo(found.model_dump_json(indent=1) if json else summary(found, out))
 
 
-def _print(found: Bench, out: Path, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(found.model_dump_json(indent=1))
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(
-        f"{found.model.ref}: batch size {found.batch_size}, {found.new_tokens} tokens,"
-        f" {found.repeats} rounds; seconds a clip, ratios to the unpruned model",
-        markup=False,
-        soft_wrap=True,
-    )
-    console.print(table(found))
-    console.print(str(out), markup=False, soft_wrap=True)
-
-
-def table(found: Bench) -> Table:
-    """Systems down, costs across."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False)
-    made.add_column("system")
-    for heading in (
-        "removed",
-        "encode s",
-        "prefill s",
-        "ms/token",
-        "total s",
-        "ratio",
-        "params M",
-        "MB",
-        "peak MB",
-    ):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for system in found.systems:
-        made.add_row(*_cells(system))
-    return made
+def summary(found: Bench, out: Path) -> str:
+    """A table for a person: systems down, costs across."""
+    how = f"batch size {found.batch_size}, {found.new_tokens} tokens, {found.repeats} rounds"
+    rows = [_cells(system) for system in found.systems]
+    lines = [f"{found.model.ref}: {how}; seconds a clip", aligned(HEADINGS, rows), str(out)]
+    return "\n".join(lines)
 
 
 def _cells(system: SystemBench) -> list[str]:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from shoal.cli import options
+from shoal.cli.table import aligned
 from shoal.errors import UsageError
 from shoal.schema import Estimate, Plan, Scores, SystemScores
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from shoal.data import Dataset
 
 CHECK_FAILED = 4
+HEADINGS = ("system", "removed", "WER %", "relative %", "p", "CER %", "ins/del/sub", "cut off")
 
 
 def evaluate(
@@ -141,34 +141,21 @@ def _read(
 
 
 def _print(scores: Scores, out: Path, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(scores.model_dump_json(indent=1))
-        return
-    from rich.console import Console
+    typer.echo(scores.model_dump_json(indent=1) if as_json else summary(scores, out))
 
-    console = Console(highlight=False)
+
+def summary(scores: Scores, out: Path) -> str:
+    """A table for a person: systems down, error rates across."""
     data = scores.data
-    console.print(
-        f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}", markup=False
+    return "\n".join(
+        [
+            f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}",
+            aligned(HEADINGS, [_cells(system) for system in scores.systems]),
+            *worst_groups(scores),
+            f"normaliser {scores.normaliser}, scorer {scores.scorer}",
+            str(out / "scores.json"),
+        ]
     )
-    console.print(table(scores))
-    console.print(f"Normaliser {scores.normaliser}, scorer {scores.scorer}", markup=False, soft_wrap=True)
-    for line in worst_groups(scores):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(str(out / "scores.json"), markup=False, soft_wrap=True)
-
-
-def table(scores: Scores) -> Table:
-    """Systems down, error rates across."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False)
-    made.add_column("system")
-    for heading in ("removed", "WER %", "relative", "p", "CER %", "ins/del/sub", "cut"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for system in scores.systems:
-        made.add_row(*_cells(system))
-    return made
 
 
 def _cells(system: SystemScores) -> list[str]:

@@ -1,0 +1,104 @@
+"""`shoal evaluate` and `shoal bench`: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shoal.cli import main
+from shoal.schema import Bench, Scores
+from tiny_speech import loaded, plan, write_clips
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A saved tiny model, a manifest and a plan."""
+    folder = tmp_path_factory.mktemp("good")
+    model = loaded()
+    model.model.save_pretrained(folder / "model")
+    model.processor.save_pretrained(folder / "model")
+    write_clips(folder / "clips")
+    plan(1, 2).save(folder / "plan.json")
+    return folder
+
+
+@pytest.fixture
+def evaluate(good, tmp_path):
+    def call(*more):
+        given = ["--data", str(good / "clips" / "manifest.jsonl"), "--plan", str(good / "plan.json")]
+        options = ["--out", str(tmp_path / "out"), "--max-new-tokens", "8", "--replicates", "50"]
+        return main(["evaluate", str(good / "model"), *given, *options, *more])
+
+    return call
+
+
+def test_a_table_for_a_person(evaluate, tmp_path, capsys):
+    assert evaluate() == 0
+    printed = capsys.readouterr().out
+    assert "full" in printed
+    assert "manual-2" in printed
+    assert "whisper-english" in printed
+    assert str(tmp_path / "out" / "scores.json") in printed.replace("\n", "")
+
+
+def test_json_for_a_machine_is_all_there_is_on_stdout(evaluate, tmp_path, capsys):
+    assert evaluate("--json") == 0
+    scores = Scores.parse(json.loads(capsys.readouterr().out), where="stdout")
+    assert scores == Scores.load(tmp_path / "out" / "scores.json")
+
+
+def test_a_limit_that_does_not_hold_ends_with_4_after_the_table(evaluate, capsys):
+    assert evaluate("--max-wer", "1%") == 4
+    captured = capsys.readouterr()
+    assert "manual-2" in captured.out
+    assert "WER" in captured.err
+    assert "is above 1.00%" in captured.err
+
+
+def test_a_limit_that_holds_ends_with_0(evaluate):
+    assert evaluate("--max-wer", "9999%", "--max-wer-increase", "9999%") == 0
+
+
+def test_rescoring_needs_no_data(evaluate, tmp_path, capsys):
+    assert evaluate("--json") == 0
+    first = Scores.parse(json.loads(capsys.readouterr().out), where="stdout")
+    folder = ["--out", str(tmp_path / "out"), "--replicates", "50"]
+    assert main(["evaluate", "anything", "--rescore", "--json", *folder]) == 0
+    again = Scores.parse(json.loads(capsys.readouterr().out), where="stdout")
+    assert again.systems == first.systems
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--max-wer", "much"], "--max-wer: 'much' is not a share"),
+        (["--cluster", "room"], "use utterance or speaker"),
+        (["--group-by", "accent"], "no clip has the field 'accent'"),
+        (["--task", "singing"], "unknown task"),
+    ],
+)
+def test_bad_flags_are_one_line(evaluate, capsys, more, said):
+    assert evaluate(*more) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shoal:")]
+    assert said in line
+
+
+def test_an_increase_without_anything_to_compare_is_refused_at_once(capsys):
+    assert main(["evaluate", "nowhere", "--data", "nothing", "--max-wer-increase", "5%"]) == 2
+    assert "add --plan or --against" in capsys.readouterr().err
+
+
+def test_no_data_is_refused(capsys):
+    assert main(["evaluate", "nowhere"]) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_bench_prints_a_table_and_writes_its_file(good, tmp_path, capsys):
+    data = ["--data", str(good / "clips" / "manifest.jsonl"), "--plan", str(good / "plan.json")]
+    few = ["--clips", "2", "--repeats", "1", "--new-tokens", "3", "--out", str(tmp_path / "bench.json")]
+    assert main(["bench", str(good / "model"), *data, *few]) == 0
+    assert "manual-2" in capsys.readouterr().out
+    assert main(["bench", str(good / "model"), *data, *few, "--json"]) == 0
+    found = Bench.parse(json.loads(capsys.readouterr().out), where="stdout")
+    assert found == Bench.load(tmp_path / "bench.json")
