@@ -246,6 +246,19 @@ def test_missing_and_broken_files_are_refused(trained, bases, tmp_path, name, co
     assert "\n" not in str(caught.value)
 
 
+def test_build_decodes_greedily_and_asks_as_the_decoder_is_used_to(bases, tmp_path):
+    import shutil
+
+    shutil.copytree(bases / "llama", tmp_path / "llama")
+    words = tokenizer()
+    words.chat_template = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}."
+    words.save_pretrained(tmp_path / "llama")
+    model, processor = build(str(bases / "whisper"), str(tmp_path / "llama"), resolve=_as_folder)
+    assert processor.prompt_template == "<|im_start|>{audio}\n{instruction}<|im_end|>."
+    assert processor.end_token == "<|im_end|>"
+    assert (model.generation_config.do_sample, model.generation_config.eos_token_id) == (False, [1])
+
+
 def test_build_refuses_bases_that_cannot_be_loaded(bases, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="cannot be loaded"):

@@ -60,6 +60,26 @@ def test_the_encoder_runs_once_per_generation():
     assert len(calls) == 1
 
 
+def test_beams_keep_every_window_of_their_clip():
+    model, processor = tiny()
+    audio = clips(2.3, 0.5, 1.2)
+    prompt = processor.format_prompt("say it")
+    options = {"max_new_tokens": 4, "num_beams": 3, "do_sample": False}
+    together = model.generate(**processor(text=[prompt] * 3, audio=audio), **options)
+    for row, clip in zip(together, audio, strict=True):
+        alone = model.generate(**processor(text=prompt, audio=clip), **options)[0]
+        assert torch.equal(row[-4:], alone[-4:])
+
+
+@pytest.mark.parametrize("encoder", ["whisper", "wavlm", "wav2vec2-adapter"])
+def test_bfloat16_runs_and_stays_close(encoder):
+    model, processor = tiny(encoder)
+    expected = logits(model, processor, clips(0.5))[0]
+    given = logits(model.to(torch.bfloat16), processor, clips(0.5))[0]
+    assert given.dtype == torch.bfloat16
+    assert torch.nn.functional.cosine_similarity(given.float(), expected, dim=-1).min() > 0.9
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("projector", PROJECTORS)
 def test_the_processor_counts_what_the_projector_gives(encoder, projector):

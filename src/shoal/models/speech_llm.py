@@ -715,7 +715,8 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
         if unknown:
             raise TypeError(f"unknown arguments: {', '.join(sorted(unknown))}")
         texts = [text] if isinstance(text, str) else list(text)
-        clips = [audio] if isinstance(audio, np.ndarray) else list(audio if audio is not None else ())
+        given = [audio] if isinstance(audio, np.ndarray) else audio
+        clips = [np.asarray(clip, dtype=np.float32) for clip in (given if given is not None else ())]
         if any(clip.ndim != 1 for clip in clips):
             raise ValueError("a clip must be one-dimensional: (samples,), mono, 16 kHz")
         counts = iter([self.positions(len(clip)) for clip in clips])
