@@ -88,7 +88,7 @@ def test_a_verified_folder_has_everything_and_the_model_is_untouched(tmp_path, s
     assert model.config.to_dict() == before
     assert names(out) >= {"config.json", "model.safetensors", "generation_config.json", "chat_template.jinja"}
     assert names(out) >= {"LICENSE", "merges.txt", "tokenizer.json", "shoal-plan.json"}
-    assert "pytorch_model.bin" not in names(out)
+    assert not {"pytorch_model.bin", "speech_llm.json", "shoal-weights.json"} & names(out)
     assert VerificationReport.load(out / "shoal-verification.json").passed
     assert Plan.load(out / "shoal-plan.json").layers == [1, 2]
     assert AutoTokenizer.from_pretrained(out).chat_template == "{{ messages }}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from shoal._version import __version__
 from shoal.schema import ModelInfo, Plan
 
+HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "gemma", "openrail"})
+"""Licences that the Hub knows by these names; any other is `other`, with its name beside it."""
 NOT_VALIDATED = (
     "Accuracy on any task, language, speaker group or recording condition. Measure it: "
     "`shoal evaluate` with your own data, against the unpruned model.",
@@ -28,7 +30,11 @@ def card(plan: Plan, info: ModelInfo, *, verified: bool) -> str:
 
 
 def _front_matter(info: ModelInfo) -> str:
-    licence = [f"license_name: {_quoted(info.licence)}", "license: other"] if info.licence else []
+    licence = []
+    if info.licence:
+        known = info.licence.lower() in HUB_LICENCES
+        named = [f"license: {info.licence.lower()}"]
+        licence = named if known else ["license: other", f"license_name: {_quoted(info.licence)}"]
     lines = [
         "library_name: transformers",
         f"base_model: {_quoted(info.ref)}",

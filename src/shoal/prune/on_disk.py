@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import InputError, ModelError, PlanError, ShoalError, UsageError, VerificationError
+from shoal.models.adapters import ADAPTERS_FILE
 from shoal.models.families import find
+from shoal.models.quiet import quiet
 from shoal.prune.card import card
 from shoal.prune.in_memory import kept_layers, pruned
 from shoal.prune.probe import probe
@@ -34,7 +36,8 @@ PLAN_FILE = "shoal-plan.json"
 WEIGHT_SUFFIXES = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"}
 )
-OWN_FILES = frozenset({"config.json", "README.md", PLAN_FILE, REPORT_FILE})
+NOT_CARRIED = frozenset({"config.json", "README.md", ADAPTERS_FILE})
+"""Written anew, or true of the unpruned folder only; so are all files of Shoal's own, `shoal-…`."""
 LARGEST_SIDE_FILE = 256 * 2**20
 
 
@@ -110,7 +113,8 @@ def write_checkpoint(
         with pruned(model, plan, family=family):
             check_rebuild(model, family)
             _check_space(model, draft)
-            model.save_pretrained(draft)
+            with quiet():
+                model.save_pretrained(draft)
             expected = expectation(model, cases, family=family) if cases else None
         for part in (tokenizer, processor):
             if part is not None:
@@ -256,7 +260,7 @@ def _carry_over(source: Path, draft: Path) -> None:
 
 def _is_side_file(path: Path) -> bool:
     weights = path.suffix in WEIGHT_SUFFIXES or path.name.endswith(".index.json")
-    ours = path.name in OWN_FILES or path.name.startswith(("shoal-plan", "."))
+    ours = path.name in NOT_CARRIED or path.name.startswith(("shoal-", "."))
     return path.is_file() and not weights and not ours and path.stat().st_size <= LARGEST_SIDE_FILE
 
 

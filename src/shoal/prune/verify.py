@@ -82,7 +82,8 @@ def expectation(
     Args:
         model: the pruned model, in memory.
         cases: keyword arguments by name for `model(**inputs)` and `model.generate(**inputs)`: `input_ids`,
-            most often a left-padded `attention_mask`, and audio inputs as the model takes them.
+            most often a left-padded `attention_mask`, and audio inputs as the model takes them. Logits are
+            compared on all of them, decoding with and without a cache on the last.
         family: the model's family, if known already.
     """
     import torch
@@ -98,6 +99,7 @@ def expectation(
         "layers_name": family.layer_list_name(model),
         "fields": {field: getattr(config, field)} | family.per_layer_fields(config),
         "tensors": digests(model),
+        "cache_case": list(cases)[-1],
         "device": str(model.device),
         "threads": torch.get_num_threads(),
     }
@@ -140,15 +142,16 @@ def verify_checkpoint(
 def _run_child(folder: Path, place: Path, timeout: float) -> None:
     files = [str(place / name) for name in ("expected.safetensors", "expected.json", "result.json")]
     # Custom code is compiled into a cache by name: an own cache keeps an older checkpoint's code out.
-    quiet = {
+    # Threads that wait must not spin: on a busy machine small products would take ten times as long.
+    settings = {
         "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": str(place / "modules"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     try:
         done = subprocess.run(
             [sys.executable, "-I", str(CHILD), str(folder.resolve()), *files],
-            env=os.environ | quiet,
+            env=os.environ | settings,
             capture_output=True,
             text=True,
             timeout=timeout,
