@@ -1,0 +1,67 @@
+"""Peak memory of an audit, in a process of its own.
+
+    python peak_memory.py MODEL MANIFEST BATCH_SIZE
+
+Prints one JSON line: the peak of the whole process, and the peak after the model was loaded less what was in
+use then, which a model larger than everything else cannot hide (Linux only; null elsewhere).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from shoal.data import read_manifests
+from shoal.measure import audit
+from shoal.models import load
+from shoal.schema import InputKind
+
+TEXT: tuple[InputKind, ...] = ("text",)
+
+
+def peak_of(model: str, manifest: Path, batch_size: int) -> dict[str, Any]:
+    """Run this file and read its line.
+
+    Raises:
+        subprocess.CalledProcessError: the audit failed.
+    """
+    command = [sys.executable, __file__, model, str(manifest), str(batch_size)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    """Audit the text input, intervals included, and say what it took."""
+    model, manifest, batch_size = sys.argv[1:4]
+    data = read_manifests([manifest])
+    loaded = load(model, dtype="float32")
+    before = _status("VmRSS") if _reset_peak() else None
+    with tempfile.TemporaryDirectory() as out:
+        audit(loaded, data, "asr", inputs=TEXT, out=out, batch_size=int(batch_size))
+    above = None if before is None else _status("VmHWM") - before
+    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "above_model": above}))
+
+
+def _reset_peak() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise KeyError(name)
+
+
+if __name__ == "__main__":
+    main()
