@@ -44,7 +44,7 @@ def bench(
         task: what is asked.
         plans: systems besides the unpruned model.
         clips: how many clips are timed, from the whole range of durations.
-        repeats: how often each is timed, after one round to warm up.
+        repeats: how often each is timed, after one pass to warm up.
         batch_size: clips a batch; 1 gives the latency of a single request.
         new_tokens: tokens decoded for every clip, whatever the model says, so that systems do equal work.
         memory: also measure peak memory, each system in a fresh process that loads the model again.

@@ -53,7 +53,7 @@ def time_systems(
     new_tokens: int,
     step: Step = lambda: None,
 ) -> Timings:
-    """Time every system on every batch, `repeats` times; one round before that warms up and is not counted.
+    """Time every system on every batch, `repeats` times, after a pass over the first batch to warm up.
 
     Args:
         loaded: the unpruned model.
@@ -62,26 +62,40 @@ def time_systems(
         removed: for each of S systems the layers it goes without.
         repeats: rounds K.
         new_tokens: tokens to decode for every clip, at least 2; end tokens do not end it.
-        step: called after every batch of every round, the warm-up included.
+        step: called after every batch of every round.
     """
     shape = (len(removed), len(batches), repeats)
     encode, prefill, decode = np.zeros(shape[1:]), np.zeros(shape), np.zeros(shape)
-    for rnd in range(-1, repeats):
+    _one_round(loaded, batches[0], task, removed, new_tokens, first=0)
+    for rnd in range(repeats):
         for place, clips in enumerate(batches):
-            start = clock(loaded.device)
-            batch = loaded.prepare(clips, task, input="speech", response=False, padding_side="left")
-            seconds = clock(loaded.device) - start
-            for turn in range(len(removed)):
-                system = (turn + rnd + place) % len(removed)
-                times = _decode(loaded, batch, removed[system], new_tokens)
-                if rnd >= 0:
-                    prefill[system, place, rnd], decode[system, place, rnd] = times
-            if rnd >= 0:
-                encode[place, rnd] = seconds
+            seconds, times = _one_round(loaded, clips, task, removed, new_tokens, first=rnd + place)
+            encode[place, rnd] = seconds
+            prefill[:, place, rnd], decode[:, place, rnd] = times.T
             step()
     clips_in = np.array([len(clips) for clips in batches])[:, None]
     total = (encode + prefill + decode) / clips_in
     return Timings(encode / clips_in, prefill / clips_in, decode / clips_in / (new_tokens - 1), total)
+
+
+def _one_round(
+    loaded: LoadedModel,
+    clips: Sequence[Clip],
+    task: Task,
+    removed: Sequence[Sequence[int]],
+    new_tokens: int,
+    *,
+    first: int,
+) -> tuple[float, Floats]:
+    """Seconds to embed a batch, and (S, 2) to prefill and decode it, beginning with system `first`."""
+    start = clock(loaded.device)
+    batch = loaded.prepare(clips, task, input="speech", response=False, padding_side="left")
+    seconds = clock(loaded.device) - start
+    times = np.zeros((len(removed), 2))
+    for turn in range(len(removed)):
+        system = (first + turn) % len(removed)
+        times[system] = _decode(loaded, batch, removed[system], new_tokens)
+    return seconds, times
 
 
 def _decode(

@@ -124,7 +124,7 @@ def _time(
     settings: Settings,
     progress: Progress | None,
 ) -> Timings:
-    total, done = len(batches) * (settings.repeats + 1), 0
+    total, done = len(batches) * settings.repeats, 0
 
     def step() -> None:
         nonlocal done
