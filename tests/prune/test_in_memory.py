@@ -76,7 +76,7 @@ def test_generation_with_cache_equals_without(name):
         assert torch.equal(cached, uncached(model, inputs))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(sorted(BUILDERS)), removed=plans(6))
 def test_equals_skipping_the_layers_by_hand(name, removed):
     model, inputs = tiny(name), prompts()

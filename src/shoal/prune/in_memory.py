@@ -116,7 +116,14 @@ def _set_fields(config: PreTrainedConfig, values: dict[str, Any], undo: ExitStac
     before = dict(vars(config))
     undo.callback(_restore, config, before)
     for name, value in values.items():
-        setattr(config, name, value)
+        try:
+            setattr(config, name, value)
+        except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"the config field {name} cannot be set to {value!r} ({type(error).__name__})",
+                where=type(config).__name__,
+                fix="prune another model, or add a family for it in shoal/models/families",
+            ) from error
 
 
 def _restore(config: PreTrainedConfig, before: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ written.
 
 from __future__ import annotations
 
-import json
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
@@ -38,7 +38,10 @@ def check_rebuild(model: PreTrainedModel, family: Family) -> None:
     """
     fresh = _rebuilt(model)
     config = family.text_config(model)
-    for index, (layer, again) in enumerate(zip(family.layers(model), family.layers(fresh), strict=True)):
+    here, there = family.layers(model), family.layers(fresh)
+    if len(here) != len(there):
+        raise _refusal(config, f"{len(there)} layers would be rebuilt, not {len(here)}")
+    for index, (layer, again) in enumerate(zip(here, there, strict=True)):
         if difference := _difference(_traits(layer), _traits(again)):
             raise _refusal(config, f"layer {index} would be rebuilt with another {difference}")
     if difference := _difference(_shapes(model), _shapes(fresh)):
@@ -51,7 +54,9 @@ def _rebuilt(model: PreTrainedModel) -> PreTrainedModel:
 
     config = model.config
     try:
-        again = type(config).from_dict(json.loads(config.to_json_string()))
+        with TemporaryDirectory(prefix="shoal-config-") as folder:
+            config.save_pretrained(folder)
+            again = type(config).from_pretrained(folder)
         with torch.device("meta"):
             return type(model)(again)
     except Exception as error:

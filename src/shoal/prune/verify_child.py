@@ -32,7 +32,7 @@ LOGITS_TOLERANCE = 1e-5
 """Largest difference to the logits in memory, times max(1, largest absolute logit)."""
 CACHE_TOLERANCE = 1e-4
 """The same between cached and uncached decoding, whose matrix products have other shapes."""
-NEW_TOKENS = 6
+NEW_TOKENS = 4
 
 Check = dict[str, Any]
 

@@ -9,6 +9,7 @@ from shoal.errors import ModelError
 from shoal.models import families
 from shoal.models.families import fields
 from shoal.prune.in_memory import prune_in_place
+from shoal.prune.rebuild import check_rebuild
 from tiny_models import COMMON, tiny
 
 DEPTH = 6
@@ -115,3 +116,28 @@ def config(**values):
 def test_each_kind_of_field_follows(before, after):
     """Layers 1, 3 and 5 go."""
     assert fields.pruned_fields(config(**before), 8, [0, 2, 4, 6, 7]) == after
+
+
+def test_a_depth_that_cannot_be_set_is_refused():
+    size = {
+        "hidden_size": 16,
+        "num_decoder_layers": 3,
+        "num_decoder_attention_heads": 2,
+        "decoder_ffn_dim": 16,
+    }
+    model = transformers.ProphetNetForCausalLM(transformers.ProphetNetConfig(**size, vocab_size=99))
+    with pytest.raises(ModelError, match="num_hidden_layers cannot be set"):
+        prune_in_place(model, [1])
+
+
+def test_a_class_that_counts_its_layers_elsewhere_is_refused():
+    config = transformers.LlamaConfig(**COMMON, num_hidden_layers=4)
+
+    class Fixed(transformers.LlamaForCausalLM):
+        def __init__(self, config):
+            config.num_hidden_layers = 4
+            super().__init__(config)
+
+    model = prune_in_place(Fixed(config), [1])
+    with pytest.raises(ModelError, match="4 layers would be rebuilt, not 3"):
+        check_rebuild(model, families.find(model))
