@@ -7,6 +7,7 @@ that says what is wrong, where, and what to do); 3 a study with failed cells; 4 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -85,5 +86,6 @@ def _fail(message: str, code: int) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script. Being told to stop unwinds like an error, so that temporary files go."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -37,6 +37,9 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Clips a forward pass.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="Most tokens a clip; default follows its length.")
+]
 Replicates = Annotated[int, typer.Option("--replicates", min=10, help="Bootstrap replicates.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write.")]
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Report = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -17,6 +25,9 @@ console = Console(stderr=True, highlight=False)
 @contextmanager
 def progress_bars() -> Iterator[Report]:
     """Bars that appear as steps report themselves; the same step name moves its bar."""
+    if not console.is_terminal:
+        yield _Lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -25,14 +36,27 @@ def progress_bars() -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=False) as bars:
-        known: dict[str, int] = {}
+        known: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
             if what not in known:
                 known[what] = bars.add_task(what, total=total)
-            bars.update(known[what], completed=done, total=total)  # type: ignore[arg-type]
+            bars.update(known[what], completed=done, total=total)
 
         yield report
+
+
+class _Lines:
+    """A line a step at every tenth of the way: for log files and CI."""
+
+    def __init__(self) -> None:
+        self._tenths: dict[str, int] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if tenth > self._tenths.get(what, -1):
+            self._tenths[what] = tenth
+            say(f"{what}: {done} of {total}")
 
 
 def say(line: str) -> None:

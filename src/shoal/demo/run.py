@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.models.loading import LoadedModel
 
+SHIPPED_TOKENS = 96
+"""Twice what the longest of the shipped clips needs: a plan that breaks the model loops until the limit."""
+
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
@@ -41,6 +44,8 @@ class DemoSettings:
     max_bad: float = 0.01
     max_increase: float = 0.25
     batch_size: int = 16
+    max_new_tokens: int | None = None
+    """None: by the length of the clip; on the clips that ship, `SHIPPED_TOKENS`."""
     bench_clips: int = 6
     seed: int = 0
     device: str = "cpu"
@@ -144,6 +149,7 @@ def _evaluate(
         plans=plans,
         out=settings.out,
         batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens or (None if settings.data else SHIPPED_TOKENS),
         seed=settings.seed,
         progress=progress,
     )
