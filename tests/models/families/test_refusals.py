@@ -119,15 +119,16 @@ def test_each_kind_of_field_follows(before, after):
 
 
 def test_a_depth_that_cannot_be_set_is_refused():
-    size = {
-        "hidden_size": 16,
-        "num_decoder_layers": 3,
-        "num_decoder_attention_heads": 2,
-        "decoder_ffn_dim": 16,
-    }
-    model = transformers.ProphetNetForCausalLM(transformers.ProphetNetConfig(**size, vocab_size=99))
+    config = transformers.ProphetNetConfig(
+        vocab_size=99,
+        hidden_size=16,
+        num_encoder_layers=3,
+        num_decoder_layers=3,
+        num_decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+    )
     with pytest.raises(ModelError, match="num_hidden_layers cannot be set"):
-        prune_in_place(model, [1])
+        prune_in_place(transformers.ProphetNetForCausalLM(config), [1])
 
 
 def test_a_class_that_counts_its_layers_elsewhere_is_refused():
