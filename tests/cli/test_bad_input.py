@@ -73,11 +73,25 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, seconds in enumerate([1.0, 1.5, 2.0]):
         samples = 0.1 * np.random.default_rng(number).standard_normal(int(16_000 * seconds))
         soundfile.write(folder / f"{number}.wav", samples, 16_000)
-        rows.append({"audio_filepath": f"{number}.wav", "duration": seconds, "text": "hello you", "lang": "en"})
+        rows.append(
+            {"audio_filepath": f"{number}.wav", "duration": seconds, "text": "hello you", "lang": "en"}
+        )
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    audit = ["audit", str(folder / "model"), "--data", str(folder / "manifest.jsonl"), "--out", str(folder / "audit")]
+    audit = [
+        "audit",
+        str(folder / "model"),
+        "--data",
+        str(folder / "manifest.jsonl"),
+        "--out",
+        str(folder / "audit"),
+    ]
     assert main([*audit, "--replicates", "20"]) == 0
-    assert main(["select", str(folder / "audit/audit.json"), "--layers", "1", "--out", str(folder / "plan.json")]) == 0
+    assert (
+        main(
+            ["select", str(folder / "audit/audit.json"), "--layers", "1", "--out", str(folder / "plan.json")]
+        )
+        == 0
+    )
     return folder
 
 
@@ -140,25 +154,41 @@ CASES: dict[str, Make] = {
     "model: a file": lambda k: ["audit", k.write("model.bin", "x"), "--data", str(k.manifest)],
     "model: empty folder": lambda k: ["audit", str(k.folder), "--data", str(k.manifest)],
     "model: broken config": lambda k: [
-        "audit", k.broken_model(lambda f: (f / "config.json").write_text("{")), "--data", str(k.manifest)
+        "audit",
+        k.broken_model(lambda f: (f / "config.json").write_text("{")),
+        "--data",
+        str(k.manifest),
     ],
     "model: one layer too many in the config": lambda k: [
-        "audit", k.broken_model(set_config(num_hidden_layers=5)), "--data", str(k.manifest)
+        "audit",
+        k.broken_model(set_config(num_hidden_layers=5)),
+        "--data",
+        str(k.manifest),
     ],
     "model: a weight is missing": lambda k: ["audit", k.broken_model(drop_weight), "--data", str(k.manifest)],
     "model: cut off weights": lambda k: [
         "audit",
-        k.broken_model(lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000])),
+        k.broken_model(
+            lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000])
+        ),
         "--data",
         str(k.manifest),
     ],
     "model: no weights": lambda k: [
-        "audit", k.broken_model(lambda f: (f / "model.safetensors").unlink()), "--data", str(k.manifest)
+        "audit",
+        k.broken_model(lambda f: (f / "model.safetensors").unlink()),
+        "--data",
+        str(k.manifest),
     ],
     # audits and plans
     "audit file: none": lambda k: ["select", str(k.folder / "gone.json"), "--layers", "1"],
     "audit file: a plan": lambda k: ["select", str(k.plan), "--layers", "1"],
-    "audit file: from the future": lambda k: ["select", k.changed(k.audit, schema_version=99), "--layers", "1"],
+    "audit file: from the future": lambda k: [
+        "select",
+        k.changed(k.audit, schema_version=99),
+        "--layers",
+        "1",
+    ],
     "audit file: a field is missing": lambda k: ["select", k.changed(k.audit, model={}), "--layers", "1"],
     "audit file: without its npz": lambda k: ["compare", k.changed(k.audit, sums_file="gone.npz")],
     "select: more layers than there are": lambda k: k.run_select("--layers", "40"),
@@ -176,7 +206,12 @@ CASES: dict[str, Make] = {
     "plan: another depth": lambda k: k.run_prune(k.changed(k.plan, depth=9)),
     "plan: words for layers": lambda k: k.run_prune(k.changed(k.plan, layers=["one"])),
     "prune: the folder is taken": lambda k: [
-        "prune", str(k.model), "--plan", str(k.plan), "--out", str(Path(k.write("taken", "x")).parent)
+        "prune",
+        str(k.model),
+        "--plan",
+        str(k.plan),
+        "--out",
+        str(Path(k.write("taken", "x")).parent),
     ],
     # flags
     "flag: unknown": lambda k: k.run_audit(str(k.manifest), "--fast"),
@@ -192,12 +227,31 @@ CASES: dict[str, Make] = {
     "flag: no data": lambda k: ["audit", str(k.model)],
     "flag: no command": lambda _: ["dance"],
     "evaluate: a share that is none": lambda k: [
-        "evaluate", str(k.model), "--data", str(k.manifest), "--max-wer-increase", "some"
+        "evaluate",
+        str(k.model),
+        "--data",
+        str(k.manifest),
+        "--max-wer-increase",
+        "some",
     ],
     "evaluate: a plan that is none": lambda k: [
-        "evaluate", str(k.model), "--data", str(k.manifest), "--plan", str(k.audit), "--out", str(k.out)
+        "evaluate",
+        str(k.model),
+        "--data",
+        str(k.manifest),
+        "--plan",
+        str(k.audit),
+        "--out",
+        str(k.out),
     ],
-    "bench: no such plan": lambda k: ["bench", str(k.model), "--data", str(k.manifest), "--plan", "gone.json"],
+    "bench: no such plan": lambda k: [
+        "bench",
+        str(k.model),
+        "--data",
+        str(k.manifest),
+        "--plan",
+        "gone.json",
+    ],
     "report: nothing to report": lambda k: ["report", k.write("x.json", "{}"), "--out", str(k.out)],
     "report: not a file": lambda k: ["report", str(k.folder / "gone.json"), "--out", str(k.out)],
     "compare: three audits": lambda k: ["compare", *[str(k.audit)] * 3],
@@ -212,7 +266,7 @@ def test_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(kit.folder)
     arguments = CASES[case](kit)
-    before = {path for path in kit.folder.rglob("*")}
+    before = set(kit.folder.rglob("*"))
     code = main(arguments)
     out, err = capsys.readouterr()
     assert code == 2, (out, err)
@@ -221,7 +275,7 @@ def test_one_line_and_exit_code_2(
     assert lines[-1].startswith("shoal: "), err
     assert "Traceback" not in err
     assert all(line.startswith(("shoal: ", "warning", "Warning")) or "skipped" in line for line in lines), err
-    assert {path for path in kit.folder.rglob("*")} - before <= {kit.out}, "something half-written was left"
+    assert set(kit.folder.rglob("*")) - before <= {kit.out}, "something half-written was left"
     assert not kit.out.exists() or not any(kit.out.iterdir())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +39,11 @@ def data() -> shoal.Dataset:
 
 
 @pytest.fixture(scope="module")
-def audited(model: LoadedModel, data: shoal.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
+def audited(
+    model: LoadedModel, data: shoal.Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[shoal.Audit, Path]:
     out = tmp_path_factory.mktemp("audit")
-    yield shoal.audit(model, data, out=out, batch_size=4, replicates=50), out
+    return shoal.audit(model, data, out=out, batch_size=4, replicates=50), out
 
 
 def test_both_inputs_in_all_scopes_with_files(audited: tuple[Audit, Path]) -> None:
@@ -67,7 +68,9 @@ def test_speech_and_text_share_prompt_and_response_positions(audited: tuple[Audi
         assert scopes["all"].positions == parts
 
 
-def test_batch_size_does_not_matter(model: LoadedModel, data: shoal.Dataset, audited: tuple[Audit, Path]) -> None:
+def test_batch_size_does_not_matter(
+    model: LoadedModel, data: shoal.Dataset, audited: tuple[Audit, Path]
+) -> None:
     alone = shoal.audit(model, data, batch_size=1, replicates=50)
     for name, measured in audited[0].inputs.items():
         for scope, found in measured.scopes.items():
@@ -95,7 +98,9 @@ def test_measuring_the_same_again_runs_no_forward_pass(
     assert again.seconds == pytest.approx(audit.seconds)
 
 
-def test_other_clips_are_measured_anew(model: LoadedModel, audited: tuple[Audit, Path], tmp_path: Path) -> None:
+def test_other_clips_are_measured_anew(
+    model: LoadedModel, audited: tuple[Audit, Path], tmp_path: Path
+) -> None:
     (tmp_path / "audit.npz").write_bytes((audited[1] / "audit.npz").read_bytes())
     fewer = shoal.audit(model, shoal.read_manifests([clips_manifest()], limit=3), out=tmp_path, replicates=20)
     assert fewer.inputs["speech"].scopes["all"].utterances == 3
@@ -114,14 +119,24 @@ def test_a_model_that_gives_nan_is_an_error_and_leaves_nothing(data: shoal.Datas
     speech_llm, processor = tiny("whisper", "llama", "mlp")
     with torch.no_grad():
         speech_llm.decoder.model.layers[2].mlp.down_proj.weight[0, 0] = np.nan
-    broken = LoadedModel("nan", Path(), speech_llm, processor.tokenizer, processor, families.find(speech_llm), "speech_llm")
+    broken = LoadedModel(
+        "nan", Path(), speech_llm, processor.tokenizer, processor, families.find(speech_llm), "speech_llm"
+    )
     with pytest.raises(MeasureError, match="boundary 3 is not finite"):
         shoal.audit(broken, data, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_text_llm_refuses_the_speech_input(model: LoadedModel, data: shoal.Dataset) -> None:
-    deaf = LoadedModel("deaf", Path(), model.model.decoder, model.tokenizer, None, families.find(model.model.decoder), "causal_lm")
+    deaf = LoadedModel(
+        "deaf",
+        Path(),
+        model.model.decoder,
+        model.tokenizer,
+        None,
+        families.find(model.model.decoder),
+        "causal_lm",
+    )
     with pytest.raises(UsageError, match="cannot take the input 'speech'"):
         shoal.audit(deaf, data, inputs=["speech"])
     assert set(shoal.audit(deaf, data, replicates=10).inputs) == {"text"}

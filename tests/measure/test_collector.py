@@ -40,7 +40,9 @@ def utterance(length: int, seed: int) -> tuple[torch.Tensor, list[int]]:
     return ids, [int(kind) for kind in kinds]
 
 
-def make_batch(model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]], side: str) -> PreparedBatch:
+def make_batch(
+    model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]], side: str
+) -> PreparedBatch:
     longest = max(len(ids) for ids, _ in items)
     embeds = torch.zeros(len(items), longest, 32, dtype=torch.float64)
     kinds = torch.zeros(len(items), longest, dtype=torch.uint8)
@@ -53,52 +55,54 @@ def make_batch(model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]
     return PreparedBatch([f"u{row}" for row in range(len(items))], embeds, kinds, tokens)
 
 
-def reference(model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]]) -> dict[tuple, list[float]]:
+def states_of(model: torch.nn.Module, ids: torch.Tensor) -> list[torch.Tensor]:
+    """The embedding and the raw output of every layer, each (T, d), for one clip without padding."""
+    rows = [model.model.embed_tokens(ids[None])[0].detach()]
+    handles = [
+        layer.register_forward_hook(lambda _module, _args, out: rows.append(out[0] if out.ndim == 3 else out))
+        for layer in model.model.layers
+    ]
+    with torch.no_grad():
+        model.model(input_ids=ids[None], use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return rows
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    dot = math.fsum(p * q for p, q in zip(a, b, strict=True))
+    return dot / (math.sqrt(math.fsum(p * p for p in a)) * math.sqrt(math.fsum(q * q for q in b)))
+
+
+def positions_of(kinds: list[int]) -> dict[str, list[int]]:
+    return {
+        "all": list(range(len(kinds))),
+        "audio": [i for i, kind in enumerate(kinds) if kind == 1],
+        "prompt": [i for i, kind in enumerate(kinds) if kind == 2],
+        "text": [i for i, kind in enumerate(kinds) if kind == 3],
+        "last": [max(i for i, kind in enumerate(kinds) if kind in (1, 2))],
+    }
+
+
+def reference(
+    model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]]
+) -> dict[tuple, list[float]]:
     """(utterance, scope, metric) → means, one clip at a time, Python floats, straight from the definition."""
-    inner, seen = model.model, {}
     result: dict[tuple, list[float]] = {}
     for number, (ids, kinds) in enumerate(items):
-        states: list[torch.Tensor] = []
-        x = inner.embed_tokens(ids[None])
-        handles = [
-            layer.register_forward_hook(lambda _m, a, k, out: states.append((k.get("hidden_states", *a), out)), with_kwargs=True)
-            for layer in inner.layers
-        ]
-        with torch.no_grad():
-            inner(inputs_embeds=x, use_cache=False)
-        for handle in handles:
-            handle.remove()
-        rows = [states[0][0][0]] + [(out[0] if isinstance(out, tuple) else out)[0] for _, out in states]
-        del seen
-        seen = {}
-        wanted = {
-            "all": range(len(kinds)),
-            "audio": [i for i, k in enumerate(kinds) if k == 1],
-            "prompt": [i for i, k in enumerate(kinds) if k == 2],
-            "text": [i for i, k in enumerate(kinds) if k == 3],
-            "last": [max(i for i, k in enumerate(kinds) if k in (1, 2))],
-        }
-        for scope, positions in wanted.items():
-            blocks = []
-            for n in range(1, DEPTH + 1):
-                for start in range(DEPTH - n + 1):
-                    total = 0.0
-                    for position in positions:
-                        a, b = rows[start][position].tolist(), rows[start + n][position].tolist()
-                        dot = math.fsum(p * q for p, q in zip(a, b, strict=True))
-                        size = math.sqrt(math.fsum(p * p for p in a)) * math.sqrt(math.fsum(q * q for q in b))
-                        total += math.acos(max(-1.0, min(1.0, dot / size))) / math.pi
-                    blocks.append(total / len(positions))
-            result[number, scope, "angular"] = blocks
-            layers = []
-            for start in range(DEPTH):
-                total = 0.0
-                for position in positions:
-                    a, b = rows[start][position].tolist(), rows[start + 1][position].tolist()
-                    dot = math.fsum(p * q for p, q in zip(a, b, strict=True))
-                    total += 1 - dot / math.sqrt(math.fsum(p * p for p in a) * math.fsum(q * q for q in b))
-                layers.append(total / len(positions))
-            result[number, scope, "influence"] = layers
+        rows = [state.tolist() for state in states_of(model, ids)]
+        for scope, at in positions_of(kinds).items():
+            result[number, scope, "angular"] = [
+                sum(math.acos(min(1.0, cosine(rows[start][i], rows[start + n][i]))) for i in at)
+                / len(at)
+                / math.pi
+                for n in range(1, DEPTH + 1)
+                for start in range(DEPTH - n + 1)
+            ]
+            result[number, scope, "influence"] = [
+                sum(1 - cosine(rows[start][i], rows[start + 1][i]) for i in at) / len(at)
+                for start in range(DEPTH)
+            ]
     return result
 
 

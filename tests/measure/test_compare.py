@@ -33,12 +33,21 @@ def make_sums(seed: int, utterances: int = 9, noise: float = 0.01) -> Sums:
 
 
 def slow_ranks(values: list[float]) -> list[float]:
-    return [sum(other < v for other in values) + (sum(other == v for other in values) - 1) / 2 for v in values]
+    return [
+        sum(other < v for other in values) + (sum(other == v for other in values) - 1) / 2 for v in values
+    ]
 
 
 def test_blocks_are_laid_out_by_size_then_start() -> None:
     starts, stops = block_ends(3)
-    assert list(zip(starts.tolist(), stops.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 3), (0, 2), (1, 3), (0, 3)]
+    assert list(zip(starts.tolist(), stops.tolist(), strict=True)) == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (0, 2),
+        (1, 3),
+        (0, 3),
+    ]
     flat = np.arange(6.0)
     assert to_triangle(flat, 3) == [[0, 1, 2], [3, 4], [5]]
     assert (from_triangle(to_triangle(flat, 3)) == flat).all()
@@ -52,7 +61,9 @@ def test_ranks_share_ties_like_the_definition() -> None:
 def test_spearman_equals_pearson_of_ranks() -> None:
     rng = np.random.default_rng(2)
     x, y = rng.random((5, 30)), rng.random((5, 30))
-    expected = [np.corrcoef(slow_ranks(a), slow_ranks(b))[0, 1] for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+    expected = [
+        np.corrcoef(slow_ranks(a), slow_ranks(b))[0, 1] for a, b in zip(x.tolist(), y.tolist(), strict=True)
+    ]
     assert spearman(x, y) == pytest.approx(expected)
     assert spearman(np.ones((1, 4)), rng.random((1, 4))) == [0]
 
@@ -101,7 +112,9 @@ def test_summary_names_the_best_block_and_its_rival() -> None:
 
 
 def test_one_utterance_has_no_interval() -> None:
-    scope = summarise(make_sums(1, 1), "text", cluster="utterance", replicates=50, level=0.95, seed=0).scopes["all"]
+    scope = summarise(make_sums(1, 1), "text", cluster="utterance", replicates=50, level=0.95, seed=0).scopes[
+        "all"
+    ]
     assert scope.angular_low is None
     assert scope.best[0].stability is None
 

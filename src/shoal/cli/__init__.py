@@ -51,7 +51,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Measure how redundant the decoder layers of a speech LLM are, remove what a task does not need, prove the cost."""
+    """Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost."""
 
 
 def main(arguments: list[str] | None = None) -> int:

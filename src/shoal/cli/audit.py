@@ -17,15 +17,20 @@ def audit(
     data: options.Data,
     task: options.TaskName = "asr",
     input: Annotated[
-        list[str] | None, typer.Option("--input", help="speech, text; default: all the model can take. Repeatable.")
+        list[str] | None,
+        typer.Option("--input", help="speech, text; default: all the model can take. Repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For audit.json and audit.npz.")] = Path("audit"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For audit.json and audit.npz.")] = Path(
+        "audit"
+    ),
     limit: options.Limit = None,
     where: options.Where = None,
     lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
     batch_size: options.BatchSize = 16,
-    cluster: Annotated[str, typer.Option("--cluster", help="Resample by utterance or by speaker.")] = "utterance",
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="Resample by utterance or by speaker.")
+    ] = "utterance",
     replicates: options.Replicates = 1000,
     seed: options.Seed = 0,
     device: options.Device = "cpu",

@@ -34,9 +34,7 @@ def bench(
     task: options.TaskName = "asr",
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write.")] = Path("bench.json"),
     clips: Annotated[int, typer.Option("--clips", min=1, help="Clips, from the whole range of lengths.")] = 8,
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Rounds over the clips.")
-    ] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds over the clips.")] = 5,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips a batch; 1 is latency.")] = 1,
     new_tokens: Annotated[
         int, typer.Option("--new-tokens", min=2, help="Tokens decoded for every clip.")

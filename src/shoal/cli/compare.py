@@ -16,9 +16,13 @@ def compare(
     audits: Annotated[
         list[Path], typer.Argument(metavar="AUDIT…", help="Two audit.json, or one with speech and text.")
     ],
-    input_a: Annotated[str | None, typer.Option("--input-a", help="Which input of the first: speech or text.")] = None,
+    input_a: Annotated[
+        str | None, typer.Option("--input-a", help="Which input of the first: speech or text.")
+    ] = None,
     input_b: Annotated[str | None, typer.Option("--input-b", help="Which input of the second.")] = None,
-    scope: Annotated[list[str] | None, typer.Option("--scope", help="Default: all both have. Repeatable.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option("--scope", help="Default: all both have. Repeatable.")
+    ] = None,
     replicates: options.Replicates = 1000,
     seed: options.Seed = 0,
     out: options.Out = None,

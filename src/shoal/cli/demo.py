@@ -12,12 +12,18 @@ from shoal.errors import UsageError
 
 
 def demo(
-    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="A folder, a Hub id or pkg:NAME.")] = "pkg:reference",
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="A folder, a Hub id or pkg:NAME.")
+    ] = "pkg:reference",
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", metavar="MANIFEST", help="Default: real clips that ship with Shoal. Repeatable."),
+        typer.Option(
+            "--data", metavar="MANIFEST", help="Default: real clips that ship with Shoal. Repeatable."
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Everything is written here.")] = Path("shoal-demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Everything is written here.")] = Path(
+        "shoal-demo"
+    ),
     layers: Annotated[str, typer.Option("--layers", help="How many layers to remove, in turn.")] = "1,2,4,8",
     strategy: Annotated[
         str, typer.Option("--strategy", help="How to choose them.")
@@ -73,5 +79,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise UsageError(f"{text!r} is not a list of numbers of layers", where="--layers", fix="write --layers 1,2,4")
+        raise UsageError(
+            f"{text!r} is not a list of numbers of layers", where="--layers", fix="write --layers 1,2,4"
+        )
     return sizes

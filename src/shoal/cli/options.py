@@ -13,7 +13,9 @@ from shoal.errors import UsageError
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hugging Face Hub id or pkg:NAME.")]
 Data = Annotated[
     list[str],
-    typer.Option("--data", metavar="MANIFEST", help="NeMo JSONL, folder of audio + .txt, or hf:NAME. Repeatable."),
+    typer.Option(
+        "--data", metavar="MANIFEST", help="NeMo JSONL, folder of audio + .txt, or hf:NAME. Repeatable."
+    ),
 ]
 TaskName = Annotated[str, typer.Option("--task", help="What is asked of the model.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many clips, evenly spaced.")]
@@ -22,7 +24,8 @@ Where = Annotated[
     typer.Option("--where", metavar="FIELD=VALUE", help="Keep rows whose field has this value. Repeatable."),
 ]
 Lang = Annotated[
-    str | None, typer.Option("--lang", help="Language of rows that name none (en, de …): it picks the normaliser.")
+    str | None,
+    typer.Option("--lang", help="Language of rows that name none (en, de …): it picks the normaliser."),
 ]
 MaxBad = Annotated[
     float, typer.Option("--max-bad", min=0, help="Bad rows tolerated: a share below 1, or a number of rows.")
@@ -38,7 +41,8 @@ TrustRemoteCode = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Clips a forward pass.")]
 MaxNewTokens = Annotated[
-    int | None, typer.Option("--max-new-tokens", min=1, help="Most tokens a clip; default follows its length.")
+    int | None,
+    typer.Option("--max-new-tokens", min=1, help="Most tokens a clip; default follows its length."),
 ]
 Replicates = Annotated[int, typer.Option("--replicates", min=10, help="Bootstrap replicates.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write.")]

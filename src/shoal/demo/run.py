@@ -81,7 +81,9 @@ def run_demo(settings: DemoSettings, progress: Progress, say: Say) -> DemoResult
     say(f"Loading {settings.model} (the first time, its weights are fetched and converted)")
     model = shoal.load(settings.model, device=settings.device, dtype=settings.dtype)
     if model.kind != "speech_llm":
-        raise UsageError(f"{settings.model} is a text LLM and cannot hear", fix="audit it with `shoal audit` instead")
+        raise UsageError(
+            f"{settings.model} is a text LLM and cannot hear", fix="audit it with `shoal audit` instead"
+        )
     say(f"Measuring {len(dataset.rows)} clips: all blocks, all scopes, speech and text")
     audit = shoal.audit(model, dataset, out=settings.out, batch_size=settings.batch_size, progress=progress)
     comparison = _compare(settings.out)
@@ -103,7 +105,13 @@ def choose_plans(audit: Audit, settings: DemoSettings) -> list[Plan]:
     plans = []
     for strategy in settings.strategies:
         for size in (size for size in settings.sizes if size < audit.depth - 1):
-            plan = shoal.select(audit, size, strategy=strategy, seed=settings.seed, source_path=str(settings.out / "audit.json"))
+            plan = shoal.select(
+                audit,
+                size,
+                strategy=strategy,
+                seed=settings.seed,
+                source_path=str(settings.out / "audit.json"),
+            )
             plan.save(settings.out / "plans" / f"{plan.name}.json")
             plans.append(plan)
     if not plans:
@@ -182,7 +190,14 @@ def _bench(
     except FileFormatError:
         pass
     return shoal.bench(
-        model, dataset, plans=plans, clips=settings.bench_clips, repeats=3, memory=True, out=path, progress=progress
+        model,
+        dataset,
+        plans=plans,
+        clips=settings.bench_clips,
+        repeats=3,
+        memory=True,
+        out=path,
+        progress=progress,
     )
 
 

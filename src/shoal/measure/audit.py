@@ -61,7 +61,9 @@ def run_audit(
     if found is None:
         watch = Stopwatch()
         measured = {
-            name: measure(model, data, task, name, batch_size=batch_size, progress=progress, watch=watch, spool=out)
+            name: measure(
+                model, data, task, name, batch_size=batch_size, progress=progress, watch=watch, spool=out
+            )
             for name in chosen
         }
         found = SumsFile(measured, key, watch.seconds)

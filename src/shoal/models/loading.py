@@ -130,7 +130,9 @@ def load_model(ref: str, *, device: str, dtype: str, trust_remote_code: bool) ->
     return loaded
 
 
-def _load_parts(path: Path, ref: str, dtype: torch.dtype | str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
+def _load_parts(
+    path: Path, ref: str, dtype: torch.dtype | str, trust_remote_code: bool
+) -> tuple[Any, Any, Any]:
     if (path / ADAPTERS_FILE).is_file():
         model, processor = load_adapters(path, resolve=lambda name: weights.resolve(name).path, merge=True)
         return (model if dtype == "auto" else model.to(dtype)), processor.tokenizer, processor
@@ -145,7 +147,9 @@ def _load_parts(path: Path, ref: str, dtype: torch.dtype | str, trust_remote_cod
         return model, tokenizer, None
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # transformers raises many kinds; all mean: this folder is not a model we can load
+    except (
+        Exception
+    ) as error:  # transformers raises many kinds; all mean: this folder is not a model we can load
         raise ModelError(
             f"cannot be loaded ({type(error).__name__}: {error})",
             where=ref,
@@ -155,8 +159,12 @@ def _load_parts(path: Path, ref: str, dtype: torch.dtype | str, trust_remote_cod
 
 def _whole(auto_class: Any, path: Path, ref: str, **options: Any) -> PreTrainedModel:
     """Load, and refuse a checkpoint whose missing layers would silently get random weights."""
-    model, report = auto_class.from_pretrained(path, output_loading_info=True, use_safetensors=True, **options)
-    problems = {name: sorted(map(str, report.get(name) or [])) for name in ("missing_keys", "mismatched_keys")}
+    model, report = auto_class.from_pretrained(
+        path, output_loading_info=True, use_safetensors=True, **options
+    )
+    problems = {
+        name: sorted(map(str, report.get(name) or [])) for name in ("missing_keys", "mismatched_keys")
+    }
     for name, keys in problems.items():
         if keys:
             raise ModelError(
@@ -222,7 +230,9 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"cannot use {name!r} ({reason})", where="--device", fix="try --device cpu") from None
+        raise UsageError(
+            f"cannot use {name!r} ({reason})", where="--device", fix="try --device cpu"
+        ) from None
     return device
 
 

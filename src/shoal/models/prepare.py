@@ -98,7 +98,11 @@ def prepare(
         slots = _speech_slots(model, clips) if input == "speech" else _text_slots(model, clips, task)
         rows = []
         for clip, slot in zip(clips, slots, strict=True):
-            segments = [_tokens(model, Kind.PROMPT, frame.prefix), slot, _tokens(model, Kind.PROMPT, frame.suffix)]
+            segments = [
+                _tokens(model, Kind.PROMPT, frame.prefix),
+                slot,
+                _tokens(model, Kind.PROMPT, frame.suffix),
+            ]
             if response:
                 segments.append(_tokens(model, Kind.TEXT, model.response_text(task.target(clip.row))))
             rows.append(segments)
@@ -116,7 +120,9 @@ def _text_slots(model: LoadedModel, clips: Sequence[Clip], task: Task) -> list[S
 
 def _speech_slots(model: LoadedModel, clips: Sequence[Clip]) -> list[Segment]:
     if model.processor is None:
-        raise ModelError("this model has no encoder, so it cannot hear", where=model.ref, fix="use the text input")
+        raise ModelError(
+            "this model has no encoder, so it cannot hear", where=model.ref, fix="use the text input"
+        )
     features: dict[str, Any] = model.processor.audio_inputs([clip.samples for clip in clips])
     moved = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
