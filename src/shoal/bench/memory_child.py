@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from shoal import tasks
 from shoal.data.clip import SAMPLE_RATE, Clip, Row
@@ -47,10 +48,22 @@ def main(folder: Path) -> None:
 
 def peak_of_one_clip(loaded: LoadedModel, clip: Clip, task: str, new_tokens: int) -> int:
     """Peak bytes of this process, or of its GPU, while it embeds and decodes one clip."""
+    leave_files(loaded.model)
     forget_peak(loaded.device)
     batch = loaded.prepare([clip], tasks.get(task), input="speech", response=False, padding_side="left")
     greedy(loaded.lm, batch, eos_ids=(), max_new_tokens=new_tokens)
     return peak_bytes(loaded.device)
+
+
+def leave_files(model: nn.Module) -> None:
+    """Copy the weights out of the files they are mapped from.
+
+    A mapped file stays as long as one of its tensors does, removed layers included, so a pruned model would seem
+    as large as the whole one.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def forget_peak(device: torch.device) -> None:
