@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from shoal.errors import InputError, ModelError, PlanError, UsageError, VerificationError
 from shoal.models.families import find
+from shoal.models.lineage import removed_layers
 from shoal.prune import on_disk
 from shoal.prune.in_memory import pruned
-from shoal.prune.on_disk import removed_layers, write_checkpoint, write_pruned
+from shoal.prune.on_disk import write_checkpoint, write_pruned
 from shoal.prune.verify import VerificationReport, expectation
 from shoal.prune.verify_child import checkpoint_checks
 from shoal.schema import ModelInfo, Plan, Provenance

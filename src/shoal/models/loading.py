@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from shoal.errors import InputError, ModelError, UsageError
 from shoal.models import families, weights
 from shoal.models.adapters import ADAPTERS_FILE, load_adapters
 from shoal.models.batch import PreparedBatch
+from shoal.models.lineage import removed_layers
 from shoal.models.prepare import prepare
 from shoal.models.quiet import quiet
 from shoal.models.speech_llm import RESPONSE_STYLES, SpeechLLM, SpeechLLMProcessor
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PLAN_FILE = "shoal-plan.json"
-"""Lies in a checkpoint that Shoal pruned."""
 
 
 @dataclass
@@ -195,7 +193,7 @@ def describe(loaded: LoadedModel) -> dict[str, Any]:
         "decoder_layer_parameters": per_layer,
         "decoder_other_parameters": total - encoder_count - projector_count - sum(per_layer),
         "total_parameters": total,
-        "removed_layers": _removed(loaded.path),
+        "removed_layers": removed_layers(loaded.path),
         "licence": loaded.licence,
         "fingerprint": fingerprint(model),
     }
@@ -215,13 +213,6 @@ def fingerprint(model: nn.Module, samples: int = 64) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(flat[::step][:samples].float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _removed(path: Path) -> list[int]:
-    try:
-        return [int(layer) for layer in json.loads((path / PLAN_FILE).read_text())["layers"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def _device(name: str) -> torch.device:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import InputError, ModelError, PlanError, ShoalError, UsageError, VerificationError
 from shoal.models.adapters import ADAPTERS_FILE
 from shoal.models.families import find
+from shoal.models.lineage import PLAN_FILE, plan_files
 from shoal.models.quiet import quiet
 from shoal.prune.card import card
 from shoal.prune.in_memory import kept_layers, pruned
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from shoal.models.loading import LoadedModel
 
-PLAN_FILE = "shoal-plan.json"
-"""The plan that made a checkpoint; older plans, if it was pruned before, are `shoal-plan-1.json`, `-2` …"""
 WEIGHT_SUFFIXES = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"}
 )
@@ -144,31 +143,6 @@ def check_plan(plan: Plan, info: ModelInfo) -> None:
         )
 
 
-def removed_layers(folder: Path) -> list[int]:
-    """Layers missing from a checkpoint that Shoal wrote, in the numbering of the model before any pruning.
-
-    Returns:
-        Ascending indices; empty for a checkpoint without a plan.
-
-    Raises:
-        PlanError: a plan in the folder cannot be read.
-    """
-    plans = [Plan.load(path) for path in _plan_files(folder)]
-    if not plans:
-        return []
-    left = list(range(plans[0].depth))
-    for plan in plans:
-        left = [left[layer] for layer in plan.keep]
-    return sorted(set(range(plans[0].depth)) - set(left))
-
-
-def _plan_files(folder: Path) -> list[Path]:
-    """The plans that made a checkpoint, in the order in which they were carried out."""
-    earlier = sorted(folder.glob("shoal-plan-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
-    latest = folder / PLAN_FILE
-    return [*earlier, latest] if latest.is_file() else earlier
-
-
 def _check_target(out: Path, source: Path | None, force: bool) -> None:
     if source is not None and out.resolve() == source.resolve():
         raise UsageError("this is the model's own folder", where=str(out), fix="choose another with --out")
@@ -254,7 +228,7 @@ def _carry_over(source: Path, draft: Path) -> None:
     for path in sorted(source.iterdir()):
         if _is_side_file(path) and not (draft / path.name).exists():
             shutil.copyfile(path, draft / path.name)
-    for number, path in enumerate(_plan_files(source), start=1):
+    for number, path in enumerate(plan_files(source), start=1):
         shutil.copyfile(path, draft / f"shoal-plan-{number}.json")
 
 

@@ -1,0 +1,35 @@
+"""What happened to a checkpoint before: the plans that Shoal left in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shoal.schema import Plan
+
+PLAN_FILE = "shoal-plan.json"
+"""The plan that made a pruned checkpoint; those before it are numbered `shoal-plan-1.json` …"""
+
+
+def removed_layers(folder: Path) -> list[int]:
+    """Layers missing from a checkpoint that Shoal wrote, in the numbering of the model before any pruning.
+
+    Returns:
+        Ascending indices; empty for a checkpoint without a plan.
+
+    Raises:
+        PlanError: a plan in the folder cannot be read.
+    """
+    plans = [Plan.load(path) for path in plan_files(folder)]
+    if not plans:
+        return []
+    left = list(range(plans[0].depth))
+    for plan in plans:
+        left = [left[layer] for layer in plan.keep]
+    return sorted(set(range(plans[0].depth)) - set(left))
+
+
+def plan_files(folder: Path) -> list[Path]:
+    """The plans that made a checkpoint, in the order in which they were carried out."""
+    earlier = sorted(folder.glob("shoal-plan-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
+    latest = folder / PLAN_FILE
+    return [*earlier, latest] if latest.is_file() else earlier
