@@ -234,6 +234,8 @@ CASES: dict[str, Make] = {
         "--max-wer-increase",
         "some",
     ],
+    "evaluate: no model": lambda k: ["evaluate", "--data", str(k.manifest)],
+    "evaluate: nothing to rescore": lambda k: ["evaluate", "--rescore", "--out", str(k.out)],
     "evaluate: a plan that is none": lambda k: [
         "evaluate",
         str(k.model),

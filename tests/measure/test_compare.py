@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shoal.bootstrap import make_resampler
 from shoal.errors import FileFormatError
 from shoal.measure.blocks import block_ends, block_slice, from_triangle, to_triangle
-from shoal.measure.bootstrap import make_resampler
 from shoal.measure.collector import UtteranceSums
 from shoal.measure.compare import block_overlap, compare_scope, ranks, spearman, within_sizes
 from shoal.measure.metric import metric_slices

@@ -44,9 +44,7 @@ def audit(
 
     if cluster not in ("utterance", "speaker"):
         raise UsageError(f"unknown cluster {cluster!r}", where="--cluster", fix="use utterance or speaker")
-    dataset = shoal.read_manifests(
-        data, max_bad=max_bad, limit=limit, where=options.parse_where(where), lang=lang, seed=seed
-    )
+    dataset = options.read_data(data, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed)
     loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with progress_bars() as progress:
         document = shoal.audit(

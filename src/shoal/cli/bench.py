@@ -44,6 +44,7 @@ def bench(
     ] = False,
     limit: options.Limit = None,
     where: options.Where = None,
+    lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -56,9 +57,7 @@ def bench(
     from shoal.cli.progress import progress_bars
 
     plans = [Plan.load(path) for path in plan or ()]
-    dataset = shoal.read_manifests(
-        data, max_bad=max_bad, limit=limit, where=options.parse_where(where), seed=seed
-    )
+    dataset = options.read_data(data, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed)
     loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with progress_bars() as progress:
         found = shoal.bench(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -13,15 +12,14 @@ from shoal.cli.table import aligned
 from shoal.errors import UsageError
 from shoal.schema import Estimate, Plan, Scores, SystemScores
 
-if TYPE_CHECKING:
-    from shoal.data import Dataset
-
 CHECK_FAILED = 4
 HEADINGS = ("system", "removed", "WER %", "relative %", "p", "CER %", "ins/del/sub", "cut off")
 
 
 def evaluate(
-    model: options.Model,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="As for audit; not needed with --rescore.")
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,12 +40,10 @@ def evaluate(
     ] = Path("evaluation"),
     limit: options.Limit = None,
     where: options.Where = None,
+    lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
     batch_size: options.BatchSize = 16,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option("--max-new-tokens", min=1, help="Most tokens a clip; default follows its length."),
-    ] = None,
+    max_new_tokens: options.MaxNewTokens = None,
     group_by: Annotated[
         list[str] | None,
         typer.Option("--group-by", metavar="FIELD", help="Score by this field; default speaker. Repeatable."),
@@ -90,9 +86,13 @@ def evaluate(
     unit = cast("Literal['utterance', 'speaker']", cluster)
     if rescore:
         scores = score_again(out, group_by=group_by, cluster=unit, replicates=replicates, seed=seed)
+    elif model is None:
+        raise UsageError(
+            "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
+        )
     else:
         plans = [Plan.load(path) for path in plan or ()]
-        dataset = _read(data, max_bad=max_bad, limit=limit, where=where, seed=seed)
+        dataset = options.read_data(data, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed)
         loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         baseline = (
             shoal.load(against, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -124,20 +124,6 @@ def evaluate(
 
 def _share(text: str | None, flag: str) -> float | None:
     return None if text is None else options.parse_share(text, flag)
-
-
-def _read(
-    sources: Sequence[str] | None,
-    *,
-    max_bad: float,
-    limit: int | None,
-    where: Sequence[str] | None,
-    seed: int,
-) -> Dataset:
-    import shoal
-
-    wanted = options.parse_where(where)
-    return shoal.read_manifests(list(sources or ()), max_bad=max_bad, limit=limit, where=wanted, seed=seed)
 
 
 def _print(scores: Scores, out: Path, *, as_json: bool) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoal.errors import UsageError
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hugging Face Hub id or pkg:NAME.")]
 Data = Annotated[
@@ -46,6 +49,23 @@ MaxNewTokens = Annotated[
 ]
 Replicates = Annotated[int, typer.Option("--replicates", min=10, help="Bootstrap replicates.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write.")]
+
+
+def read_data(
+    sources: Sequence[str] | None,
+    *,
+    limit: int | None,
+    where: Sequence[str] | None,
+    lang: str | None,
+    max_bad: float,
+    seed: int,
+) -> Dataset:
+    """The data set that a command's options name; see `shoal.read_manifests`."""
+    import shoal
+
+    return shoal.read_manifests(
+        list(sources or ()), limit=limit, where=parse_where(where), lang=lang, max_bad=max_bad, seed=seed
+    )
 
 
 def parse_where(pairs: Sequence[str] | None) -> Mapping[str, str]:

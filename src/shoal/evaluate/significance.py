@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shoal.measure.bootstrap import Resampler, make_resampler
+from shoal.bootstrap import Resampler, make_resampler
 from shoal.schema import Delta, Estimate
 
 Floats = npt.NDArray[np.float64]

@@ -65,6 +65,7 @@ class StateBuffer:
             return
         rows = hidden[self.mask.to(hidden.device)]
         if self.states is None or self.states.shape[0] < self._count or self.states.dtype != rows.dtype:
+            self.states = None  # lets go of the old buffer first: two at once would be the audit's peak
             self.states = rows.new_empty((self._count, self.depth + 1, rows.shape[-1]))
         self.states[: self._count, boundary] = rows.to(self.states.device)
         self._seen.add(boundary)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shoal.bootstrap import Resampler, interval, make_resampler
 from shoal.errors import UsageError
 from shoal.measure.blocks import block_slice
-from shoal.measure.bootstrap import Resampler, interval, make_resampler
 from shoal.measure.summary import clusters_of
 from shoal.measure.sums import Sums, load_sums
 from shoal.provenance import provenance

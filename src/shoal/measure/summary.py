@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from shoal.bootstrap import Resampler, interval, make_resampler
 from shoal.measure.blocks import block_slice, to_triangle
-from shoal.measure.bootstrap import Resampler, interval, make_resampler
 from shoal.measure.sums import Sums
 from shoal.schema import SCOPES, BestBlock, Estimate, InputAudit, InputKind, Scope, ScopeAudit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shoal.measure.bootstrap import interval, make_resampler
+from shoal.bootstrap import interval, make_resampler
 
 
 def test_replicates_equal_a_loop_over_the_same_draws() -> None:
