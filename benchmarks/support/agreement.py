@@ -13,7 +13,7 @@ from shoal.measure.sums import Sums
 from shoal.schema import Scope
 
 Floats = npt.NDArray[np.float64]
-SHOWN_SIZES = (1, 2, 4, 8)
+SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -128,16 +128,16 @@ COMPARE = {
 
 
 def _starts(ours: Ours, theirs: list[int]) -> tuple[int, tuple[str, ...]]:
-    """For how many block sizes n = 1, 2 … the same block is chosen, and some of the choices."""
+    """For how many block sizes n = 1, 2 … the same block is chosen, and where the choices part."""
     triangle = ours.triangle(ours.mean("last", "angular"))
     right = [int(np.argmin(row)) for row in triangle][: len(theirs)]
-    same = sum(a == b for a, b in zip(theirs, right, strict=True))
-    shown = [n for n in SHOWN_SIZES if n <= len(theirs)]
-    return same, (
-        f"chooses the same block for {same} of {len(theirs)} n; first layer for n = "
-        f"{', '.join(map(str, shown))}: {', '.join(str(theirs[n - 1]) for n in shown)}"
-        f" (Shoal: {', '.join(str(right[n - 1]) for n in shown)})",
-    )
+    parted = [(n, a, b) for n, (a, b) in enumerate(zip(theirs, right, strict=True), start=1) if a != b]
+    same = len(theirs) - len(parted)
+    lines = [f"chooses the same block for {same} of {len(theirs)} n"]
+    if parted:
+        shown = ", ".join(f"{a} for {b} (n = {n})" for n, a, b in parted[:SHOWN])
+        lines.append(f"first layer of the block where the choices part: {shown} …")
+    return same, tuple(lines)
 
 
 def _lowest(scores: Floats, n: int) -> set[int]:

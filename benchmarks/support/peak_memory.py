@@ -37,30 +37,43 @@ def peak_of(model: str, manifest: Path, batch_size: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Audit the text input, intervals included, and say what it took."""
+    """Audit the text input, intervals included, and say what it took (KiB)."""
     model, manifest, batch_size = sys.argv[1:4]
     data = read_manifests([manifest])
     loaded = load(model, dtype="float32")
-    before = _status("VmRSS") if _reset_peak() else None
+    loading, before = peak(), _reset_peak()
     with tempfile.TemporaryDirectory() as out:
         audit(loaded, data, "asr", inputs=TEXT, out=out, batch_size=int(batch_size))
-    above = None if before is None else _status("VmHWM") - before
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "above_model": above}))
+    above = None if before is None else peak() - before
+    print(json.dumps({"peak": max(loading, peak()), "above_model": above}))
 
 
-def _reset_peak() -> bool:
+def peak() -> int:
+    """Peak resident memory of this process since it started, or since `_reset_peak`, in KiB.
+
+    On Linux `ru_maxrss` will not do: it begins with what the parent held when it started this process.
+    """
+    found = _status("VmHWM")
+    if found is not None:
+        return found
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+
+
+def _reset_peak() -> int | None:
+    """Start the peak afresh; what is in use now, or None where that can't be done."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return False
-    return True
+        return None
+    return _status("VmRSS")
 
 
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1])
-    raise KeyError(name)
+def _status(name: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
 if __name__ == "__main__":

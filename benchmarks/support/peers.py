@@ -35,7 +35,7 @@ class Peer:
 
 
 def known_peers(pruneme: Path | None, block: int) -> tuple[Peer, ...]:
-    """Those that can be measured here; short-transformers twice, as 4.53 is the last transformers it runs with.
+    """Those that can be measured here; short-transformers twice: transformers 4.53 is the last it runs with.
 
     Args:
         pruneme: a checkout; without one PruneMe is not among them.
