@@ -88,6 +88,7 @@ def _one_round(
     first: int,
 ) -> tuple[float, Floats]:
     """Seconds to embed a batch, and (S, 2) to prefill and decode it, beginning with system `first`."""
+    loaded.audio_cache.clear()
     start = clock(loaded.device)
     batch = loaded.prepare(clips, task, input="speech", response=False, padding_side="left")
     seconds = clock(loaded.device) - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -59,6 +60,9 @@ class _Lines:
             say(f"{what}: {done} of {total}")
 
 
+_START = time.monotonic()
+
+
 def say(line: str) -> None:
-    """One line to stderr."""
-    console.print(line, markup=False, soft_wrap=True)
+    """One line to stderr, with the seconds since the start."""
+    console.print(f"[{time.monotonic() - _START:4.0f} s] {line}", markup=False, soft_wrap=True)

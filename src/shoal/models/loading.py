@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from shoal.errors import InputError, ModelError, UsageError
 from shoal.models import families, weights
 from shoal.models.adapters import ADAPTERS_FILE, load_adapters
+from shoal.models.audio_cache import AudioCache
 from shoal.models.batch import PreparedBatch
 from shoal.models.lineage import removed_layers
 from shoal.models.prepare import prepare
@@ -43,6 +44,7 @@ class LoadedModel:
     family: Family
     kind: Literal["speech_llm", "causal_lm"]
     licence: str | None = None
+    audio_cache: AudioCache = field(default_factory=AudioCache, repr=False)
     _info: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property

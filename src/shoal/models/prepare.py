@@ -123,12 +123,19 @@ def _speech_slots(model: LoadedModel, clips: Sequence[Clip]) -> list[Segment]:
         raise ModelError(
             "this model has no encoder, so it cannot hear", where=model.ref, fix="use the text input"
         )
-    features: dict[str, Any] = model.processor.audio_inputs([clip.samples for clip in clips])
+    projected = model.audio_cache.get(clips, lambda missing: _encode(model, missing))
+    return [Segment(Kind.AUDIO, vectors=vectors) for vectors in projected]
+
+
+def _encode(model: LoadedModel, clips: Sequence[Clip]) -> list[Tensor]:
+    """Projected audio (n, d) of each clip."""
+    features: dict[str, Any] = model.processor.audio_inputs([clip.samples for clip in clips])  # type: ignore[union-attr]
     moved = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in features.items()
     }
-    return [Segment(Kind.AUDIO, vectors=vectors) for vectors in model.model.get_audio_features(**moved)]
+    projected: list[Tensor] = model.model.get_audio_features(**moved)
+    return projected
 
 
 def _assemble(
