@@ -35,7 +35,7 @@ def demo(
     where: options.Where = None,
     lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
-    batch_size: options.BatchSize = 48,
+    batch_size: options.BatchSize = 24,
     max_new_tokens: options.MaxNewTokens = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",

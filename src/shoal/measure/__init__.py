@@ -48,7 +48,7 @@ def audit(
         MeasureError: a state is not finite or zero.
         UsageError: an input the model cannot take.
     """
-    from shoal.measure.audit import run_audit
+    from shoal.measure.auditing import run_audit
 
     return run_audit(
         model,
@@ -92,7 +92,7 @@ def compare(
         FileFormatError: a file or its `.npz` is missing or broken.
         UsageError: depths differ, or an input or scope is missing.
     """
-    from shoal.measure.compare import run_compare
+    from shoal.measure.comparing import run_compare
 
     return run_compare(
         Path(a),

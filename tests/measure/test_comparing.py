@@ -11,7 +11,7 @@ from shoal.bootstrap import make_resampler
 from shoal.errors import FileFormatError
 from shoal.measure.blocks import block_ends, block_slice, from_triangle, to_triangle
 from shoal.measure.collector import UtteranceSums
-from shoal.measure.compare import block_overlap, compare_scope, ranks, spearman, within_sizes
+from shoal.measure.comparing import block_overlap, compare_scope, ranks, spearman, within_sizes
 from shoal.measure.metric import metric_slices
 from shoal.measure.summary import summarise
 from shoal.measure.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums

@@ -150,3 +150,9 @@ def test_prepared_text_differs_from_speech_only_in_the_slot(model: LoadedModel, 
     written = model.tokenizer(model.response_text(clips[0].row.text), add_special_tokens=False)["input_ids"]
     assert text.token_ids[0][text.kinds[0] == 3].tolist() == written
     assert text.token_ids[0][text.kinds[0] == 1].tolist() == written
+
+
+def test_the_room_keeps_its_functions_after_their_first_use(audited: tuple[Audit, Path]) -> None:
+    """A submodule of the same name would take a function's place when it is first imported."""
+    assert callable(shoal.measure.audit)
+    assert callable(shoal.measure.compare)
