@@ -394,6 +394,8 @@ class Bench(Document):
     kind: Literal["bench"] = "bench"
     model: ModelInfo
     data: DataInfo
+    clips: int = 0
+    """How many of the data set's clips were timed."""
     repeats: int
     batch_size: int
     new_tokens: int

@@ -31,6 +31,7 @@ def data(tmp_path):
 def test_figures_for_every_system_and_ratios_for_all_but_the_first(model, data, tmp_path):
     found = bench(model, data, plans=[plan(1), plan(0, 2)], out=tmp_path / "bench.json", **FEW)
     assert [system.name for system in found.systems] == ["full", "manual-1", "manual-2"]
+    assert found.clips == FEW["clips"]
     for system in found.systems:
         seconds = system.encode_seconds.value + system.prefill_seconds.value + 3 * system.decode_seconds.value
         assert system.total_seconds.value == pytest.approx(seconds, rel=0.5)

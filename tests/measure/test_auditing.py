@@ -109,7 +109,7 @@ def test_other_clips_are_measured_anew(
 def test_comparing_one_file_sets_speech_against_text(audited: tuple[Audit, Path]) -> None:
     path = audited[1] / "audit.json"
     found = shoal.compare(path, path, replicates=30)
-    assert (found.a.input, found.b.input, found.paired) == ("speech", "text", True)
+    assert (found.a.label, found.b.label, found.paired) == ("speech", "text", True)
     assert set(found.scopes) == set(SCOPES)
     same = shoal.compare(path, path, input_b="speech", replicates=30)
     assert same.scopes["all"].spearman.value == pytest.approx(1)

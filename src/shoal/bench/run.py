@@ -87,6 +87,7 @@ def run_bench(
         provenance=provenance(device=str(loaded.device), dtype=loaded.dtype_name),
         model=info,
         data=data.info(),
+        clips=sum(map(len, batches)),
         repeats=settings.repeats,
         batch_size=settings.batch_size,
         new_tokens=settings.new_tokens,

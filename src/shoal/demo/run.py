@@ -207,6 +207,7 @@ def _bench(
         plans=plans,
         clips=settings.bench_clips,
         repeats=3,
+        new_tokens=12,
         memory=True,
         out=path,
         progress=progress,

@@ -40,12 +40,17 @@ class Side:
     input: InputKind
     sums: Sums
 
-    def described(self) -> ComparedAudit:
-        """For the record."""
-        label = f"{self.input}, {self.audit.task}, {Path(self.audit.model.ref).name}"
+    @property
+    def traits(self) -> tuple[str, str, str]:
+        """What can tell two sides apart."""
+        return self.input, self.audit.task, Path(self.audit.model.ref).name
+
+    def described(self, other: Side) -> ComparedAudit:
+        """For the record; the label says what sets this side apart from `other`."""
+        differing = [mine for mine, theirs in zip(self.traits, other.traits, strict=True) if mine != theirs]
         return ComparedAudit(
             path=str(self.path),
-            label=label,
+            label=", ".join(differing or self.traits),
             input=self.input,
             task=self.audit.task,
             model_ref=self.audit.model.ref,
@@ -77,8 +82,8 @@ def run_compare(
     first, second = _resamplers(left, right, paired=paired, replicates=replicates, seed=seed)
     return Comparison(
         provenance=provenance(),
-        a=left.described(),
-        b=right.described(),
+        a=left.described(right),
+        b=right.described(left),
         paired=paired,
         replicates=replicates,
         level=level,

@@ -44,7 +44,7 @@ def _lead(bench: Bench) -> str:
     where = bench.provenance
     threads = f", {wording.plural(where.threads, 'thread')}" if where.threads else ""
     return (
-        f"Systems took turns on the same {wording.plural(bench.data.clips, 'clip')}, "
+        f"Systems took turns on the same {wording.plural(bench.clips or bench.data.clips, 'clip')}, "
         f"{wording.plural(bench.repeats, 'round')}, batch size {bench.batch_size}, always "
         f"{wording.plural(bench.new_tokens, 'new token')}; {where.device}, {where.dtype}{threads}. "
         f"Brackets are {wording.level_name(bench.level)} intervals. "
