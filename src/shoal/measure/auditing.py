@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from shoal import tasks
-from shoal.data import batches
+from shoal.data import Clip, batches
 from shoal.errors import FileFormatError, UsageError
 from shoal.measure.collector import collect
 from shoal.measure.summary import Cluster, summarise
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 MAX_BATCH_SECONDS = 480.0
 """Padded seconds of audio a batch at most; bounds the batch of states whatever the clips' lengths."""
+SILENCE = np.zeros(0, dtype=np.float32)
 MEASURE_VERSION = 1
 """Raised when the numbers in the `.npz` change meaning, so that old files are measured again."""
 
@@ -120,7 +123,8 @@ def _batches(
     model: LoadedModel, data: Dataset, task: Task, kind: InputKind, batch_size: int
 ) -> Iterator[PreparedBatch]:
     for rows in batches(data.rows, max_clips=batch_size, max_seconds=MAX_BATCH_SECONDS):
-        clips = list(data.clips(rows))
+        # The text input needs no samples; rows with bad audio have left `data.rows` in the speech pass before it.
+        clips = list(data.clips(rows)) if kind == "speech" else [Clip(row, SILENCE) for row in rows]
         if clips:
             yield model.prepare(clips, task, input=kind, response=True, padding_side="right")
 
@@ -142,7 +146,7 @@ def _inputs(model: LoadedModel, wanted: Sequence[InputKind] | None) -> tuple[Inp
                 where="--input",
                 fix=f"it takes {', '.join(possible)}; a text LLM has no encoder for speech",
             )
-    return tuple(dict.fromkeys(wanted)) if wanted else possible
+    return tuple(name for name in possible if name in wanted) if wanted else possible
 
 
 def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKind]) -> str:

@@ -1,0 +1,83 @@
+"""The whole way on a tiny random SpeechLLM: every file is there, the checkpoint loads, and again is quick."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from speech_llm_parts import tiny
+from transformers import AutoModelForCausalLM
+
+import shoal
+from shoal.demo import clips_manifest
+from shoal.demo.run import DemoResult, DemoSettings, pick, run_demo
+from shoal.schema import load_document
+
+
+def silent(*_: object) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> DemoSettings:
+    folder = tmp_path_factory.mktemp("demo")
+    model, processor = tiny("whisper", "llama", "mlp")
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    return DemoSettings(
+        out=folder / "out",
+        model=str(folder / "model"),
+        data=[str(clips_manifest())],
+        sizes=(1, 2),
+        strategies=("contiguous", "random"),
+        limit=3,
+        max_new_tokens=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(settings: DemoSettings) -> DemoResult:
+    return run_demo(settings, silent, silent)
+
+
+def test_every_step_leaves_its_file(settings: DemoSettings, result: DemoResult) -> None:
+    kinds = {
+        load_document(settings.out / f"{name}.json").kind
+        for name in ("audit", "comparison", "scores", "bench", "plan")
+    }
+    assert kinds == {"audit", "comparison", "scores", "bench", "plan"}
+    assert sorted(path.stem for path in (settings.out / "plans").iterdir()) == [
+        "contiguous-1",
+        "contiguous-2",
+        "random-1",
+        "random-2",
+    ]
+    assert result.report.read_text().count("<h2") >= 6
+
+
+def test_the_checkpoint_is_the_picked_plan_and_loads_with_the_stock_class(result: DemoResult) -> None:
+    config = json.loads((result.checkpoint / "config.json").read_text())
+    assert config["text_config"]["num_hidden_layers"] == 4 - len(result.plan.layers)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        result.checkpoint, trust_remote_code=True, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert len(model.get_decoder().layers) == 4 - len(result.plan.layers)
+    assert shoal.load(str(result.checkpoint)).info().removed_layers == result.plan.layers
+
+
+def test_again_runs_no_forward_pass(
+    settings: DemoSettings, result: DemoResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "__call__", lambda *_, **__: pytest.fail("ran the model"))
+    again = run_demo(settings, silent, silent)
+    assert again.plan.layers == result.plan.layers
+
+
+def test_the_pick_is_the_largest_plan_within_the_limit(settings: DemoSettings, result: DemoResult) -> None:
+    scores = shoal.Scores.load(settings.out / "scores.json")
+    loose, strict = pick(scores, float("inf")), pick(scores, -1.0)
+    assert len(loose.layers) == 2
+    best = min(system.wer.value for system in scores.systems[1:])
+    assert next(s.wer.value for s in scores.systems if s.removed == strict.layers) == best
