@@ -48,6 +48,7 @@ def ls(as_json: Json = False) -> None:
     for one in found:
         sizes = _megabytes(one.download_bytes), _megabytes(one.disk_bytes)
         table.add_row(f"pkg:{one.name}", *sizes, "yes" if one.cached else "no", one.licence)
+    table.add_row(f"pkg:{weights.REFERENCE}", "", "", "ships", weights.REFERENCE_LICENCE)
     out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     out.print(table)
 
