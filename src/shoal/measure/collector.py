@@ -12,7 +12,8 @@ float64 is not luxury: arccos has an infinite slope at 1, so a cosine off by 1e-
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -114,24 +115,30 @@ def collect(
     """Run the decoder stack over `batches` and yield the sums of each utterance, in the batches' order.
 
     Args:
-        decoder: the stack without the LM head; takes `inputs_embeds`, `attention_mask`, `position_ids`, `use_cache`.
+        decoder: the stack without the LM head; takes `inputs_embeds`, `attention_mask`, `use_cache` and, where it
+            knows them, `position_ids`.
         layers: its layers, in order.
         batches: padded left or right; padding never counts.
 
     Raises:
         MeasureError: a state is NaN, infinite or zero. Such a clip has no distance, least of all distance 0.
     """
+    takes_positions = _takes(decoder, "position_ids")
     with recording(layers) as buffer:
         for batch in batches:
             mask = batch.attention_mask.bool()
             buffer.start(mask)
+            positions = {"position_ids": batch.position_ids} if takes_positions else {}
             decoder(
-                inputs_embeds=batch.embeds,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                use_cache=False,
+                inputs_embeds=batch.embeds, attention_mask=batch.attention_mask, use_cache=False, **positions
             )
             yield from _sums_of_batch(buffer.take(), batch, mask)
+
+
+def _takes(decoder: nn.Module, name: str) -> bool:
+    """Whether the decoder's forward takes `name`; those with ALiBi know no position ids."""
+    parameters = inspect.signature(decoder.forward).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterator[UtteranceSums]:
@@ -142,7 +149,8 @@ def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterat
         (len(batch.ids), len(SCOPES), sum(metric.columns(depth) for metric in METRICS)), dtype=torch.float64
     )
     for chunk in _chunks(states):
-        values = block_values(states[chunk], lambda i, at=chunk.start: batch.ids[int(row_of[at + i])])
+        names = [batch.ids[row] for row in row_of[chunk].tolist()]
+        values = block_values(states[chunk], names.__getitem__)
         for row in row_of[chunk].unique().tolist():
             here = (row_of[chunk] == row).nonzero()[:, 0]
             sums[row] += scopes[chunk][here].T @ values[here]
@@ -151,7 +159,7 @@ def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterat
         yield UtteranceSums(name, sums[row].numpy(), counts[row].numpy())
 
 
-def block_values(states: Tensor, name_of: Any = str) -> Tensor:
+def block_values(states: Tensor, name_of: Callable[[int], str] = str) -> Tensor:
     """All metrics' values at each position: (N, L+1, d) → (N, columns), float64 on the CPU.
 
     Args:
@@ -175,7 +183,7 @@ def block_values(states: Tensor, name_of: Any = str) -> Tensor:
     return torch.cat([metric.values(cosines, depth) for metric in METRICS], dim=1).cpu()
 
 
-def _refuse_bad_states(norms: Tensor, name_of: Any) -> None:
+def _refuse_bad_states(norms: Tensor, name_of: Callable[[int], str]) -> None:
     bad = ~(torch.isfinite(norms) & (norms > 0))
     if bad.any():
         position, boundary = bad.nonzero()[0].tolist()
