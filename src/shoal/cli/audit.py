@@ -74,8 +74,10 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
     depth = document.depth
     lines = [f"{document.model.ref}: {depth} layers, {document.data.clips} clips, task {document.task}"]
     for name, measured in document.inputs.items():
-        lines.append(f"{name} (scope {scope}): best block of n layers, angular distance in units of pi")
-        for best in measured.scopes[scope].best:
+        lines.append(
+            f"{name} (scope {scope}): best block of n layers that keeps the last one, distance in units of pi"
+        )
+        for best in measured.scopes[scope].best_keeping_last:
             if best.n in (1, 2, 4, 8) and best.n < depth:
                 d = best.distance
                 spread = f" [{d.low:.4f}, {d.high:.4f}]" if d.low is not None and d.high is not None else ""
