@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -448,7 +448,6 @@ class Comparison(Document):
     scopes: dict[Scope, ScopeComparison]
 
 
-DocumentT = TypeVar("DocumentT", bound=Document)
 KINDS: dict[str, type[Document]] = {
     cls.model_fields["kind"].default: cls for cls in (Audit, Plan, Scores, Bench, Comparison)
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
 
 from shoal.cli import options
+from shoal.cli.table import with_interval
 from shoal.errors import UsageError
 from shoal.schema import Audit, InputKind, Scope
 
@@ -42,8 +43,7 @@ def audit(
     import shoal
     from shoal.cli.progress import progress_bars
 
-    if cluster not in ("utterance", "speaker"):
-        raise UsageError(f"unknown cluster {cluster!r}", where="--cluster", fix="use utterance or speaker")
+    unit = options.parse_cluster(cluster)
     dataset = options.read_data(data, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed)
     loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with progress_bars() as progress:
@@ -54,7 +54,7 @@ def audit(
             inputs=_inputs(input),
             out=out,
             batch_size=batch_size,
-            cluster=cast("Literal['utterance', 'speaker']", cluster),
+            cluster=unit,
             replicates=replicates,
             seed=seed,
             progress=progress,
@@ -79,11 +79,10 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
         )
         for best in measured.scopes[scope].best_keeping_last:
             if best.n in (1, 2, 4, 8) and best.n < depth:
-                d = best.distance
-                spread = f" [{d.low:.4f}, {d.high:.4f}]" if d.low is not None and d.high is not None else ""
+                distance = with_interval(best.distance, ".4f")
                 sure = "" if best.stability is None else f"  best in {best.stability:.0%} of replicates"
                 lines.append(
-                    f"  n={best.n:<2} layers [{best.layer}, {best.layer + best.n})  {d.value:.4f}{spread}{sure}"
+                    f"  n={best.n:<2} layers [{best.layer}, {best.layer + best.n})  {distance}{sure}"
                 )
     lines.append(f"{out / 'audit.json'}")
     return "\n".join(lines)

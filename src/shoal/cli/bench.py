@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from shoal.cli import options
-from shoal.cli.table import aligned
-from shoal.schema import Bench, Estimate, Plan, SystemBench
+from shoal.cli.table import aligned, with_interval
+from shoal.schema import Bench, Plan, SystemBench
 
 HEADINGS = (
     "system",
@@ -95,15 +95,8 @@ def _cells(system: SystemBench) -> list[str]:
         f"{system.prefill_seconds.value:.3f}",
         f"{1000 * system.decode_seconds.value:.1f}",
         f"{system.total_seconds.value:.3f}",
-        "" if system.total_ratio is None else ratio(system.total_ratio),
+        "" if system.total_ratio is None else with_interval(system.total_ratio, ".2f"),
         f"{system.parameters / 1e6:.1f}",
         f"{system.checkpoint_bytes / 1e6:.0f}",
         "" if peak is None else f"{peak / 1e6:.0f}",
     ]
-
-
-def ratio(estimate: Estimate) -> str:
-    """`0.87 [0.85, 0.90]`."""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

@@ -8,8 +8,9 @@ from typing import Annotated, cast
 import typer
 
 from shoal.cli import options
+from shoal.cli.table import with_interval
 from shoal.errors import UsageError
-from shoal.schema import SCOPES, Comparison, Estimate, InputKind, Scope
+from shoal.schema import SCOPES, Comparison, InputKind, Scope
 
 
 def compare(
@@ -51,18 +52,13 @@ def summary(document: Comparison) -> str:
     """A few lines for a person."""
     lines = [f"a: {document.a.label}", f"b: {document.b.label}", f"resampled together: {document.paired}"]
     for scope, found in document.scopes.items():
+        estimates = (found.spearman, found.spearman_within_n, found.mean_overlap)
+        overall, one_size, overlap = (with_interval(estimate, ".3f") for estimate in estimates)
         lines.append(
-            f"{scope:<7} rank correlation {show(found.spearman)}, among blocks of one size "
-            f"{show(found.spearman_within_n)}; overlap of the best blocks {show(found.mean_overlap)}"
+            f"{scope:<7} rank correlation {overall}, among blocks of one size {one_size}; "
+            f"overlap of the best blocks {overlap}"
         )
     return "\n".join(lines)
-
-
-def show(estimate: Estimate) -> str:
-    """`0.93 [0.91, 0.95]`."""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def _choice(name: str | None, flag: str) -> InputKind | None:

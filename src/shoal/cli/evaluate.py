@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
 import typer
 
 from shoal.cli import options
-from shoal.cli.table import aligned
+from shoal.cli.table import aligned, with_interval
 from shoal.errors import UsageError
-from shoal.schema import Estimate, Plan, Scores, SystemScores
+from shoal.schema import Plan, Scores, SystemScores
 
 CHECK_FAILED = 4
 HEADINGS = ("system", "removed", "WER %", "relative %", "p", "CER %", "ins/del/sub", "cut off")
@@ -76,14 +76,12 @@ def evaluate(
     from shoal.evaluate import rescore as score_again
     from shoal.evaluate.checks import broken_limits
 
-    if cluster not in ("utterance", "speaker"):
-        raise UsageError(f"unknown cluster {cluster!r}", where="--cluster", fix="use utterance or speaker")
+    unit = options.parse_cluster(cluster)
     wer_limit, increase_limit = _share(max_wer, "--max-wer"), _share(max_wer_increase, "--max-wer-increase")
     if increase_limit is not None and not (plan or against or rescore):
         raise UsageError(
             "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
         )
-    unit = cast("Literal['utterance', 'speaker']", cluster)
     if rescore:
         scores = score_again(out, group_by=group_by, cluster=unit, replicates=replicates, seed=seed)
     elif model is None:
@@ -151,27 +149,20 @@ def _cells(system: SystemScores) -> list[str]:
     return [
         system.name,
         str(len(system.removed)),
-        percent(system.wer),
-        "" if relative is None else percent(relative, sign="+"),
+        with_interval(system.wer, ".1f", scale=100),
+        "" if relative is None else with_interval(relative, "+.1f", scale=100),
         "" if p_value is None else f"{p_value:.3f}",
-        percent(system.cer),
+        with_interval(system.cer, ".1f", scale=100),
         f"{counts.insertions}/{counts.deletions}/{counts.substitutions}",
         str(system.truncated),
     ]
 
 
-def percent(estimate: Estimate, *, sign: Literal["", "+"] = "") -> str:
-    """`12.3 [11.0, 14.1]`, in per cent."""
-    value = f"{100 * estimate.value:{sign}.1f}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
-
-
 def worst_groups(scores: Scores) -> list[str]:
     """One line for every field and system: the group that fares worst."""
     return [
-        f"worst {field} of {system.name}: {value}, WER {percent(system.groups[field][value].wer)} %,"
+        f"worst {field} of {system.name}: {value},"
+        f" WER {with_interval(system.groups[field][value].wer, '.1f', scale=100)} %,"
         f" {system.groups[field][value].clips} clips"
         for system in scores.systems
         for field, value in system.worst_group.items()

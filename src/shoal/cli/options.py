@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -85,6 +85,17 @@ def parse_where(pairs: Sequence[str] | None) -> Mapping[str, str]:
             )
         found[field] = value
     return found
+
+
+def parse_cluster(name: str) -> Literal["utterance", "speaker"]:
+    """What the bootstrap resamples.
+
+    Raises:
+        UsageError: neither of the two.
+    """
+    if name not in ("utterance", "speaker"):
+        raise UsageError(f"unknown cluster {name!r}", where="--cluster", fix="use utterance or speaker")
+    return cast("Literal['utterance', 'speaker']", name)
 
 
 def parse_share(text: str, flag: str) -> float:

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from shoal.cli import options
+from shoal.cli.table import with_interval
 from shoal.schema import Audit, InputKind, Plan, Scope, write_text
 
 
@@ -69,8 +70,7 @@ def summary(plan: Plan, out: Path) -> str:
             f"that is the block [{plan.block[0]}, {plan.block[1]}), 0-based, the last one not included"
         )
     if (distance := plan.distance) is not None:
-        spread = "" if distance.low is None else f" [{distance.low:.4f}, {distance.high:.4f}]"
-        lines.append(f"angular distance {distance.value:.4f}{spread} in units of pi")
+        lines.append(f"angular distance {with_interval(distance, '.4f')} in units of pi")
     if plan.stability is not None:
         lines.append(f"the best block of its size in {plan.stability:.0%} of bootstrap replicates")
     return "\n".join([*lines, str(out)])

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from shoal.data.clip import Row
 from shoal.errors import UsageError
 
+MAX_BATCH_SECONDS = 480.0
+"""Padded seconds of audio a batch at most; bounds memory whatever the clips' lengths."""
+
 
 def batches(rows: Sequence[Row], *, max_clips: int, max_seconds: float) -> list[list[Row]]:
     """Group rows of similar length, longest first; memory therefore runs out at once or never.

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.data import batches
+from shoal.data import MAX_BATCH_SECONDS, batches
 from shoal.evaluate.generate import Decoded, clock, greedy
 from shoal.evaluate.outputs import Output
 from shoal.evaluate.settings import TokenLimit
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 Progress = Callable[[str, int, int], None]
-MAX_BATCH_SECONDS = 480.0
-"""Padded seconds of audio a batch at most; bounds memory whatever the clips' lengths."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal import tasks
-from shoal.data import Clip, batches
+from shoal.data import MAX_BATCH_SECONDS, Clip, batches
 from shoal.errors import FileFormatError, UsageError
 from shoal.measure.collector import collect
 from shoal.measure.summary import Cluster, summarise
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 Progress = Callable[[str, int, int], None]
-MAX_BATCH_SECONDS = 480.0
-"""Padded seconds of audio a batch at most; bounds the batch of states whatever the clips' lengths."""
 SILENCE = np.zeros(0, dtype=np.float32)
 MEASURE_VERSION = 1
 """Raised when the numbers in the `.npz` change meaning, so that old files are measured again."""

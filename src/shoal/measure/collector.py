@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from shoal.errors import MeasureError
 from shoal.measure.blocks import block_ends
-from shoal.measure.metric import METRICS
+from shoal.measure.metric import METRICS, column_count
 from shoal.models.batch import PreparedBatch
 from shoal.schema import SCOPES
 
@@ -143,18 +143,17 @@ def _takes(decoder: nn.Module, name: str) -> bool:
 
 def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterator[UtteranceSums]:
     depth = states.shape[1] - 1
-    scopes = batch.scopes()[mask].to("cpu", torch.float64)
+    in_scope = batch.scopes()
+    scopes = in_scope[mask].to("cpu", torch.float64)
     row_of = mask.nonzero()[:, 0].cpu()
-    sums = torch.zeros(
-        (len(batch.ids), len(SCOPES), sum(metric.columns(depth) for metric in METRICS)), dtype=torch.float64
-    )
+    sums = torch.zeros((len(batch.ids), len(SCOPES), column_count(depth)), dtype=torch.float64)
     for chunk in _chunks(states):
         names = [batch.ids[row] for row in row_of[chunk].tolist()]
         values = block_values(states[chunk], names.__getitem__)
         for row in row_of[chunk].unique().tolist():
             here = (row_of[chunk] == row).nonzero()[:, 0]
             sums[row] += scopes[chunk][here].T @ values[here]
-    counts = batch.scopes().sum(1).cpu()
+    counts = in_scope.sum(1).cpu()
     for row, name in enumerate(batch.ids):
         yield UtteranceSums(name, sums[row].numpy(), counts[row].numpy())
 

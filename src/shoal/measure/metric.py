@@ -30,6 +30,11 @@ class CosineMetric(Protocol):
 METRICS: tuple[CosineMetric, ...] = (Angular(), Influence())
 
 
+def column_count(depth: int) -> int:
+    """How many numbers all metrics together give at one position."""
+    return sum(metric.columns(depth) for metric in METRICS)
+
+
 def metric_slices(depth: int) -> dict[str, slice]:
     """Which columns of the per-utterance sums belong to which metric."""
     slices, first = {}, 0

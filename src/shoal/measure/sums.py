@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from shoal.errors import FileFormatError
 from shoal.measure.collector import UtteranceSums
-from shoal.measure.metric import metric_slices
+from shoal.measure.metric import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
 
 Floats = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ class SumsWriter:
     _counts: list[Ints] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._columns = max(part.stop for part in metric_slices(self.depth).values())
+        self._columns = column_count(self.depth)
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 lives as long as its map
 
     def add(self, item: UtteranceSums) -> None:
