@@ -8,7 +8,7 @@ TORCH := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 WORKERS ?= 2
 
-.PHONY: demo test lint types unit format wheel clean
+.PHONY: demo test lint types unit families format wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/shoal demo --out shoal-demo
@@ -25,6 +25,14 @@ types: $(VENV)/.dev
 # One thread a worker: two workers with two threads each would fight over two cores.
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+
+# What the contract tests show of every class, written to src/shoal/models/families/verified.json and docs/families.md.
+families: $(VENV)/.dev
+	rm -f src/shoal/models/families/verified.json
+	SHOAL_WRITE_FAMILIES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope \
+	  tests/models/families tests/measure/test_architectures.py tests/prune/test_speech_llm_checkpoints.py \
+	  --deselect tests/models/families/test_table.py
+	$(BIN)/python docs/write_families.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -67,7 +67,7 @@ class ModelInfo(Record):
     """Which model, and where its parameters are (counts; tied weights counted once)."""
 
     ref: str
-    kind: Literal["speech_llm", "causal_lm"]
+    kind: Literal["speech_llm", "causal_lm", "audio_llm"]
     class_name: str
     family: str
     depth: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from families_record import note
 from shoal.measure.collector import UtteranceSums, collect
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.families import find
@@ -44,3 +45,4 @@ def test_a_padded_batch_gives_what_each_clip_gives_alone(name: str, side: str) -
         assert a.id == b.id
         assert (a.counts == b.counts).all()
         assert torch.from_numpy(a.sums).allclose(torch.from_numpy(b.sums), atol=1e-4)
+    note(type(model).__name__, audit=["text"])

@@ -69,7 +69,7 @@ def nudge(tensors) -> None:
 def test_a_good_checkpoint_passes_every_check(good):
     report = verify_checkpoint(*good)
     assert [check.name for check in report.checks] == [
-        "load", "keys", "depth", "config", "tensors", "logits", "cache",
+        "load", "keys", "depth", "config", "tensors", "logits", "round_trip", "cache",
     ]  # fmt: skip
     assert report.passed
     assert not failed_here(good[0], good)

@@ -76,6 +76,7 @@ def run_bench(
     """See `shoal.bench.bench`."""
     task = tasks.get(task) if isinstance(task, str) else task
     check_hears(loaded)
+    _check_engine(loaded)
     info = loaded.info()
     named = named_plans(plans, info.depth)
     systems = _Systems([FULL, *named], [[], *(plan.layers for plan in named.values())])
@@ -99,6 +100,16 @@ def run_bench(
     if out is not None:
         bench.save(out)
     return bench
+
+
+def _check_engine(loaded: LoadedModel) -> None:
+    """Encoder, prefill and decoding can be timed apart only where the decoder runs from embeddings."""
+    if not loaded.engine:
+        raise UsageError(
+            f"{type(loaded.model).__name__} decodes with its own generate only, which cannot be timed part by part",
+            where="MODEL",
+            fix="see `shoal families`; evaluate stores the seconds of every batch",
+        )
 
 
 def _batches(data: Dataset, settings: Settings) -> list[list[Clip]]:

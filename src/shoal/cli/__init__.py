@@ -19,6 +19,7 @@ from shoal.cli.bench import bench
 from shoal.cli.compare import compare
 from shoal.cli.demo import demo
 from shoal.cli.evaluate import evaluate
+from shoal.cli.families import families
 from shoal.cli.prune import prune
 from shoal.cli.report import report
 from shoal.cli.select import select
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (demo, audit, compare, select, prune, evaluate, bench, report):
+for command in (demo, audit, compare, select, prune, evaluate, bench, report, families):
     app.command()(command)
 app.add_typer(weights, name="weights", help="List, fetch and check the weights Shoal knows.")
 

@@ -10,7 +10,7 @@ import typer
 
 from shoal.cli import options
 from shoal.errors import UsageError
-from shoal.schema import Plan
+from shoal.schema import ModelInfo, Plan
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -31,28 +31,73 @@ def prune(
     force: Annotated[
         bool, typer.Option("--force", help="Replace DIR if there is something already.")
     ] = False,
+    how: Annotated[
+        str,
+        typer.Option(
+            "--how",
+            help="memory: load, prune, save; disk: copy shard by shard without loading; auto: disk if it does not fit.",
+        ),
+    ] = "auto",
     device: options.Device = "cpu",
     dtype: Annotated[
         str,
-        typer.Option("--dtype", help="What to load and save in; default: what the checkpoint is stored in."),
-    ] = "auto",
+        typer.Option("--dtype", help="In memory: what to load and save in; default: as it is stored."),
+    ] = "stored",
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
-    import shoal.models
-    from shoal.prune import prune as write_pruned
+    from shoal.models.weights import resolve
+    from shoal.prune.from_folder import choose_way
+    from shoal.select import manual
 
     _check_choice(plan, layers_list)
     # Read before the model is: a wrong plan shows at once.
     given = None if plan is None else Plan.load(plan)
     wanted = [] if layers_list is None else parse_layers(layers_list)
-    loaded = shoal.models.load(
-        model, device=device, dtype=_dtype(model, dtype), trust_remote_code=trust_remote_code
-    )
-    chosen = given or _manual(loaded, wanted, allow_last)
-    folder = write_pruned(loaded, chosen, out, force=force)
-    typer.echo(_json(chosen, folder) if json else summary(loaded, chosen, folder))
+    if choose_way(resolve(model).path, how) == "disk":
+        info = _info(model, trust_remote_code)
+        chosen = given or manual(model, info.depth, wanted, allow_last=allow_last)
+        folder = _on_disk(model, chosen, out, force, trust_remote_code)
+    else:
+        loaded = _load(model, device, dtype, trust_remote_code)
+        info = loaded.info()
+        chosen = given or manual(model, info.depth, wanted, allow_last=allow_last)
+        folder = _in_memory(loaded, chosen, out, force)
+    typer.echo(_json(chosen, folder) if json else summary(info, chosen, folder))
+
+
+def _load(model: str, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
+    import shoal.models
+
+    return shoal.models.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+
+
+def _in_memory(loaded: LoadedModel, plan: Plan, out: Path, force: bool) -> Path:
+    from shoal.prune import prune as write_pruned
+
+    return write_pruned(loaded, plan, out, force=force)
+
+
+def _on_disk(model: str, plan: Plan, out: Path, force: bool, trust_remote_code: bool) -> Path:
+    from shoal.cli.progress import progress_bars
+    from shoal.prune.from_folder import prune_folder
+
+    with progress_bars() as progress:
+        return prune_folder(
+            model, plan, out, force=force, trust_remote_code=trust_remote_code, progress=progress
+        )
+
+
+def _info(model: str, trust_remote_code: bool) -> ModelInfo:
+    """What the model is, from its config alone."""
+    from shoal.models.families import find
+    from shoal.models.weights import resolve
+    from shoal.prune.meta_model import meta_model, model_info
+
+    source = resolve(model)
+    skeleton = meta_model(source.path, trust_remote_code=trust_remote_code)
+    return model_info(skeleton, find(skeleton), source.path, ref=model, licence=source.licence)
 
 
 def parse_layers(text: str) -> list[int]:
@@ -69,11 +114,10 @@ def parse_layers(text: str) -> list[int]:
         ) from None
 
 
-def summary(loaded: LoadedModel, plan: Plan, folder: Path) -> str:
+def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
     """A few lines for a person: what went, what is left, what was checked."""
     from shoal.prune.verify import REPORT_FILE, VerificationReport
 
-    info = loaded.info()
     gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
     left = info.total_parameters - gone
     checks = VerificationReport.load(folder / REPORT_FILE).checks
@@ -89,26 +133,6 @@ def summary(loaded: LoadedModel, plan: Plan, folder: Path) -> str:
 def _check_choice(plan: Path | None, layers_list: str | None) -> None:
     if (plan is None) == (layers_list is None):
         raise UsageError("nothing to remove or two lists of it", fix="give either --plan or --layers-list")
-
-
-def _manual(loaded: LoadedModel, layers: list[int], allow_last: bool) -> Plan:
-    from shoal.select import manual
-
-    return manual(loaded.ref, loaded.info().depth, layers, allow_last=allow_last)
-
-
-def _dtype(model: str, dtype: str) -> str:
-    """`auto` → what the checkpoint is stored in, so that pruning does not change a model's precision."""
-    if dtype != "auto":
-        return dtype
-    from shoal.models.weights import resolve
-
-    try:
-        config = json_format.loads((resolve(model).path / "config.json").read_text(encoding="utf-8"))
-        stored = config.get("dtype") or config.get("torch_dtype")
-    except (OSError, ValueError, AttributeError):
-        return dtype
-    return stored if stored in ("float32", "bfloat16", "float16") else dtype
 
 
 def _json(plan: Plan, folder: Path) -> str:

@@ -74,9 +74,9 @@ def run_demo(settings: DemoSettings, progress: Progress, say: Say) -> DemoResult
     dataset = _read(settings)
     say(f"Loading {settings.model} (the first time, its weights are fetched and converted)")
     model = shoal.load(settings.model, device=settings.device, dtype=settings.dtype)
-    if model.kind != "speech_llm":
+    if "speech" not in model.inputs:
         raise UsageError(
-            f"{settings.model} is a text LLM and cannot hear", fix="audit it with `shoal audit` instead"
+            f"{settings.model} takes no speech and cannot hear", fix="audit it with `shoal audit` instead"
         )
     say(f"Measuring {len(dataset.rows)} clips: all blocks, all scopes, speech and text")
     audit = shoal.audit(model, dataset, out=settings.out, batch_size=8, progress=progress)

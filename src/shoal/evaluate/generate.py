@@ -7,12 +7,14 @@ versions of the decoder are tried on it, and it times the prefill apart from the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from shoal.models.batch import PreparedBatch
 
@@ -88,6 +90,54 @@ def greedy(
         position = position + 1
         tokens = _step(lm, cache, mask, position, input_ids=tokens[:, None])
     return Decoded(rows.tokens, rows.truncated, prefilled - start, clock(device) - prefilled)
+
+
+@torch.inference_mode()
+def generated(
+    model: PreTrainedModel,
+    batch: PreparedBatch,
+    *,
+    eos_ids: Collection[int],
+    max_new_tokens: int | Sequence[int],
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Decoded:
+    """Decode a batch by the model's own `generate`, greedily: for models whose decoder needs more than embeddings.
+
+    Args:
+        model: the whole model.
+        batch: B rows that the model's own processor made (`batch.inputs`).
+        eos_ids: tokens that end a row.
+        max_new_tokens: the limit, end token included; one for all rows or one for each.
+        options: what the family tells `generate` beside that.
+
+    Returns:
+        The tokens of every row; all the time counts as decoding, since `generate` does not tell its parts apart.
+    """
+    limits = _limits(max_new_tokens, len(batch.ids))
+    start = clock(batch.kinds.device)
+    sequences: Any = model.generate(
+        **batch.inputs,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        max_new_tokens=max(limits),
+        eos_token_id=list(eos_ids) or None,
+        pad_token_id=next(iter(eos_ids), 0),
+        **options,
+    )
+    seconds = clock(batch.kinds.device) - start
+    prompt = batch.inputs.get("decoder_input_ids", batch.inputs.get("input_ids"))
+    rows = _Rows(limits, frozenset(eos_ids))
+    for step in sequences[:, _repeated(sequences, prompt) :].T:
+        if not rows.take(step[torch.tensor(rows.active, device=step.device)].tolist(), None):
+            break
+    return Decoded(rows.tokens, rows.truncated, 0.0, seconds)
+
+
+def _repeated(sequences: Tensor, prompt: Tensor | None) -> int:
+    """How many tokens of the prompt `sequences` begin with: a few classes answer with the response alone."""
+    length = 0 if prompt is None else prompt.shape[1]
+    return length if prompt is not None and torch.equal(sequences[:, :length], prompt) else 0
 
 
 @dataclass(slots=True)

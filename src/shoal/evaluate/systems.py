@@ -40,9 +40,16 @@ def check_hears(loaded: LoadedModel) -> None:
     Raises:
         UsageError: it has none.
     """
-    if loaded.kind != "speech_llm":
+    loaded.check_fed()
+    if not getattr(loaded.family, "writes", True):
         raise UsageError(
-            f"{loaded.ref} is a text LLM and cannot hear",
+            f"{loaded.ref} answers in speech only, which cannot be scored",
+            where="MODEL",
+            fix="audit and prune it, and listen to what the pruned model says",
+        )
+    if "speech" not in loaded.inputs:
+        raise UsageError(
+            f"{loaded.ref} takes no speech and cannot hear",
             where="MODEL",
             fix="give a SpeechLLM, such as pkg:reference",
         )

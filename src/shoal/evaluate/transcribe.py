@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoal.data import MAX_BATCH_SECONDS, batches
-from shoal.evaluate.generate import Decoded, clock, greedy
+from shoal.evaluate.generate import Decoded, clock, generated, greedy
 from shoal.evaluate.outputs import Output
 from shoal.evaluate.settings import TokenLimit
 from shoal.prune.in_memory import pruned
@@ -91,7 +91,9 @@ class Transcriber:
         return _Batch(clips, prepared, clock(loaded.device) - start)
 
     def _outputs(self, batch: _Batch, decoded: Decoded, system: System) -> list[Output]:
-        texts = system.loaded.tokenizer.batch_decode(decoded.tokens, skip_special_tokens=True)
+        loaded = system.loaded
+        written = loaded.tokenizer.batch_decode(decoded.tokens, skip_special_tokens=True)
+        texts = [loaded.family.answer(loaded.processor, text) for text in written]
         share = 1 / len(batch.clips)
         return [
             Output(
@@ -117,9 +119,25 @@ class Transcriber:
 
 
 def _decode(loaded: LoadedModel, layers: Sequence[int], batch: _Batch, limit: TokenLimit) -> Decoded:
-    limits = [limit.of(clip.row) for clip in batch.clips]
+    limits = [_limit(loaded, limit, clip.row) for clip in batch.clips]
     with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
+        if not loaded.engine:
+            return generated(
+                loaded.family.answering(loaded.model),
+                batch.prepared,
+                eos_ids=loaded.eos_ids,
+                max_new_tokens=limits,
+                options=loaded.family.generate_options,
+            )
         return greedy(loaded.lm, batch.prepared, eos_ids=loaded.eos_ids, max_new_tokens=limits)
+
+
+def _limit(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:
+    """The limit for one clip; a model may need more than the automatic one, but not more than the user allows."""
+    given = limit.of(row)
+    if limit.fixed is not None:
+        return given
+    return loaded.family.token_limit(loaded.processor, row.duration, given)
 
 
 def _alike(

@@ -108,7 +108,7 @@ def measure(
     speakers = {row.id: row.speaker for row in data.rows}
     watch = watch or Stopwatch()
     prepared = _batches(model, data, task, kind, batch_size)
-    for item in collect(model.decoder, model.layers, _timed_gaps(prepared, watch)):
+    for item in collect(model.decoder, model.layers, _timed_gaps(prepared, watch), state=model.family.state):
         writer.add(item)
         if progress is not None:
             progress(kind, len(writer.utterances), len(data.rows))
@@ -136,13 +136,14 @@ def _timed_gaps(prepared: Iterator[PreparedBatch], watch: Stopwatch) -> Iterator
 
 
 def _inputs(model: LoadedModel, wanted: Sequence[InputKind] | None) -> tuple[InputKind, ...]:
-    possible: tuple[InputKind, ...] = ("speech", "text") if model.kind == "speech_llm" else ("text",)
+    model.check_fed()
+    possible = model.inputs
     for name in wanted or ():
         if name not in possible:
             raise UsageError(
                 f"{model.ref} cannot take the input {name!r}",
                 where="--input",
-                fix=f"it takes {', '.join(possible)}; a text LLM has no encoder for speech",
+                fix=f"it takes {', '.join(possible)}",
             )
     return tuple(name for name in possible if name in wanted) if wanted else possible
 

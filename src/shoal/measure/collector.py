@@ -47,10 +47,11 @@ class StateBuffer:
 
     Args:
         depth: number of layers L.
+        state: takes the residual stream (B, T, d) out of what layers pass on.
     """
 
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
+    def __init__(self, depth: int, state: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> None:
+        self.depth, self._state = depth, state
         self.mask: Tensor | None = None
         self.states: Tensor | None = None
         self._seen: set[int] = set()
@@ -64,7 +65,7 @@ class StateBuffer:
         """Store the real positions of `hidden` (B, T, d) as boundary 0 … L."""
         if self.mask is None:
             return
-        rows = hidden[self.mask.to(hidden.device)]
+        rows = self._state(hidden)[self.mask.to(hidden.device)]
         if self.states is None or self.states.shape[0] < self._count or self.states.dtype != rows.dtype:
             self.states = None  # lets go of the old buffer first: two at once would be the audit's peak
             self.states = rows.new_empty((self._count, self.depth + 1, rows.shape[-1]))
@@ -72,11 +73,12 @@ class StateBuffer:
         self._seen.add(boundary)
 
     def take(self) -> Tensor:
-        """The batch's states (N, L+1, d).
+        """The batch's states (N, L+1, d). Until the next `start`, layers that run are not listened to.
 
         Raises:
             MeasureError: a layer was not called, so its row would be stale.
         """
+        self.mask = None  # making the next batch may run the decoder (Whisper asks it for the language)
         missing = set(range(self.depth + 1)) - self._seen
         if missing or self.states is None:
             raise MeasureError(f"the decoder did not run the layers at boundaries {sorted(missing)}")
@@ -84,10 +86,12 @@ class StateBuffer:
 
 
 @contextmanager
-def recording(layers: nn.ModuleList) -> Iterator[StateBuffer]:
+def recording(
+    layers: nn.ModuleList, state: Callable[[Tensor], Tensor] = lambda hidden: hidden
+) -> Iterator[StateBuffer]:
     """Hook `layers` for the time of the block; all hooks are gone afterwards, whatever happens."""
     depth = len(layers)
-    buffer = StateBuffer(depth)
+    buffer = StateBuffer(depth, state)
 
     def before(boundary: int) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -110,7 +114,11 @@ def recording(layers: nn.ModuleList) -> Iterator[StateBuffer]:
 
 @torch.inference_mode()
 def collect(
-    decoder: nn.Module, layers: nn.ModuleList, batches: Iterable[PreparedBatch]
+    decoder: nn.Module,
+    layers: nn.ModuleList,
+    batches: Iterable[PreparedBatch],
+    *,
+    state: Callable[[Tensor], Tensor] = lambda hidden: hidden,
 ) -> Iterator[UtteranceSums]:
     """Run the decoder stack over `batches` and yield the sums of each utterance, in the batches' order.
 
@@ -118,21 +126,26 @@ def collect(
         decoder: the stack without the LM head; takes `inputs_embeds`, `attention_mask`, `use_cache` and, where it
             knows them, `position_ids`.
         layers: its layers, in order.
-        batches: padded left or right; padding never counts.
+        batches: padded left or right; padding never counts. A batch that records the model's own call of its decoder
+            is run with that call.
+        state: takes the residual stream (B, T, d) out of what layers pass on; see `Family.state`.
 
     Raises:
         MeasureError: a state is NaN, infinite or zero. Such a clip has no distance, least of all distance 0.
     """
     takes_positions = _takes(decoder, "position_ids")
-    with recording(layers) as buffer:
+    with recording(layers, state) as buffer:
         for batch in batches:
             mask = batch.attention_mask.bool()
             buffer.start(mask)
-            positions = {"position_ids": batch.position_ids} if takes_positions else {}
-            decoder(
-                inputs_embeds=batch.embeds, attention_mask=batch.attention_mask, use_cache=False, **positions
-            )
+            decoder(**(batch.call or _call(batch, takes_positions)), use_cache=False)
             yield from _sums_of_batch(buffer.take(), batch, mask)
+
+
+def _call(batch: PreparedBatch, takes_positions: bool) -> dict[str, Any]:
+    """How a decoder is called with embeddings."""
+    positions = {"position_ids": batch.position_ids} if takes_positions else {}
+    return {"inputs_embeds": batch.embeds, "attention_mask": batch.attention_mask, **positions}
 
 
 def _takes(decoder: nn.Module, name: str) -> bool:

@@ -18,8 +18,8 @@ def load(
     Args:
         ref: a folder, a Hugging Face Hub id or `pkg:NAME`.
         device: where it runs, such as `cpu` or `cuda:0`.
-        dtype: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU, where lower precision is slower, and
-            the checkpoint's own elsewhere.
+        dtype: `float32`, `bfloat16`, `float16`; `stored` is the checkpoint's own; `auto` is float32 on the CPU, where
+            lower precision is slower, and the checkpoint's own elsewhere.
         trust_remote_code: run code that a model brings along.
 
     Raises:

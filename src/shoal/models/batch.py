@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,11 +34,15 @@ class PreparedBatch:
 
     ids: list[str]
     embeds: Tensor
-    """(B, T, d), the model's dtype; padding positions hold zeros."""
+    """(B, T, d), the model's dtype; (B, T, 0) where the decoder is not called with embeddings (see `call`)."""
     kinds: Tensor
     """(B, T) uint8, values of `Kind`."""
     token_ids: Tensor
     """(B, T) int64; -1 where no token stands (audio, padding)."""
+    call: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Keyword arguments of the decoder as the model's own forward makes them; empty: embeddings, mask, positions."""
+    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Keyword arguments of the whole model, where the batch was made by its own processor."""
 
     @property
     def attention_mask(self) -> Tensor:
@@ -69,5 +75,14 @@ class PreparedBatch:
     def to(self, device: torch.device | str) -> PreparedBatch:
         """The same batch on another device."""
         return PreparedBatch(
-            self.ids, self.embeds.to(device), self.kinds.to(device), self.token_ids.to(device)
+            self.ids,
+            self.embeds.to(device),
+            self.kinds.to(device),
+            self.token_ids.to(device),
+            _to(self.call, device),
+            _to(self.inputs, device),
         )
+
+
+def _to(values: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}

@@ -19,6 +19,7 @@ from transformers import (
 
 from shoal.errors import ModelError
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
+from shoal.models.whole import whole
 
 Resolve = Callable[[str], Path]
 """Where the weights behind a reference lie."""
@@ -160,17 +161,9 @@ def load_decoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype =
 
 def _load(auto_class: Any, path: Path, ref: str, dtype: torch.dtype) -> PreTrainedModel:
     try:
-        model, report = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        return whole(auto_class, path, ref, forgiven=_TRAINING_ONLY, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unloadable(ref, error) from None
-    missing = [key for key in map(str, report["missing_keys"]) if not key.endswith(_TRAINING_ONLY)]
-    if missing:
-        raise ModelError(
-            f"{len(missing)} weights are missing, such as {sorted(missing)[0]}",
-            where=ref,
-            fix="give a complete checkpoint",
-        )
-    return model
 
 
 def _load_processor(auto_class: Any, path: Path, ref: str) -> Any:

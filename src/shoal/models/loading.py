@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from shoal.errors import InputError, ModelError, UsageError
+from shoal.errors import ModelError, UsageError
 from shoal.models import families, weights
-from shoal.models.adapters import ADAPTERS_FILE, load_adapters
 from shoal.models.audio_cache import AudioCache
 from shoal.models.batch import PreparedBatch
+from shoal.models.embedded_adapter import CONFIG, add_adapter, has_adapter, merge_adapter
+from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.lineage import removed_layers
 from shoal.models.prepare import prepare
 from shoal.models.quiet import quiet
-from shoal.models.speech_llm import RESPONSE_STYLES, SpeechLLM, SpeechLLMProcessor
+from shoal.models.speech_llm import RESPONSE_STYLES, SpeechLLM
+from shoal.models.stock import load_parts
 from shoal.schema import InputKind, ModelInfo
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from shoal.models.families.base import Family
     from shoal.tasks import Task
 
+Kind = Literal["speech_llm", "causal_lm", "audio_llm"]
+"""Shoal's own SpeechLLM, a text LLM, or an audio LLM of another class that is fed by its own processor."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -42,8 +46,10 @@ class LoadedModel:
     tokenizer: Any
     processor: Any | None
     family: Family
-    kind: Literal["speech_llm", "causal_lm"]
+    kind: Kind
     licence: str | None = None
+    no_processor: str = ""
+    """Why there is no processor, where there should be one."""
     audio_cache: AudioCache = field(default_factory=AudioCache, repr=False)
     _info: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -58,9 +64,39 @@ class LoadedModel:
         return self.family.layers(self.model)
 
     @property
-    def lm(self) -> PreTrainedModel:
+    def lm(self) -> nn.Module:
         """What gives logits from `inputs_embeds`: the causal LM inside."""
+        if isinstance(self.family, AudioLLM):
+            return self.family.lm(self.model)
         return self.model.decoder if self.kind == "speech_llm" else self.model
+
+    @property
+    def inputs(self) -> tuple[InputKind, ...]:
+        """What the model can be measured with; without a processor, an audio LLM takes neither."""
+        if isinstance(self.family, AudioLLM):
+            return self.family.inputs_of(self.model, self.processor)
+        return ("speech", "text") if self.kind == "speech_llm" else ("text",)
+
+    def check_fed(self) -> None:
+        """Make sure that the model can be given input at all.
+
+        Raises:
+            ModelError: an audio LLM whose processor could not be loaded.
+        """
+        if isinstance(self.family, AudioLLM) and self.processor is None and not self.inputs:
+            reason = f" ({self.no_processor})" if self.no_processor else ""
+            raise ModelError(
+                f"the folder has no processor that can be loaded{reason}, so the model cannot be fed",
+                where=self.ref,
+                fix="put the model's processor and tokenizer files beside its weights",
+            )
+
+    @property
+    def engine(self) -> bool:
+        """Whether the decoder can be run from embeddings; else the model's own `generate` decodes."""
+        if isinstance(self.family, AudioLLM):
+            return self.family.engine
+        return not self.family.reads_tokens(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -69,8 +105,15 @@ class LoadedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model runs in."""
-        return self.model.dtype
+        """What the decoder runs in; some encoders stay in float32 beside it."""
+        return next(self.decoder.parameters()).dtype
+
+    @property
+    def audio_dtype(self) -> torch.dtype:
+        """What the encoder takes; the decoder's where there is none."""
+        encoder = self.family.encoder(self.model)
+        found = None if encoder is None else next(encoder.parameters(), None)
+        return self.dtype if found is None else found.dtype
 
     @property
     def dtype_name(self) -> str:
@@ -109,70 +152,41 @@ class LoadedModel:
         return ModelInfo(**self._info)
 
 
-def load_model(ref: str, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
-    """See `shoal.models.load`."""
+def load_model(
+    ref: str, *, device: str, dtype: str, trust_remote_code: bool, merge: bool = True
+) -> LoadedModel:
+    """See `shoal.models.load`; `merge` says what becomes of an adapter beside the weights, see `embedded_adapter`."""
     torch_device, torch_dtype = _device(device), _dtype(dtype, device)
     resolved = weights.resolve(ref)
     with quiet():
-        model, tokenizer, processor = _load_parts(resolved.path, ref, torch_dtype, trust_remote_code)
+        parts = load_parts(resolved.path, ref, torch_dtype, trust_remote_code)
+        model = parts.model
+        if merge and has_adapter(resolved.path):
+            merge_adapter(model, ref)
+        family = families.find(model)
+        own = resolved.path / family.adapter if family.adapter else None
+        if merge and own is not None and (own / CONFIG).is_file():
+            merge_adapter(add_adapter(model, own, ref), ref)
     model = model.to(torch_device).eval().requires_grad_(False)
     loaded = LoadedModel(
         ref=ref,
         path=resolved.path,
         model=model,
-        tokenizer=tokenizer,
-        processor=processor,
-        family=families.find(model),
-        kind="speech_llm" if isinstance(model, SpeechLLM) else "causal_lm",
+        tokenizer=parts.tokenizer,
+        processor=parts.processor,
+        family=family,
+        kind=_kind(model, family),
         licence=resolved.licence,
+        no_processor=parts.no_processor,
     )
     loaded.info()
     return loaded
 
 
-def _load_parts(
-    path: Path, ref: str, dtype: torch.dtype | str, trust_remote_code: bool
-) -> tuple[Any, Any, Any]:
-    if (path / ADAPTERS_FILE).is_file():
-        model, processor = load_adapters(path, resolve=lambda name: weights.resolve(name).path, merge=True)
-        return (model if dtype == "auto" else model.to(dtype)), processor.tokenizer, processor
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        if config.model_type == SpeechLLM.config_class.model_type:
-            model = _whole(SpeechLLM, path, ref, dtype=dtype)
-            processor = SpeechLLMProcessor.from_pretrained(path)
-            return model, processor.tokenizer, processor
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        model = _whole(AutoModelForCausalLM, path, ref, dtype=dtype, trust_remote_code=trust_remote_code)
-        return model, tokenizer, None
-    except (InputError, MemoryError):
-        raise
-    except (
-        Exception
-    ) as error:  # transformers raises many kinds; all mean: this folder is not a model we can load
-        raise ModelError(
-            f"cannot be loaded ({type(error).__name__}: {error})",
-            where=ref,
-            fix="give a folder with config.json, safetensors weights and a tokenizer of a causal LM or a SpeechLLM",
-        ) from None
-
-
-def _whole(auto_class: Any, path: Path, ref: str, **options: Any) -> PreTrainedModel:
-    """Load, and refuse a checkpoint whose missing layers would silently get random weights."""
-    model, report = auto_class.from_pretrained(
-        path, output_loading_info=True, use_safetensors=True, **options
-    )
-    problems = {
-        name: sorted(map(str, report.get(name) or [])) for name in ("missing_keys", "mismatched_keys")
-    }
-    for name, keys in problems.items():
-        if keys:
-            raise ModelError(
-                f"{len(keys)} weights are {name.removesuffix('_keys')}, such as {keys[0]}",
-                where=ref,
-                fix="they would be random; check num_hidden_layers in config.json against the weights",
-            )
-    return model
+def _kind(model: PreTrainedModel, family: Family) -> Kind:
+    if isinstance(model, SpeechLLM):
+        return "speech_llm"
+    return "audio_llm" if isinstance(family, AudioLLM) else "causal_lm"
 
 
 def describe(loaded: LoadedModel) -> dict[str, Any]:
@@ -230,8 +244,12 @@ def _device(name: str) -> torch.device:
 
 
 def _dtype(name: str, device: str) -> torch.dtype | str:
+    if name == "stored":
+        return "auto"
     if name == "auto":
         return torch.float32 if device == "cpu" else "auto"
     if name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}", where="--dtype", fix=f"use auto, {', '.join(DTYPES)}")
+        raise UsageError(
+            f"unknown dtype {name!r}", where="--dtype", fix=f"use auto, stored, {', '.join(DTYPES)}"
+        )
     return DTYPES[name]

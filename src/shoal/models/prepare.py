@@ -10,7 +10,7 @@ The pieces are tokenised apart, because a tokeniser may merge characters across 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from shoal.errors import ModelError
 from shoal.models.batch import Kind, PreparedBatch
+from shoal.models.native import prepare_native
 from shoal.schema import InputKind
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def prepare(
     Raises:
         ModelError: speech for a model without an encoder.
     """
+    if model.kind == "audio_llm":
+        return prepare_native(model, clips, task, input=input, response=response, padding_side=padding_side)
     with torch.inference_mode():
         frame = frame_of(model, task.instruction)
         slots = _speech_slots(model, clips) if input == "speech" else _text_slots(model, clips, task)
@@ -158,7 +161,14 @@ def _assemble(
                 embeds[number, here] = table(segment.ids.to(model.device))
                 tokens[number, here] = segment.ids
             at = here.stop
-    return PreparedBatch(names, embeds, kinds.to(model.device), tokens.to(model.device))
+    batch = PreparedBatch(names, embeds, kinds.to(model.device), tokens.to(model.device))
+    return _with_tokens(batch) if model.family.reads_tokens(model.model) else batch
+
+
+def _with_tokens(batch: PreparedBatch) -> PreparedBatch:
+    """The batch for a decoder that is called with the tokens: a text model's, whose positions all have one."""
+    inputs = {"input_ids": batch.token_ids.clamp(min=0), "attention_mask": batch.attention_mask}
+    return replace(batch, call=inputs | {"position_ids": batch.position_ids}, inputs=inputs)
 
 
 def _length(segment: Segment) -> int:

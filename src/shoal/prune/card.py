@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shoal._version import __version__
 from shoal.schema import ModelInfo, Plan
 
+if TYPE_CHECKING:
+    from shoal.prune.verify import VerificationReport
+
 HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "gemma", "openrail"})
 """Licences that the Hub knows by these names; any other is `other`, with its name beside it."""
+UNLOADED = (
+    "That the checkpoint loads and gives the logits of the pruned model: the unpruned one did not fit in memory "
+    "where it was pruned."
+)
 NOT_VALIDATED = (
     "Accuracy on any task, language, speaker group or recording condition. Measure it: "
     "`shoal evaluate` with your own data, against the unpruned model.",
@@ -15,16 +24,16 @@ NOT_VALIDATED = (
 )
 
 
-def card(plan: Plan, info: ModelInfo, *, verified: bool) -> str:
+def card(plan: Plan, info: ModelInfo, report: VerificationReport | None) -> str:
     """README.md for a checkpoint, with front matter that the Hugging Face Hub reads.
 
     Args:
         plan: what was removed.
         info: the model it was removed from.
-        verified: whether the checkpoint is loaded and compared before it gets its name.
+        report: what was checked before the checkpoint gets its name; None if nothing was.
     """
     return (
-        "\n\n".join([_front_matter(info), *_what(plan, info), _checked(verified), _open(), _plan(plan)])
+        "\n\n".join([_front_matter(info), *_what(plan, info), _checked(report), _open(report), _plan(plan)])
         + "\n"
     )
 
@@ -75,18 +84,25 @@ def _source(plan: Plan) -> str:
     return f", from the audit `{plan.source.path}`" + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _checked(verified: bool) -> str:
-    if not verified:
+def _checked(report: VerificationReport | None) -> str:
+    if report is None:
         return "## Checked\n\nNothing: this checkpoint was written without verification."
+    if not report.complete:
+        return (
+            "## Checked\n\nWritten shard by shard and not loaded: every tensor that the stock class wants is there "
+            "with its shape, and no other; the bytes are those of the unpruned checkpoint (`shoal-tensors.json`)."
+        )
     return (
         "## Checked\n\nLoaded in a fresh process with the stock class: no missing or unexpected weights, "
-        "every tensor and the logits equal to the pruned model in memory, cached decoding equal to uncached. "
-        "Figures: `shoal-verification.json`."
+        "every tensor and the logits equal to the pruned model in memory, cached decoding equal to uncached; saved, "
+        "loaded and saved again without a change. Figures: `shoal-verification.json`."
     )
 
 
-def _open() -> str:
-    return "## Not validated\n\n" + "\n".join(f"- {item}" for item in NOT_VALIDATED)
+def _open(report: VerificationReport | None) -> str:
+    unloaded = report is not None and not report.complete
+    items = (UNLOADED, *NOT_VALIDATED) if unloaded else NOT_VALIDATED
+    return "## Not validated\n\n" + "\n".join(f"- {item}" for item in items)
 
 
 def _plan(plan: Plan) -> str:

@@ -6,12 +6,13 @@ Three things must change together, or the model computes something else than its
 - the config: the depth and every per-layer field (masks and caches are built from it, layer by layer);
 - the index that kept layers remember (they address the cache with it).
 
-No weight is copied, so a plan costs nothing to try.
+No layer is copied, so a plan costs nothing to try. (A few models keep a part for each layer in one tensor outside the
+layers; what is left of that is a copy.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 DEPTH_ATTRIBUTES = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 """Names under which some decoders remember their own depth besides the config."""
+
+SIZES = (("num_embeddings", "out_features"), ("embedding_dim", "in_features"))
+"""For each dimension of a weight, the names under which modules remember its length."""
 
 
 @contextmanager
@@ -104,11 +108,16 @@ def _prune(model: PreTrainedModel, layers: Sequence[int] | Plan, family: Family,
         return
     configs = family.configs(model)
     fields = [family.pruned_fields(config, keep) for config in configs]
+    tensors = family.layered_tensors(configs[0])
     for config, values in zip(configs, fields, strict=True):
         _set_fields(config, values, undo)
+    _set_other_fields(model, depth, keep, family, undo)
     for name in DEPTH_ATTRIBUTES:
         if vars(decoder := family.decoder(model)).get(name) == depth:
             _set_attribute(decoder, name, len(keep), undo)
+    _slice_tensors(family.decoder(model), tensors, depth, keep, undo)
+    for owner, name, value in list(family.attributes(model, keep)):
+        _set_attribute(owner, name, value, undo)
     _set_layers(model, keep, family, undo)
 
 
@@ -130,6 +139,42 @@ def _restore(config: PreTrainedConfig, before: dict[str, Any]) -> None:
     """Put back the very objects that were there, past any validation or name mapping of the config."""
     vars(config).clear()
     vars(config).update(before)
+
+
+def _set_other_fields(
+    model: PreTrainedModel, depth: int, keep: list[int], family: Family, undo: ExitStack
+) -> None:
+    """What follows the depth outside the decoder's config; other configs before the generation config."""
+    for path, value in family.other_fields(model.config, depth, keep).items():
+        owner: Any = model.config
+        for name in path[:-1]:
+            owner = getattr(owner, name)
+        _set_fields(owner, {path[-1]: value}, undo)
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        for name, value in family.generation_fields(generation, depth, keep).items():
+            _set_attribute(generation, name, value, undo)
+
+
+def _slice_tensors(
+    decoder: nn.Module, tensors: Mapping[str, int], depth: int, keep: list[int], undo: ExitStack
+) -> None:
+    """Leave in `tensors` (name → dimension) only the parts of the layers in `keep`; these are copies."""
+    import torch
+    from torch import nn
+
+    for name, dim in tensors.items():
+        path, _, attribute = name.rpartition(".")
+        module = decoder.get_submodule(path)
+        whole = getattr(module, attribute)
+        parts = whole.detach().chunk(depth, dim)
+        sliced = nn.Parameter(
+            torch.cat([parts[layer] for layer in keep], dim), requires_grad=whole.requires_grad
+        )
+        _set_attribute(module, attribute, sliced, undo)
+        for size in SIZES[dim]:
+            if size in vars(module):
+                _set_attribute(module, size, sliced.shape[dim], undo)
 
 
 def _set_layers(model: PreTrainedModel, keep: list[int], family: Family, undo: ExitStack) -> None:
@@ -156,7 +201,7 @@ def _renumber(layer: nn.Module, old: int, new: int, family: Family, undo: ExitSt
         _set_attribute(module, name, value - old + new, undo)
 
 
-def _set_attribute(owner: nn.Module, name: str, value: int, undo: ExitStack) -> None:
+def _set_attribute(owner: Any, name: str, value: Any, undo: ExitStack) -> None:
     restore: Callable[..., None] = setattr
     undo.callback(restore, owner, name, getattr(owner, name))
     setattr(owner, name, value)

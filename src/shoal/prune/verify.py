@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,6 +59,11 @@ class VerificationReport(Document):
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
+    def complete(self) -> bool:
+        """Whether the checkpoint was loaded and run, and not its structure alone looked at."""
+        return any(check.name == "logits" for check in self.checks)
+
+    @property
     def failures(self) -> list[Check]:
         """The checks that did not pass."""
         return [check for check in self.checks if not check.passed]
@@ -88,6 +93,7 @@ def expectation(
     """
     import torch
 
+    from shoal.prune.probe import DECODING
     from shoal.prune.verify_child import digests
 
     family = family or find(model)
@@ -96,19 +102,26 @@ def expectation(
     facts = {
         "depth": len(family.layers(model)),
         "depth_field": field,
-        "layers_name": family.layer_list_name(model),
+        "layers_path": family.layers_path(model),
+        "config_path": family.config_path(model),
+        "answering_path": family.answering_path(model),
+        "generate_options": dict(family.generate_options),
         "fields": {field: getattr(config, field)} | family.per_layer_fields(config),
         "tensors": digests(model),
-        "cache_case": list(cases)[-1],
+        "cache_case": list(cases)[-1] if family.cacheless else None,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
     }
     tensors = {f"{case}/{name}": value for case, inputs in cases.items() for name, value in inputs.items()}
+    answering = family.answering(model)
     with torch.no_grad():
-        for case, inputs in cases.items():
+        for case, inputs in ((case, inputs) for case, inputs in cases.items() if case != DECODING):
             moved = {name: value.to(model.device) for name, value in inputs.items()}
-            tensors[f"{case}/expected_logits"] = model(**moved, use_cache=False).logits.float()
-    return Expectation(facts, {name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+            tensors[f"{case}/expected_logits"] = answering(**moved, use_cache=False).logits.float()
+    # Copies, since cases may share tensors, which safetensors refuses.
+    return Expectation(
+        facts, {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    )
 
 
 def verify_checkpoint(
@@ -127,30 +140,64 @@ def verify_checkpoint(
     Raises:
         VerificationError: the process could not say anything (it crashed, was killed or took too long).
     """
+    return verify_checkpoints([(folder, expected)], timeout=timeout)[0]
+
+
+def verify_checkpoints(
+    folders: Sequence[tuple[Path, Expectation]], *, timeout: float = TIMEOUT_SECONDS
+) -> list[VerificationReport]:
+    """`verify_checkpoint` for several folders, one after the other in one fresh process.
+
+    Raises:
+        VerificationError: the process could not say anything (it crashed, was killed or took too long).
+    """
     from safetensors.torch import save_file
 
     with tempfile.TemporaryDirectory(prefix="shoal-verify-") as scratch:
-        place = Path(scratch)
-        save_file(expected.tensors, place / "expected.safetensors")
-        (place / "expected.json").write_text(json.dumps(expected.facts), encoding="utf-8")
-        _run_child(folder, place, timeout)
-        checks = json.loads((place / "result.json").read_text(encoding="utf-8"))
-    made = provenance(device=expected.facts["device"])
-    return VerificationReport(provenance=made, checks=[Check(**check) for check in checks])
+        places = []
+        for number, (folder, expected) in enumerate(folders):
+            places.append(Path(scratch, str(number)))
+            places[-1].mkdir()
+            save_file(expected.tensors, places[-1] / "expected.safetensors")
+            job = {"folder": str(folder.resolve()), **expected.facts}
+            (places[-1] / "expected.json").write_text(json.dumps(job), encoding="utf-8")
+        _run_child(folders[0][0], Path(scratch), places, timeout)
+        found = [json.loads((place / "result.json").read_text(encoding="utf-8")) for place in places]
+    return [
+        VerificationReport(
+            provenance=provenance(device=expected.facts["device"]),
+            checks=[Check(**check) for check in checks],
+        )
+        for (_, expected), checks in zip(folders, found, strict=True)
+    ]
 
 
-def _run_child(folder: Path, place: Path, timeout: float) -> None:
-    files = [str(place / name) for name in ("expected.safetensors", "expected.json", "result.json")]
+def checked(report: VerificationReport, draft: Path, out: Path) -> VerificationReport:
+    """The report, saved in the `draft` of `out`, if every check passed.
+
+    Raises:
+        VerificationError: one did not.
+    """
+    if not report.passed:
+        failures = "; ".join(f"{check.name}: {check.detail}" for check in report.failures)
+        raise VerificationError(
+            f"{out}: the checkpoint is not the model that was pruned ({failures}); not written"
+        )
+    report.save(draft / REPORT_FILE)
+    return report
+
+
+def _run_child(folder: Path, scratch: Path, places: Sequence[Path], timeout: float) -> None:
     # Custom code is compiled into a cache by name: an own cache keeps an older checkpoint's code out.
     # Threads that wait must not spin: on a busy machine small products would take ten times as long.
     settings = {
         "HF_HUB_OFFLINE": "1",
-        "HF_MODULES_CACHE": str(place / "modules"),
+        "HF_MODULES_CACHE": str(scratch / "modules"),
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(CHILD), str(folder.resolve()), *files],
+            [sys.executable, "-I", str(CHILD), *map(str, places)],
             env=os.environ | settings,
             capture_output=True,
             text=True,

@@ -1,9 +1,9 @@
 """Load a checkpoint as a stranger would, and say whether it is what it should be.
 
-Run by `shoal.prune.verify` as `python -I verify_child.py FOLDER EXPECTED.safetensors EXPECTED.json
-RESULT.json`, in a process of its own. It imports torch, transformers and safetensors, and makes sure that
-nothing imports Shoal. The checks, in order (the first ones stop the later ones when there is nothing left
-to look at):
+Run by `shoal.prune.verify` as `python -I verify_child.py PLACE…`, in a process of its own. Each PLACE holds
+`expected.safetensors` and `expected.json`, which names the checkpoint's folder, and gets `result.json`. It
+imports torch, transformers and safetensors, and makes sure that nothing imports Shoal. The checks, in order (the
+first ones stop the later ones when there is nothing left to look at):
 
 - `load`: the stock class loads the folder.
 - `keys`: no missing, unexpected or mismatched weights.
@@ -11,6 +11,7 @@ to look at):
 - `config`: every per-layer field has the expected value.
 - `tensors`: every tensor of the state dict equals the one in memory, bit by bit (SHA-256).
 - `logits`: equal to those in memory, at every position that is not padding.
+- `round_trip`: saved, loaded and saved again, it has the same tensors and the same files.
 - `cache`: greedy decoding with a cache gives the tokens and logits that it gives without.
 """
 
@@ -18,7 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,15 +40,16 @@ NEW_TOKENS = 4
 Check = dict[str, Any]
 
 
-def main(folder: str, tensors: str, expected: str, result: str) -> None:
-    """Check `folder` and write the list of checks to `result`."""
+def main(*places: str) -> None:
+    """Check the checkpoint that each of `places` asks for, and leave the list of checks there."""
     # A checkpoint whose custom code needs Shoal does not stand alone: any such import fails.
     sys.modules["shoal"] = None  # type: ignore[assignment]
-    wanted = json.loads(Path(expected).read_text(encoding="utf-8"))
-    device = torch.device(wanted["device"])
-    torch.set_num_threads(wanted["threads"])
-    checks = checkpoint_checks(Path(folder), wanted, load_file(tensors, device=str(device)))
-    Path(result).write_text(json.dumps(checks), encoding="utf-8")
+    for place in map(Path, places):
+        wanted = json.loads((place / "expected.json").read_text(encoding="utf-8"))
+        torch.set_num_threads(wanted["threads"])
+        tensors = load_file(place / "expected.safetensors", device=wanted["device"])
+        checks = checkpoint_checks(Path(wanted["folder"]), wanted, tensors)
+        (place / "result.json").write_text(json.dumps(checks), encoding="utf-8")
 
 
 def checkpoint_checks(folder: Path, wanted: dict[str, Any], tensors: dict[str, Tensor]) -> list[Check]:
@@ -81,9 +85,19 @@ def _checks(folder: Path, wanted: dict[str, Any], cases: dict[str, dict[str, Ten
     yield _tensors(model, wanted)
     model = model.to(wanted["device"]).eval()
     with torch.no_grad():
-        yield _guarded("logits", lambda: _logits(model, cases))
+        yield _guarded("logits", lambda: _logits(_answering(model, wanted), cases))
+        yield _guarded("round_trip", lambda: _round_trip(model, folder, wanted))
+        if wanted["cache_case"] is None:
+            return
         # Half precision rounds cached and uncached products differently, so that close tokens may swap.
-        yield _guarded("cache", lambda: _cache(model.float(), cases[wanted["cache_case"]]))
+        case = cases[wanted["cache_case"]]
+        answering = _answering(model.float(), wanted)
+        yield _guarded("cache", lambda: _cache(answering, case, wanted["generate_options"]))
+
+
+def _answering(model: Any, wanted: dict[str, Any]) -> Any:
+    """The part that hears and answers in text."""
+    return model.get_submodule(wanted["answering_path"])
 
 
 def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -97,7 +111,13 @@ def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
     else:
         loader = getattr(transformers, name, transformers.AutoModelForCausalLM)
     options = {"trust_remote_code": True} if code else {}
-    return loader.from_pretrained(folder, output_loading_info=True, dtype="auto", **options)
+    if not hasattr(loader, "load_speakers"):
+        return loader.from_pretrained(folder, output_loading_info=True, dtype="auto", **options)
+    # Its own `from_pretrained` loads the voices too, and takes the pair of model and report for the model.
+    general: Any = transformers.PreTrainedModel.from_pretrained
+    model, report = general.__func__(loader, folder, output_loading_info=True, dtype="auto")
+    model.load_speakers(folder / "spk_dict.pt")
+    return model, report
 
 
 def _keys(report: dict[str, Any]) -> Check:
@@ -111,21 +131,21 @@ def _keys(report: dict[str, Any]) -> Check:
 
 
 def _depth(model: Any, wanted: dict[str, Any]) -> Check:
-    layers = _layers(model, wanted["layers_name"])
-    stated = getattr(model.config.get_text_config(), wanted["depth_field"], None)
+    layers = len(model.get_submodule(wanted["layers_path"]))
+    stated = getattr(_decoder_config(model, wanted), wanted["depth_field"], None)
     detail = f"{stated} stated, {layers} there, {wanted['depth']} expected"
     return _check("depth", stated == layers == wanted["depth"], detail)
 
 
-def _layers(model: Any, name: str) -> int:
-    stack = model
-    while (inner := stack.get_decoder() if hasattr(stack, "get_decoder") else stack) is not stack:
-        stack = inner
-    return len(getattr(stack, name, None) or getattr(model.model, name))
+def _decoder_config(model: Any, wanted: dict[str, Any]) -> Any:
+    config = model.config
+    for name in wanted["config_path"]:
+        config = getattr(config, name)
+    return config
 
 
 def _config(model: Any, wanted: dict[str, Any]) -> Check:
-    config = model.config.get_text_config()
+    config = _decoder_config(model, wanted)
     # Through JSON, so that a tuple equals the list it becomes on disk.
     found = json.loads(json.dumps({name: getattr(config, name, None) for name in wanted["fields"]}))
     wrong = [name for name, value in wanted["fields"].items() if found[name] != value]
@@ -155,7 +175,7 @@ def digests(model: torch.nn.Module) -> dict[str, str]:
 
 def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
     worst, scale = 0.0, 1.0
-    for case in cases.values():
+    for case in (case for case in cases.values() if "expected_logits" in case):
         expected = case["expected_logits"]
         here = model(**_inputs(case), use_cache=False).logits.float()
         if here.shape != expected.shape:
@@ -166,9 +186,48 @@ def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
     return _compared("logits", worst, LOGITS_TOLERANCE * scale, f"{len(cases)} batches, scale {scale:.3g}")
 
 
-def _cache(model: Any, case: dict[str, Tensor]) -> Check:
+def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
+    """Save, load what was saved, save that: the tensors are still those in memory, the files those of before."""
+    if getattr(model, "_hf_peft_config_loaded", False):
+        return _check(
+            "round_trip", True, "not done: a stock class cannot write a model with its adapter loaded"
+        )
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if shutil.disk_usage(folder).free < 2.1 * size:
+        return _check("round_trip", True, f"not done: it needs {2.1 * size / 2**30:.1f} GiB of free disk")
+    with tempfile.TemporaryDirectory(prefix=".shoal-round-trip-", dir=folder.parent) as scratch:
+        first, second = Path(scratch, "first"), Path(scratch, "second")
+        model.save_pretrained(first)
+        _add_code(folder, first)
+        again, report = _load(first)
+        again.save_pretrained(second)
+        _add_code(folder, second)
+        keys, tensors = _keys(report), _tensors(again, wanted)
+        differing = sorted(_files(first) ^ _files(second))
+    if not (keys["passed"] and tensors["passed"]):
+        return _check("round_trip", False, f"keys: {keys['detail']}; tensors: {tensors['detail']}")
+    detail = f"{differing[0][0]} differs" if differing else "saved, loaded and saved again: nothing changed"
+    return _check("round_trip", not differing, detail)
+
+
+def _add_code(folder: Path, copy: Path) -> None:
+    """What loading needs and saving leaves behind: the checkpoint's own code, and voices."""
+    for path in (*folder.glob("*.py"), *folder.glob("spk_dict.pt")):
+        shutil.copyfile(path, copy / path.name)
+
+
+def _files(folder: Path) -> set[tuple[str, str]]:
+    """(name, SHA-256) of every file."""
+    found = set()
+    for path in (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        with path.open("rb") as file:
+            found.add((str(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()))
+    return found
+
+
+def _cache(model: Any, case: dict[str, Tensor], options: dict[str, Any]) -> Check:
     inputs = {key: _single(value) for key, value in _inputs(case).items()}
-    cached, uncached = (_decoded(model, inputs, use_cache=use) for use in (True, False))
+    cached, uncached = (_decoded(model, inputs, use_cache=use, **options) for use in (True, False))
     if not torch.equal(cached.sequences, uncached.sequences):
         first = (cached.sequences != uncached.sequences).nonzero()[0].tolist()
         return _check("cache", False, f"tokens differ from (row, position) {tuple(first)} on")
@@ -178,7 +237,7 @@ def _cache(model: Any, case: dict[str, Tensor]) -> Check:
     return _compared("cache", worst, CACHE_TOLERANCE * scale, f"{NEW_TOKENS} greedy tokens, equal")
 
 
-def _decoded(model: Any, inputs: dict[str, Tensor], *, use_cache: bool) -> Any:
+def _decoded(model: Any, inputs: dict[str, Tensor], *, use_cache: bool, **options: Any) -> Any:
     return model.generate(
         **inputs,
         do_sample=False,
@@ -188,6 +247,7 @@ def _decoded(model: Any, inputs: dict[str, Tensor], *, use_cache: bool) -> Any:
         use_cache=use_cache,
         output_logits=True,
         return_dict_in_generate=True,
+        **options,
     )
 
 
@@ -201,7 +261,7 @@ def _single(tensor: Tensor) -> Tensor:
 
 def _counted(case: dict[str, Tensor], logits: Tensor) -> Tensor:
     """(B, T) bool: the positions that are not padding."""
-    mask = case.get("attention_mask")
+    mask = case.get("decoder_attention_mask", case.get("attention_mask"))
     return torch.ones(logits.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
 
 

@@ -71,6 +71,18 @@ def test_an_encoder_decoder_is_no_causal_lm():
     model = transformers.WhisperForConditionalGeneration(
         transformers.WhisperConfig(**size, decoder_attention_heads=2, vocab_size=99, pad_token_id=0)
     )
+    family = families.find(model)
+    assert family.name == "whisper"
+    assert family.layers(model) is model.model.decoder.layers
+    assert family.depth(model) == 2
+
+
+def test_an_encoder_without_a_decoder_is_refused():
+    model = transformers.Wav2Vec2Model(
+        transformers.Wav2Vec2Config(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
+        )
+    )
     with pytest.raises(ModelError, match="no family knows"):
         families.find(model)
 

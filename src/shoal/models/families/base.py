@@ -9,15 +9,15 @@ and add a tiny build of the class to the contract test.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from shoal.errors import ModelError
 from shoal.models.families import fields
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from torch import Tensor, nn
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 LAYER_LISTS = ("layers", "h", "blocks")
 """Names under which decoders of transformers keep their layers."""
@@ -32,10 +32,26 @@ class Family(ABC):
     name: ClassVar[str]
     encoder_names: ClassVar[tuple[str, ...]] = ("audio_tower", "encoder")
     projector_names: ClassVar[tuple[str, ...]] = ("multi_modal_projector", "projector")
+    handles: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are refused in general and that `pruned_fields` of this family sets or refuses itself."""
+    adapter: ClassVar[str | None] = None
+    """The folder in a checkpoint's with a low-rank adapter that is part of the model: merged when it is loaded."""
+    cacheless: ClassVar[bool] = True
+    """Whether `generate` works without a cache too, so that decoding with one can be checked by it."""
+    generate_options: ClassVar[Mapping[str, Any]] = {}
+    """What `generate` must be told beside the inputs, such as to leave out a part that speaks."""
 
     @abstractmethod
     def matches(self, model: PreTrainedModel) -> bool:
         """Whether this family is the one for `model`."""
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Make sure that the parts of a model that matches are there.
+
+        Raises:
+            ModelError: they are not; naming what is missing.
+        """
+        self.depth(model)
 
     def decoder(self, model: PreTrainedModel) -> nn.Module:
         """The decoder stack without the head: embeddings in, states after the final norm out."""
@@ -128,7 +144,9 @@ class Family(ABC):
         Raises:
             ModelError: a field may depend on the depth and is not understood.
         """
-        return fields.per_layer_fields(config, getattr(config, self.depth_field(config)))
+        return fields.per_layer_fields(
+            config, getattr(config, self.depth_field(config)), handled=self.handles
+        )
 
     def pruned_fields(self, config: PreTrainedConfig, keep: Sequence[int]) -> dict[str, Any]:
         """What to set in the decoder's config so that it describes the layers in `keep` (ascending) only.
@@ -137,7 +155,107 @@ class Family(ABC):
             ModelError: a field may depend on the depth and is not understood.
         """
         field = self.depth_field(config)
-        return {field: len(keep)} | fields.pruned_fields(config, getattr(config, field), keep)
+        followed = fields.pruned_fields(config, getattr(config, field), keep, handled=self.handles)
+        return {field: len(keep)} | followed
+
+    def reads_tokens(self, model: PreTrainedModel) -> bool:
+        """Whether the decoder reads the tokens themselves, so that it cannot be run from their embeddings."""
+        del model
+        return False
+
+    def answering_path(self, model: PreTrainedModel) -> str:
+        """Where in `model` the part is that hears and answers in text; empty: it is the model itself.
+
+        A model that also speaks may have no forward pass of its own.
+        """
+        del model
+        return ""
+
+    def answering(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The part of `model` that hears and answers in text."""
+        return cast("PreTrainedModel", model.get_submodule(self.answering_path(model)))
+
+    def layers_path(self, model: PreTrainedModel) -> str:
+        """The qualified name of the list of layers in `model`, such as `model.language_model.layers`."""
+        return _qualified_name(model, self.layers(model))
+
+    def config_path(self, model: PreTrainedModel) -> tuple[str, ...]:
+        """The attributes that lead from the model's config to the decoder's: `("text_config",)`, or none.
+
+        Raises:
+            ModelError: the decoder's config is not inside the model's, so a change of it would not be saved.
+        """
+        target = self.text_config(model)
+        if (path := _path_to(model.config, target)) is not None:
+            return path
+        raise ModelError(
+            f"the decoder's config ({type(target).__name__}) is not inside the model's",
+            where=type(model).__name__,
+            fix="add a family for it in shoal/models/families",
+        )
+
+    def other_fields(
+        self, config: PreTrainedConfig, depth: int, keep: Sequence[int]
+    ) -> Mapping[tuple[str, ...], Any]:
+        """What else in the model's config follows the decoder's depth, beside the decoder's own config.
+
+        Args:
+            config: the config of the whole model.
+            depth: the decoder's number of layers L.
+            keep: indices in 0 … L-1 of the layers that stay, ascending.
+
+        Returns:
+            Attribute path from `config` → the value it takes.
+
+        Raises:
+            ModelError: it cannot follow.
+        """
+        del config, depth, keep
+        return {}
+
+    def generation_fields(
+        self, config: GenerationConfig, depth: int, keep: Sequence[int]
+    ) -> Mapping[str, Any]:
+        """What in the generation config names layers, and the value it takes; arguments as `other_fields`."""
+        del config, depth, keep
+        return {}
+
+    def layered_tensors(self, config: PreTrainedConfig) -> Mapping[str, int]:
+        """Parameters outside the layers that hold one part for each layer.
+
+        Args:
+            config: the decoder's config.
+
+        Returns:
+            Name in the decoder (such as `embed_tokens_per_layer.weight`) → the dimension along which the parts
+            of the L layers follow each other, all of the same length.
+        """
+        del config
+        return {}
+
+    def attributes(self, model: PreTrainedModel, keep: Sequence[int]) -> Iterator[tuple[nn.Module, str, Any]]:
+        """What modules outside the layers remember of them: (module, attribute, value after pruning).
+
+        Args:
+            model: before its layers are removed, with its config pruned already.
+            keep: indices of the layers that stay, ascending.
+        """
+        del model, keep
+        yield from ()
+
+    def state(self, hidden: Tensor) -> Tensor:
+        """The residual stream (B, T, d) in what a layer takes and gives, where that holds more."""
+        return hidden
+
+    def token_limit(self, processor: Any, seconds: float, limit: int) -> int:
+        """How many tokens a clip of `seconds` may get, where the general rule says `limit`."""
+        del processor, seconds
+        return limit
+
+    def answer(self, processor: Any, text: str) -> str:
+        """What of `text`, which the model wrote, is its answer: without the marks of a form of its own."""
+        del processor
+        return text
 
     def layer_indices(self, layer: nn.Module) -> Iterator[tuple[nn.Module, str, int]]:
         """Where `layer` and its parts remember their index: (module, attribute, value)."""
@@ -153,6 +271,22 @@ def _layer_list(stack: nn.Module) -> str | None:
     from torch import nn
 
     return next((name for name in LAYER_LISTS if isinstance(getattr(stack, name, None), nn.ModuleList)), None)
+
+
+def _qualified_name(model: nn.Module, wanted: nn.Module) -> str:
+    return next(name for name, module in model.named_modules(remove_duplicate=False) if module is wanted)
+
+
+def _path_to(config: PreTrainedConfig, target: PreTrainedConfig) -> tuple[str, ...] | None:
+    """Where `target` is in `config`, by identity; depth first."""
+    from transformers import PreTrainedConfig
+
+    if config is target:
+        return ()
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig) and (rest := _path_to(value, target)) is not None:
+            return (name, *rest)
+    return None
 
 
 def _first_module(model: PreTrainedModel, names: Sequence[str]) -> nn.Module | None:

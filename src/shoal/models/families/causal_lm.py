@@ -20,8 +20,12 @@ class CausalLM(Family):
     def matches(self, model: PreTrainedModel) -> bool:
         """Whether `model` is a decoder with a head and no encoder."""
         config = model.config
-        composite = config.get_text_config() is not config or getattr(config, "is_encoder_decoder", False)
-        return not composite and model.get_output_embeddings() is not None
+        try:
+            alone = config.get_text_config() is config
+        except ValueError:  # it holds several configs that could be a decoder's
+            return False
+        whole = alone and not getattr(config, "is_encoder_decoder", False)
+        return whole and model.get_output_embeddings() is not None
 
 
 FAMILY = CausalLM()

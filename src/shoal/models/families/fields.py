@@ -21,7 +21,7 @@ the stock class builds from the pruned config, whatever the config is made of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
@@ -108,6 +108,7 @@ NOT_PER_LAYER = frozenset(
         "architectures",
         "bad_words_ids",
         "begin_suppress_tokens",
+        "forced_decoder_ids",
         "mlp_multipliers",
         "mtp_layer_types",
         "mtp_layers_block_type",
@@ -122,13 +123,15 @@ NOT_PER_LAYER = frozenset(
 """Lists whose length has nothing to do with the depth, though it may equal it in a small model."""
 
 
-def per_layer_fields(config: PreTrainedConfig, depth: int) -> dict[str, Any]:
+def per_layer_fields(
+    config: PreTrainedConfig, depth: int, *, handled: Collection[str] = ()
+) -> dict[str, Any]:
     """The fields of `config` that change when layers are removed, with their present values.
 
     Raises:
         ModelError: as `refuse_unknown`.
     """
-    refuse_unknown(config, depth)
+    refuse_unknown(config, depth, handled=handled)
     present = vars(config)
     found = {name: value for name, value in present.items() if _is_sliced(name, value, depth)}
     found |= {name: present[name] for name in LAYER_INDICES if isinstance(present.get(name), list | tuple)}
@@ -137,18 +140,21 @@ def per_layer_fields(config: PreTrainedConfig, depth: int) -> dict[str, Any]:
     return found
 
 
-def pruned_fields(config: PreTrainedConfig, depth: int, keep: Sequence[int]) -> dict[str, Any]:
+def pruned_fields(
+    config: PreTrainedConfig, depth: int, keep: Sequence[int], *, handled: Collection[str] = ()
+) -> dict[str, Any]:
     """The values that the fields of `per_layer_fields` take once only the layers in `keep` are left.
 
     Args:
         config: the decoder's config, before pruning.
         depth: its number of layers L.
         keep: indices in 0 … L-1 of the layers that stay, ascending.
+        handled: as `refuse_unknown`; their values are not in the result.
 
     Raises:
         ModelError: as `refuse_unknown`.
     """
-    fields = per_layer_fields(config, depth)
+    fields = per_layer_fields(config, depth, handled=handled)
     place = {old: new for new, old in enumerate(keep)}
     values: dict[str, Any] = {}
     for name, value in fields.items():
@@ -164,19 +170,36 @@ def pruned_fields(config: PreTrainedConfig, depth: int, keep: Sequence[int]) -> 
     return values
 
 
-def refuse_unknown(config: PreTrainedConfig, depth: int) -> None:
+def refuse_unknown(config: PreTrainedConfig, depth: int, *, handled: Collection[str] = ()) -> None:
     """Make sure that every field that may depend on the depth is understood.
+
+    Args:
+        config: the decoder's config.
+        depth: its number of layers L.
+        handled: fields of `CANNOT_FOLLOW`, or `per_layer_config`, that the family takes care of itself.
 
     Raises:
         ModelError: naming the field that is not.
     """
     for name, value in vars(config).items():
-        if name in CANNOT_FOLLOW and value:
-            raise _refusal(config, name, f"ties layers to their position ({name}={value!r})")
+        if name in CANNOT_FOLLOW and name not in handled and value:
+            raise refusal(config, name, f"ties layers to their position ({name}={value!r})")
         if _looks_per_layer(name, value, depth):
-            raise _refusal(config, name, f"has one entry per layer ({depth}) and is not a field Shoal knows")
-    if getattr(config, "is_heterogeneous", False):
-        raise _refusal(config, "per_layer_config", "gives single layers a config of their own")
+            raise refusal(config, name, f"has one entry per layer ({depth}) and is not a field Shoal knows")
+    if getattr(config, "is_heterogeneous", False) and "per_layer_config" not in handled:
+        raise refusal(config, "per_layer_config", "gives single layers a config of their own")
+
+
+def overrides(config: PreTrainedConfig) -> dict[int, dict[str, Any]]:
+    """`per_layer_config` as it is saved: layer → the settings it has of its own."""
+    saved = config.to_dict().get("per_layer_config") or {}
+    return {int(layer): settings for layer, settings in saved.items()}
+
+
+def kept_overrides(config: PreTrainedConfig, keep: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What `per_layer_config` becomes once only the layers in `keep` are left."""
+    present = overrides(config)
+    return {new: present[old] for new, old in enumerate(keep) if old in present}
 
 
 def suspects(config: PreTrainedConfig) -> list[str]:
@@ -220,7 +243,8 @@ _REWRITES: Mapping[str, Callable[[Mapping[str, Any], Sequence[int]], dict[str, A
 }
 
 
-def _refusal(config: PreTrainedConfig, name: str, why: str) -> ModelError:
+def refusal(config: PreTrainedConfig, name: str, why: str) -> ModelError:
+    """The error that says that the field `name` stands in the way, and why."""
     return ModelError(
         f"layers cannot be removed: the config field {name} {why}",
         where=type(config).__name__,

@@ -1,0 +1,14 @@
+"""`shoal families`: which models Shoal can audit, prune and evaluate, and how that was shown."""
+
+from __future__ import annotations
+
+import typer
+
+from shoal.cli.options import Json
+
+
+def families(json: Json = False) -> None:
+    """Print the classes that Shoal's contract tests cover, as a Markdown table or as JSON."""
+    from shoal.models.families import table
+
+    typer.echo(table.as_json() if json else table.as_markdown())

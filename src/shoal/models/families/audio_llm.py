@@ -1,0 +1,235 @@
+"""What the audio LLMs of transformers have in common: their own class, their own processor.
+
+A family file of such a model is a subclass of `AudioLLM` that names its classes and says where they differ. By
+default a model takes audio in *slots*: its processor puts one audio token where each projected frame will stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import ModelError
+from shoal.models.batch import Kind
+from shoal.models.families.base import Family
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from shoal.models.batch import PreparedBatch
+    from shoal.models.loading import LoadedModel
+    from shoal.models.native import Line
+    from shoal.schema import InputKind
+
+Samples = npt.NDArray[np.float32]
+Entry = Literal["slot", "added", "cross", "codes", "none"]
+"""How audio enters the decoder: in the place of audio tokens, added to every token's embedding, by cross-attention, as
+tokens of an audio codec, or not at all here (speech comes out of the model, not in)."""
+
+
+class AudioLLM(Family):
+    """A class of transformers that hears, loaded and fed by its own class and processor."""
+
+    classes: ClassVar[tuple[str, ...]]
+    """The classes of transformers that the family covers."""
+    entry: ClassVar[Entry] = "slot"
+    tokens: ClassVar[tuple[str, str]] = ("input_ids", "attention_mask")
+    """The inputs that hold the decoder's tokens (B, T) and their mask; others where an encoder has the usual names."""
+    inputs: ClassVar[tuple[InputKind, ...]] = ("speech", "text")
+    """What can be measured: text takes the place of the audio only where audio has a place of its own."""
+    engine: ClassVar[bool] = True
+    """Whether the decoder and the head, fed with embeddings, decode as `generate` does; else `generate` decodes."""
+    writes: ClassVar[bool] = True
+    """Whether `generate` answers in text, so that there is something to score."""
+    generates_speech: ClassVar[bool] = False
+    """Whether the model, or a part that reads its decoder's states, answers in speech."""
+    alone: ClassVar[bool] = False
+    """Whether what is heard in a clip depends on the clips it is padded with; then each is encoded by itself."""
+    template_options: ClassVar[Mapping[str, Any]] = {}
+    """What the chat template is told besides, such as to leave out thinking."""
+    limits: ClassVar[str] = ""
+    """What a user should know that does not follow from the other fields; one sentence for the table."""
+
+    def limits_of(self, class_name: str) -> str:
+        """`limits`, for one of `classes`."""
+        del class_name
+        return self.limits
+
+    def speaks(self, class_name: str) -> bool:
+        """`generates_speech`, for one of `classes`."""
+        del class_name
+        return self.generates_speech
+
+    def matches(self, model: PreTrainedModel) -> bool:
+        """Whether the model's class is one of `classes`."""
+        return type(model).__name__ in self.classes
+
+    def inputs_of(self, model: PreTrainedModel, processor: Any) -> tuple[InputKind, ...]:
+        """What `model` can be measured with: nothing without a processor."""
+        del model
+        return self.inputs if processor is not None else ()
+
+    def lm(self, model: PreTrainedModel) -> nn.Module:
+        """What gives logits from embeddings in the decode engine."""
+        from shoal.models.native import DecoderWithHead
+
+        return DecoderWithHead(model, self)
+
+    def audio_token(self, model: PreTrainedModel, processor: Any) -> int | None:
+        """The token that stands where audio will stand; None where there is none."""
+        named = ("audio_token_id", "audio_token_index")
+        values = [getattr(source, name, None) for source in (model.config, processor) for name in named]
+        return next((value for value in values if isinstance(value, int)), None)
+
+    def audio_tokens(self, model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
+        """All tokens in whose place audio stands."""
+        token = self.audio_token(model, processor)
+        return () if token is None else (token,)
+
+    def sampling_rate(self, processor: Any) -> int:
+        """What the processor expects, Hz."""
+        extractor = getattr(processor, "feature_extractor", None) or getattr(
+            processor, "audio_processor", None
+        )
+        return int(getattr(extractor, "sampling_rate", 16_000))
+
+    def prompt(self, processor: Any, instruction: str) -> str:
+        """The whole prompt as text, with the processor's placeholder for one clip.
+
+        Raises:
+            ModelError: the checkpoint has no chat template.
+        """
+        return self.rendered(processor, [{"type": "audio"}, {"type": "text", "text": instruction}])
+
+    def rendered(self, processor: Any, content: list[dict[str, str]]) -> str:
+        """The prompt for one turn of the user's, up to where the answer begins.
+
+        Raises:
+            ModelError: the checkpoint has no chat template.
+        """
+        template = self.chat_template(processor)
+        options = dict(self.template_options)
+        if not getattr(processor, "chat_template", None):
+            # Some processors drop the template of their folder; their tokenizers have it.
+            options["chat_template"] = template
+        turn = {"role": "user", "content": content}
+        return str(
+            processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **options)
+        )
+
+    def chat_template(self, processor: Any) -> str:
+        """The processor's chat template, or its tokenizer's.
+
+        Raises:
+            ModelError: the checkpoint has no chat template.
+        """
+        for source in (processor, processor.tokenizer):
+            if template := getattr(source, "chat_template", None):
+                return str(template)
+        raise ModelError(
+            "the checkpoint has no chat template, so its prompt is not known",
+            where=type(processor).__name__,
+            fix="add the model's chat_template.jinja to the folder",
+        )
+
+    def request(
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+    ) -> dict[str, Tensor]:
+        """The model's inputs for a batch of clips and one instruction, up to where the response begins.
+
+        Args:
+            model: the model, for what the processor does not know.
+            processor: the checkpoint's own.
+            clips: float32 samples (n,), mono, at `sampling_rate`.
+            instruction: what is asked, in words.
+
+        Returns:
+            Keyword arguments of `model(**inputs)`: `input_ids` and `attention_mask` (B, T), padded on either side, and
+            the audio.
+        """
+        del model
+        text = self.prompt(processor, instruction)
+        return dict(processor(text=[text] * len(clips), audio=list(clips), return_tensors="pt", padding=True))
+
+    def response(self, text: str) -> str:
+        """`text` as the model writes it when it is the answer."""
+        return text
+
+    def call(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments with which `model(**inputs)` calls its decoder.
+
+        Raises:
+            ModelError: see `shoal.models.native.decoder_call`.
+        """
+        from shoal.models.native import decoder_call
+
+        return decoder_call(model, self, self.forward_inputs(model, inputs))
+
+    def forward_inputs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What of `inputs`, with which `generate` goes on from the tokens, a forward pass over the tokens takes."""
+        del model
+        return inputs
+
+    def with_response(self, processor: Any, line: Line, ids: Sequence[int], samples: Samples) -> Line:
+        """One row of a batch with its response.
+
+        Args:
+            processor: the checkpoint's own.
+            line: the row up to where the response begins.
+            ids: the response (n,).
+            samples: what is heard in the row.
+        """
+        del processor, samples
+        return line.then(ids, Kind.TEXT)
+
+    def own_batch(
+        self,
+        loaded: LoadedModel,
+        names: Sequence[str],
+        samples: Sequence[Samples],
+        *,
+        response: bool,
+        padding_side: str,
+    ) -> PreparedBatch | None:
+        """A batch that is not made of a prompt's tokens, for a model whose words and audio share positions.
+
+        Args:
+            loaded: the model with its processor.
+            names: of the clips.
+            samples: the clips, as for `request`.
+            response: up to the end of the response, else up to where it begins.
+            padding_side: `left` or `right`.
+
+        Returns:
+            The batch; None where there is nothing unusual about it.
+        """
+        del loaded, names, samples, response, padding_side
+        return None
+
+    def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
+        """The model's inputs with other tokens `ids` and their `mask`, both (B, T), in the place of the request's."""
+        return inputs | dict(zip(self.tokens, (ids, mask), strict=True))
+
+    def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
+        """A batch without audio, on which a checkpoint is verified: random tokens (2, T), the first row left-padded.
+
+        Returns:
+            Keyword arguments of `model(**inputs)`; None where the model cannot run without audio.
+        """
+        from shoal.prune.probe import token_batch
+
+        config = self.text_config(model)
+        pad = getattr(config, "pad_token_id", None) or 0
+        return token_batch(config.vocab_size, pad=pad, avoid=self.audio_token(model, None))
+
+    def without_audio(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of `inputs` is left when no audio is heard: what belongs to the tokens."""
+        return {
+            name: value
+            for name, value in inputs.items()
+            if name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+        }

@@ -1,0 +1,18 @@
+"""Fun-ASR-Nano: a SenseVoice encoder, a projector with transformer layers of its own, a Qwen3 decoder."""
+
+from __future__ import annotations
+
+from shoal.models.families.transcriber import Transcriber
+
+
+class FunAsrNano(Transcriber):
+    """`FunAsrNanoForConditionalGeneration`; the layers of its projector are none of the decoder's."""
+
+    name = "fun_asr_nano"
+    classes = ("FunAsrNanoForConditionalGeneration",)
+    alone = True
+    # transformers 5.23 makes no mask for the projector's layers, so they look at padding.
+    limits = "recognition only: it takes no instruction; needs torchaudio to hear"
+
+
+FAMILY = FunAsrNano()

@@ -1,0 +1,16 @@
+"""GLM-ASR: a Whisper encoder with rotary positions, four frames to a slot, a Llama decoder."""
+
+from __future__ import annotations
+
+from shoal.models.families.windowed import Windowed
+
+
+class GlmAsr(Windowed):
+    """`GlmAsrForConditionalGeneration`."""
+
+    name = "glm_asr"
+    classes = ("GlmAsrForConditionalGeneration",)
+    limits = "hears the first 11 minutes of a clip, as its processor is set"
+
+
+FAMILY = GlmAsr()

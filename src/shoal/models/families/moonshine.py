@@ -1,0 +1,92 @@
+"""Moonshine: an encoder of raw samples, and a decoder that hears it by cross-attention in every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from shoal.models.families.audio_llm import AudioLLM, Samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+class Moonshine(AudioLLM):
+    """`MoonshineForConditionalGeneration`."""
+
+    name = "moonshine"
+    classes = ("MoonshineForConditionalGeneration",)
+    entry = "cross"
+    inputs = ("speech",)
+    engine = False
+    tokens = ("decoder_input_ids", "decoder_attention_mask")
+    projector_names = ()
+    limits = "takes no instruction: it transcribes, in the language it was trained for"
+
+    def request(
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+    ) -> dict[str, Tensor]:
+        """Samples and what the encoder makes of each clip alone, and the token that begins every answer.
+
+        In a batch, padding changes what is heard: the first norm is over all of a row's samples.
+        """
+        del instruction
+        samples = _samples(processor, clips, self.sampling_rate(processor))
+        rows = [self._heard(model, processor, clip) for clip in clips]
+        return samples | {"encoder_outputs": self.stacked(rows)} | _beginning(model, len(clips))
+
+    def stacked(self, rows: Sequence[Any]) -> Any:
+        """One encoder output of several, (B, F, d), padded on the right and masked."""
+        from torch.nn.utils.rnn import pad_sequence
+
+        return type(rows[0])(
+            last_hidden_state=pad_sequence([row.last_hidden_state[0] for row in rows], batch_first=True),
+            attention_mask=pad_sequence([row.attention_mask[0].int() for row in rows], batch_first=True),
+        )
+
+    def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
+        """Random tokens over a second of noise: there is no decoding without anything to attend to."""
+        import torch
+
+        from shoal.prune.probe import token_batch
+
+        tokens = token_batch(model.config.vocab_size, pad=model.config.pad_token_id or 0)
+        noise = torch.randn((2, 16_000), generator=torch.Generator().manual_seed(0))
+        audio = {
+            "input_values": noise.to(model.dtype),
+            "attention_mask": torch.ones_like(noise, dtype=torch.long),
+        }
+        return self.with_tokens(audio, tokens["input_ids"], tokens["attention_mask"])
+
+    def _heard(self, model: PreTrainedModel, processor: Any, clip: Samples) -> Any:
+        import torch
+
+        encoder: Any = self.encoder(model)
+        alone = _samples(processor, [clip], self.sampling_rate(processor))
+        samples, mask = (alone[name].to(model.device) for name in ("input_values", "attention_mask"))
+        with torch.no_grad():
+            return encoder(samples.to(model.dtype), attention_mask=mask)
+
+
+def _samples(processor: Any, clips: Sequence[Samples], rate: int) -> dict[str, Tensor]:
+    """Samples of several clips, padded with silence and masked."""
+    made = processor(
+        audio=list(clips), sampling_rate=rate, padding=True, return_attention_mask=True, return_tensors="pt"
+    )
+    return {name: made[name] for name in ("input_values", "attention_mask")}
+
+
+def _beginning(model: PreTrainedModel, rows: int) -> dict[str, Tensor]:
+    """The token with which decoding starts."""
+    import torch
+
+    sources = (model.generation_config, model.config)
+    named = ("decoder_start_token_id", "bos_token_id")
+    found = (getattr(source, name, None) for name in named for source in sources)
+    start = next(value for value in found if value is not None)
+    ids = torch.full((rows, 1), start)
+    return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
+
+
+FAMILY = Moonshine()

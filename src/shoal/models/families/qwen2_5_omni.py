@@ -1,0 +1,16 @@
+"""Qwen2.5-Omni: a Whisper-like encoder, a Qwen2 thinker, and a talker that reads the thinker's last states."""
+
+from __future__ import annotations
+
+from shoal.models.families.omni import Omni
+
+
+class Qwen25Omni(Omni):
+    """`Qwen2_5OmniForConditionalGeneration`, and its thinker alone."""
+
+    name = "qwen2_5_omni"
+    classes = ("Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2_5OmniForConditionalGeneration")
+    limits = "The talker was trained on the states of the whole thinker."
+
+
+FAMILY = Qwen25Omni()

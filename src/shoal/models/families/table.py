@@ -1,0 +1,125 @@
+"""What Shoal can do with which class, as a table: made of what the contract tests recorded, not of intentions.
+
+`verified.json` beside this file is written by `make families` (the contract tests in writing mode) and checked by
+every other run of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from shoal.models import families
+from shoal.models.families.audio_llm import AudioLLM
+
+RECORD = Path(__file__).with_name("verified.json")
+ENTRIES: Mapping[str, str] = {
+    "slot": "audio tokens",
+    "added": "added to every token",
+    "cross": "cross-attention",
+    "codes": "codec tokens",
+    "none": "none",
+    "text": "text only",
+}
+"""How audio enters, in words."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """One class and what has been shown for it."""
+
+    class_name: str
+    family: str
+    decoder: str = ""
+    """Class of the decoder stack."""
+    depth_field: str = ""
+    """Where in the config the number of decoder layers stands."""
+    layers: str = ""
+    """Where in the model the layers are."""
+    audio: str = "text"
+    """How audio enters: a key of `ENTRIES`."""
+    audit: tuple[str, ...] = ()
+    """Inputs with which the audit equals loops over the stock forward."""
+    prune: tuple[str, ...] = ()
+    """`memory`, `disk`: ways whose checkpoint the stock class loads and which is the model that was pruned."""
+    evaluate: str = ""
+    """`engine`, `generate` or nothing: what decodes, with the tokens of the stock `generate`."""
+    heal: bool = False
+    checks: tuple[str, ...] = ()
+    """What was checked in a fresh process."""
+    processor: str = "stock"
+    """`stock`, or why a processor could not be built for the tests."""
+    generates_speech: bool = False
+    limits: str = ""
+    """What a user should know besides."""
+
+
+@cache
+def supported() -> tuple[Support, ...]:
+    """Every class that the contract tests cover, those that hear first, by family."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))["classes"]
+    found = [_support(name, facts) for name, facts in record.items()]
+    return tuple(sorted(found, key=lambda one: (one.audio == "text", one.family, one.class_name)))
+
+
+def transformers_version() -> str:
+    """The version of transformers that the record was made with."""
+    return str(json.loads(RECORD.read_text(encoding="utf-8"))["transformers"])
+
+
+def _support(name: str, facts: Mapping[str, Any]) -> Support:
+    known = {one.name: one for one in families.families()}
+    family = known.get(facts["family"])
+    said: dict[str, Any] = {}
+    if isinstance(family, AudioLLM):
+        said = {
+            "audio": family.entry,
+            "generates_speech": family.speaks(name),
+            "limits": family.limits_of(name),
+        }
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()
+    }
+    return Support(class_name=name, **said, **values)
+
+
+def as_json() -> str:
+    """The table for machines."""
+    document = {"transformers": transformers_version(), "classes": [asdict(one) for one in supported()]}
+    return json.dumps(document, indent=1)
+
+
+def as_markdown() -> str:
+    """The table for people, as `docs/families.md` holds it."""
+    rows = [_cells(one) for one in supported()]
+    headings = list(rows[0])
+    lines = [headings, ["---"] * len(headings), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cells(one: Support) -> dict[str, str]:
+    speaks = "Answers in speech: what pruning does to that is not validated. " if one.generates_speech else ""
+    no_processor = "" if one.processor == "stock" else f"No processor in the tests: {one.processor}. "
+    return {
+        "family": one.family,
+        "class": f"`{one.class_name}`",
+        "decoder": f"{one.decoder}, `{one.depth_field}`",
+        "audio enters as": ENTRIES[one.audio],
+        "audit": ", ".join(one.audit) or "–",
+        "prune": ", ".join(one.prune) or "–",
+        "heal": "yes" if one.heal else "–",
+        "evaluate": one.evaluate or "–",
+        "verified": verified(one),
+        "limits": (speaks + no_processor + one.limits).strip() or "–",
+    }
+
+
+def verified(one: Support) -> str:
+    """How it was verified, in a few words."""
+    where = "fresh process" if "load" in one.checks else "not verified"
+    missing = [name for name in ("logits", "round_trip", "cache") if name not in one.checks]
+    return where if not missing or where == "not verified" else f"{where}, without {', '.join(missing)}"

@@ -1,0 +1,95 @@
+"""Voxtral Realtime: a causal encoder whose projected states are added to the embeddings of the tokens, one to each.
+
+The stream of tokens runs beside the audio: a token of its own while there is nothing to write, else the words, some
+time after they were heard. Every layer is told that delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from shoal.models.batch import Kind
+from shoal.models.families.audio_llm import AudioLLM, Samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from shoal.models.native import Line
+
+
+SPARE = 8
+"""Frames of audio past the tokens, on which a checkpoint is verified."""
+
+
+class VoxtralRealtime(AudioLLM):
+    """`VoxtralRealtimeForConditionalGeneration`."""
+
+    name = "voxtral_realtime"
+    classes = ("VoxtralRealtimeForConditionalGeneration",)
+    entry = "added"
+    inputs = ("speech",)
+    # The next token's embedding is not all that the decoder is given: the next frame of audio is added to it.
+    engine = False
+    limits = (
+        "takes no instruction; an audit spreads the transcript evenly over the audio, and cuts what is longer, since "
+        "word times are not known; clips over half a minute need --max-new-tokens (12.5 a second); "
+        "needs mistral-common to hear"
+    )
+
+    def audio_token(self, model: PreTrainedModel, processor: Any) -> None:
+        """None: audio has no place of its own."""
+        del model, processor
+
+    def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """Random tokens and features, since the stock forward pass wants audio; some is left to go on with."""
+        import torch
+
+        from shoal.prune.probe import token_batch
+
+        text, audio = self.text_config(model), model.config.audio_config
+        ids = token_batch(text.vocab_size)["input_ids"]
+        frames = (ids.shape[1] + SPARE) * model.config.audio_length_per_tok
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn((len(ids), audio.num_mel_bins, frames), generator=generator)
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "input_features": features.to(model.dtype),
+        }
+
+    def request(
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+    ) -> dict[str, Tensor]:
+        """See `AudioLLM.request`: the tokens before the first one that it writes, and all of the audio."""
+        del model, instruction
+        return dict(processor(list(clips), return_tensors="pt"))
+
+    def forward_inputs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
+        """As many frames of the audio as there are tokens; encoder and features look at the past only."""
+        frames = inputs["input_ids"].shape[1] * model.config.audio_length_per_tok
+        return inputs | {"input_features": inputs["input_features"][..., :frames]}
+
+    def with_response(self, processor: Any, line: Line, ids: Sequence[int], samples: Samples) -> Line:
+        """The response spread over the rest of the audio, between its tokens the one for nothing to write.
+
+        What is longer than the audio is cut: the model has no place to write it.
+        """
+        room = _audio_tokens(processor, len(samples)) - len(line.ids)
+        pad = processor.tokenizer.tokenizer.instruct_tokenizer.audio_encoder.streaming_pad
+        row, written = line, list(ids[:room])
+        for index, token in enumerate(written):
+            gap = (index + 1) * room // len(written) - index * room // len(written) - 1
+            row = row.then([token], Kind.TEXT).then([pad] * gap, Kind.AUDIO)
+        return row if written else row.then([pad] * room, Kind.AUDIO)
+
+
+def _audio_tokens(processor: Any, samples: int) -> int:
+    """Frames of the decoder that `samples` make, with the silence that the processor puts around them."""
+    audio = processor.mistral_common_audio_config
+    heard = -(-samples // audio.raw_audio_length_per_tok)
+    return int(audio.n_left_pad_tokens + heard + audio.n_right_pad_tokens())
+
+
+FAMILY = VoxtralRealtime()

@@ -1,0 +1,122 @@
+"""Whisper: an encoder, and a decoder that hears it by cross-attention in every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shoal.models.families.audio_llm import AudioLLM, Samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import GenerationConfig, PreTrainedModel
+
+
+class Whisper(AudioLLM):
+    """`WhisperForConditionalGeneration`, and what was distilled from it."""
+
+    name = "whisper"
+    classes = ("WhisperForConditionalGeneration",)
+    entry = "cross"
+    inputs = ("speech",)
+    engine = False
+    tokens = ("decoder_input_ids", "decoder_attention_mask")
+    projector_names = ()
+    limits = "hears 30 s; instructed by task tokens only, in the checkpoint's language or the one it detects"
+
+    def request(
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+    ) -> dict[str, Tensor]:
+        """Spectrograms of 30 s, what the encoder makes of them, and the tokens that `generate` would begin with."""
+        import torch
+
+        rate = self.sampling_rate(processor)
+        features = processor(audio=list(clips), sampling_rate=rate, return_tensors="pt").input_features
+        with torch.no_grad():
+            heard = self.encoder(model)(features.to(model.device, model.dtype))  # type: ignore[misc]
+        prompt = _prompt(model, heard, instruction)
+        return {
+            "input_features": features,
+            "encoder_outputs": heard,
+            "decoder_input_ids": prompt,
+            "decoder_attention_mask": torch.ones_like(prompt),
+        }
+
+    def response(self, text: str) -> str:
+        """Whisper's answers begin with a space."""
+        return f" {text}"
+
+    def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
+        """Positions are learned one by one, so rows that begin with padding have to say where they begin."""
+        laid = super().with_tokens(inputs, ids, mask)
+        if not bool(mask[:, 0].all()):
+            laid["decoder_position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        return laid
+
+    def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
+        """Random tokens over random spectrograms: there is no decoding without anything to attend to."""
+        import torch
+
+        from shoal.prune.probe import token_batch
+
+        tokens = token_batch(model.config.vocab_size, pad=model.config.pad_token_id or 0)
+        inputs = self.with_tokens({}, tokens["input_ids"], tokens["attention_mask"])
+        shape = (
+            len(inputs["decoder_input_ids"]),
+            model.config.num_mel_bins,
+            2 * model.config.max_source_positions,
+        )
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return inputs | {"input_features": noise.to(model.dtype)}
+
+    def generation_fields(
+        self, config: GenerationConfig, depth: int, keep: Sequence[int]
+    ) -> Mapping[str, Any]:
+        """Pairs (layer, head) whose attention aligns words with time; without any left, there are no word times."""
+        del depth
+        heads = getattr(config, "alignment_heads", None)
+        if not heads:
+            return {}
+        place = {old: new for new, old in enumerate(keep)}
+        return {"alignment_heads": [[place[layer], head] for layer, head in heads if layer in place] or None}
+
+
+def _prompt(model: PreTrainedModel, heard: Any, instruction: str) -> Tensor:
+    """(B, n) tokens: start, language and task where the model knows several, and no timestamps."""
+    import torch
+
+    settings: Any = model.generation_config
+    start = getattr(settings, "decoder_start_token_id", None) or model.config.decoder_start_token_id
+    columns = [torch.full((len(heard.last_hidden_state),), start)]
+    if getattr(settings, "lang_to_id", None):
+        columns.append(_languages(model, heard))
+        task = "translate" if "translate" in instruction.lower() else "transcribe"
+        columns.append(torch.full_like(columns[0], settings.task_to_id[task]))
+    if (plain := getattr(settings, "no_timestamps_token_id", None)) is not None:
+        columns.append(torch.full_like(columns[0], plain))
+    return torch.stack(columns, dim=1)
+
+
+def _languages(model: Any, heard: Any) -> Tensor:
+    """(B,) the language token that the checkpoint fixes, or that the model finds in each clip."""
+    import torch
+
+    settings = model.generation_config
+    forced = getattr(settings, "forced_decoder_ids", None) or [[1, None]]
+    name = getattr(settings, "language", None)
+    fixed = _language_id(settings.lang_to_id, name) if name else forced[0][1]
+    if fixed is not None:
+        return torch.full((len(heard.last_hidden_state),), fixed)
+    found: Tensor = model.detect_language(encoder_outputs=heard, generation_config=settings)
+    return found.cpu()
+
+
+def _language_id(known: Mapping[str, int], name: str) -> int:
+    """The token of a language that is given by name (`english`), code (`en`) or token (`<|en|>`)."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    code = TO_LANGUAGE_CODE.get(name.lower(), name)
+    return known[code if code.startswith("<|") else f"<|{code}|>"]
+
+
+FAMILY = Whisper()

@@ -1,0 +1,298 @@
+"""Clips to embedded batches for models that transformers knows: the model's own processor and forward, observed.
+
+The processor writes the prompt; the response is appended, or the transcript put in the place of the audio, as tokens.
+The stock forward then runs up to its call of the decoder, which is recorded and not made. What stands in that call
+(embeddings with the audio in its place, positions, whatever else a model hands its layers) can be repeated with fewer
+layers without running the encoder again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from shoal.data.clip import SAMPLE_RATE
+from shoal.errors import ModelError
+from shoal.models.batch import Kind, PreparedBatch
+from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.base import Family
+from shoal.models.quiet import quiet
+from shoal.models.stacking import stacked
+from shoal.schema import InputKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from shoal.data.clip import Clip
+    from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
+
+
+class _Reached(Exception):
+    """The forward pass has come to the decoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a batch, unpadded: token ids (n,) and what each of them is (n,)."""
+
+    ids: Tensor
+    kinds: Tensor
+
+    def then(self, ids: Sequence[int], kind: Kind) -> Line:
+        """This, and `ids` after it."""
+        more = torch.tensor(list(ids), dtype=torch.long)
+        return Line(torch.cat([self.ids, more]), torch.cat([self.kinds, torch.full_like(more, int(kind))]))
+
+    def at(self, place: int, ids: Sequence[int], kind: Kind) -> Line:
+        """This, with `ids` before position `place`."""
+        before = Line(self.ids[:place], self.kinds[:place]).then(ids, kind)
+        return Line(torch.cat([before.ids, self.ids[place:]]), torch.cat([before.kinds, self.kinds[place:]]))
+
+
+def prepare_native(
+    loaded: LoadedModel,
+    clips: Sequence[Clip],
+    task: Task,
+    *,
+    input: InputKind,
+    response: bool,
+    padding_side: str,
+) -> PreparedBatch:
+    """See `shoal.models.prepare.prepare`; for a model of an `AudioLLM` family.
+
+    Raises:
+        ModelError: there is no processor, or it cannot make the model's inputs.
+    """
+    family = _family(loaded)
+    if family.alone and len(clips) > 1:
+        options: dict[str, Any] = {"input": input, "response": response, "padding_side": padding_side}
+        return stacked([prepare_native(loaded, [clip], task, **options) for clip in clips], padding_side)
+    samples = [_resampled(clip.samples, family.sampling_rate(loaded.processor)) for clip in clips]
+    heard = samples if input == "speech" else [_placeholder(family, loaded.processor)] * len(clips)
+    with torch.inference_mode():
+        names = [clip.id for clip in clips]
+        own = family.own_batch(loaded, names, heard, response=response, padding_side=padding_side)
+        if own is not None:
+            return own
+        inputs = _request(loaded, family, heard, task.instruction)
+        lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
+        if input == "text":
+            inputs = family.without_audio(inputs)
+            texts = [_ids(loaded, task.transcript(clip.row)) for clip in clips]
+            lines = [_with_text(line, ids, loaded.ref) for line, ids in zip(lines, texts, strict=True)]
+        if response:
+            targets = [_ids(loaded, family.response(task.target(clip.row))) for clip in clips]
+            lines = [
+                family.with_response(loaded.processor, line, ids, clip)
+                for line, ids, clip in zip(lines, targets, heard, strict=True)
+            ]
+        return _batch(loaded, family, names, inputs, lines, padding_side)
+
+
+def _family(loaded: LoadedModel) -> AudioLLM:
+    loaded.check_fed()
+    assert isinstance(loaded.family, AudioLLM)
+    return loaded.family
+
+
+def _resampled(samples: Samples, rate: int) -> Samples:
+    if rate == SAMPLE_RATE or not len(samples):
+        return samples
+    import soxr
+
+    resampled: Samples = soxr.resample(samples, SAMPLE_RATE, rate).astype("float32")
+    return resampled
+
+
+def _placeholder(family: AudioLLM, processor: Any) -> Samples:
+    """A quarter of a second of silence: the text input needs the audio's place, not its content."""
+    import numpy as np
+
+    return np.zeros(family.sampling_rate(processor) // 4, dtype=np.float32)
+
+
+def _request(
+    loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], instruction: str
+) -> dict[str, Any]:
+    try:
+        with quiet():
+            return family.request(loaded.model, loaded.processor, samples, instruction)
+    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"its processor ({type(loaded.processor).__name__}) cannot make the inputs "
+            f"({type(error).__name__}: {reason})",
+            where=loaded.ref,
+            fix="check that the processor's files belong to these weights",
+        ) from error
+
+
+def _ids(loaded: LoadedModel, text: str) -> list[int]:
+    return list(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _lines(inputs: dict[str, Any], family: AudioLLM, audio: Sequence[int]) -> list[Line]:
+    """Every row's real tokens, marked audio or prompt."""
+    lines = []
+    tokens, masks = (inputs[name].cpu() for name in family.tokens)
+    for ids, mask in zip(tokens, masks.bool(), strict=True):
+        kept = ids[mask]
+        is_audio = torch.isin(kept, torch.tensor(audio, dtype=kept.dtype))
+        lines.append(Line(kept, torch.where(is_audio, int(Kind.AUDIO), int(Kind.PROMPT))))
+    return lines
+
+
+def _with_text(line: Line, ids: Sequence[int], ref: str) -> Line:
+    """The line with `ids` where the audio was."""
+    places = (line.kinds == Kind.AUDIO).nonzero()[:, 0]
+    if not len(places):
+        raise ModelError("its prompt has no place for the audio", where=ref, fix="use the speech input")
+    first, last = int(places[0]), int(places[-1])
+    before = Line(line.ids[:first], line.kinds[:first]).then(ids, Kind.AUDIO)
+    rest = line.kinds[last + 1 :]
+    return Line(torch.cat([before.ids, line.ids[last + 1 :]]), torch.cat([before.kinds, rest]))
+
+
+def _batch(
+    loaded: LoadedModel,
+    family: AudioLLM,
+    names: list[str],
+    inputs: dict[str, Any],
+    lines: list[Line],
+    padding_side: str,
+) -> PreparedBatch:
+    pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
+    # Where audio is added to every token, both begin at the first position.
+    ids, kinds = _padded(lines, pad, "right" if family.entry == "added" else padding_side)
+    laid = family.with_tokens(_retyped(inputs, family, kinds), ids, (kinds != Kind.PAD).long())
+    moved = fed(loaded, laid)
+    call = family.call(loaded.model, moved)
+    embeds = call.get("inputs_embeds")
+    if embeds is not None and embeds.shape[:2] != ids.shape:
+        raise ModelError(
+            f"its decoder sees {embeds.shape[1]} positions where its processor made {ids.shape[1]}",
+            where=type(loaded.model).__name__,
+            fix="add a family for it in shoal/models/families",
+        )
+    tokens = torch.where((kinds == Kind.PAD) | (kinds == Kind.AUDIO), -1, ids)
+    return PreparedBatch(
+        names,
+        torch.zeros((*ids.shape, 0)) if embeds is None else embeds,
+        kinds.to(loaded.device, torch.uint8),
+        tokens.to(loaded.device),
+        call=call,
+        inputs=moved,
+    )
+
+
+def _padded(lines: list[Line], pad: int, side: str) -> tuple[Tensor, Tensor]:
+    """(B, T) token ids and kinds."""
+    shape = (len(lines), max(len(line.ids) for line in lines))
+    ids, kinds = torch.full(shape, pad), torch.full(shape, int(Kind.PAD))
+    for row, line in enumerate(lines):
+        at = shape[1] - len(line.ids) if side == "left" else 0
+        ids[row, at : at + len(line.ids)] = line.ids
+        kinds[row, at : at + len(line.ids)] = line.kinds
+    return ids, kinds
+
+
+def _retyped(inputs: dict[str, Any], family: AudioLLM, kinds: Tensor) -> dict[str, Any]:
+    """The inputs with the types of the new tokens, where the model wants types."""
+    typed = dict(inputs)
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in typed:
+            marks = typed[name][inputs[family.tokens[1]].bool()]
+            audio = int(marks.max()) if len(marks) else 0
+            typed[name] = torch.where(kinds == Kind.AUDIO, audio, 0)
+    return typed
+
+
+def fed(loaded: LoadedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A processor's `inputs` where the model runs, and in what its encoder takes."""
+    return {
+        name: value.to(loaded.device, loaded.audio_dtype if value.is_floating_point() else None)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in inputs.items()
+    }
+
+
+def decoder_call(model: PreTrainedModel, family: Family, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments with which `model(**inputs)` calls its decoder.
+
+    The forward pass ends there: no layer runs.
+
+    Raises:
+        ModelError: the forward pass fails, or does not call its decoder.
+    """
+    found: dict[str, Any] = {}
+    decoder = family.decoder(model)
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args:
+            import inspect
+
+            names = list(inspect.signature(type(module).forward).parameters)[1:]
+            found.update(zip(names, args, strict=False))
+        found.update(kwargs)
+        raise _Reached
+
+    handle = decoder.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        family.answering(model)(**inputs, use_cache=False)
+    except _Reached:
+        pass
+    except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"its forward pass fails on its own processor's inputs ({type(error).__name__}: {reason})",
+            where=type(model).__name__,
+            fix="check that processor and weights belong together",
+        ) from error
+    finally:
+        handle.remove()
+    dropped = ("past_key_values", "use_cache", "labels", "output_hidden_states", "return_dict")
+    call = {name: value for name, value in found.items() if value is not None and name not in dropped}
+    if not call:
+        raise ModelError("its forward pass does not call its decoder", where=type(model).__name__)
+    return call
+
+
+class DecoderWithHead(nn.Module):
+    """Decoder and head as a causal LM that takes embeddings, for the decode engine.
+
+    Scaling and soft-capping of logits, which some classes do after the head, are left out: they keep the order of
+    the logits, and greedy decoding asks for no more.
+
+    Args:
+        model: the whole model; its parameters are used, not copied.
+        family: its family.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family) -> None:
+        super().__init__()
+        decoder: Any = family.decoder(model)
+        # In a tuple, so that they are not registered as children: this is a view, whose state is the model's.
+        self._parts: tuple[Any, Any, Any] = (decoder.get_input_embeddings(), decoder, family.head(model))
+        self.config = family.text_config(model)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        logits_to_keep: int = 0,
+        **kwargs: Any,
+    ) -> Any:
+        """Logits (B, T', V) at the last `logits_to_keep` positions (0: all) under `.logits`."""
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        embed, decoder, head = self._parts
+        embeds = embed(input_ids) if inputs_embeds is None else inputs_embeds
+        output = decoder(inputs_embeds=embeds, **kwargs)
+        states = output.last_hidden_state[:, -logits_to_keep:]
+        return CausalLMOutputWithPast(logits=head(states), past_key_values=output.past_key_values)

@@ -1,0 +1,109 @@
+"""The model of a checkpoint folder without its weights: every module and name, on the meta device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from shoal.errors import ModelError
+from shoal.models.quiet import quiet
+from shoal.prune.shards import read_object
+from shoal.schema import ModelInfo
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from shoal.models.families.base import Family
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+
+
+def meta_model(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Build the class that `folder` names from its config, with the generation config beside it.
+
+    Args:
+        folder: a checkpoint folder with a `config.json`.
+        trust_remote_code: run the folder's own code, if it has some.
+
+    Raises:
+        ModelError: no config, a class that is not known, or code that must be trusted first.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    raw = read_object(folder / CONFIG)
+    try:
+        with quiet():
+            model_class, config = _class_and_config(folder, raw, trust_remote_code)
+            # The others may need packages that only matter when the model runs.
+            config._attn_implementation = "eager"
+            with torch.device("meta"):
+                model: PreTrainedModel = model_class(config)
+            if (folder / GENERATION_CONFIG).is_file() and hasattr(model, "generation_config"):
+                model.generation_config = GenerationConfig.from_pretrained(folder)
+    except ModelError:
+        raise
+    except Exception as error:  # a config may fail in as many ways as there are classes
+        raise ModelError(
+            f"its class cannot be built from its config ({type(error).__name__}: {error})",
+            where=str(folder),
+            fix="check config.json, or give --trust-remote-code if the model brings its own code",
+        ) from error
+    return model
+
+
+def _class_and_config(folder: Path, raw: dict[str, Any], trust: bool) -> tuple[Any, PreTrainedConfig]:
+    import transformers
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    from shoal.models.speech_llm import SpeechLLM, SpeechLLMConfig
+    from shoal.models.stock import AUTO_CLASSES
+
+    if raw.get("model_type") == SpeechLLMConfig.model_type:
+        return SpeechLLM, SpeechLLMConfig.from_pretrained(folder)
+    code = raw.get("auto_map") or {}
+    named = next((code[name] for name in AUTO_CLASSES if name in code), None)
+    if named is not None and trust:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+        return get_class_from_dynamic_module(named, folder), config
+    architecture = (raw.get("architectures") or [""])[0]
+    if not architecture or not hasattr(transformers, architecture):
+        raise ModelError(
+            f"transformers {transformers.__version__} has no class {architecture!r}",
+            where=str(folder / CONFIG),
+            fix="give --trust-remote-code to use the model's own code"
+            if code
+            else "name the model's class under architectures, or install the version of transformers that has it",
+        )
+    return getattr(transformers, architecture), transformers.AutoConfig.from_pretrained(folder)
+
+
+def model_info(
+    model: PreTrainedModel, family: Family, folder: Path, *, ref: str, licence: str | None
+) -> ModelInfo:
+    """What `shoal.models.load(…).info()` says, but for the fingerprint, which needs the values."""
+    from shoal.models.families.audio_llm import AudioLLM
+    from shoal.models.lineage import removed_layers
+    from shoal.models.loading import parameter_count
+
+    layers, total = family.layers(model), parameter_count(model)
+    encoder, projector = family.encoder(model), family.projector(model)
+    parts = [parameter_count(part) if part is not None else 0 for part in (encoder, projector)]
+    per_layer = [parameter_count(layer) for layer in layers]
+    other: Literal["audio_llm", "causal_lm"] = "audio_llm" if isinstance(family, AudioLLM) else "causal_lm"
+    return ModelInfo(
+        ref=ref,
+        kind="speech_llm" if family.name == "speech_llm" else other,
+        class_name=type(model).__name__,
+        family=family.name,
+        depth=len(layers),
+        hidden_size=int(family.text_config(model).hidden_size),
+        encoder_parameters=parts[0],
+        projector_parameters=parts[1],
+        decoder_layer_parameters=per_layer,
+        decoder_other_parameters=total - sum(parts) - sum(per_layer),
+        total_parameters=total,
+        removed_layers=removed_layers(folder),
+        licence=licence,
+    )

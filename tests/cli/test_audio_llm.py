@@ -1,0 +1,85 @@
+"""An audio LLM of a stock class, from its folder to a verified checkpoint, by the commands of the README."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shoal.cli import main
+from tiny_audio import BUILDS
+from tiny_speech import write_clips
+
+NAME = "Qwen2AudioForConditionalGeneration"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    BUILDS[NAME].build(6).save_pretrained(folder, max_shard_size="60KB")
+    BUILDS[NAME].processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_clips(tmp_path_factory.mktemp("clips"), 3)
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def test_the_commands_of_the_readme(model, manifest, tmp_path, capsys):
+    audit, plan, scores, bench = (tmp_path / name for name in ("audit", "plan.json", "scores", "bench.json"))
+    for arguments in (
+        ["audit", model, "--data", manifest, "--out", audit, "--replicates", 20],
+        ["compare", audit / "audit.json", "--replicates", 20],
+        ["select", audit / "audit.json", "--layers", 2, "--out", plan],
+        ["evaluate", model, "--data", manifest, "--plan", plan, "--out", scores, "--max-new-tokens", 4],
+        ["bench", model, "--data", manifest, "--plan", plan, "--out", bench, "--clips", 1, "--repeats", 1],
+        ["prune", model, "--plan", plan, "--out", tmp_path / "memory", "--how", "memory"],
+        ["prune", model, "--plan", plan, "--out", tmp_path / "disk", "--how", "disk"],
+        ["report", audit / "audit.json", plan, scores / "scores.json", bench, "--out", tmp_path / "r.html"],
+    ):
+        code, _, err = run(capsys, *arguments)
+        assert code == 0, f"{arguments[0]}: {err}"
+    assert json.loads((audit / "audit.json").read_text())["model"]["kind"] == "audio_llm"
+    checks = [
+        json.loads((tmp_path / way / "shoal-verification.json").read_text())["checks"]
+        for way in ("memory", "disk")
+    ]
+    assert [check["name"] for check in checks[0]] == [check["name"] for check in checks[1]]
+    assert {"logits", "round_trip", "cache"} <= {check["name"] for check in checks[0]}
+
+
+def test_a_folder_without_its_processor_says_so(model, manifest, tmp_path, capsys):
+    BUILDS[NAME].build(6).save_pretrained(tmp_path / "bare")
+    for arguments in (
+        ["audit", tmp_path / "bare", "--data", manifest, "--out", tmp_path / "audit"],
+        ["evaluate", tmp_path / "bare", "--data", manifest, "--out", tmp_path / "scores"],
+    ):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert "no processor" in err.strip().splitlines()[-1]
+        assert not (tmp_path / "audit").exists()
+    code, _, _ = run(capsys, "prune", tmp_path / "bare", "--layers-list", "1,3", "--out", tmp_path / "out")
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--how", "telepathy"], "unknown way 'telepathy'"),
+        (["--how", "disk", "--layers-list", "1,99"], "99"),
+        (["--how", "disk", "--layers-list", "5"], "last"),
+    ],
+)
+def test_bad_input_to_prune_is_one_line(model, tmp_path, capsys, arguments, words):
+    given = arguments if "--layers-list" in arguments else [*arguments, "--layers-list", "1"]
+    code, out, err = run(capsys, "prune", model, *given, "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert words in err.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,230 @@
+"""What Shoal promises for every audio LLM class, step by step, over tiny builds of the stock classes.
+
+The outcome of each step is what `shoal families` and `docs/families.md` say of the class: `SHOAL_WRITE_FAMILIES=1` (or
+`make families`) writes it down, and without it the test fails where the record says something else.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from families_record import note
+from shoal import tasks
+from shoal.errors import UsageError
+from shoal.evaluate.systems import check_hears
+from shoal.measure.collector import collect
+from shoal.models import families
+from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.loading import LoadedModel, load_model
+from shoal.prune.from_folder import prune_folder
+from shoal.prune.in_memory import pruned
+from shoal.prune.on_disk import write_pruned
+from shoal.prune.probe import probe
+from shoal.prune.verify import Expectation, expectation, verify_checkpoints
+from shoal.schema import SCOPES
+from shoal.select import manual
+from tiny_audio import BUILDS
+from tiny_audio.parts import keep_float
+from tiny_speech import dataset
+
+CLIPS = 3
+PLANS: dict[str, list[int]] = {}
+"""Layers to remove where 1 and 3 may not go."""
+CHECKS = ["load", "keys", "depth", "config", "tensors", "logits", "round_trip", "cache"]
+HEARING = [name for name, build in BUILDS.items() if build.processor is not None]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("clips"), CLIPS)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Class name → checkpoint folder, made on first use."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("models") / name
+            build = BUILDS[name]
+            build.build(build.depth).save_pretrained(made[name])
+            if build.processor is not None:
+                build.processor().save_pretrained(made[name])
+            build.files(made[name])
+        return made[name]
+
+    return folder
+
+
+def load(folder: Path) -> LoadedModel:
+    return load_model(str(folder), device="cpu", dtype="float32", trust_remote_code=False)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_parts_are_where_the_family_says(name):
+    build = BUILDS[name]
+    model = build.build(build.depth)
+    family = families.find(model)
+    assert isinstance(family, AudioLLM)
+    layers = family.layers(model)
+    assert isinstance(layers, nn.ModuleList)
+    assert len(layers) == family.depth(model) == build.depth
+    assert model.get_submodule(family.layers_path(model)) is layers
+    inside = set(family.decoder(model).modules())
+    assert set(layers) <= inside
+    for index, layer in enumerate(layers):
+        assert {value - index for _, _, value in family.layer_indices(layer)} <= {0, 1}
+    if family.entry in ("slot", "added", "cross"):
+        assert family.encoder(model) is not None
+        assert family.encoder(model) not in inside or name == "Phi4MultimodalForCausalLM"
+    note(
+        name,
+        family=family.name,
+        decoder=type(family.decoder(model)).__name__,
+        layers=family.layers_path(model),
+        depth_field=".".join([*family.config_path(model), family.depth_field(family.text_config(model))]),
+        processor="stock" if build.processor else build.no_processor,
+    )
+
+
+@pytest.mark.parametrize("name", HEARING)
+def test_a_folder_loads_with_its_processor_and_is_fed_by_it(name, folders, data):
+    loaded = load(folders(name))
+    assert loaded.kind == "audio_llm"
+    assert loaded.inputs == loaded.family.inputs
+    task = tasks.get("asr")
+    for kind in loaded.inputs:
+        batch = loaded.prepare(list(data.clips(data.rows)), task, input=kind, response=True)
+        assert batch.attention_mask.shape == batch.token_ids.shape
+        assert len(batch.ids) == CLIPS
+        if loaded.family.entry == "slot":
+            assert (batch.scope("audio").sum(1) > 0).all()
+            assert (batch.scope("text").sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", HEARING)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(name, side, folders, data):
+    """Clip by clip through the whole model, without padding, in float64; no code shared with the collector."""
+    loaded = load(folders(name))
+    # The fused products of experts know no float64.
+    loaded.model.set_experts_implementation("eager")
+    loaded.model.double()
+    if BUILDS[name].float_encoder:
+        keep_float(loaded.family.encoder(loaded.model), loaded.family.projector(loaded.model))
+    task, depth = tasks.get("asr"), len(loaded.layers)
+    clips = list(data.clips(data.rows))
+    for kind in loaded.inputs:
+        batches = (
+            loaded.prepare(part, task, input=kind, response=True, padding_side=side)
+            for part in (clips[:2], clips[2:])  # made while the collector listens
+        )
+        found = list(collect(loaded.decoder, loaded.layers, batches, state=loaded.family.state))
+        for clip, sums in zip(clips, found, strict=True):
+            single = loaded.prepare([clip], task, input=kind, response=True)
+            states = stock_states(loaded, dict(single.inputs))
+            wanted = [
+                mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)
+            ]
+            kept = SCOPES.index("all")
+            assert sums.counts[kept] == states.shape[1]
+            measured = sums.sums[kept][: len(wanted)] / sums.counts[kept]
+            assert np.allclose(measured, wanted, atol=1e-6), f"{name} {kind}"
+    note(name, audit=list(loaded.inputs))
+
+
+def stock_states(loaded: LoadedModel, inputs: dict[str, Any]) -> torch.Tensor:
+    """(L+1, T, d): what every layer is given, and what the last one gives, in a plain forward pass."""
+    seen: list[torch.Tensor] = []
+    state = loaded.family.state
+
+    def before(_: Any, args: Any, kwargs: Any) -> None:
+        seen.append(state(args[0] if args else kwargs["hidden_states"])[0])
+
+    def after(_: Any, __: Any, output: Any) -> None:
+        seen.append(state(output[0] if isinstance(output, tuple) else output)[0])
+
+    handles = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in loaded.layers]
+    handles.append(loaded.layers[-1].register_forward_hook(after))
+    with torch.no_grad():
+        loaded.family.answering(loaded.model)(**inputs, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(seen).double()
+
+
+def mean_angle(states: torch.Tensor, first: int, n: int, start: int) -> float:
+    angles = []
+    for position in range(first, states.shape[1]):
+        a, b = states[start, position].tolist(), states[start + n, position].tolist()
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        norm = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b))
+        angles.append(math.acos(max(-1.0, min(1.0, dot / norm))) / math.pi)
+    return sum(angles) / len(angles)
+
+
+@pytest.mark.parametrize("name", HEARING)
+def test_decoding_gives_the_tokens_of_generate(name, folders, data):
+    """A batch through Shoal, whole and pruned, against `generate` one clip at a time by hand."""
+    from shoal.evaluate.generate import generated, greedy
+
+    loaded = load(folders(name))
+    if not loaded.family.writes:
+        with pytest.raises(UsageError, match="speech only"):
+            check_hears(loaded)
+        return
+    task, clips = tasks.get("asr"), list(data.clips(data.rows))
+    for removed in ([], [1, 3]):
+        with pruned(loaded.model, removed, family=loaded.family):
+            batch = loaded.prepare(clips, task, input="speech", response=False, padding_side="left")
+            if loaded.engine:
+                ours = greedy(loaded.lm, batch, eos_ids=(), max_new_tokens=5)
+            else:
+                ours = generated(loaded.family.answering(loaded.model), batch, eos_ids=(), max_new_tokens=5)
+            for clip, tokens in zip(clips, ours.tokens, strict=True):
+                single = loaded.prepare([clip], task, input="speech", response=False)
+                theirs = (
+                    loaded.family.answering(loaded.model)
+                    .generate(**single.inputs, do_sample=False, max_new_tokens=5, min_new_tokens=5)[0]
+                    .tolist()
+                )
+                assert theirs[-5:] == tokens
+    note(name, evaluate="engine" if loaded.engine else "generate")
+
+
+@pytest.fixture(scope="module")
+def reports(folders, tmp_path_factory):
+    """Class name → what a fresh process says of its checkpoint pruned in memory and of the one pruned on disk."""
+    jobs: list[tuple[Path, Expectation]] = []
+    for name in BUILDS:
+        loaded, place = load(folders(name)), tmp_path_factory.mktemp("pruned")
+        plan = manual(loaded.ref, loaded.info().depth, PLANS.get(name, [1, 3]))
+        with pruned(loaded.model, plan, family=loaded.family) as model:
+            expected = expectation(model, probe(loaded), family=loaded.family)
+        jobs.append((write_pruned(loaded, plan, place / "memory", verify=False), expected))
+        jobs.append((prune_folder(loaded.ref, plan, place / "disk", verify=False), expected))
+    found = verify_checkpoints(jobs)
+    return {
+        name: {"memory": found[2 * number], "disk": found[2 * number + 1], "folder": jobs[2 * number][0]}
+        for number, name in enumerate(BUILDS)
+    }
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_pruned_checkpoints_are_verified_in_a_fresh_process(name, reports):
+    again = load(reports[name]["folder"])
+    checks = CHECKS if again.family.cacheless else CHECKS[:-1]
+    for way in ("memory", "disk"):
+        assert reports[name][way].passed, f"{way}: {reports[name][way].failures}"
+        assert [check.name for check in reports[name][way].checks] == checks
+    assert len(again.layers) == BUILDS[name].depth - len(again.info().removed_layers)
+    assert again.info().removed_layers == PLANS.get(name, [1, 3])
+    note(name, prune=["memory", "disk"], checks=checks)

@@ -1,0 +1,83 @@
+"""Gemma 3n and Gemma 4 as text models: layers that read the tokens, not only their embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_audio_contract import mean_angle, stock_states
+from transformers import (
+    Gemma3nForCausalLM,
+    Gemma3nTextConfig,
+    Gemma4ForCausalLM,
+    Gemma4UnifiedForCausalLM,
+)
+
+from shoal import tasks
+from shoal.evaluate.generate import generated
+from shoal.measure.collector import collect
+from shoal.models.loading import load_model
+from shoal.prune.in_memory import pruned
+from shoal.prune.on_disk import write_pruned
+from shoal.schema import SCOPES
+from shoal.select import manual
+from tiny_audio import gemma3n, gemma4, gemma4_unified
+from tiny_audio.parts import randomised, tokenizer
+from tiny_speech import dataset
+
+DEPTH = gemma4.DEPTH
+BUILDS = {
+    "gemma3n": lambda: Gemma3nForCausalLM(Gemma3nTextConfig(**gemma3n.decoder(DEPTH))),
+    "gemma4": lambda: Gemma4ForCausalLM(gemma4.build(DEPTH).config.text_config),
+    "gemma4_unified": lambda: Gemma4UnifiedForCausalLM(gemma4_unified.build(DEPTH).config.text_config),
+}
+
+
+@pytest.fixture(params=BUILDS)
+def loaded(request, tmp_path):
+    randomised(BUILDS[request.param]()).save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    return load_model(str(tmp_path / "model"), device="cpu", dtype="float32", trust_remote_code=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("clips"), 2)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(loaded, side, data):
+    loaded.model.double()
+    clips, task, depth = list(data.clips(data.rows)), tasks.get("asr"), len(loaded.layers)
+    batch = loaded.prepare(clips, task, input="text", response=True, padding_side=side)
+    found = collect(loaded.decoder, loaded.layers, [batch], state=loaded.family.state)
+    for clip, sums in zip(clips, found, strict=True):
+        single = loaded.prepare([clip], task, input="text", response=True)
+        states = stock_states(loaded, {"input_ids": single.token_ids})
+        wanted = [
+            mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)
+        ]
+        kept = SCOPES.index("all")
+        assert np.allclose(sums.sums[kept][: len(wanted)] / sums.counts[kept], wanted, atol=1e-6)
+
+
+def test_decoding_gives_the_tokens_of_generate_where_the_engine_does_not(loaded, data):
+    assert loaded.engine == (loaded.model.config.model_type == "gemma4_unified_text")
+    if loaded.engine:
+        return
+    clips, task = list(data.clips(data.rows)), tasks.get("asr")
+    with pruned(loaded.model, [1, 3], family=loaded.family):
+        batch = loaded.prepare(clips, task, input="text", response=False)
+        ours = generated(loaded.model, batch, eos_ids=(), max_new_tokens=5)
+        for clip, tokens in zip(clips, ours.tokens, strict=True):
+            ids = loaded.prepare([clip], task, input="text", response=False).token_ids
+            theirs = loaded.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, min_new_tokens=5, do_sample=False
+            )
+            assert theirs[0, -5:].tolist() == tokens
+
+
+def test_a_pruned_checkpoint_is_verified_in_a_fresh_process(loaded, tmp_path):
+    out = write_pruned(loaded, manual(loaded.ref, DEPTH, [1, 3, 6]), tmp_path / "out")
+    again = load_model(str(out), device="cpu", dtype="float32", trust_remote_code=False)
+    assert len(again.layers) == DEPTH - 3

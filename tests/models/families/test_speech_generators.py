@@ -1,0 +1,59 @@
+"""A speech generator is measured on the words of a clip and then the clip: what it does when it says just that."""
+
+from __future__ import annotations
+
+import pytest
+
+from shoal import tasks
+from shoal.models import families
+from shoal.models.batch import Kind
+from shoal.models.loading import LoadedModel
+from tiny_audio import csm, moshi, vibevoice
+from tiny_speech import dataset
+
+BUILDS = {**csm.BUILDS, **vibevoice.BUILDS, **moshi.BUILDS}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    data = dataset(tmp_path_factory.mktemp("clips"), 2)
+    return list(data.clips(data.rows))
+
+
+def loaded(name, folder):
+    build = BUILDS[name]
+    model = build.build(build.depth)
+    processor = build.processor()
+    tokenizer = getattr(processor, "tokenizer", None) or moshi.tokenizer()
+    return LoadedModel(name, folder, model, tokenizer, processor, families.find(model), "audio_llm")
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("CsmForConditionalGeneration", "<|bos|>[0]", "<|eos|>"),
+        (
+            "VibeVoiceForConditionalGeneration",
+            " Transform the text into speech.\n Text input:\n Speaker 0:",
+            "\n Speech output:\n<|vision_start|>",
+        ),
+    ],
+)
+def test_the_words_stand_where_the_template_has_them(name, before, after, clips, tmp_path):
+    model, task = loaded(name, tmp_path), tasks.get("asr")
+    batch = model.prepare(clips, task, response=True, padding_side="left")
+    for row, clip in enumerate(clips):
+        first = int((batch.kinds[row] == Kind.AUDIO).nonzero()[0])
+        ids = batch.token_ids[row][:first]
+        words = task.target(clip.row)
+        assert model.tokenizer.decode(ids[ids >= 0]) == f"{before}{words}{after}"
+        text = batch.token_ids[row][batch.kinds[row] == Kind.TEXT]
+        assert model.tokenizer.decode(text) == words
+
+
+def test_moshi_listens_and_says_nothing(clips, tmp_path):
+    model = loaded("MoshiForConditionalGeneration", tmp_path)
+    batch = model.prepare(clips, tasks.get("asr"), response=True, padding_side="left")
+    assert set(batch.kinds.unique().tolist()) <= {int(Kind.PAD), int(Kind.AUDIO)}
+    for clip, frames in zip(clips, batch.attention_mask.sum(1).tolist(), strict=True):
+        assert abs(frames - 12.5 * len(clip.samples) / 16_000) <= 1

@@ -1,0 +1,41 @@
+"""`shoal families`: the table is the record's, the document is the table's."""
+
+from __future__ import annotations
+
+import json
+
+from typer.testing import CliRunner
+
+from conftest import ROOT
+from shoal.cli import app
+from shoal.models.families import table
+from tiny_audio import BUILDS
+
+
+def test_every_tiny_class_is_in_the_table():
+    assert set(BUILDS) <= {one.class_name for one in table.supported()}
+
+
+def test_twenty_audio_classes_are_audited_pruned_and_reloaded():
+    verified = [
+        one
+        for one in table.supported()
+        if one.audio not in ("text", "none") and "speech" in one.audit and "memory" in one.prune
+    ]
+    assert len(verified) >= 20
+    assert all(
+        {"load", "keys", "tensors", "logits", "round_trip", "cache"} <= set(one.checks) for one in verified
+    )
+
+
+def test_the_document_holds_the_table():
+    document = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert table.as_markdown() in document
+    assert f"transformers {table.transformers_version()}" in document
+
+
+def test_the_command_prints_markdown_and_json():
+    runner = CliRunner()
+    assert runner.invoke(app, ["families"]).stdout.strip() == table.as_markdown()
+    found = json.loads(runner.invoke(app, ["families", "--json"]).stdout)
+    assert {one["class_name"] for one in found["classes"]} == {one.class_name for one in table.supported()}

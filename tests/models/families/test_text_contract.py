@@ -1,0 +1,51 @@
+"""What Shoal promises for every text LLM class, over tiny builds: pruned both ways, verified in a fresh process."""
+
+from __future__ import annotations
+
+import pytest
+
+from families_record import note
+from shoal.models import families
+from shoal.prune.in_memory import pruned
+from shoal.prune.on_disk import write_checkpoint
+from shoal.prune.sharded import write_sharded
+from shoal.prune.verify import expectation, verify_checkpoints
+from shoal.select import manual
+from tiny_models import BUILDERS, prompts, tiny
+
+CHECKS = ["load", "keys", "depth", "config", "tensors", "logits", "round_trip", "cache"]
+CASES = {"padded": prompts(2, 9), "single": prompts(1, 5, padding=0, seed=2)}
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Architecture → what a fresh process says of its checkpoint pruned in memory and of the one pruned on disk."""
+    jobs = []
+    for name in BUILDERS:
+        place, model = tmp_path_factory.mktemp(name), tiny(name)
+        model.save_pretrained(place / "whole", max_shard_size="60KB")
+        plan = manual(name, 6, [1, 3])
+        with pruned(model, plan):
+            expected = expectation(model, CASES)
+        jobs.append((write_checkpoint(model, plan, place / "memory", cases={}), expected))
+        jobs.append((write_sharded(place / "whole", plan, place / "disk", ref=name), expected))
+    found = iter(verify_checkpoints(jobs))
+    return {name: {"memory": next(found), "disk": next(found)} for name in BUILDERS}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_pruned_checkpoints_are_verified_in_a_fresh_process(name, reports):
+    for way, report in reports[name].items():
+        assert report.passed, f"{way}: {report.failures}"
+        assert [check.name for check in report.checks] == CHECKS
+    model = tiny(name)
+    family = families.find(model)
+    note(
+        type(model).__name__,
+        family=family.name,
+        decoder=type(family.decoder(model)).__name__,
+        layers=family.layers_path(model),
+        depth_field=family.depth_field(family.text_config(model)),
+        prune=["memory", "disk"],
+        checks=CHECKS,
+    )
