@@ -94,4 +94,4 @@ def test_controls_are_not_counted_and_success_is_not_an_exit_code(part):
     assert found["shoal_as_documented"] == 1
     assert found["mergekit_in_any_way"] == 0
     assert found["mergekit_config_corrected"] == 1
-    assert found["mergekit_silently_wrong"] == 1
+    assert found["mergekit_exit_0_but_wrong"] == 1

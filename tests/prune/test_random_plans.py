@@ -25,9 +25,10 @@ from transformers import PreTrainedModel
 import tiny_models
 from shoal.errors import ModelError, PlanError
 from shoal.models import families
-from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.loading import load_model
 from shoal.models.quiet import quiet
 from shoal.prune.on_disk import write_checkpoint
+from shoal.prune.probe import DECODING, probe
 from shoal.prune.sharded import write_sharded
 from shoal.select import manual
 from tiny_audio import BUILDS
@@ -47,23 +48,19 @@ RANDOM_PLANS = settings(
 
 @cache
 def whole(name: str) -> tuple[PreTrainedModel, dict[str, Any], Path, TemporaryDirectory]:
-    """The unpruned model, inputs for it, and its checkpoint in small shards."""
-    model = BUILDS[name].build(BUILDS[name].depth) if name in BUILDS else tiny_models.tiny(name, 6)
-    folder = TemporaryDirectory(prefix="shoal-whole-")
+    """The unpruned model, inputs for it (audio where it hears), and its checkpoint in small shards."""
+    place = TemporaryDirectory(prefix="shoal-whole-")
+    folder = Path(place.name)
+    if name not in BUILDS:
+        model = tiny_models.tiny(name, 6)
+        with quiet():
+            model.save_pretrained(folder, max_shard_size="60KB")
+        return model, tiny_models.prompts(), folder, place
     with quiet():
-        model.save_pretrained(folder.name, max_shard_size="60KB")
-    return model, inputs_of(name, model), Path(folder.name), folder
-
-
-def inputs_of(name: str, model: PreTrainedModel) -> dict[str, Any]:
-    family = families.find(model)
-    if not isinstance(family, AudioLLM):
-        return tiny_models.prompts()
-    if (silent := family.silent_inputs(model)) is not None:
-        return silent
-    processor = BUILDS[name].processor()
-    noise = [0.1 * torch.randn(8000, generator=torch.Generator().manual_seed(0)).numpy()] * 2
-    return family.request(model, processor, noise, "Transcribe the speech.")
+        BUILDS[name].write(folder, max_shard_size="60KB")
+    loaded = load_model(str(folder), device="cpu", dtype="float32", trust_remote_code=False)
+    cases = {case: inputs for case, inputs in probe(loaded).items() if case != DECODING}
+    return loaded.model, list(cases.values())[-1], folder, place
 
 
 def bypassed(model: PreTrainedModel, removed: list[int], inputs: dict[str, Any]) -> torch.Tensor:
@@ -73,11 +70,12 @@ def bypassed(model: PreTrainedModel, removed: list[int], inputs: dict[str, Any])
         given = args[0] if args else kwargs["hidden_states"]
         return (given, *output[1:]) if isinstance(output, tuple) else given
 
-    layers = families.find(model).layers(model)
+    family = families.find(model)
+    layers = family.layers(model)
     with ExitStack() as undo, torch.no_grad():
         for layer in removed:
             undo.callback(layers[layer].register_forward_hook(hook, with_kwargs=True).remove)
-        return model(**inputs, use_cache=False).logits
+        return family.answering(model)(**inputs, use_cache=False).logits
 
 
 def logits_of(folder: Path, inputs: dict[str, Any], depth: int) -> torch.Tensor:
@@ -89,9 +87,10 @@ def logits_of(folder: Path, inputs: dict[str, Any], depth: int) -> torch.Tensor:
         )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not report[kind], f"{kind}: {sorted(report[kind])[:3]}"
-    assert families.find(model).depth(model) == depth
+    family = families.find(model.eval())
+    assert family.depth(model) == depth
     with torch.no_grad():
-        return model.eval()(**inputs, use_cache=False).logits
+        return family.answering(model)(**inputs, use_cache=False).logits
 
 
 def compare(name: str, removed: list[int], write: Any) -> str:

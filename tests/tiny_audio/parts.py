@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from shoal.models.quiet import quiet
+
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 TEMPLATE = (
     "{% for message in messages %}<|user|>{% for part in message['content'] %}"
@@ -41,6 +43,15 @@ class TinyAudio:
     no_processor: str = ""
     files: Callable[[Path], object] = lambda folder: None
     float_encoder: bool = False
+
+    def write(self, folder: Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> Path:
+        """The checkpoint folder of a model in `dtype`; `options` are those of `save_pretrained`."""
+        with quiet():
+            self.build(self.depth).to(dtype).save_pretrained(folder, **options)
+        if self.processor is not None:
+            self.processor().save_pretrained(folder)
+        self.files(folder)
+        return folder
 
 
 def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:

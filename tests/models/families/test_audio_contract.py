@@ -53,12 +53,7 @@ def folders(tmp_path_factory):
 
     def folder(name: str) -> Path:
         if name not in made:
-            made[name] = tmp_path_factory.mktemp("models") / name
-            build = BUILDS[name]
-            build.build(build.depth).save_pretrained(made[name])
-            if build.processor is not None:
-                build.processor().save_pretrained(made[name])
-            build.files(made[name])
+            made[name] = BUILDS[name].write(tmp_path_factory.mktemp("models") / name)
         return made[name]
 
     return folder
@@ -200,17 +195,28 @@ def test_decoding_gives_the_tokens_of_generate(name, folders, data):
     note(name, evaluate="engine" if loaded.engine else "generate")
 
 
+def expected_of(loaded: LoadedModel, removed: list[int]) -> Expectation:
+    with pruned(loaded.model, removed, family=loaded.family) as model:
+        return expectation(model, probe(loaded), family=loaded.family)
+
+
 @pytest.fixture(scope="module")
 def reports(folders, tmp_path_factory):
     """Class name → what a fresh process says of its checkpoint pruned in memory and of the one pruned on disk."""
     jobs: list[tuple[Path, Expectation]] = []
     for name in BUILDS:
-        loaded, place = load(folders(name)), tmp_path_factory.mktemp("pruned")
+        place = tmp_path_factory.mktemp("pruned")
+        loaded = load(folders(name))
         plan = manual(loaded.ref, loaded.info().depth, PLANS.get(name, [1, 3]))
-        with pruned(loaded.model, plan, family=loaded.family) as model:
-            expected = expectation(model, probe(loaded), family=loaded.family)
-        jobs.append((write_pruned(loaded, plan, place / "memory", verify=False), expected))
-        jobs.append((prune_folder(loaded.ref, plan, place / "disk", verify=False), expected))
+        jobs.append(
+            (write_pruned(loaded, plan, place / "memory", verify=False), expected_of(loaded, plan.layers))
+        )
+        # Published checkpoints come in half precision and in shards.
+        source = BUILDS[name].write(place / "whole", dtype=torch.bfloat16, max_shard_size="60KB")
+        half = load_model(str(source), device="cpu", dtype="stored", trust_remote_code=False, merge=False)
+        jobs.append(
+            (prune_folder(str(source), plan, place / "disk", verify=False), expected_of(half, plan.layers))
+        )
     found = verify_checkpoints(jobs)
     return {
         name: {"memory": found[2 * number], "disk": found[2 * number + 1], "folder": jobs[2 * number][0]}
