@@ -6,6 +6,7 @@ the final name there is either a verified checkpoint or what was there before.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from shoal.prune.in_memory import kept_layers, pruned
 from shoal.prune.probe import probe
 from shoal.prune.rebuild import check_rebuild
 from shoal.prune.verify import checked, expectation, verify_checkpoint
-from shoal.schema import ModelInfo, Plan
+from shoal.schema import ModelInfo, Plan, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,8 +104,7 @@ def write_checkpoint(
         with pruned(model, plan, family=family):
             check_rebuild(model, family)
             _check_space(model, draft)
-            with quiet():
-                model.save_pretrained(draft)
+            _save(model, draft)
             expected = expectation(model, cases, family=family) if cases else None
         for part in (tokenizer, processor):
             if part is not None:
@@ -116,6 +116,20 @@ def write_checkpoint(
         if info is not None:
             (draft / "README.md").write_text(card(plan, info, report), encoding="utf-8")
     return out
+
+
+def _save(model: PreTrainedModel, draft: Path) -> None:
+    """`save_pretrained`, which notes the dtype of the first parameter; some classes keep that one in float32."""
+    dtype = model.config.dtype
+    with quiet():
+        model.save_pretrained(draft)
+    if dtype is None or model.dtype == dtype:
+        return
+    path = draft / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    model.config.dtype = dtype
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 def check_plan(plan: Plan, info: ModelInfo) -> None:

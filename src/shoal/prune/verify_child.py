@@ -197,11 +197,10 @@ def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
         return _check("round_trip", True, f"not done: it needs {2.1 * size / 2**30:.1f} GiB of free disk")
     with tempfile.TemporaryDirectory(prefix=".shoal-round-trip-", dir=folder.parent) as scratch:
         first, second = Path(scratch, "first"), Path(scratch, "second")
-        model.save_pretrained(first)
-        _add_code(folder, first)
-        again, report = _load(first)
-        again.save_pretrained(second)
-        _add_code(folder, second)
+        for loaded, place in ((model, first), (None, second)):
+            again, report = (loaded, {}) if loaded is not None else _load(first)
+            again.save_pretrained(place)
+            _add_left_behind(folder, place)
         keys, tensors = _keys(report), _tensors(again, wanted)
         differing = sorted(_files(first) ^ _files(second))
     if not (keys["passed"] and tensors["passed"]):
@@ -210,10 +209,15 @@ def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
     return _check("round_trip", not differing, detail)
 
 
-def _add_code(folder: Path, copy: Path) -> None:
-    """What loading needs and saving leaves behind: the checkpoint's own code, and voices."""
+def _add_left_behind(folder: Path, copy: Path) -> None:
+    """What loading needs and saving leaves behind: the checkpoint's own code, voices, and its dtype."""
     for path in (*folder.glob("*.py"), *folder.glob("spk_dict.pt")):
         shutil.copyfile(path, copy / path.name)
+    # Saving notes the dtype of the first parameter, which some classes keep in float32 in a model of half precision.
+    path = copy / "config.json"
+    config, own = (json.loads((place / path.name).read_text(encoding="utf-8")) for place in (copy, folder))
+    if own.get("dtype"):
+        path.write_text(json.dumps(config | {"dtype": own["dtype"]}, indent=2), encoding="utf-8")
 
 
 def _files(folder: Path) -> set[tuple[str, str]]:
