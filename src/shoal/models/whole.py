@@ -12,7 +12,7 @@ from shoal.errors import ModelError
 from shoal.models.embedded_adapter import add_adapter, has_adapter, without_adapter
 
 
-def _reported(auto_class: Any, path: Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+def reported(auto_class: Any, path: Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model and transformers' loading report."""
     if not hasattr(auto_class, "load_speakers"):
         loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class.from_pretrained(
@@ -45,7 +45,7 @@ def whole(
         with without_adapter(path) as base:
             model = whole(auto_class, base, ref, forgiven=forgiven, **options)
         return add_adapter(model, path, ref)
-    model, report = _reported(auto_class, path, use_safetensors=True, **options)
+    model, report = reported(auto_class, path, use_safetensors=True, **options)
     for name in ("missing_keys", "mismatched_keys"):
         keys = sorted(key for key in map(str, report.get(name) or []) if not key.endswith(tuple(forgiven)))
         if keys:
