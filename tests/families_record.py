@@ -12,9 +12,22 @@ import os
 from typing import Any
 
 import transformers
+from transformers import PreTrainedModel
 
+from shoal.models import families
 from shoal.models.families.table import RECORD
 from shoal.schema import write_text
+
+
+def parts_of(model: PreTrainedModel) -> dict[str, Any]:
+    """What the record says of where a model's parts are."""
+    family = families.find(model)
+    return {
+        "family": family.name,
+        "decoder": type(family.decoder(model)).__name__,
+        "layers": family.layers_path(model),
+        "depth_field": ".".join([*family.config_path(model), family.depth_field(family.text_config(model))]),
+    }
 
 
 def note(name: str, **facts: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from speech_llm_parts import clips, tiny
 from transformers import AutoModelForCausalLM
 
+from families_record import note
 from shoal.models.families import find
 from shoal.prune.in_memory import pruned
 from shoal.prune.on_disk import write_checkpoint
@@ -32,6 +33,18 @@ def test_the_merged_folder_is_pruned_and_verified_on_audio(tmp_path, encoder, de
     out = write_checkpoint(ours.model, plan, tmp_path / "out", cases=cases, processor=ours.processor)
     report = VerificationReport.load(out / "shoal-verification.json")
     assert report.passed
+    note(
+        "SpeechLLM",
+        family="speech_llm",
+        decoder="any causal LM",
+        layers="decoder.*",
+        depth_field="text_config.num_hidden_layers",
+        audio="slot",
+        audit=["speech", "text"],
+        prune=["memory", "disk"],
+        evaluate="engine",
+        checks=[check.name for check in report.checks],
+    )
     assert "2 batches" in next(check.detail for check in report.checks if check.name == "logits")
 
 

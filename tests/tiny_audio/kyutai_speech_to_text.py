@@ -27,7 +27,7 @@ def build(depth: int) -> PreTrainedModel:
         ffn_dim=48,
         num_hidden_layers=depth,
         num_attention_heads=4,
-        sliding_window=24,
+        sliding_window=64,  # its cache forgets what is further back, its forward pass does not
         pad_token_id=0,
         bos_token_id=1,
         codec_config={

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from families_record import note
+from families_record import note, parts_of
 from shoal import tasks
 from shoal.errors import UsageError
 from shoal.evaluate.systems import check_hears
@@ -80,14 +80,7 @@ def test_parts_are_where_the_family_says(name):
     if family.entry in ("slot", "added", "cross"):
         assert family.encoder(model) is not None
         assert family.encoder(model) not in inside or name == "Phi4MultimodalForCausalLM"
-    note(
-        name,
-        family=family.name,
-        decoder=type(family.decoder(model)).__name__,
-        layers=family.layers_path(model),
-        depth_field=".".join([*family.config_path(model), family.depth_field(family.text_config(model))]),
-        processor="stock" if build.processor else build.no_processor,
-    )
+    note(name, **parts_of(model), processor="stock" if build.processor else build.no_processor)
 
 
 @pytest.mark.parametrize("name", HEARING)

@@ -13,12 +13,15 @@ from transformers import (
     Gemma4UnifiedForCausalLM,
 )
 
+from families_record import note, parts_of
 from shoal import tasks
 from shoal.evaluate.generate import generated
 from shoal.measure.collector import collect
 from shoal.models.loading import load_model
+from shoal.prune.from_folder import prune_folder
 from shoal.prune.in_memory import pruned
 from shoal.prune.on_disk import write_pruned
+from shoal.prune.verify import REPORT_FILE, VerificationReport
 from shoal.schema import SCOPES
 from shoal.select import manual
 from tiny_audio import gemma3n, gemma4, gemma4_unified
@@ -59,6 +62,7 @@ def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(loaded, sid
         ]
         kept = SCOPES.index("all")
         assert np.allclose(sums.sums[kept][: len(wanted)] / sums.counts[kept], wanted, atol=1e-6)
+    note(type(loaded.model).__name__, audit=["text"])
 
 
 def test_decoding_gives_the_tokens_of_generate_where_the_engine_does_not(loaded, data):
@@ -78,6 +82,10 @@ def test_decoding_gives_the_tokens_of_generate_where_the_engine_does_not(loaded,
 
 
 def test_a_pruned_checkpoint_is_verified_in_a_fresh_process(loaded, tmp_path):
-    out = write_pruned(loaded, manual(loaded.ref, DEPTH, [1, 3, 6]), tmp_path / "out")
-    again = load_model(str(out), device="cpu", dtype="float32", trust_remote_code=False)
-    assert len(again.layers) == DEPTH - 3
+    plan = manual(loaded.ref, DEPTH, [1, 3, 6])
+    for write, source in ((write_pruned, loaded), (prune_folder, loaded.ref)):
+        out = write(source, plan, tmp_path / write.__name__)
+        again = load_model(str(out), device="cpu", dtype="float32", trust_remote_code=False)
+        assert len(again.layers) == DEPTH - 3
+        checks = [check.name for check in VerificationReport.load(out / REPORT_FILE).checks]
+    note(type(loaded.model).__name__, **parts_of(loaded.model), prune=["memory", "disk"], checks=checks)

@@ -19,18 +19,22 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from families_record import note, parts_of
 from shoal import tasks
 from shoal.errors import ModelError
 from shoal.measure.collector import collect
 from shoal.models import families
 from shoal.models.loading import load_model
+from shoal.prune.from_folder import prune_folder
 from shoal.prune.in_memory import prune_in_place
 from shoal.prune.on_disk import write_pruned
+from shoal.prune.verify import REPORT_FILE, VerificationReport
 from shoal.schema import SCOPES
 from shoal.select import manual
 from tiny_audio.parts import randomised, template, text_fields, tokenizer
 from tiny_speech import dataset
 
+OWN_CODE = "a class with code of its own, built like Ultravox"
 DEPTH = 6
 AUDIO = "<|AUDIO|>"
 CODE = """
@@ -132,12 +136,18 @@ def test_its_audit_equals_the_states_of_its_own_forward(folder, tmp_path):
             assert sums.sums[kept][0] / sums.counts[kept] == pytest.approx(
                 float(np.mean(np.arccos(cosines)) / np.pi), abs=1e-5
             )
+    note(OWN_CODE, audit=["speech"])
 
 
 def test_its_pruned_checkpoint_is_verified_with_its_own_code(folder, tmp_path):
     loaded = load(folder)
-    out = write_pruned(loaded, manual(loaded.ref, DEPTH, [1, 3]), tmp_path / "out")
-    assert len(load(out).layers) == DEPTH - 2
+    plan = manual(loaded.ref, DEPTH, [1, 3])
+    ways = {"memory": write_pruned(loaded, plan, tmp_path / "memory")}
+    ways["disk"] = prune_folder(loaded.ref, plan, tmp_path / "disk", trust_remote_code=True)
+    for out in ways.values():
+        assert len(load(out).layers) == DEPTH - 2
+        checks = [check.name for check in VerificationReport.load(out / REPORT_FILE).checks]
+    note(OWN_CODE, **parts_of(loaded.model), prune=list(ways), checks=checks)
 
 
 class MadeUpConfig(PreTrainedConfig):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from families_record import note
-from shoal.models import families
+from families_record import note, parts_of
 from shoal.prune.in_memory import pruned
 from shoal.prune.on_disk import write_checkpoint
 from shoal.prune.sharded import write_sharded
@@ -39,13 +38,4 @@ def test_pruned_checkpoints_are_verified_in_a_fresh_process(name, reports):
         assert report.passed, f"{way}: {report.failures}"
         assert [check.name for check in report.checks] == CHECKS
     model = tiny(name)
-    family = families.find(model)
-    note(
-        type(model).__name__,
-        family=family.name,
-        decoder=type(family.decoder(model)).__name__,
-        layers=family.layers_path(model),
-        depth_field=family.depth_field(family.text_config(model)),
-        prune=["memory", "disk"],
-        checks=CHECKS,
-    )
+    note(type(model).__name__, **parts_of(model), prune=["memory", "disk"], checks=CHECKS)

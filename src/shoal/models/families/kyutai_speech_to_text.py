@@ -36,7 +36,10 @@ class KyutaiSpeechToText(AudioLLM):
     # `generate` wants samples and the forward pass wants codes: no inputs fit both.
     encoder_names = ("codec_model",)
     projector_names = ()
-    limits = "measured on its own transcript, since words and audio share positions; takes no instruction"
+    limits = (
+        "measured on its own transcript, since words and audio share positions; takes no instruction; beyond its window "
+        "(half a minute) its cache forgets, and the audit, one forward pass, does not"
+    )
 
     def request(
         self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str

@@ -51,6 +51,8 @@ class Support:
     heal: bool = False
     checks: tuple[str, ...] = ()
     """What was checked in a fresh process."""
+    how: str = ""
+    """How that was, if not in a fresh process."""
     processor: str = "stock"
     """`stock`, or why a processor could not be built for the tests."""
     generates_speech: bool = False
@@ -106,7 +108,7 @@ def _cells(one: Support) -> dict[str, str]:
     no_processor = "" if one.processor == "stock" else f"No processor in the tests: {one.processor}. "
     return {
         "family": one.family,
-        "class": f"`{one.class_name}`",
+        "class": one.class_name if " " in one.class_name else f"`{one.class_name}`",
         "decoder": f"{one.decoder}, `{one.depth_field}`",
         "audio enters as": ENTRIES[one.audio],
         "audit": ", ".join(one.audit) or "–",
@@ -114,12 +116,19 @@ def _cells(one: Support) -> dict[str, str]:
         "heal": "yes" if one.heal else "–",
         "evaluate": one.evaluate or "–",
         "verified": verified(one),
-        "limits": (speaks + no_processor + one.limits).strip() or "–",
+        "limits": (speaks + no_processor + _sentence(one.limits)).strip() or "–",
     }
+
+
+def _sentence(text: str) -> str:
+    """With a capital at the start and a full stop at the end."""
+    return text and text[0].upper() + text[1:].rstrip(".") + "."
 
 
 def verified(one: Support) -> str:
     """How it was verified, in a few words."""
+    if one.how:
+        return one.how
     where = "fresh process" if "load" in one.checks else "not verified"
     missing = [name for name in ("logits", "round_trip", "cache") if name not in one.checks]
     return where if not missing or where == "not verified" else f"{where}, without {', '.join(missing)}"
