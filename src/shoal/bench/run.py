@@ -77,6 +77,7 @@ def run_bench(
     task = tasks.get(task) if isinstance(task, str) else task
     check_hears(loaded)
     _check_engine(loaded)
+    loaded.check_lengths(data.rows)
     info = loaded.info()
     named = named_plans(plans, info.depth)
     systems = _Systems([FULL, *named], [[], *(plan.layers for plan in named.values())])

@@ -42,9 +42,10 @@ def run_evaluate(
 ) -> Scores:
     """See `shoal.evaluate.evaluate`."""
     task = tasks.get(task) if isinstance(task, str) else task
-    check_hears(loaded)
-    if against is not None:
-        check_hears(against)
+    for each in (loaded, against):
+        if each is not None:
+            check_hears(each)
+            each.check_lengths(data.rows)
     transcriber = Transcriber(data, task, limit, batch_size)
     header = _header(loaded, data, task, limit)
     systems = open_systems(loaded, plans, against=against, out=out, header=header)

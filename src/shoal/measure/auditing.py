@@ -57,6 +57,8 @@ def run_audit(
     """See `shoal.measure.audit`."""
     task = tasks.get(task) if isinstance(task, str) else task
     chosen = _inputs(model, inputs)
+    if "speech" in chosen:
+        model.check_lengths(data.rows)
     key = _key(model, data, task, chosen)
     found = _already_measured(out, key)
     if found is None:

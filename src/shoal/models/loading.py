@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from shoal.models.batch import PreparedBatch
 from shoal.models.embedded_adapter import CONFIG, add_adapter, has_adapter, merge_adapter
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.lineage import removed_layers
+from shoal.models.native import check_length
 from shoal.models.prepare import prepare
 from shoal.models.quiet import quiet
 from shoal.models.speech_llm import RESPONSE_STYLES, SpeechLLM
@@ -27,7 +28,7 @@ from shoal.models.stock import load_parts
 from shoal.schema import InputKind, ModelInfo
 
 if TYPE_CHECKING:
-    from shoal.data.clip import Clip
+    from shoal.data.clip import Clip, Row
     from shoal.models.families.base import Family
     from shoal.tasks import Task
 
@@ -90,6 +91,15 @@ class LoadedModel:
                 where=self.ref,
                 fix="put the model's processor and tokenizer files beside its weights",
             )
+
+    def check_lengths(self, rows: Iterable[Row]) -> None:
+        """Make sure, before anything is computed, that the model hears every clip to its end.
+
+        Raises:
+            AudioError: a clip is longer than the processor's window.
+        """
+        for row in rows:
+            check_length(self, row.duration, row)
 
     @property
     def engine(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.data.clip import SAMPLE_RATE
-from shoal.errors import ModelError
+from shoal.errors import AudioError, ModelError
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.families.audio_llm import AudioLLM, Samples
 from shoal.models.families.base import Family
@@ -27,9 +27,13 @@ from shoal.schema import InputKind
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from shoal.data.clip import Clip
+    from shoal.data.clip import Clip, Row
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
+
+
+TOLERANCE_SECONDS = 0.1
+"""What a clip may be longer than the model's window: less than a sound."""
 
 
 class _Reached(Exception):
@@ -72,6 +76,9 @@ def prepare_native(
     if family.alone and len(clips) > 1:
         options: dict[str, Any] = {"input": input, "response": response, "padding_side": padding_side}
         return stacked([prepare_native(loaded, [clip], task, **options) for clip in clips], padding_side)
+    if input == "speech":
+        for clip in clips:
+            check_length(loaded, len(clip.samples) / SAMPLE_RATE, clip.row)
     samples = [_resampled(clip.samples, family.sampling_rate(loaded.processor)) for clip in clips]
     heard = samples if input == "speech" else [_placeholder(family, loaded.processor)] * len(clips)
     with torch.inference_mode():
@@ -92,6 +99,22 @@ def prepare_native(
                 for line, ids, clip in zip(lines, targets, heard, strict=True)
             ]
         return _batch(loaded, family, names, inputs, lines, padding_side)
+
+
+def check_length(loaded: LoadedModel, seconds: float, row: Row) -> None:
+    """Refuse a clip of which the model would hear the beginning only.
+
+    Raises:
+        AudioError: it is longer than the processor's window.
+    """
+    family = loaded.family
+    longest = family.longest(loaded.processor) if isinstance(family, AudioLLM) else None
+    if longest is not None and seconds > longest + TOLERANCE_SECONDS:
+        raise AudioError(
+            f"{row.audio_name} is {seconds:.1f} s long, and the model hears {longest:g} s of a clip",
+            where=row.place,
+            fix="split it, or leave long clips out",
+        )
 
 
 def _family(loaded: LoadedModel) -> AudioLLM:

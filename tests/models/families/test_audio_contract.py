@@ -17,7 +17,8 @@ from torch import nn
 
 from families_record import note, parts_of
 from shoal import tasks
-from shoal.errors import UsageError
+from shoal.data.clip import Clip, Row
+from shoal.errors import AudioError, UsageError
 from shoal.evaluate.systems import check_hears
 from shoal.measure.collector import collect
 from shoal.models import families
@@ -38,6 +39,8 @@ CLIPS = 3
 PLANS: dict[str, list[int]] = {}
 """Layers to remove where 1 and 3 may not go."""
 CHECKS = ["load", "keys", "depth", "config", "tensors", "logits", "round_trip", "cache"]
+FIXED = {"VoxtralForConditionalGeneration"}
+"""Windows of 30 s, each of which has the same number of slots however much of it is silence."""
 HEARING = [name for name, build in BUILDS.items() if build.processor is not None]
 
 
@@ -96,6 +99,46 @@ def test_a_folder_loads_with_its_processor_and_is_fed_by_it(name, folders, data)
         if loaded.family.entry == "slot":
             assert (batch.scope("audio").sum(1) > 0).all()
             assert (batch.scope("text").sum(1) > 0).all()
+
+
+def noise(name: str, seconds: float) -> Clip:
+    samples = np.random.default_rng(0).normal(0, 0.1, round(16_000 * seconds)).astype(np.float32)
+    return Clip(Row(name, Path(f"{name}.wav"), seconds, text="she ran"), samples)
+
+
+@pytest.mark.parametrize("name", HEARING)
+def test_what_is_heard_in_a_clip_does_not_depend_on_the_clips_beside_it(name, folders):
+    """Not only how far the rows are padded: encoders and extractors may look across a batch."""
+    loaded = load(folders(name))
+    longest = loaded.family.longest(loaded.processor) or 60
+    clips = [noise("short", 0.7), noise("long", min(4.1, longest))]
+    options = {"input": "speech", "response": True, "padding_side": "right"}
+    together = loaded.prepare(clips, tasks.get("asr"), **options)
+    alone = loaded.prepare(clips[:1], tasks.get("asr"), **options)
+    found, wanted = (
+        next(iter(collect(loaded.decoder, loaded.layers, [batch], state=loaded.family.state)))
+        for batch in (together, alone)
+    )
+    assert (found.counts == wanted.counts).all()
+    assert np.allclose(found.sums, wanted.sums, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", HEARING)
+def test_a_clip_is_heard_to_its_end_or_refused(name, folders):
+    """A longer clip has more audio in it, up to where the family says that the processor cuts it."""
+    loaded = load(folders(name))
+    longest = loaded.family.longest(loaded.processor)
+
+    def heard(seconds: float) -> int:
+        batch = loaded.prepare([noise("clip", seconds)], tasks.get("asr"), input="speech")
+        return int(batch.scope("audio").sum())
+
+    if loaded.family.entry == "slot" and name not in FIXED:
+        lengths = [each for each in (1.0, 1.9, 4.1, 8.0) if longest is None or each <= longest]
+        assert sorted(set(map(heard, lengths))) == list(map(heard, lengths))
+    if longest is not None and longest < 60:
+        with pytest.raises(AudioError, match=f"hears {longest:g} s"):
+            heard(longest + 1)
 
 
 @pytest.mark.parametrize("name", HEARING)

@@ -22,7 +22,6 @@ class AudioFlamingo(Windowed):
 
     name = "audio_flamingo"
     classes = ("AudioFlamingo3ForConditionalGeneration", "MusicFlamingoForConditionalGeneration")
-    limits = "hears the first 10 minutes of a clip (Music Flamingo: 20), as its processor is set"
 
     def answer(self, processor: Any, text: str) -> str:
         """What stands in quotation marks, where the answer is a sentence about the audio's content."""

@@ -97,6 +97,11 @@ class AudioLLM(Family):
         )
         return int(getattr(extractor, "sampling_rate", 16_000))
 
+    def longest(self, processor: Any) -> float | None:
+        """Seconds of a clip that the model hears at most, since its processor cuts off the rest; None: no limit."""
+        limit = getattr(processor, "max_audio_len", None)
+        return None if limit is None else float(limit)
+
     def prompt(self, processor: Any, instruction: str) -> str:
         """The whole prompt as text, with the processor's placeholder for one clip.
 

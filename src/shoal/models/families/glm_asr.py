@@ -10,7 +10,6 @@ class GlmAsr(Windowed):
 
     name = "glm_asr"
     classes = ("GlmAsrForConditionalGeneration",)
-    limits = "hears the first 11 minutes of a clip, as its processor is set"
 
 
 FAMILY = GlmAsr()

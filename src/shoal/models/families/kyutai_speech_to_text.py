@@ -37,8 +37,8 @@ class KyutaiSpeechToText(AudioLLM):
     encoder_names = ("codec_model",)
     projector_names = ()
     limits = (
-        "measured on its own transcript, since words and audio share positions; takes no instruction; beyond its window "
-        "(half a minute) its cache forgets, and the audit, one forward pass, does not"
+        "measured on its own transcript, since words and audio share positions; takes no instruction; beyond its "
+        "window (half a minute) its cache forgets, and the audit, one forward pass, does not"
     )
 
     def request(

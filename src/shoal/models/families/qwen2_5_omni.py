@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from shoal.models.families.omni import Omni
+from shoal.models.families.windowed import one_window
 
 
 class Qwen25Omni(Omni):
@@ -11,6 +14,10 @@ class Qwen25Omni(Omni):
     name = "qwen2_5_omni"
     classes = ("Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2_5OmniForConditionalGeneration")
     limits = "The talker was trained on the states of the whole thinker."
+
+    def longest(self, processor: Any) -> float | None:
+        """One window."""
+        return one_window(processor)
 
 
 FAMILY = Qwen25Omni()

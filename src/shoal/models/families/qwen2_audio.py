@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.families.windowed import one_window
 
 
 class Qwen2Audio(AudioLLM):
@@ -10,6 +13,10 @@ class Qwen2Audio(AudioLLM):
 
     name = "qwen2_audio"
     classes = ("Qwen2AudioForConditionalGeneration",)
+
+    def longest(self, processor: Any) -> float | None:
+        """One window."""
+        return one_window(processor)
 
 
 FAMILY = Qwen2Audio()

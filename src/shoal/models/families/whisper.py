@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.windowed import one_window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,11 @@ class Whisper(AudioLLM):
     engine = False
     tokens = ("decoder_input_ids", "decoder_attention_mask")
     projector_names = ()
-    limits = "hears 30 s; instructed by task tokens only, in the checkpoint's language or the one it detects"
+    limits = "instructed by task tokens only, in the checkpoint's language or the one it detects"
+
+    def longest(self, processor: Any) -> float | None:
+        """One window."""
+        return one_window(processor)
 
     def request(
         self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def one_window(processor: Any) -> float:
+    """Seconds in the window of a Whisper-like feature extractor, for models that hear one window and no more."""
+    extractor = processor.feature_extractor
+    return float(extractor.n_samples / extractor.sampling_rate)
+
+
 class Windowed(AudioLLM):
     """Its encoder has one position embedding, or one mask, for a whole window: the last one is padded to it."""
 
