@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
+import numpy as np
 import pytest
+import soundfile
 
 from shoal.cli import main
+from shoal.prune.sharded import changed_tensors
 from tiny_audio import BUILDS
 from tiny_speech import write_clips
 
@@ -83,3 +87,27 @@ def test_bad_input_to_prune_is_one_line(model, tmp_path, capsys, arguments, word
     assert (code, out) == (2, "")
     assert words in err.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_does_not_fit_is_pruned_and_says_what_was_not_checked(
+    model, tmp_path, capsys, monkeypatch
+):
+    # By name: `shoal.prune` is the function of the API where it is looked up as an attribute.
+    from_folder = import_module("shoal.prune.from_folder")
+    monkeypatch.setattr(from_folder, "fits_in_memory", lambda path: False)
+    code, out, _ = run(capsys, "prune", model, "--layers-list", "1,3", "--out", tmp_path / "out")
+    assert code == 0
+    assert "verified structure" in out
+    assert "logits were not compared" in out
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "not loaded" in card
+    assert "did not fit in memory" in card.partition("## Not validated")[2]
+    assert changed_tensors(tmp_path / "out") == []
+
+
+def test_a_clip_longer_than_the_window_is_refused_before_anything_runs(model, tmp_path, capsys):
+    manifest = write_clips(tmp_path / "clips", 1, duration=2.5)
+    soundfile.write(tmp_path / "clips" / "clip0.wav", np.ones(40_000) / 9, 16_000)
+    code, out, err = run(capsys, "audit", model, "--data", manifest, "--out", tmp_path / "audit")
+    assert (code, out) == (2, "")
+    assert "hears 2 s of a clip" in err.strip().splitlines()[-1]

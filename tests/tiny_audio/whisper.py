@@ -47,6 +47,7 @@ def build(depth: int) -> PreTrainedModel:
     )
     model = randomised(WhisperForConditionalGeneration(config))
     settings: Any = model.generation_config
+    settings._from_model_config = False  # else the fields below do not survive saving and loading
     settings.lang_to_id = {"<|en|>": 2, "<|hi|>": 3}
     settings.task_to_id = {"translate": 4, "transcribe": 5}
     settings.no_timestamps_token_id = 8

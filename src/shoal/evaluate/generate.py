@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from shoal.models.batch import PreparedBatch
+from shoal.models.quiet import quiet
 
 OnToken = Callable[[list[int], list[int]], None]
 """Called after every step with the rows still in the batch and the token each of them got."""
@@ -115,16 +116,17 @@ def generated(
     """
     limits = _limits(max_new_tokens, len(batch.ids))
     start = clock(batch.kinds.device)
-    sequences: Any = model.generate(
-        **batch.inputs,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        max_new_tokens=max(limits),
-        eos_token_id=list(eos_ids) or None,
-        pad_token_id=next(iter(eos_ids), 0),
-        **options,
-    )
+    with quiet():
+        sequences: Any = model.generate(
+            **batch.inputs,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            max_new_tokens=max(limits),
+            eos_token_id=list(eos_ids) or None,
+            pad_token_id=next(iter(eos_ids), 0),
+            **options,
+        )
     seconds = clock(batch.kinds.device) - start
     prompt = batch.inputs.get("decoder_input_ids", batch.inputs.get("input_ids"))
     rows = _Rows(limits, frozenset(eos_ids))

@@ -54,6 +54,9 @@ class Whisper(AudioLLM):
     def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """Positions are learned one by one, so rows that begin with padding have to say where they begin."""
         laid = super().with_tokens(inputs, ids, mask)
+        if "encoder_outputs" in laid:
+            # `generate` takes one of the two when it asks the decoder for the language.
+            laid.pop("input_features", None)
         if not bool(mask[:, 0].all()):
             laid["decoder_position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         return laid
