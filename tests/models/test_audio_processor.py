@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import transformers
 
-from shoal.models import loading
+from shoal.models import stock
 from shoal.models.audio_processor import SEEING, Blind, audio_processor
 from shoal.models.loading import load_model
 from shoal.prune.on_disk import write_pruned
@@ -37,7 +37,7 @@ def test_a_pruned_checkpoint_keeps_the_settings_of_what_sees(tmp_path, monkeypat
     def without_libraries(*_, **__):
         raise ImportError("no image libraries")
 
-    monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", without_libraries)
+    monkeypatch.setattr(stock.AutoProcessor, "from_pretrained", without_libraries)
     source = tmp_path / "model"
     qwen2_5_omni.build_thinker(6).save_pretrained(source)
     qwen2_5_omni.processor().save_pretrained(source)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from typer.testing import CliRunner
 
-from conftest import ROOT
 from shoal.cli import app
 from shoal.models.families import table
 from tiny_audio import BUILDS
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "families.md"
 
 
 def test_every_tiny_class_is_in_the_table():
@@ -24,7 +26,7 @@ def test_twenty_audio_classes_are_audited_pruned_and_reloaded():
 
 
 def test_the_document_holds_the_table():
-    document = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    document = DOCUMENT.read_text(encoding="utf-8")
     assert table.as_markdown() in document
     assert f"transformers {table.transformers_version()}" in document
 
