@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from shoal.errors import VerificationError
-from shoal.prune import verify
+from shoal.prune import verify, verify_child
 from shoal.prune.in_memory import prune_in_place
-from shoal.prune.verify import expectation, verify_checkpoint
+from shoal.prune.verify import expectation, verify_checkpoint, verify_checkpoints
 from shoal.prune.verify_child import checkpoint_checks
 from tiny_models import prompts, tiny
 
@@ -130,3 +130,35 @@ def test_a_child_that_dies_is_an_error_not_a_pass(good, monkeypatch, tmp_path):
     monkeypatch.setattr(verify, "CHILD", script)
     with pytest.raises(VerificationError, match="ended with 3"):
         verify_checkpoint(*good)
+
+
+FORGETFUL = """
+from transformers import Gemma3ForCausalLM
+
+class Forgetful(Gemma3ForCausalLM):
+    def save_pretrained(self, folder, **options):
+        state = self.state_dict()
+        state["model.norm.weight"] = state["model.norm.weight"] + 1
+        super().save_pretrained(folder, state_dict=state, **options)
+"""
+
+
+def test_a_checkpoint_that_is_another_after_saving_it_again_is_caught(folder, good):
+    (folder / "forgetful.py").write_text(FORGETFUL)
+    edit_config(folder, auto_map={"AutoModelForCausalLM": "forgetful.Forgetful"})
+    assert failed(folder, good) == {"round_trip"}
+
+
+def test_what_there_is_no_memory_for_is_said_to_be_not_done(folder, good, monkeypatch):
+    monkeypatch.setattr(verify_child, "_free_memory", lambda: 0.0)
+    checks = {
+        check["name"]: check["detail"] for check in checkpoint_checks(folder, good[1].facts, good[1].tensors)
+    }
+    assert "not done" in checks["round_trip"]
+
+
+def test_several_folders_share_a_process_and_keep_their_reports(folder, good):
+    edit_weights(folder, nudge)
+    fine, damaged = verify_checkpoints([good, (folder, good[1])])
+    assert fine.passed
+    assert [check.name for check in damaged.failures] == ["tensors", "round_trip"]

@@ -89,10 +89,7 @@ def _checks(folder: Path, wanted: dict[str, Any], cases: dict[str, dict[str, Ten
         yield _guarded("round_trip", lambda: _round_trip(model, folder, wanted))
         if wanted["cache_case"] is None:
             return
-        # Half precision rounds cached and uncached products differently, so that close tokens may swap.
-        case = cases[wanted["cache_case"]]
-        answering = _answering(model.float(), wanted)
-        yield _guarded("cache", lambda: _cache(answering, case, wanted["generate_options"]))
+        yield _guarded("cache", lambda: _cache_in_float(model, cases[wanted["cache_case"]], wanted))
 
 
 def _answering(model: Any, wanted: dict[str, Any]) -> Any:
@@ -195,6 +192,8 @@ def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if shutil.disk_usage(folder).free < 2.1 * size:
         return _check("round_trip", True, f"not done: it needs {2.1 * size / 2**30:.1f} GiB of free disk")
+    if _free_memory() < 1.2 * size:
+        return _check("round_trip", True, f"not done: it needs {1.2 * size / 2**30:.1f} GiB of free memory")
     with tempfile.TemporaryDirectory(prefix=".shoal-round-trip-", dir=folder.parent) as scratch:
         first, second = Path(scratch, "first"), Path(scratch, "second")
         for loaded, place in ((model, first), (None, second)):
@@ -207,6 +206,15 @@ def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
         return _check("round_trip", False, f"keys: {keys['detail']}; tensors: {tensors['detail']}")
     detail = f"{differing[0][0]} differs" if differing else "saved, loaded and saved again: nothing changed"
     return _check("round_trip", not differing, detail)
+
+
+def _free_memory() -> float:
+    """Bytes that can be had without swapping; infinite where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    except (OSError, StopIteration):
+        return float("inf")
 
 
 def _add_left_behind(folder: Path, copy: Path) -> None:
@@ -227,6 +235,14 @@ def _files(folder: Path) -> set[tuple[str, str]]:
         with path.open("rb") as file:
             found.add((str(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()))
     return found
+
+
+def _cache_in_float(model: Any, case: dict[str, Tensor], wanted: dict[str, Any]) -> Check:
+    """In float32: half precision rounds cached and uncached products differently, so that close tokens may swap."""
+    growth = sum(4 * tensor.numel() - tensor.nbytes for tensor in model.parameters() if tensor.is_cpu)
+    if _free_memory() < 1.1 * growth:
+        return _check("cache", True, f"not done: it needs {1.1 * growth / 2**30:.1f} GiB of free memory")
+    return _cache(_answering(model.float(), wanted), case, wanted["generate_options"])
 
 
 def _cache(model: Any, case: dict[str, Tensor], options: dict[str, Any]) -> Check:
