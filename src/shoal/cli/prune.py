@@ -92,8 +92,9 @@ def _on_disk(model: str, plan: Plan, out: Path, force: bool, trust_remote_code: 
 def _info(model: str, trust_remote_code: bool) -> ModelInfo:
     """What the model is, from its config alone."""
     from shoal.models.families import find
+    from shoal.models.info import model_info
     from shoal.models.weights import resolve
-    from shoal.prune.meta_model import meta_model, model_info
+    from shoal.prune.meta_model import meta_model
 
     source = resolve(model)
     skeleton = meta_model(source.path, trust_remote_code=trust_remote_code)

@@ -19,11 +19,11 @@ from shoal.models.audio_cache import AudioCache
 from shoal.models.batch import PreparedBatch
 from shoal.models.embedded_adapter import CONFIG, add_adapter, has_adapter, merge_adapter
 from shoal.models.families.audio_llm import AudioLLM
-from shoal.models.lineage import removed_layers
+from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.native import check_length
 from shoal.models.prepare import prepare
 from shoal.models.quiet import quiet
-from shoal.models.speech_llm import RESPONSE_STYLES, SpeechLLM
+from shoal.models.speech_llm import RESPONSE_STYLES
 from shoal.models.stock import load_parts
 from shoal.schema import InputKind, ModelInfo
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from shoal.models.families.base import Family
     from shoal.tasks import Task
 
-Kind = Literal["speech_llm", "causal_lm", "audio_llm"]
-"""Shoal's own SpeechLLM, a text LLM, or an audio LLM of another class that is fed by its own processor."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -52,7 +50,7 @@ class LoadedModel:
     no_processor: str = ""
     """Why there is no processor, where there should be one."""
     audio_cache: AudioCache = field(default_factory=AudioCache, repr=False)
-    _info: dict[str, Any] = field(default_factory=dict, repr=False)
+    _info: ModelInfo | None = field(default=None, repr=False)
 
     @property
     def decoder(self) -> nn.Module:
@@ -157,9 +155,16 @@ class LoadedModel:
 
     def info(self) -> ModelInfo:
         """Which model this is and where its parameters are; computed once, before any pruning in memory."""
-        if not self._info:
-            self._info = describe(self)
-        return ModelInfo(**self._info)
+        if self._info is None:
+            self._info = model_info(
+                self.model,
+                self.family,
+                self.path,
+                ref=self.ref,
+                licence=self.licence,
+                fingerprint=fingerprint(self.model),
+            )
+        return self._info.model_copy(deep=True)
 
 
 def load_model(
@@ -185,49 +190,12 @@ def load_model(
         tokenizer=parts.tokenizer,
         processor=parts.processor,
         family=family,
-        kind=_kind(model, family),
+        kind=kind_of(family),
         licence=resolved.licence,
         no_processor=parts.no_processor,
     )
     loaded.info()
     return loaded
-
-
-def _kind(model: PreTrainedModel, family: Family) -> Kind:
-    if isinstance(model, SpeechLLM):
-        return "speech_llm"
-    return "audio_llm" if isinstance(family, AudioLLM) else "causal_lm"
-
-
-def describe(loaded: LoadedModel) -> dict[str, Any]:
-    """Fields of `ModelInfo`."""
-    model, family = loaded.model, loaded.family
-    layers = family.layers(model)
-    encoder, projector = family.encoder(model), family.projector(model)
-    total = parameter_count(model)
-    per_layer = [parameter_count(layer) for layer in layers]
-    encoder_count, projector_count = (parameter_count(part) if part else 0 for part in (encoder, projector))
-    return {
-        "ref": loaded.ref,
-        "kind": loaded.kind,
-        "class_name": type(model).__name__,
-        "family": family.name,
-        "depth": len(layers),
-        "hidden_size": int(family.text_config(model).hidden_size),
-        "encoder_parameters": encoder_count,
-        "projector_parameters": projector_count,
-        "decoder_layer_parameters": per_layer,
-        "decoder_other_parameters": total - encoder_count - projector_count - sum(per_layer),
-        "total_parameters": total,
-        "removed_layers": removed_layers(loaded.path),
-        "licence": loaded.licence,
-        "fingerprint": fingerprint(model),
-    }
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of parameters, tied ones counted once."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def fingerprint(model: nn.Module, samples: int = 64) -> str:

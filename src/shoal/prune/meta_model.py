@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
 from shoal.models.quiet import quiet
 from shoal.prune.shards import read_object
-from shoal.schema import ModelInfo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-    from shoal.models.families.base import Family
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -77,33 +74,3 @@ def _class_and_config(folder: Path, raw: dict[str, Any], trust: bool) -> tuple[A
             else "name the model's class under architectures, or install the version of transformers that has it",
         )
     return getattr(transformers, architecture), transformers.AutoConfig.from_pretrained(folder)
-
-
-def model_info(
-    model: PreTrainedModel, family: Family, folder: Path, *, ref: str, licence: str | None
-) -> ModelInfo:
-    """What `shoal.models.load(…).info()` says, but for the fingerprint, which needs the values."""
-    from shoal.models.families.audio_llm import AudioLLM
-    from shoal.models.lineage import removed_layers
-    from shoal.models.loading import parameter_count
-
-    layers, total = family.layers(model), parameter_count(model)
-    encoder, projector = family.encoder(model), family.projector(model)
-    parts = [parameter_count(part) if part is not None else 0 for part in (encoder, projector)]
-    per_layer = [parameter_count(layer) for layer in layers]
-    other: Literal["audio_llm", "causal_lm"] = "audio_llm" if isinstance(family, AudioLLM) else "causal_lm"
-    return ModelInfo(
-        ref=ref,
-        kind="speech_llm" if family.name == "speech_llm" else other,
-        class_name=type(model).__name__,
-        family=family.name,
-        depth=len(layers),
-        hidden_size=int(family.text_config(model).hidden_size),
-        encoder_parameters=parts[0],
-        projector_parameters=parts[1],
-        decoder_layer_parameters=per_layer,
-        decoder_other_parameters=total - sum(parts) - sum(per_layer),
-        total_parameters=total,
-        removed_layers=removed_layers(folder),
-        licence=licence,
-    )

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
 from shoal.models.families import find
+from shoal.models.info import model_info
 from shoal.prune import config_files
 from shoal.prune.adapter_files import NewAdapter, pruned_adapter
 from shoal.prune.in_memory import kept_layers, prune_in_place
 from shoal.prune.key_names import KeyNames, Layers, Target
-from shoal.prune.meta_model import CONFIG, GENERATION_CONFIG, meta_model, model_info
+from shoal.prune.meta_model import CONFIG, GENERATION_CONFIG, meta_model
 from shoal.prune.rebuild import check_rebuild
 from shoal.prune.safetensors_file import Cut, Entry, NewFile, Piece, cut_problem
 from shoal.prune.shards import Shards, new_index, numbered, read_object, read_shards
