@@ -20,7 +20,7 @@ from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
 from shoal.evaluate import evaluate
 from shoal.measure import audit, compare
 from shoal.models import load
-from shoal.prune import prune
+from shoal.prune import prune, prune_folder
 from shoal.report import render
 from shoal.schema import Audit, Bench, Comparison, Plan, Scores
 from shoal.select import select
@@ -43,6 +43,7 @@ __all__ = [
     "evaluate",
     "load",
     "prune",
+    "prune_folder",
     "read_manifests",
     "render",
     "select",

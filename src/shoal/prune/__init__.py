@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan
 
-__all__ = ["prune", "pruned"]
+__all__ = ["prune", "prune_folder", "pruned"]
 
 
 def prune(
@@ -24,6 +24,30 @@ def prune(
     from shoal.prune.on_disk import write_pruned
 
     return write_pruned(model, plan, out, verify=verify, force=force)
+
+
+def prune_folder(
+    ref: str,
+    plan: Plan,
+    out: str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    force: bool = False,
+    trust_remote_code: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """Write a checkpoint without the plan's layers, without loading it; see `shoal.prune.from_folder.prune_folder`."""
+    from shoal.prune.from_folder import prune_folder as write
+
+    return write(
+        ref,
+        plan,
+        out,
+        verify=verify,
+        force=force,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    )
 
 
 def pruned(
