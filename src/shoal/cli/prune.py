@@ -85,7 +85,12 @@ def _on_disk(model: str, plan: Plan, out: Path, force: bool, trust_remote_code: 
 
     with progress_bars() as progress:
         return prune_folder(
-            model, plan, out, force=force, trust_remote_code=trust_remote_code, progress=progress
+            model,
+            plan,
+            out,
+            force=force,
+            trust_remote_code=trust_remote_code,
+            progress=lambda _, done, total: progress("copy, MB", done // 10**6, total // 10**6),
         )
 
 
