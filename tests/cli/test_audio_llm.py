@@ -15,6 +15,7 @@ from tiny_audio import BUILDS
 from tiny_speech import write_clips
 
 NAME = "Qwen2AudioForConditionalGeneration"
+TEMPLATED = "AudioFlamingo3ForConditionalGeneration"
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,17 @@ def test_a_clip_longer_than_the_window_is_refused_before_anything_runs(model, tm
     code, out, err = run(capsys, "audit", model, "--data", manifest, "--out", tmp_path / "audit")
     assert (code, out) == (2, "")
     assert "hears 2 s of a clip" in err.strip().splitlines()[-1]
+
+
+def test_a_checkpoint_without_its_chat_template_is_pruned_and_says_that_it_was_not_heard(
+    tmp_path, capsys, manifest
+):
+    folder = BUILDS[TEMPLATED].write(tmp_path / "model")
+    for path in folder.glob("*chat_template*"):
+        path.unlink()
+    code, out, err = run(capsys, "prune", folder, "--layers-list", "1", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "1 batches: text;" in out
+    code, _, err = run(capsys, "audit", folder, "--data", manifest, "--out", tmp_path / "audit")
+    assert code == 2
+    assert "no chat template" in err.strip().splitlines()[-1]

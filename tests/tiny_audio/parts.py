@@ -46,6 +46,7 @@ class TinyAudio:
 
     def write(self, folder: Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> Path:
         """The checkpoint folder of a model in `dtype`; `options` are those of `save_pretrained`."""
+        torch.manual_seed(0)  # codecs have random buffers that are no parameters
         with quiet():
             self.build(self.depth).to(dtype).save_pretrained(folder, **options)
         if self.processor is not None:

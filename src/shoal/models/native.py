@@ -86,7 +86,7 @@ def prepare_native(
         own = family.own_batch(loaded, names, heard, response=response, padding_side=padding_side)
         if own is not None:
             return own
-        inputs = _request(loaded, family, heard, task.instruction)
+        inputs = request(loaded, family, heard, task.instruction)
         lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
         if input == "text":
             inputs = family.without_audio(inputs)
@@ -139,9 +139,14 @@ def _placeholder(family: AudioLLM, processor: Any) -> Samples:
     return np.zeros(family.sampling_rate(processor) // 4, dtype=np.float32)
 
 
-def _request(
+def request(
     loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], instruction: str
 ) -> dict[str, Any]:
+    """`AudioLLM.request` of the loaded model.
+
+    Raises:
+        ModelError: its processor cannot make the inputs.
+    """
     try:
         with quiet():
             return family.request(loaded.model, loaded.processor, samples, instruction)

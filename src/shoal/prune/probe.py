@@ -15,7 +15,7 @@ import torch
 from shoal.data.clip import SAMPLE_RATE
 from shoal.errors import ModelError
 from shoal.models.families.audio_llm import AudioLLM
-from shoal.models.native import fed
+from shoal.models.native import fed, request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,9 +53,7 @@ def _native(loaded: LoadedModel, family: AudioLLM) -> dict[str, dict[str, Tensor
     """Tokens without audio where the model runs so, and noise through its own processor where there is one."""
     silent = family.silent_inputs(loaded.model)
     cases = {} if silent is None else _cases("text", loaded, family, silent)
-    if "speech" in loaded.inputs:
-        clips = noise(family.sampling_rate(loaded.processor))
-        inputs = fed(loaded, family.request(loaded.model, loaded.processor, clips, INSTRUCTION))
+    if "speech" in loaded.inputs and (inputs := _audible(loaded, family, needed=not cases)) is not None:
         cases.pop(DECODING, None)
         cases |= _cases("audio", loaded, family, inputs)
     if not cases:
@@ -65,6 +63,20 @@ def _native(loaded: LoadedModel, family: AudioLLM) -> dict[str, dict[str, Tensor
             fix="put the model's processor files beside its weights",
         )
     return cases
+
+
+def _audible(loaded: LoadedModel, family: AudioLLM, *, needed: bool) -> dict[str, Any] | None:
+    """Noise as the model's processor gives it; None where that cannot be had (no chat template, say) and need not be.
+
+    The report names the inputs that a checkpoint was compared on, so it tells when there was no audio among them.
+    """
+    clips = noise(family.sampling_rate(loaded.processor))
+    try:
+        return fed(loaded, request(loaded, family, clips, INSTRUCTION))
+    except ModelError:
+        if needed:
+            raise
+        return None
 
 
 def _cases(

@@ -172,7 +172,10 @@ def digests(model: torch.nn.Module) -> dict[str, str]:
 
 def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
     worst, scale = 0.0, 1.0
-    for case in (case for case in cases.values() if "expected_logits" in case):
+    compared = {name: case for name, case in cases.items() if "expected_logits" in case}
+    if not compared:
+        return _check("logits", False, "there is nothing to compare with")
+    for case in compared.values():
         expected = case["expected_logits"]
         here = model(**_inputs(case), use_cache=False).logits.float()
         if here.shape != expected.shape:
@@ -180,7 +183,8 @@ def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
         counted = _counted(case, here)
         worst = max(worst, _distance(here[counted], expected[counted]))
         scale = max(scale, expected[counted].abs().max().item())
-    return _compared("logits", worst, LOGITS_TOLERANCE * scale, f"{len(cases)} batches, scale {scale:.3g}")
+    detail = f"{len(compared)} batches: {', '.join(compared)}; scale {scale:.3g}"
+    return _compared("logits", worst, LOGITS_TOLERANCE * scale, detail)
 
 
 def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:

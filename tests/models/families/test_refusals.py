@@ -20,10 +20,7 @@ DEPTH = 6
     [
         ("scales_by_layer", [1.0] * DEPTH),
         ("attention_plan", ("a",) * DEPTH),
-        ("num_kv_shared_layers", 2),
-        ("hidden_size_per_layer_input", 8),
-        ("attn_layer_period", 2),
-        ("scale_attn_by_inverse_layer_idx", True),
+        *((field, 2) for field in sorted(fields.CANNOT_FOLLOW)),
     ],
 )
 def test_the_field_is_named_and_the_model_left_alone(field, value):
