@@ -122,6 +122,7 @@ def parse_layers(text: str) -> list[int]:
 
 def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
     """A few lines for a person: what went, what is left, what was checked."""
+    from shoal.prune.card import speaks
     from shoal.prune.verify import REPORT_FILE, VerificationReport
 
     gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
@@ -131,6 +132,7 @@ def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
         f"removed layers {', '.join(map(str, plan.layers)) or 'none'} of {plan.depth}",
         f"{left:,} of {info.total_parameters:,} parameters left ({left / info.total_parameters:.1%})",
         *(f"verified {check.name}: {check.detail}" for check in checks),
+        *(["not validated: what it says aloud; this model answers in speech"] if speaks(info) else []),
         str(folder),
     ]
     return "\n".join(lines)

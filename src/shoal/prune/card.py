@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "gemma", "openrail"})
 """Licences that the Hub knows by these names; any other is `other`, with its name beside it."""
+SPEAKS = (
+    "**What it says aloud.** This model answers in speech, and nothing was tested of what the removed layers do to "
+    "that: listen before you use it."
+)
 UNLOADED = (
     "That the checkpoint loads and gives the logits of the pruned model: the unpruned one did not fit in memory "
     "where it was pruned."
@@ -33,9 +37,20 @@ def card(plan: Plan, info: ModelInfo, report: VerificationReport | None) -> str:
         report: what was checked before the checkpoint gets its name; None if nothing was.
     """
     return (
-        "\n\n".join([_front_matter(info), *_what(plan, info), _checked(report), _open(report), _plan(plan)])
+        "\n\n".join(
+            [_front_matter(info), *_what(plan, info), _checked(report), _open(report, info), _plan(plan)]
+        )
         + "\n"
     )
+
+
+def speaks(info: ModelInfo) -> bool:
+    """Whether the model, or a part that reads its decoder's states, answers in speech."""
+    from shoal.models.families import families
+    from shoal.models.families.audio_llm import AudioLLM
+
+    family = next((each for each in families() if each.name == info.family), None)
+    return isinstance(family, AudioLLM) and family.speaks(info.class_name)
 
 
 def _front_matter(info: ModelInfo) -> str:
@@ -96,9 +111,13 @@ def _checked(report: VerificationReport | None) -> str:
     return f"## Checked\n\n{how}:\n\n{items}"
 
 
-def _open(report: VerificationReport | None) -> str:
+def _open(report: VerificationReport | None, info: ModelInfo) -> str:
     unloaded = report is not None and not report.complete
-    items = (UNLOADED, *NOT_VALIDATED) if unloaded else NOT_VALIDATED
+    items = [
+        *([SPEAKS] if speaks(info) else []),
+        *([UNLOADED] if unloaded else []),
+        *NOT_VALIDATED,
+    ]
     return "## Not validated\n\n" + "\n".join(f"- {item}" for item in items)
 
 

@@ -8,10 +8,13 @@ from shoal import tasks
 from shoal.models import families
 from shoal.models.batch import Kind
 from shoal.models.loading import LoadedModel
-from tiny_audio import csm, moshi, vibevoice
+from shoal.prune.from_folder import prune_folder
+from shoal.select import manual
+from tiny_audio import csm, moshi, qwen2_audio, vibevoice
 from tiny_speech import dataset
 
 BUILDS = {**csm.BUILDS, **vibevoice.BUILDS, **moshi.BUILDS}
+SILENT = qwen2_audio.BUILDS
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +60,14 @@ def test_moshi_listens_and_says_nothing(clips, tmp_path):
     assert set(batch.kinds.unique().tolist()) <= {int(Kind.PAD), int(Kind.AUDIO)}
     for clip, frames in zip(clips, batch.attention_mask.sum(1).tolist(), strict=True):
         assert abs(frames - 12.5 * len(clip.samples) / 16_000) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "speaks"), [("CsmForConditionalGeneration", True), ("Qwen2AudioForConditionalGeneration", False)]
+)
+def test_the_card_of_a_model_that_speaks_says_that_nobody_listened(name, speaks, tmp_path):
+    build = (BUILDS | SILENT)[name]
+    folder = build.write(tmp_path / "model")
+    plan = manual(str(folder), build.depth, [1])
+    card = (prune_folder(str(folder), plan, tmp_path / "out", verify=False) / "README.md").read_text()
+    assert ("answers in speech" in card.partition("## Not validated")[2]) == speaks
