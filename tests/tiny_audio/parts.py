@@ -35,6 +35,7 @@ class TinyAudio:
         no_processor: why there is no processor.
         files: adds to a checkpoint folder what saving the model does not write.
         float_encoder: the encoder computes in float32 whatever it is told.
+        stand_in: what of the processor is a stand-in in the tests.
     """
 
     build: Callable[[int], PreTrainedModel]
@@ -43,6 +44,12 @@ class TinyAudio:
     no_processor: str = ""
     files: Callable[[Path], object] = lambda folder: None
     float_encoder: bool = False
+    stand_in: str = ""
+
+    def stand_ins(self) -> str:
+        """`stand_in`, or what files that name a part which sees come to without image libraries."""
+        blind = self.processor is not None and isinstance(self.processor(), ProcessorFiles)
+        return self.stand_in or ("the part of its processor that sees" if blind else "")
 
     def write(self, folder: Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> Path:
         """The checkpoint folder of a model in `dtype`; `options` are those of `save_pretrained`."""

@@ -224,9 +224,26 @@ def _wrong(what: str) -> ModelError:
 def _generation(
     source: Path, model: PreTrainedModel, family: Family, depth: int, keep: Sequence[int]
 ) -> dict[str, Any] | None:
-    """The generation config with what names layers changed; None without one."""
+    """The generation config with what names layers changed, and proof that it loads so; None without one.
+
+    Raises:
+        ModelError: loaded again, a field does not have its value.
+    """
+    from transformers import GenerationConfig
+
     path, config = source / GENERATION_CONFIG, getattr(model, "generation_config", None)
     if not path.is_file() or config is None or len(keep) == depth:
         return None
     fields = family.generation_fields(config, depth, keep)
-    return read_object(path) | dict(fields) if fields else None
+    if not fields:
+        return None
+    edited = read_object(path) | dict(fields)
+    again = GenerationConfig.from_dict(edited)
+    for name, value in fields.items():
+        if getattr(again, name, None) != value:
+            raise ModelError(
+                f"loaded again, {name} is {getattr(again, name, None)!r} and not {value!r}",
+                where=str(path),
+                fix="add a family for this model in shoal/models/families",
+            )
+    return edited

@@ -83,7 +83,12 @@ def test_parts_are_where_the_family_says(name):
     if family.entry in ("slot", "added", "cross"):
         assert family.encoder(model) is not None
         assert family.encoder(model) not in inside or name == "Phi4MultimodalForCausalLM"
-    note(name, **parts_of(model), processor="stock" if build.processor else build.no_processor)
+    note(
+        name,
+        **parts_of(model),
+        processor="stock" if build.processor else build.no_processor,
+        stand_in=build.stand_ins(),
+    )
 
 
 @pytest.mark.parametrize("name", HEARING)

@@ -55,6 +55,8 @@ class Support:
     """How that was, if not in a fresh process."""
     processor: str = "stock"
     """`stock`, or why a processor could not be built for the tests."""
+    stand_in: str = ""
+    """What of the processor is a stand-in in the tests."""
     generates_speech: bool = False
     limits: str = ""
     """What a user should know besides."""
@@ -106,6 +108,7 @@ def as_markdown() -> str:
 def _cells(one: Support) -> dict[str, str]:
     speaks = "Answers in speech: what pruning does to that is not validated. " if one.generates_speech else ""
     no_processor = "" if one.processor == "stock" else f"No processor in the tests: {one.processor}. "
+    stand_in = f"In the tests a stand-in does the work of {one.stand_in}. " if one.stand_in else ""
     return {
         "family": one.family,
         "class": one.class_name if " " in one.class_name else f"`{one.class_name}`",
@@ -116,7 +119,7 @@ def _cells(one: Support) -> dict[str, str]:
         "heal": "yes" if one.heal else "–",
         "evaluate": one.evaluate or "–",
         "verified": verified(one),
-        "limits": (speaks + no_processor + _sentence(one.limits)).strip() or "–",
+        "limits": (speaks + no_processor + stand_in + _sentence(one.limits)).strip() or "–",
     }
 
 
