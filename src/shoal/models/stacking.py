@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from shoal.errors import ModelError
@@ -30,23 +29,29 @@ def stacked(singles: Sequence[PreparedBatch], padding_side: str) -> PreparedBatc
             where=", ".join(single.ids[0] for single in singles),
             fix="measure one clip at a time",
         )
-    length = max(single.kinds.shape[1] for single in singles)
-    kinds = _rows([single.kinds for single in singles], length, int(Kind.PAD), padding_side)
-    embeds = _rows([single.embeds for single in singles], length, 0, padding_side)
+    left = padding_side == "left"
+    kinds = padded([single.kinds for single in singles], left=left, value=int(Kind.PAD))
+    embeds = padded([single.embeds for single in singles], left=left, value=0)
     return PreparedBatch(
         [name for single in singles for name in single.ids],
         embeds,
         kinds,
-        _rows([single.token_ids for single in singles], length, -1, padding_side),
+        padded([single.token_ids for single in singles], left=left, value=-1),
         call={"inputs_embeds": embeds, "attention_mask": (kinds != Kind.PAD).long()},
     )
 
 
-def _rows(parts: Sequence[Tensor], length: int, fill: int, side: str) -> Tensor:
-    """(B, length, …) from B tensors (1, n, …)."""
-    whole = torch.full((len(parts), length, *parts[0].shape[2:]), fill, dtype=parts[0].dtype)
-    whole = whole.to(parts[0].device)
-    for row, part in enumerate(parts):
-        start = length - part.shape[1] if side == "left" else 0
-        whole[row, start : start + part.shape[1]] = part[0]
+def padded(tensors: Sequence[Tensor], *, left: bool, value: int) -> Tensor:
+    """(1, …) each → (B, …), every dimension as long as the longest, `value` where a row is shorter.
+
+    Args:
+        tensors: B tensors with as many dimensions.
+        left: whether `value` stands before what a row has, not after it.
+        value: what to fill with.
+    """
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    whole = tensors[0].new_full((len(tensors), *shape[1:]), value)
+    for row, tensor in zip(whole, tensors, strict=True):
+        places = [slice(-size, None) if left else slice(size) for size in tensor.shape[1:]]
+        row[tuple(places)] = tensor[0]
     return whole

@@ -63,7 +63,11 @@ def prune_folder(
     source = weights.resolve(ref)
 
     def check(draft: Path) -> VerificationReport:
-        return checked(_report(draft, ref, plan, trust_remote_code), draft, Path(out))
+        if fits_in_memory(source.path):
+            report = verify_checkpoint(draft, _expected(ref, plan, trust_remote_code))
+        else:
+            report = _structure_only()
+        return checked(report, draft, Path(out))
 
     return write_sharded(
         source.path,
@@ -104,14 +108,6 @@ def fits_in_memory(path: Path) -> bool:
 
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     return bool(size * ROOM < psutil.virtual_memory().available)
-
-
-def _report(draft: Path, ref: str, plan: Plan, trust_remote_code: bool) -> VerificationReport:
-    from shoal.models import weights
-
-    if fits_in_memory(weights.resolve(ref).path):
-        return verify_checkpoint(draft, _expected(ref, plan, trust_remote_code))
-    return _structure_only()
 
 
 def _expected(ref: str, plan: Plan, trust_remote_code: bool) -> Expectation:

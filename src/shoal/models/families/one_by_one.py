@@ -29,21 +29,11 @@ def one_by_one(processor: Any, text: str, clips: Sequence[Samples]) -> dict[str,
     Returns:
         Tensors with first dimension B; what a row lacks in length is the pad token, and zero or false elsewhere.
     """
+    from shoal.models.stacking import padded
+
     rows = [dict(processor(text=[text], audio=[clip], return_tensors="pt")) for clip in clips]
     pad = int(getattr(processor.tokenizer, "pad_token_id", None) or 0)
     return {
-        name: _stacked(
-            [row[name] for row in rows], left=name in LEFT, value=pad if name == "input_ids" else 0
-        )
+        name: padded([row[name] for row in rows], left=name in LEFT, value=pad if name == "input_ids" else 0)
         for name in rows[0]
     }
-
-
-def _stacked(tensors: Sequence[Tensor], *, left: bool, value: int) -> Tensor:
-    """(1, …) each → (B, …), every dimension as long as the longest."""
-    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
-    whole = tensors[0].new_full((len(tensors), *shape[1:]), value)
-    for row, tensor in zip(whole, tensors, strict=True):
-        places = [slice(-size, None) if left else slice(size) for size in tensor.shape[1:]]
-        row[tuple(places)] = tensor[0]
-    return whole
