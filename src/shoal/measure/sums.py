@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from shoal.errors import FileFormatError
 from shoal.measure.collector import UtteranceSums
+from shoal.measure.importance import ImportanceSums, from_arrays, to_arrays
 from shoal.measure.metric import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
 
@@ -94,11 +95,15 @@ class SumsFile:
     """What an audit's `.npz` holds.
 
     `key` says what was measured, so that the same audit asked for again need not measure; `seconds` is what it took.
+    `importance` holds what the gradient and ablation metrics measured, if they were asked for, and `importance_keys`
+    what each of these measurements depends on.
     """
 
     inputs: dict[InputKind, Sums]
     key: str = ""
     seconds: float = 0.0
+    importance: dict[InputKind, list[ImportanceSums]] = field(default_factory=dict)
+    importance_keys: dict[str, str] = field(default_factory=dict)
 
 
 def save_sums(path: Path, content: SumsFile) -> Path:
@@ -108,15 +113,21 @@ def save_sums(path: Path, content: SumsFile) -> Path:
         FileFormatError: the place cannot be written.
     """
     inputs = content.inputs
-    meta = {
+    meta: dict[str, Any] = {
         "schema_version": 1,
         "key": content.key,
         "seconds": content.seconds,
         "scopes": list(SCOPES),
         "inputs": list(inputs),
         "depth": next(iter(inputs.values())).depth,
+        "importance_keys": content.importance_keys,
+        "importance": {},
     }
-    arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
+    arrays: dict[str, Any] = {}
+    for name, items in content.importance.items():
+        meta["importance"][name], more = to_arrays(items, name)
+        arrays |= more
+    arrays["meta"] = np.array(json.dumps(meta))
     for name, sums in inputs.items():
         arrays[f"{name}_values"], arrays[f"{name}_counts"] = sums.values, sums.counts
         arrays[f"{name}_utterances"] = np.array(sums.utterances, dtype=np.str_)
@@ -148,7 +159,12 @@ def load_sums(path: Path) -> SumsFile:
             if meta["schema_version"] != 1 or meta["scopes"] != list(SCOPES):
                 raise ValueError("another schema")
             inputs = {name: _read_input(data, name, int(meta["depth"])) for name in meta["inputs"]}
-            return SumsFile(inputs, str(meta["key"]), float(meta["seconds"]))
+            importance = {
+                name: from_arrays(described, data, name)
+                for name, described in meta.get("importance", {}).items()
+            }
+            keys = dict(meta.get("importance_keys", {}))
+            return SumsFile(inputs, str(meta["key"]), float(meta["seconds"]), importance, keys)
     except FileNotFoundError:
         raise FileFormatError(
             "no such file", where=str(path), fix="keep the .npz beside its audit.json, or run the audit again"

@@ -1,0 +1,77 @@
+"""Which tokens a loss is taken over, and where they are predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shoal.errors import MeasureError
+from shoal.models.batch import Kind, PreparedBatch
+from shoal.schema import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """N tokens to predict, row by row, each predicted at the position before it.
+
+    A response ends: after its last token one of the model's end tokens is due, whichever (`token` -1).
+    """
+
+    rows: Tensor
+    """(N,) int64: the utterance, ascending."""
+    positions: Tensor
+    """(N,) int64: where it is predicted."""
+    tokens: Tensor
+    """(N,) int64: what is due there; -1 for the end."""
+
+    def counts(self, utterances: int) -> Tensor:
+        """(utterances,) int64: how many targets each utterance has."""
+        return torch.bincount(self.rows, minlength=utterances)
+
+
+def targets_of(batch: PreparedBatch, scope: Scope, eos_ids: Collection[int]) -> Targets:
+    """The targets of a batch with responses.
+
+    Args:
+        batch: B utterances, padded on either side.
+        scope: whose tokens count: `text` the response and its end, `last` the first token of the response (predicted at
+            the last position before it), `prompt` the template and the instruction, `audio` the transcript's tokens
+            where they take the place of the audio, `all` all of them. The first position is predicted by nothing.
+        eos_ids: the end tokens; empty: the end is not predicted.
+
+    Raises:
+        MeasureError: an utterance has no such token.
+    """
+    kinds, tokens = batch.kinds.long(), batch.token_ids
+    due = _due(kinds, scope) & (tokens >= 0)
+    due[:, 0] = False
+    due[:, 1:] &= kinds[:, :-1] != Kind.PAD
+    rows, at = due.nonzero(as_tuple=True)
+    found = Targets(rows, at - 1, tokens[rows, at])
+    if scope in ("text", "all") and eos_ids:
+        found = _with_end(found, kinds)
+    if len(bare := (found.counts(len(batch.ids)) == 0).nonzero()):
+        raise MeasureError(f"clip {batch.ids[int(bare[0])]}: no token in scope {scope}, so no loss exists")
+    return found
+
+
+def _due(kinds: Tensor, scope: Scope) -> Tensor:
+    if scope == "all":
+        return kinds != Kind.PAD
+    if scope == "last":
+        text = kinds == Kind.TEXT
+        return text & (text.cumsum(1) == 1)
+    return kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "text": Kind.TEXT}[scope]
+
+
+def _with_end(found: Targets, kinds: Tensor) -> Targets:
+    text = kinds == Kind.TEXT
+    last = text & (text.flip(1).cumsum(1).flip(1) == 1)
+    rows, at = last.nonzero(as_tuple=True)
+    rows, positions = torch.cat([found.rows, rows]), torch.cat([found.positions, at])
+    tokens = torch.cat([found.tokens, torch.full_like(at, -1)])
+    order = torch.argsort(rows * kinds.shape[1] + positions)
+    return Targets(rows[order], positions[order], tokens[order])

@@ -1,0 +1,90 @@
+"""How alike two audits are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from shoal.schema.document import Document
+from shoal.schema.record import Estimate, Record
+from shoal.schema.words import InputKind, Scope
+
+
+class BlockOverlap(Record):
+    """The blocks of n layers that two audits choose. `overlap` is shared layers / n."""
+
+    n: int
+    a: int
+    b: int
+    overlap: Estimate
+
+
+class ScopeComparison(Record):
+    """Two triangles over one scope."""
+
+    spearman: Estimate
+    """Rank correlation over all blocks (l, n)."""
+    spearman_within_n: Estimate
+    """Mean over n of the rank correlation among blocks of the same size (2 ≤ L-n+1)."""
+    influence_spearman: Estimate
+    """Rank correlation of the layers' block influence."""
+    overlaps: list[BlockOverlap]
+    mean_overlap: Estimate
+
+
+class ComparedAudit(Record):
+    """Which side of a comparison."""
+
+    path: str
+    label: str
+    input: InputKind
+    task: str
+    model_ref: str
+
+
+class Comparison(Document):
+    """How alike two audits are."""
+
+    kind: Literal["comparison"] = "comparison"
+    a: ComparedAudit
+    b: ComparedAudit
+    paired: bool
+    """Whether both were measured on the same utterances (then resampled together)."""
+    replicates: int
+    level: float = 0.95
+    scopes: dict[Scope, ScopeComparison]
+
+
+class TaskLoss(Record):
+    """What one task loses under the plan made for another (or for all), in the unit of `TaskMatrix.unit`."""
+
+    task: str
+    """Label of the side that loses."""
+    plan: str
+    """Label of the side the plan was made for, or `consensus`."""
+    n: int
+    layers: list[int]
+    loss: Estimate
+    """The side's own measure of that block."""
+    excess: Estimate
+    """The same minus its value under the side's own plan of that size: what sharing costs."""
+
+
+class TaskMatrix(Document):
+    """Audits of one model on several tasks, languages or inputs, side by side. Matrices are by the order of `sides`."""
+
+    kind: Literal["task_matrix"] = "task_matrix"
+    sides: list[ComparedAudit]
+    scope: Scope
+    measure: str
+    """What plans are chosen by and losses are counted in: `ablation loss` where every side has it, else `angular`."""
+    unit: str
+    spearman: list[list[Estimate]]
+    """Rank correlation of the triangles among blocks of the same size (mean over n)."""
+    overlap: list[list[Estimate]]
+    """Mean overlap of the best blocks over n < L."""
+    sizes: list[int]
+    combine: Literal["mean", "worst"]
+    weights: list[float]
+    losses: list[TaskLoss]
+    replicates: int
+    level: float = 0.95

@@ -1,0 +1,53 @@
+"""Reading and writing JSON: whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import FileFormatError
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        FileFormatError: not there, not readable or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileFormatError("no such file", where=str(path), fix="check the path") from None
+    except OSError as error:
+        raise FileFormatError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileFormatError(
+            f"not valid JSON ({error.__class__.__name__}: {error})",
+            where=str(path),
+            fix="make the file again",
+        ) from None
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write `text` under `path` through a temporary name in the same folder; returns the path.
+
+    Raises:
+        FileFormatError: the folder cannot be made or written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        raise FileFormatError(
+            f"cannot be written ({error.strerror})", where=str(target), fix="choose another place with --out"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return target

@@ -1,0 +1,104 @@
+"""The plan: what to remove, who chose it and how."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from shoal.errors import FileFormatError, PlanError
+from shoal.schema.document import Document
+from shoal.schema.record import Estimate, Record
+from shoal.schema.words import InputKind, Part, Scope
+
+
+class PlanSource(Record):
+    """The audit a plan was chosen from."""
+
+    path: str
+    fingerprint: str
+    model_fingerprint: str = ""
+    input: InputKind | None = None
+    scope: Scope | None = None
+    metric: str | None = None
+
+
+class Plan(Document):
+    """What to remove: an explicit list of layers, with who chose it and how."""
+
+    kind: Literal["plan"] = "plan"
+    model_ref: str
+    depth: int = Field(ge=1)
+    layers: list[int]
+    """0-based indices of the layers to remove, ascending."""
+    part: Part = "layer"
+    """What of those layers goes: all of each, or only its attention or its MLP (a variant that is measured in memory;
+    stock classes have no layer without one of the two)."""
+    keep: list[int] = Field(default_factory=list)
+    """0-based indices of the layers that stay, ascending."""
+    block: tuple[int, int] | None = None
+    """The same as a half-open range `[start, stop)`, if the layers are contiguous."""
+    strategy: str = "manual"
+    allow_last: bool = False
+    seed: int | None = None
+    distance: Estimate | None = None
+    stability: float | None = None
+    source: PlanSource | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data: Any) -> Any:
+        """Fill `keep` and `block` from `layers`; a hand-written plan needs only `depth` and `layers`."""
+        if not isinstance(data, dict) or not isinstance(data.get("layers"), list):
+            return data
+        data = dict(data)
+        layers, depth = data["layers"], data.get("depth")
+        if layers and isinstance(depth, int) and all(type(layer) is int for layer in layers):
+            data["keep"] = [layer for layer in range(depth) if layer not in set(layers)]
+            contiguous = layers == list(range(layers[0], layers[0] + len(layers)))
+            data["block"] = (layers[0], layers[-1] + 1) if contiguous else None
+        elif not layers and isinstance(depth, int):
+            data["keep"], data["block"] = list(range(depth)), None
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problem = plan_problem(self.layers, self.depth, allow_last=self.allow_last)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a plan; see `Document.load`.
+
+        Raises:
+            PlanError: also for layers out of range, twice or out of order.
+        """
+        try:
+            return super().load(path)
+        except FileFormatError as error:
+            raise PlanError(error.what, where=error.where, fix=error.fix) from None
+
+    @property
+    def name(self) -> str:
+        """Short label, such as `contiguous-4` or `full`."""
+        part = "" if self.part == "layer" else f"-{self.part}"
+        return f"{self.strategy}{part}-{len(self.layers)}" if self.layers else "full"
+
+
+def plan_problem(layers: list[int], depth: int, *, allow_last: bool = False) -> str | None:
+    """What is wrong with removing `layers` from a decoder of `depth` layers; None if nothing is."""
+    out_of_range = [layer for layer in layers if not 0 <= layer < depth]
+    if out_of_range:
+        return f"layers {out_of_range} are outside 0 … {depth - 1} (the model has {depth} layers)"
+    if len(set(layers)) != len(layers):
+        return f"layers {sorted({layer for layer in layers if layers.count(layer) > 1})} are listed twice"
+    if layers != sorted(layers):
+        return "layers are not in ascending order"
+    if len(layers) >= depth:
+        return f"removing {len(layers)} of {depth} layers would leave none"
+    if depth - 1 in layers and not allow_last:
+        return f"layer {depth - 1} is the last layer, which stays unless allow_last is set"
+    return None

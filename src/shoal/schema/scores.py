@@ -1,0 +1,92 @@
+"""The scores of a model and of plans over it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shoal.schema.document import DataInfo, Document, ModelInfo
+from shoal.schema.plan import Plan
+from shoal.schema.record import Estimate, Record
+
+
+class Counts(Record):
+    """Edit operations of a corpus; the rate is (sub + ins + dels) / (hits + sub + dels)."""
+
+    hits: int
+    substitutions: int
+    insertions: int
+    deletions: int
+
+
+class Delta(Record):
+    """Paired difference from the baseline on the same clips. `relative` is None if the baseline is 0."""
+
+    absolute: Estimate
+    relative: Estimate | None = None
+    p_value: float | None = None
+    """Two-sided, from the paired bootstrap."""
+
+
+class GroupScore(Record):
+    """WER of the clips that share one value of a manifest field."""
+
+    clips: int
+    wer: Estimate
+    delta: Delta | None = None
+
+
+class SystemScores(Record):
+    """One system (the unpruned model or one plan) on the clips."""
+
+    name: str
+    model_ref: str | None = None
+    """The checkpoint, where it is another one than the document's model."""
+    plan: Plan | None = None
+    removed: list[int] = Field(default_factory=list)
+    wer: Estimate
+    cer: Estimate
+    word_counts: Counts
+    char_counts: Counts
+    empty_references: int = 0
+    truncated: int = 0
+    """Outputs cut at the token limit: usually a loop."""
+    delta_wer: Delta | None = None
+    groups: dict[str, dict[str, GroupScore]] = Field(default_factory=dict)
+    """Field → value → score; `worst_group` names the field's worst."""
+    worst_group: dict[str, str] = Field(default_factory=dict)
+    outputs_file: str | None = None
+    encode_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    generated_tokens: int = 0
+
+
+class Example(Record):
+    """One clip under several systems, for the report."""
+
+    id: str
+    reference: str
+    outputs: dict[str, str]
+    """System name → raw output."""
+
+
+class Scores(Document):
+    """Task scores of a model and of plans over it; the first system is the baseline."""
+
+    kind: Literal["scores"] = "scores"
+    model: ModelInfo
+    data: DataInfo
+    task: str
+    normaliser: str
+    """Name and version."""
+    scorer: str
+    """Name and version."""
+    decoding: dict[str, Any] = Field(default_factory=dict)
+    replicates: int = 1000
+    level: float = 0.95
+    cluster: Literal["utterance", "speaker"] = "utterance"
+    seed: int = 0
+    systems: list[SystemScores]
+    examples: list[Example] = Field(default_factory=list)

@@ -1,0 +1,85 @@
+"""The search: the shallowest plan within a budget, and the proof on clips it was not chosen on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from shoal.schema.document import DataInfo, Document, ModelInfo
+from shoal.schema.plan import Plan
+from shoal.schema.record import Estimate, Record
+from shoal.schema.words import InputKind, Part, Scope
+
+
+class Budget(Record):
+    """What a plan must keep to. A quality budget bounds what is lost, a cost budget what the pruned model may cost."""
+
+    max_increase: float | None = None
+    """Highest relative rise of an error rate (WER), or relative fall of a score (BLEU): 0.25 for 25 %."""
+    confidence: float = 0.95
+    """One-sided, of the bound that must lie within `max_increase`, and of the test on unseen clips."""
+    max_layers: int | None = None
+    """Layers the pruned decoder may have at most."""
+    max_milliseconds: float | None = None
+    """Latency of one clip: encode, prefill and decode."""
+    max_megabytes: float | None = None
+    """Size of the weights in the model's dtype, 10^6 bytes."""
+
+
+class SearchStep(Record):
+    """One plan that was tried on the validation split."""
+
+    plan: Plan
+    measure: Estimate | None = None
+    """The metric's value that the strategy chose it by."""
+    score: Estimate
+    """The task's score on the validation split."""
+    change: Estimate
+    """Relative to the unpruned model, positive is worse; `high` is the one-sided bound at the budget's confidence."""
+    holds: bool
+    milliseconds: float | None = None
+    megabytes: float | None = None
+
+
+class Confirmation(Record):
+    """One plan on the split that the search has not seen."""
+
+    plan: Plan
+    score: Estimate
+    change: Estimate
+    p_value: float
+    """One-sided, of the hypothesis that the plan breaks the budget."""
+    p_holm: float
+    """After Holm's correction over all plans that were tested."""
+    holds: bool
+
+
+class Search(Document):
+    """What was asked, tried and found."""
+
+    kind: Literal["search"] = "search"
+    model: ModelInfo
+    data: DataInfo
+    task: str
+    score_name: str
+    """Such as `WER` or `BLEU`."""
+    budget: Budget
+    strategy: str
+    metric: str
+    input: InputKind
+    scope: Scope
+    part: Part = "layer"
+    validation_clips: int
+    confirmation_clips: int
+    shared_speakers: int = 0
+    """Speakers in both splits (0 where they could be kept apart)."""
+    full_validation: Estimate
+    full_confirmation: Estimate
+    steps: list[SearchStep]
+    confirmations: list[Confirmation] = Field(default_factory=list)
+    chosen: Plan | None = None
+    reason: str = ""
+    """Why there is no plan, or why this one and no shallower."""
+    replicates: int
+    seed: int = 0

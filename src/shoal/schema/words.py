@@ -1,0 +1,19 @@
+"""The words of the field as types: scopes, inputs, parts, triangles."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Scope = Literal["all", "audio", "prompt", "text", "last"]
+"""Which positions count. `text` is the teacher-forced response; `last` the last position before it."""
+SCOPES: tuple[Scope, ...] = ("all", "audio", "prompt", "text", "last")
+
+InputKind = Literal["speech", "text"]
+"""What stands in the audio slot: the projected audio, or the transcript's tokens."""
+
+Triangle = list[list[float]]
+"""Row `n-1`, column `l`: the value of block `(l, n)`."""
+
+Part = Literal["layer", "attention", "mlp"]
+"""What of a layer is meant: all of it, or one of its two contributions to the residual stream."""
+PARTS: tuple[Part, ...] = ("layer", "attention", "mlp")
