@@ -30,6 +30,7 @@ def test_public_functions_are_not_shadowed_by_their_rooms() -> None:
         "prune",
         "read_manifests",
         "render",
+        "search",
         "select",
     ):
         assert callable(getattr(shoal, name))

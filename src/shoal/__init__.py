@@ -18,11 +18,12 @@ from shoal.bench import bench
 from shoal.data import Dataset, read_manifests
 from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
 from shoal.evaluate import evaluate
-from shoal.measure import audit, compare
+from shoal.measure import audit, compare, task_matrix
 from shoal.models import load
 from shoal.prune import prune, prune_folder
 from shoal.report import render
-from shoal.schema import Audit, Bench, Comparison, Plan, Scores
+from shoal.schema import Audit, Bench, Comparison, Plan, Scores, Search, TaskMatrix
+from shoal.search import search
 from shoal.select import select
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "MeasureError",
     "Plan",
     "Scores",
+    "Search",
     "ShoalError",
+    "TaskMatrix",
     "VerificationError",
     "__version__",
     "audit",
@@ -46,5 +49,7 @@ __all__ = [
     "prune_folder",
     "read_manifests",
     "render",
+    "search",
     "select",
+    "task_matrix",
 ]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from shoal import tasks
 from shoal.cli import main
 from shoal.schema import Bench, Scores
 from tiny_speech import loaded, plan, write_clips
@@ -67,6 +68,39 @@ def test_rescoring_needs_no_data(evaluate, tmp_path, capsys):
     assert main(["evaluate", "anything", "--rescore", "--json", *folder]) == 0
     again = Scores.parse(json.loads(capsys.readouterr().out), where="stdout")
     assert again.systems == first.systems
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "headings"),
+    [
+        ("ast", {"translation": "A tone."}, ["BLEU", "relative %", "p", "chrF", "cut off"]),
+        ("ser", {"emotion": "happy"}, ["accuracy %", "relative %", "p", "UAR %", "macro-F1 %", "cut off"]),
+    ],
+)
+def test_another_task_shows_its_own_scores_and_needs_no_transcript(
+    good, tmp_path, capsys, task, fields, headings
+):
+    data = ["--data", str(write_clips(tmp_path / "clips", 3, text=None, **fields)), "--task", task]
+    few = ["--out", str(tmp_path / "out"), "--max-new-tokens", "4", "--replicates", "20"]
+    assert main(["evaluate", str(good / "model"), "--plan", str(good / "plan.json"), *data, *few]) == 0
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("system")]
+    assert [each.strip() for each in line.split("  ") if each.strip()] == ["system", "removed", *headings]
+    assert "WER" not in printed
+    stored = Scores.load(tmp_path / "out" / "scores.json")
+    assert list(stored.systems[1].measures) == list(tasks.get(task).scored_by)
+
+
+def test_a_task_without_answers_is_refused_before_anything_is_read(capsys):
+    assert main(["evaluate", "nowhere", "--data", "nothing", "--task", "lm"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "shoal audit --metric ablation --task lm" in line
+
+
+def test_bench_of_a_task_without_audio_is_refused(good, capsys):
+    data = ["--data", str(good / "clips" / "manifest.jsonl"), "--task", "lm"]
+    assert main(["bench", str(good / "model"), *data, "--clips", "1"]) == 2
+    assert "the task lm does not take the input 'speech'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

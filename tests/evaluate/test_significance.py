@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shoal.evaluate.significance import PairedBootstrap, Rates, two_sided_p
+from shoal.evaluate.significance import PairedBootstrap, Rates, holm, two_sided_p
 
 
 def simulated(rng, utterances, rate, *, extra=0.0):
@@ -158,3 +161,30 @@ def test_two_sided_p_counts_the_smaller_side():
     assert two_sided_p(np.array([-1.0, 1, 1, 1, 1, 1, 1, 1, 1])) == pytest.approx(2 * 2 / 10)
     assert two_sided_p(np.array([np.nan, 0.0, 0.0])) == 1
     assert isinstance(Rates(0.1, np.zeros(2)).value, float)
+
+
+def rejected_by_the_textbook(p_values, alpha):
+    """Holm's procedure: from the smallest on, stop at the first with p above alpha / (tests not yet decided)."""
+    rejected = set()
+    for place in sorted(range(len(p_values)), key=lambda place: p_values[place]):
+        if Fraction(p_values[place]) > Fraction(alpha) / (len(p_values) - len(rejected)):
+            break
+        rejected.add(place)
+    return rejected
+
+
+SHARES = st.integers(1, 1023).map(lambda count: count / 1024)
+
+
+@given(st.lists(SHARES, max_size=8), SHARES)
+def test_holms_adjusted_p_values_reject_what_his_procedure_rejects(p_values, alpha):
+    adjusted = holm(p_values)
+    assert {place for place, p in enumerate(adjusted) if p <= alpha} == rejected_by_the_textbook(
+        p_values, alpha
+    )
+    assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+
+
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5]) == [0.5]

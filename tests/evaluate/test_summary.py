@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sacrebleu
 
 from shoal import tasks
 from shoal.errors import ManifestError
@@ -38,7 +39,7 @@ def scored(*systems, **options):
         names,
         found,
         list(found[0]),
-        tasks.get("asr"),
+        tasks.get(options.get("task", "asr")),
         resampling=Resampling(replicates=50),
         group_by=options.get("group_by"),
     )
@@ -110,3 +111,49 @@ def test_examples_span_from_agreement_to_difference():
 def test_the_order_of_clips_does_not_matter():
     rows = [output(n, "a b c", "a b" if n % 3 else "a x c") for n in range(12)]
     assert scored(rows).systems == scored(rows[::-1]).systems
+
+
+def test_recognition_has_its_rates_and_no_other_measures():
+    assert scored([output(0, "a b", "a b")]).systems[0].measures == {}
+
+
+def test_a_translation_is_scored_as_sacrebleu_scores_it_with_case_and_punctuation():
+    texts = [f"The {word} sat on the mat, then it ran." for word in ("cat", "dog", "cow", "hen", "owl")]
+    said = [text.replace("sat on", "lay upon") if place % 2 else text for place, text in enumerate(texts)]
+    full = [output(n, text, text) for n, text in enumerate(texts)]
+    cut = [output(n, text, one) for n, (text, one) in enumerate(zip(texts, said, strict=True))]
+    summary = scored(full, cut, task="ast")
+    best, worse = (system.measures for system in summary.systems)
+    assert list(worse) == ["BLEU", "chrF"]
+    assert worse["BLEU"].value.value == sacrebleu.corpus_bleu(said, [texts]).score
+    assert worse["chrF"].value.value == sacrebleu.corpus_chrf(said, [texts]).score
+    assert best["BLEU"].delta is None
+    delta = worse["BLEU"].delta
+    assert delta.absolute.value == pytest.approx(worse["BLEU"].value.value - 100)
+    assert delta.relative.value == pytest.approx(worse["BLEU"].value.value / 100 - 1)
+    assert delta.absolute.low <= delta.absolute.value <= delta.absolute.high <= 0
+    assert worse["BLEU"].higher_is_better
+    assert not worse["BLEU"].fraction
+    assert "nrefs:1" in worse["BLEU"].signature
+    assert summary.normaliser.startswith("none ")
+
+
+def test_emotions_are_scored_as_labels():
+    rows = [output(n, "happy", "Happy.") for n in range(6)] + [
+        output(6, "sad", "happy"),
+        output(7, "sad", "Sad"),
+    ]
+    measures = scored(rows, task="ser").systems[0].measures
+    values = {name: score.value.value for name, score in measures.items()}
+    f1 = (2 * 6 / (6 + 7) + 2 * 1 / (2 + 1)) / 2
+    assert values == {"accuracy": 7 / 8, "UAR": 0.75, "macro-F1": pytest.approx(f1)}
+
+
+def test_the_order_of_clips_does_not_matter_to_measures():
+    rows = [output(n, "a b c d e", "a b c d e" if n % 3 else "a x c") for n in range(12)]
+    assert scored(rows, task="ast").systems == scored(rows[::-1], task="ast").systems
+
+
+def test_references_in_which_a_score_finds_nothing_are_a_manifest_problem():
+    with pytest.raises(ManifestError, match="BLEU finds nothing"):
+        scored([output(0, "<skipped>", "hello")], task="ast")

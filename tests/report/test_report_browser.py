@@ -57,6 +57,10 @@ async function look(frame) {
   found.shown = [...page.querySelectorAll('[data-variant]')]
     .filter((e) => e.dataset.group === "audit-0" && !e.classList.contains("other"))
     .map((e) => e.dataset.variant);
+  const size = page.querySelector('input[data-group="trust-0-0"][value="8"]');
+  size.click();
+  await wait(300);
+  found.said = [...page.querySelectorAll('.said-so[data-group="trust-0-0"]:not(.other)')].map((e) => e.dataset.variant);
   press("variant", "text");
   await wait(300);
   found.back = cells("heatmap-0-text");
@@ -153,6 +157,7 @@ def test_controls_change_the_figures(visit):
     assert "nothing stands in the audio slot" in found["note"]
     assert set(found["shown"]) == {"audio"}
     assert found["back"] == 1
+    assert found["said"] == ["8"]
 
 
 def test_no_request_leaves_the_file(visit):

@@ -125,9 +125,15 @@ def test_text_from_data_stays_text(tmp_path):
     )
     scores.systems[1].name = ATTACK
     scores.systems[0].groups = {ATTACK: scores.systems[0].groups["speaker"]}
-    audit = documents.audit(model=documents.model(ref=ATTACK, licence=ATTACK), task=ATTACK)
+    audit = documents.measured_audit()
+    audit.model, audit.task = documents.model(ref=ATTACK, licence=ATTACK), ATTACK
+    audit.inputs["speech"].importance[0].refused = {0: ATTACK}
+    audit.inputs["speech"].trust[0].metrics[0].metric = ATTACK
     audit.provenance.command = ["shoal", ATTACK]
-    page = rendered(tmp_path, (ATTACK, audit), scores, documents.plan(ATTACK))
+    matrix = documents.task_matrix(measure=ATTACK, unit=ATTACK)
+    matrix.sides[0].label = ATTACK
+    search = documents.search(reason=ATTACK, score_name=ATTACK, strategy=ATTACK)
+    page = rendered(tmp_path, (ATTACK, audit), scores, documents.plan(ATTACK), matrix, search)
     assert not page.all("img")
     assert "alert(1)" in page.text
     executable = [a for a in page.all("script") if a.get("type") != "application/json"]
@@ -199,6 +205,89 @@ def test_a_baseline_without_errors_has_no_relative_cost(tmp_path):
 def test_different_models_are_pointed_out(tmp_path):
     other = documents.bench(model=documents.model(ref="pkg:other", fingerprint="ff" * 32))
     assert "about 2 different models" in rendered(tmp_path, documents.audit(), other).text
+
+
+NEW = {"importance", "trust", "tasks", "search"}
+
+
+@pytest.mark.parametrize("given", [documents.audit, documents.plan, documents.scores, documents.bench])
+def test_sections_without_data_are_left_out(tmp_path, given):
+    page = rendered(tmp_path, given())
+    assert not NEW & {attributes.get("id") for attributes in page.all("section")}
+
+
+def test_an_edit_rate_of_a_translation_is_not_called_wer(tmp_path):
+    page = rendered(tmp_path, documents.translation_scores())
+    assert "WER" not in page.text
+    assert "relative BLEU" in page.text
+    assert "BLEU; higher is better" in page.text
+    assert "tok:13a" in page.text
+    assert "difference" in page.text
+    assert " errors" not in page.text
+
+
+def test_scores_without_any_measure_of_their_task_say_so(tmp_path):
+    page = rendered(tmp_path, documents.scores(task="ser"))
+    assert "WER" not in page.text
+    assert "hold no measure of their task" in page.text
+
+
+def test_scores_of_several_tasks_are_shown_each_in_its_way(tmp_path):
+    page = rendered(tmp_path, documents.scores(), documents.translation_scores())
+    assert "WER against layers removed" in page.text
+    assert "BLEU; higher is better" in page.text
+
+
+def test_a_plan_for_a_part_of_its_layers_says_so(tmp_path):
+    page = rendered(tmp_path, documents.partial_plan())
+    assert "the attention of layers 21–24" in page.text
+    assert "layer_range" not in page.text
+
+
+def test_systems_without_a_part_of_their_layers_say_so(tmp_path):
+    scores = documents.scores()
+    for system in scores.systems[1:]:
+        assert system.plan is not None
+        system.plan.part = "mlp"
+    page = rendered(tmp_path, scores)
+    assert "The MLP of 2 of 30 decoder layers can go" in page.text
+    assert "MLP of layers 24–25" in page.text
+
+
+def test_a_search_says_what_it_chose_and_how_it_was_proved(tmp_path):
+    page = rendered(tmp_path, documents.search())
+    assert "3 of 30 decoder layers can go at +7.8 %" in page.text
+    assert "Chosen: contiguous-3, without layers 22–24" in page.text
+    assert "p = 0.036 after Holm’s correction" in page.text
+
+
+def test_a_search_without_a_plan_says_why(tmp_path):
+    search = documents.search(chosen=None, confirmations=[], reason="Nothing held.")
+    page = rendered(tmp_path, search)
+    assert "No plan was found with at most 25 %" in page.text
+    assert "Nothing held." in page.text
+    assert "No plan came as far as the clips that confirm." in page.text
+
+
+def test_a_search_that_was_not_confirmed_does_not_claim_it(tmp_path):
+    page = rendered(tmp_path, documents.search(confirmations=[]))
+    assert "3 of 30 decoder layers may go" in page.text
+    assert "it was not tested on unseen clips" in page.text
+
+
+def test_refused_candidates_are_named_with_their_reason(page):
+    assert "clip clip-03: the loss without it is not finite" in page.text
+
+
+def test_importance_without_intervals_is_shown(tmp_path):
+    page = rendered(tmp_path, documents.measured_audit(sure=False))
+    assert "importance" in {attributes.get("id") for attributes in page.all("section")}
+
+
+def test_a_task_matrix_alone_makes_a_report(tmp_path):
+    page = rendered(tmp_path, documents.task_matrix())
+    assert "What each side loses under another’s plan" in page.text
+    assert "own plan" in page.text
 
 
 def test_nothing_to_report_is_refused(tmp_path):

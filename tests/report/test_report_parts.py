@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from shoal.report import triangles, wording
 from shoal.report.bundle import collect
 from shoal.report.comparison import chance_overlap
-from shoal.report.headline import affordable
+from shoal.report.headline import Scored, affordable, scored
+from shoal.report.main_score import main_score
 from shoal.report.parts import Figure
 from shoal.report.word_diff import align, error_count, tokens
 from shoal.schema import Estimate
@@ -122,27 +123,50 @@ def test_a_figure_leaves_no_markup_in_its_script():
     assert json.loads(payload)["variants"]["a"]["data"][0]["name"] == "</script><b>"
 
 
+def pruned(name: str) -> list[Scored]:
+    return [each for each in scored(collect([documents.scores()])) if each.system.name == name]
+
+
 def test_the_headline_prefers_a_whole_interval_within_the_limit():
-    systems = documents.scores().systems[1:]
-    found = affordable(systems)
+    found = affordable(scored(collect([documents.scores()])))
     assert found is not None
     assert (found.system.name, found.certain) == ("contiguous-2", True)
 
 
 def test_the_headline_hedges_when_only_the_value_is_within_the_limit():
-    systems = [s for s in documents.scores().systems if s.name == "random-1"]
-    found = affordable(systems)
+    found = affordable(pruned("random-1"))
     assert found is not None
     assert not found.certain
 
 
 def test_no_plan_is_affordable_when_all_are_dear():
-    assert affordable([s for s in documents.scores().systems if s.name == "random-8"]) is None
+    assert affordable(pruned("random-8")) is None
 
 
-def test_plans_given_and_scored_are_listed_once():
+def test_the_headline_prefers_whole_layers_to_parts_of_more():
+    whole, part = pruned("contiguous-1")[0], pruned("contiguous-2")[0]
+    assert part.system.plan is not None
+    part.system.plan.part = "mlp"
+    found = affordable([part, whole])
+    assert found is not None
+    assert found.system.name == "contiguous-1"
+
+
+def test_a_fall_is_the_loss_of_a_score_of_which_more_is_better():
+    scores = documents.translation_scores()
+    score = main_score(scores, scores.systems[3])
+    assert score is not None
+    assert score.worsening is not None
+    assert score.delta is not None
+    assert score.delta.relative is not None
+    assert score.worsening.value == -score.delta.relative.value > 0
+    assert score.worsening.high == -score.delta.relative.low
+
+
+def test_plans_given_found_and_scored_are_listed_once():
     plans = collect(documents.everything()).all_plans
-    assert len(plans) == len(documents.PLANS)
+    assert len(plans) == len(documents.PLANS) + 1
+    assert documents.search().chosen.layers in [plan.layers for plan in plans]
 
 
 def test_the_scope_of_the_plans_is_shown_first():

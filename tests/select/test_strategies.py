@@ -185,7 +185,7 @@ def test_a_number_of_layers_that_makes_no_sense_is_one_line(given_):
         {"strategy": "best"},
         {"scope": "audio"},
         {"scope": "prompt"},
-        {"metric": "influence"},
+        {"metric": "perplexity"},
         {"strategy": "random", "metric": "angular"},
         {"input": "video"},
     ],

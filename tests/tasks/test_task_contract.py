@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from shoal import tasks
 from shoal.data import Row
 from shoal.errors import ManifestError, UsageError
+from shoal.evaluate import quality
 
 ROW = Row(
     id="r",
@@ -16,7 +18,7 @@ ROW = Row(
     duration=1.0,
     text="a tone",
     lang="en",
-    fields={"text": "a tone", "translation": "ein Ton", "target_lang": "de", "emotion": "calm"},
+    fields={"text": "a tone", "translation": "one  sound", "target_lang": "en", "emotion": "calm\n"},
     manifest="m.jsonl",
     line=3,
 )
@@ -64,6 +66,31 @@ def test_the_normaliser_says_what_it_is_and_is_stable(task, lang) -> None:
 @pytest.mark.parametrize("lang", ["en", "zh", None])
 def test_the_unit_is_one_that_scorers_know(task, lang) -> None:
     assert task.unit(lang) in ("word", "char")
+
+
+def test_it_takes_speech_or_text_and_alone_only_text(task) -> None:
+    assert set(task.inputs) <= {"speech", "text"}
+    assert task.inputs == ("text",) if task.alone else "speech" in task.inputs
+
+
+def test_a_row_without_transcript_is_refused_only_where_it_is_needed(task) -> None:
+    silent = replace(ROW, text="")
+    if task.needs_text:
+        with pytest.raises(ManifestError, match="no text"):
+            task.target(silent)
+    else:
+        assert task.target(silent) == task.target(ROW)
+
+
+def test_what_it_is_scored_by_exists(task) -> None:
+    assert tuple(score.name for score in quality.scores(task)) == task.scored_by
+    assert bool(task.scored_by) != task.alone
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_words_are_the_units_with_spaces_between(task, lang) -> None:
+    units = task.words("ab c", lang).split(" ")
+    assert units == (["ab", "c"] if task.unit(lang) == "word" else ["a", "b", "c"])
 
 
 def test_an_unknown_task_is_refused_with_those_there_are() -> None:

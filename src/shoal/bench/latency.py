@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shoal.data import Clip
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
+    from shoal.schema import Plan
     from shoal.tasks import Task
 
 Floats = npt.NDArray[np.float64]
@@ -47,7 +48,7 @@ def time_systems(
     loaded: LoadedModel,
     batches: Sequence[Sequence[Clip]],
     task: Task,
-    removed: Sequence[Sequence[int]],
+    removed: Sequence[Sequence[int] | Plan],
     *,
     repeats: int,
     new_tokens: int,
@@ -59,7 +60,7 @@ def time_systems(
         loaded: the unpruned model.
         batches: C lists of clips.
         task: what is asked.
-        removed: for each of S systems the layers it goes without.
+        removed: for each of S systems the layers it goes without, or its plan.
         repeats: rounds K.
         new_tokens: tokens to decode for every clip, at least 2; end tokens do not end it.
         step: called after every batch of every round.
@@ -82,7 +83,7 @@ def _one_round(
     loaded: LoadedModel,
     clips: Sequence[Clip],
     task: Task,
-    removed: Sequence[Sequence[int]],
+    removed: Sequence[Sequence[int] | Plan],
     new_tokens: int,
     *,
     first: int,
@@ -100,7 +101,7 @@ def _one_round(
 
 
 def _decode(
-    loaded: LoadedModel, batch: PreparedBatch, layers: Sequence[int], new_tokens: int
+    loaded: LoadedModel, batch: PreparedBatch, layers: Sequence[int] | Plan, new_tokens: int
 ) -> tuple[float, float]:
     with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
         decoded = greedy(loaded.lm, batch, eos_ids=(), max_new_tokens=new_tokens)

@@ -23,6 +23,7 @@ from shoal.errors import MeasureError
 if TYPE_CHECKING:
     from shoal.data import Clip
     from shoal.models.loading import LoadedModel
+    from shoal.schema import Part
     from shoal.tasks import Task
 
 TIMEOUT_SECONDS = 3600.0
@@ -37,6 +38,7 @@ def peak_memory(
     task: Task,
     layers: Sequence[int],
     *,
+    part: Part = "layer",
     new_tokens: int,
     trust_remote_code: bool = False,
     timeout: float = TIMEOUT_SECONDS,
@@ -48,6 +50,7 @@ def peak_memory(
         clip: what is transcribed.
         task: what is asked.
         layers: 0-based indices to remove, ascending.
+        part: what of them goes.
         new_tokens: tokens to decode.
         trust_remote_code: run code that the model brings along.
         timeout: seconds after which the process is ended.
@@ -64,6 +67,7 @@ def peak_memory(
         "trust_remote_code": trust_remote_code,
         "threads": torch.get_num_threads(),
         "layers": list(layers),
+        "part": part,
         "task": task.name,
         "new_tokens": new_tokens,
     }

@@ -11,6 +11,8 @@ import gc
 import json
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,11 @@ from shoal.data.clip import SAMPLE_RATE, Clip, Row
 from shoal.evaluate.generate import greedy
 from shoal.models import load
 from shoal.prune.in_memory import prune_in_place
+from shoal.prune.sublayers import let_go, without_part
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
+    from shoal.schema import Part
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
@@ -38,12 +42,25 @@ def main(folder: Path) -> None:
     torch.set_num_threads(spec["threads"])
     keys = ("device", "dtype", "trust_remote_code")
     loaded = load(spec["ref"], **{key: spec[key] for key in keys})
-    if spec["layers"]:
-        prune_in_place(loaded.model, spec["layers"], family=loaded.family)
     samples = np.load(folder / "samples.npy")
     clip = Clip(Row("clip", Path("clip.wav"), len(samples) / SAMPLE_RATE), samples)
-    peak = peak_of_one_clip(loaded, clip, spec["task"], spec["new_tokens"])
+    with gone_without(loaded, spec["layers"], spec["part"]):
+        peak = peak_of_one_clip(loaded, clip, spec["task"], spec["new_tokens"])
     (folder / "result.json").write_text(json.dumps({"peak_bytes": peak}), encoding="utf-8")
+
+
+@contextmanager
+def gone_without(loaded: LoadedModel, layers: list[int], part: Part) -> Iterator[None]:
+    """What is removed is let go of, so that it takes no memory; the model is not whole again afterwards."""
+    if not layers:
+        yield
+    elif part == "layer":
+        prune_in_place(loaded.model, layers, family=loaded.family)
+        yield
+    else:
+        with without_part(loaded.model, layers, part, family=loaded.family):
+            let_go(loaded.model)
+            yield
 
 
 def peak_of_one_clip(loaded: LoadedModel, clip: Clip, task: str, new_tokens: int) -> int:

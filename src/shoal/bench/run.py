@@ -57,10 +57,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class _Systems:
-    """Names, and the layers each system goes without; the first is the unpruned model."""
+    """Names and plans; the first is the unpruned model."""
 
     names: list[str]
-    removed: list[list[int]]
+    plans: list[Plan | None]
+
+    @property
+    def removed(self) -> list[Sequence[int] | Plan]:
+        """What each goes without."""
+        return [[] if plan is None else plan for plan in self.plans]
 
 
 def run_bench(
@@ -80,7 +85,7 @@ def run_bench(
     loaded.check_lengths(data.rows)
     info = loaded.info()
     named = named_plans(plans, info.depth)
-    systems = _Systems([FULL, *named], [[], *(plan.layers for plan in named.values())])
+    systems = _Systems([FULL, *named], [None, *named.values()])
     batches = _batches(data, settings)
     sizes = [_size(loaded, layers) for layers in systems.removed]
     timings = _time(loaded, batches, task, systems, settings, progress)
@@ -124,7 +129,7 @@ def _batches(data: Dataset, settings: Settings) -> list[list[Clip]]:
     return [clips[at : at + settings.batch_size] for at in range(0, len(clips), settings.batch_size)]
 
 
-def _size(loaded: LoadedModel, layers: Sequence[int]) -> Size:
+def _size(loaded: LoadedModel, layers: Sequence[int] | Plan) -> Size:
     with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
         return size_of(loaded)
 
@@ -167,14 +172,15 @@ def _peaks(
     if not settings.memory:
         return [None] * len(systems.names)
     peaks: list[int | None] = []
-    for layers in systems.removed:
+    for plan in systems.plans:
         # The first clip is the longest.
         peaks.append(
             peak_memory(
                 loaded,
                 batches[0][0],
                 task,
-                layers,
+                plan.layers if plan else [],
+                part=plan.part if plan else "layer",
                 new_tokens=settings.new_tokens,
                 trust_remote_code=settings.trust_remote_code,
             )
@@ -193,9 +199,10 @@ def _system(
     settings: Settings,
 ) -> SystemBench:
     ratios = _ratios(place, sizes, timings, peaks, settings) if place else {}
+    plan = systems.plans[place]
     return SystemBench(
         name=systems.names[place],
-        removed=systems.removed[place],
+        removed=plan.layers if plan else [],
         **asdict(sizes[place]),
         peak_memory_bytes=peaks[place],
         encode_seconds=settings.estimate(timings.encode),

@@ -10,7 +10,7 @@ import typer
 from shoal.cli import options
 from shoal.cli.table import with_interval
 from shoal.errors import UsageError
-from shoal.schema import Audit, InputKind, Scope
+from shoal.schema import Audit, Importance, InputKind, Part, Scope, Trust
 
 
 def audit(
@@ -21,6 +21,30 @@ def audit(
         list[str] | None,
         typer.Option("--input", help="speech, text; default: all the model can take. Repeatable."),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", help="gradient, ablation; angular and influence are always measured. Repeatable."
+        ),
+    ] = None,
+    block_sizes: Annotated[
+        str,
+        typer.Option("--block-sizes", metavar="N,N…", help="Blocks that ablation leaves out: 1,2,4 or all."),
+    ] = "1",
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="What ablation leaves out: layer, attention, mlp. Repeatable."),
+    ] = None,
+    loss_scope: Annotated[
+        str, typer.Option("--loss-scope", help="Whose tokens the loss is taken over: text (the response) …")
+    ] = "text",
+    race: Annotated[
+        bool, typer.Option("--race", help="Ablation drops candidates as soon as they are surely worse.")
+    ] = False,
+    decode: Annotated[
+        bool,
+        typer.Option("--decode", help="Ablation decodes without each candidate too: errors, not only loss."),
+    ] = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For audit.json and audit.npz.")] = Path(
         "audit"
     ),
@@ -39,12 +63,14 @@ def audit(
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
-    """Measure angular distance of every block and influence of every layer, in all scopes, in one pass."""
+    """Measure what the decoder layers do: by similarity in one pass, by gradients, by leaving them out."""
     import shoal
     from shoal.cli.progress import progress_bars
 
     unit = options.parse_cluster(cluster)
-    dataset = options.read_data(data, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed)
+    dataset = options.read_data(
+        data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
+    )
     loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with progress_bars() as progress:
         document = shoal.audit(
@@ -52,6 +78,12 @@ def audit(
             dataset,
             task,
             inputs=_inputs(input),
+            metrics=metric or ["angular"],
+            block_sizes=parse_sizes(block_sizes),
+            parts=[cast("Part", name) for name in part or ["layer"]],
+            loss_scope=cast("Scope", loss_scope),
+            race=race,
+            decode=decode,
             out=out,
             batch_size=batch_size,
             cluster=unit,
@@ -69,6 +101,22 @@ def _inputs(names: list[str] | None) -> list[InputKind] | None:
     return cast("list[InputKind] | None", names)
 
 
+def parse_sizes(text: str) -> list[int] | None:
+    """`1,2,4` → [1, 2, 4]; `all` → None.
+
+    Raises:
+        UsageError: neither.
+    """
+    if text == "all":
+        return None
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no list of sizes", where="--block-sizes", fix="write 1,2,4 or all"
+        ) from None
+
+
 def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
     """A few lines for a person: the best block of some sizes, for each input."""
     depth = document.depth
@@ -84,5 +132,34 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
                 lines.append(
                     f"  n={best.n:<2} layers [{best.layer}, {best.layer + best.n})  {distance}{sure}"
                 )
+        lines += [_least(item) for item in measured.importance if item.quantity != "signed"]
+        lines += [line for trust in measured.trust for line in _trusted(trust)]
     lines.append(f"{out / 'audit.json'}")
     return "\n".join(lines)
+
+
+def _least(item: Importance) -> str:
+    """The three candidates of one layer that are missed least, in one line."""
+    singles = [
+        (value, layers[0])
+        for value, layers in zip(item.values, item.candidates, strict=True)
+        if value is not None and len(layers) == 1
+    ]
+    named = ", ".join(f"{layer} ({value:+.3f})" for value, layer in sorted(singles)[:3])
+    refused = f"; {len(item.refused)} cannot be removed" if item.refused else ""
+    what = "layers" if item.part == "layer" else f"{item.part} of layers"
+    return f"  {item.metric} {item.quantity} ({item.unit}): least missed {what} {named or 'none'}{refused}"
+
+
+def _trusted(trust: Trust) -> list[str]:
+    """For every block size, the metric whose choice costs least, and what the default metric's choice costs."""
+    lines = []
+    for n in sorted({metric.n for metric in trust.metrics}):
+        found = [metric for metric in trust.metrics if metric.n == n]
+        usual = [metric for metric in found if (metric.metric, metric.scope) == ("angular", "all")]
+        lines += [
+            f"  n={n}: choosing by {metric.metric} ({metric.scope}) costs {with_interval(metric.regret, '.3f')} "
+            f"{trust.unit} against the best block by {trust.truth}, rank correlation {metric.spearman.value:.2f}"
+            for metric in [found[0], *(each for each in usual if each is not found[0])]
+        ]
+    return lines

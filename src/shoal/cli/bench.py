@@ -57,7 +57,9 @@ def bench(
     from shoal.cli.progress import progress_bars
 
     plans = [Plan.load(path) for path in plan or ()]
-    dataset = options.read_data(data, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed)
+    dataset = options.read_data(
+        data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
+    )
     loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with progress_bars() as progress:
         found = shoal.bench(

@@ -1,4 +1,4 @@
-"""`shoal evaluate`: what does a plan cost in word errors?"""
+"""`shoal evaluate`: what does a plan cost in the task's own score?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from shoal.cli import options
 from shoal.cli.table import aligned, with_interval
 from shoal.errors import UsageError
-from shoal.schema import Plan, Scores, SystemScores
+from shoal.schema import Delta, MeasuredScore, Plan, Scores, SystemScores
 
 CHECK_FAILED = 4
 HEADINGS = ("system", "removed", "WER %", "relative %", "p", "CER %", "ins/del/sub", "cut off")
@@ -72,9 +72,11 @@ def evaluate(
 ) -> None:
     """Transcribe with the unpruned model and every plan, and score them on the same clips, with intervals."""
     import shoal
+    from shoal import tasks
     from shoal.cli.progress import progress_bars
     from shoal.evaluate import rescore as score_again
     from shoal.evaluate.checks import broken_limits
+    from shoal.evaluate.quality import headline
 
     unit = options.parse_cluster(cluster)
     wer_limit, increase_limit = _share(max_wer, "--max-wer"), _share(max_wer_increase, "--max-wer-increase")
@@ -89,8 +91,11 @@ def evaluate(
             "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
         )
     else:
+        headline(tasks.get(task))
         plans = [Plan.load(path) for path in plan or ()]
-        dataset = options.read_data(data, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed)
+        dataset = options.read_data(
+            data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
+        )
         loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         baseline = (
             shoal.load(against, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -129,33 +134,65 @@ def _print(scores: Scores, out: Path, *, as_json: bool) -> None:
 
 
 def summary(scores: Scores, out: Path) -> str:
-    """A table for a person: systems down, error rates across."""
+    """A table for a person: systems down, what the task is scored by across."""
     data = scores.data
     return "\n".join(
         [
             f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}",
-            aligned(HEADINGS, [_cells(system) for system in scores.systems]),
-            *worst_groups(scores),
-            f"normaliser {scores.normaliser}, scorer {scores.scorer}",
+            aligned(_headings(scores.systems[0]), [_cells(system) for system in scores.systems]),
+            *(worst_groups(scores) if scores.task == "asr" else []),
+            f"normaliser {scores.normaliser}, scorer {_scorer(scores)}",
             str(out / "scores.json"),
         ]
     )
 
 
+def _headings(system: SystemScores) -> list[str]:
+    if not system.measures:
+        return list(HEADINGS)
+    first, *others = (f"{name} %" if score.fraction else name for name, score in system.measures.items())
+    return ["system", "removed", first, "relative %", "p", *others, "cut off"]
+
+
 def _cells(system: SystemScores) -> list[str]:
-    delta, counts = system.delta_wer, system.word_counts
-    relative = delta.relative if delta else None
-    p_value = delta.p_value if delta else None
+    if not system.measures:
+        return _recognition_cells(system)
+    first, *others = system.measures.values()
+    cells = [_points(first), *_change(first.delta), *map(_points, others)]
+    return [system.name, str(len(system.removed)), *cells, str(system.truncated)]
+
+
+def _points(score: MeasuredScore) -> str:
+    return with_interval(score.value, ".1f", scale=100 if score.fraction else 1)
+
+
+def _recognition_cells(system: SystemScores) -> list[str]:
+    counts = system.word_counts
     return [
         system.name,
         str(len(system.removed)),
         with_interval(system.wer, ".1f", scale=100),
-        "" if relative is None else with_interval(relative, "+.1f", scale=100),
-        "" if p_value is None else f"{p_value:.3f}",
+        *_change(system.delta_wer),
         with_interval(system.cer, ".1f", scale=100),
         f"{counts.insertions}/{counts.deletions}/{counts.substitutions}",
         str(system.truncated),
     ]
+
+
+def _change(delta: Delta | None) -> list[str]:
+    """Relative difference and p-value."""
+    relative = delta.relative if delta else None
+    p_value = delta.p_value if delta else None
+    return [
+        "" if relative is None else with_interval(relative, "+.1f", scale=100),
+        "" if p_value is None else f"{p_value:.3f}",
+    ]
+
+
+def _scorer(scores: Scores) -> str:
+    measures = scores.systems[0].measures
+    signed = [f"{name} {score.signature}" for name, score in measures.items()]
+    return "; ".join(signed) or scores.scorer
 
 
 def worst_groups(scores: Scores) -> list[str]:

@@ -54,6 +54,7 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where t
 def read_data(
     sources: Sequence[str] | None,
     *,
+    task: str,
     limit: int | None,
     where: Sequence[str] | None,
     lang: str | None,
@@ -62,9 +63,16 @@ def read_data(
 ) -> Dataset:
     """The data set that a command's options name; see `shoal.read_manifests`."""
     import shoal
+    from shoal import tasks
 
     return shoal.read_manifests(
-        list(sources or ()), limit=limit, where=parse_where(where), lang=lang, max_bad=max_bad, seed=seed
+        list(sources or ()),
+        limit=limit,
+        where=parse_where(where),
+        needs_text=tasks.get(task).needs_text,
+        lang=lang,
+        max_bad=max_bad,
+        seed=seed,
     )
 
 

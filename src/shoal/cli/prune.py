@@ -49,11 +49,13 @@ def prune(
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
     from shoal.models.weights import resolve
     from shoal.prune.from_folder import choose_way
+    from shoal.prune.in_memory import check_whole
     from shoal.select import manual
 
     _check_choice(plan, layers_list)
     # Read before the model is: a wrong plan shows at once.
     given = None if plan is None else Plan.load(plan)
+    check_whole(given or [])
     wanted = [] if layers_list is None else parse_layers(layers_list)
     if choose_way(resolve(model).path, how) == "disk":
         info = _info(model, trust_remote_code)

@@ -10,7 +10,10 @@ import typer
 
 def report(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Audits, comparisons, plans, scores, benches.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE…", help="Audits, comparisons, task matrices, plans, searches, scores, benches."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="HTML", help="Where to write.")] = Path("report.html"),
     title: Annotated[

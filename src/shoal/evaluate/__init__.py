@@ -55,7 +55,7 @@ def evaluate(
         progress: called with ("transcribe", clips × systems done, in all).
 
     Raises:
-        UsageError: a text LLM, or an argument that makes no sense.
+        UsageError: a text LLM, a task for which nothing is decoded, or an argument that makes no sense.
         PlanError: a plan for another depth.
         ManifestError: no usable clip or reference.
         FileFormatError: `out` holds outputs of another model or other settings.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import tasks
 from shoal.errors import FileFormatError
 from shoal.evaluate.outputs import read_outputs
+from shoal.evaluate.quality import headline
 from shoal.evaluate.settings import Resampling, TokenLimit
 from shoal.evaluate.summary import Identity, summarise
 from shoal.evaluate.systems import check_hears, open_systems
@@ -42,13 +43,14 @@ def run_evaluate(
 ) -> Scores:
     """See `shoal.evaluate.evaluate`."""
     task = tasks.get(task) if isinstance(task, str) else task
+    headline(task)
     for each in (loaded, against):
         if each is not None:
             check_hears(each)
             each.check_lengths(data.rows)
     transcriber = Transcriber(data, task, limit, batch_size)
-    header = _header(loaded, data, task, limit)
-    systems = open_systems(loaded, plans, against=against, out=out, header=header)
+    settings = header(loaded, data, task, limit)
+    systems = open_systems(loaded, plans, against=against, out=out, header=settings)
     transcriber.run(systems, progress)
     summary = summarise(
         [system.identity for system in systems],
@@ -63,7 +65,7 @@ def run_evaluate(
         model=loaded.info(),
         data=data.info(),
         task=task.name,
-        decoding={**header["decoding"], "eos_ids": list(loaded.eos_ids), "batch_size": batch_size},
+        decoding={**settings["decoding"], "eos_ids": list(loaded.eos_ids), "batch_size": batch_size},
         **asdict(resampling),
         **vars(summary),
     )
@@ -107,7 +109,7 @@ def run_rescore(folder: Path, *, resampling: Resampling, group_by: Sequence[str]
     return scores
 
 
-def _header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) -> dict[str, Any]:
+def header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) -> dict[str, Any]:
     """What decides raw outputs, besides the system: the same header, the same outputs."""
     info = data.info()
     return {

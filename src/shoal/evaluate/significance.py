@@ -23,11 +23,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """A corpus error rate and its bootstrap replicates."""
+    """A corpus score, such as an error rate, and its bootstrap replicates."""
 
     value: float
     replicates: Floats
-    """(replicates,); NaN where a replicate drew no reference word."""
+    """(replicates,); NaN where a replicate drew nothing to score, such as no reference word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +108,16 @@ def two_sided_p(difference: Floats) -> float:
     known = difference[~np.isnan(difference)]
     below, above = np.count_nonzero(known <= 0), np.count_nonzero(known >= 0)
     return float(min(1.0, 2 * (min(below, above) + 1) / (len(known) + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values after the step-down correction of Holm (1979, Scandinavian Journal of Statistics 6, 65-70).
+
+    Rejecting those that are at most alpha keeps the chance of any false rejection at alpha, whatever the dependence.
+    The k-th smallest of m is multiplied by m - k + 1; none is smaller than the one before it, nor above 1.
+    """
+    adjusted, before = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        before = max(before, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = before
+    return adjusted

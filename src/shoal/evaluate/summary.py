@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import ManifestError, UsageError
+from shoal.evaluate import quality
 from shoal.evaluate.outputs import Output
 from shoal.evaluate.score import EditCounts, char_counts, scorer_name, word_counts
 from shoal.evaluate.significance import PairedBootstrap, Rates
-from shoal.schema import Example, GroupScore, Plan, SystemScores
+from shoal.schema import Example, GroupScore, MeasuredScore, Plan, SystemScores
 
 if TYPE_CHECKING:
     from shoal.evaluate.settings import Resampling
@@ -51,9 +52,11 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """A system's outputs for U clips, counted."""
+    """A system's outputs for U clips, normalised and counted."""
 
     outputs: list[Output]
+    references: list[str]
+    hypotheses: list[str]
     words: EditCounts
     chars: EditCounts
 
@@ -87,7 +90,7 @@ def summarise(
     # Sorted, so that the same clips give the same draws whatever order they were decoded in.
     counted = [_count([found[clip] for clip in sorted(ids)], texts) for found in outputs]
     groups = _groupings(counted[0].outputs, group_by)
-    scored = _score(counted, groups, resampling)
+    scored = _score(counted, groups, resampling, task)
     merged = [_system(identity, fields) for identity, fields in zip(systems, scored, strict=True)]
     return Summary(merged, _examples([system.name for system in merged], counted), texts.label, texts.scorer)
 
@@ -108,10 +111,9 @@ class _Texts:
 
     def words(self, text: str, lang: str | None) -> str:
         """`text` with a space between words; in scripts without spaces, every character is a word."""
-        if self._task.unit(lang) == "word":
-            return text
-        self._without_spaces[str(lang)] = None
-        return " ".join(character for character in text if not character.isspace())
+        if self._task.unit(lang) == "char":
+            self._without_spaces[str(lang)] = None
+        return self._task.words(text, lang)
 
     @property
     def label(self) -> str:
@@ -135,7 +137,7 @@ def _count(outputs: list[Output], texts: _Texts) -> _Counted:
         [texts.words(text, lang) for text, lang in zip(references, langs, strict=True)],
         [texts.words(text, lang) for text, lang in zip(hypotheses, langs, strict=True)],
     )
-    return _Counted(outputs, words, char_counts(references, hypotheses))
+    return _Counted(outputs, references, hypotheses, words, char_counts(references, hypotheses))
 
 
 def _groupings(outputs: Sequence[Output], fields: Sequence[str] | None) -> dict[str, list[str | None]]:
@@ -158,7 +160,10 @@ def _value(output: Output, field: str) -> str | None:
 
 
 def _score(
-    counted: Sequence[_Counted], groupings: Mapping[str, list[str | None]], resampling: Resampling
+    counted: Sequence[_Counted],
+    groupings: Mapping[str, list[str | None]],
+    resampling: Resampling,
+    task: Task,
 ) -> list[dict[str, object]]:
     """For every system the fields of `SystemScores` that its outputs decide."""
     outputs = counted[0].outputs
@@ -170,17 +175,45 @@ def _score(
     words = [bootstrap.rates(each.words.errors, each.words.lengths) for each in counted]
     chars = [bootstrap.rates(each.chars.errors, each.chars.lengths) for each in counted]
     groups = {field: _score_groups(counted, values, resampling) for field, values in groupings.items()}
+    measures = _measures(counted, bootstrap, task)
     return [
         {
             "wer": bootstrap.estimate(words[place]),
             "cer": bootstrap.estimate(chars[place]),
             "delta_wer": bootstrap.delta(words[place], words[0]) if place else None,
+            "measures": measures[place],
             "groups": {field: scores[place] for field, scores in groups.items()},
             "worst_group": _worst_groups(groups, place, counted[place], groupings),
             **_totals(each),
         }
         for place, each in enumerate(counted)
     ]
+
+
+def _measures(
+    counted: Sequence[_Counted], bootstrap: PairedBootstrap, task: Task
+) -> list[dict[str, MeasuredScore]]:
+    """For every system what the task is scored by; nothing for `asr`, whose rates have fields of their own."""
+    found: list[dict[str, MeasuredScore]] = [{} for _ in counted]
+    for score in () if task.name == "asr" else quality.scores(task):
+        rates = [_corpus_score(score, each, bootstrap) for each in counted]
+        for place, rate in enumerate(rates):
+            found[place][score.name] = MeasuredScore(
+                value=bootstrap.estimate(rate),
+                delta=bootstrap.delta(rate, rates[0]) if place else None,
+                higher_is_better=score.higher_is_better,
+                fraction=score.fraction,
+                signature=score.signature,
+            )
+    return found
+
+
+def _corpus_score(score: quality.Score, counted: _Counted, bootstrap: PairedBootstrap) -> Rates:
+    statistics = score.statistics(counted.references, counted.hypotheses)
+    value = float(score.value(statistics.sum(axis=0)))
+    if np.isnan(value):
+        raise ManifestError(f"{score.name} finds nothing in the references", fix="check them in the manifest")
+    return Rates(value, score.value(bootstrap.resampler.totals(statistics)))
 
 
 def _totals(counted: _Counted) -> dict[str, object]:

@@ -14,7 +14,7 @@ from shoal.evaluate.summary import Identity
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
-    from shoal.schema import Plan
+    from shoal.schema import Part, Plan
 
 FULL = "full"
 BASELINE = "baseline"
@@ -32,6 +32,11 @@ class System:
     def removed(self) -> list[int]:
         """The layers it goes without."""
         return self.identity.plan.layers if self.identity.plan else []
+
+    @property
+    def part(self) -> Part:
+        """What of those layers it goes without."""
+        return self.identity.plan.part if self.identity.plan else "layer"
 
 
 def check_hears(loaded: LoadedModel) -> None:
@@ -117,6 +122,7 @@ def _free(name: str, taken: Mapping[str, Plan]) -> str:
 def _system(identity: Identity, loaded: LoadedModel, out: Path | None, header: Mapping[str, Any]) -> System:
     info = loaded.info()
     removed = identity.plan.layers if identity.plan else []
+    part = identity.plan.part if identity.plan else "layer"
     about = {
         "model": {
             "class": info.class_name,
@@ -126,21 +132,24 @@ def _system(identity: Identity, loaded: LoadedModel, out: Path | None, header: M
             "note": {"ref": loaded.ref},
         },
         "removed": removed,
+        # Left out for whole layers, so that outputs from before there were parts are taken up.
+        **({} if part == "layer" else {"part": part}),
         **header,
     }
     if out is None:
         return System(identity, loaded, OutputFile.open(None, about))
-    name = f"outputs/{_stem(identity, removed)}.jsonl"
+    name = f"outputs/{_stem(identity, removed, part)}.jsonl"
     placed = Identity(identity.name, identity.model_ref, identity.plan, outputs_file=name)
     return System(placed, loaded, OutputFile.open(out / name, about))
 
 
-def _stem(identity: Identity, removed: Sequence[int]) -> str:
+def _stem(identity: Identity, removed: Sequence[int], part: Part) -> str:
     """A file name that says what is missing; the same layers have the same file, whoever chose them."""
     if not removed:
         return identity.name
-    stem = "without-" + "+".join(map(str, removed))
+    without = "without" if part == "layer" else f"without-{part}"
+    stem = f"{without}-" + "+".join(map(str, removed))
     digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
     if list(removed) == list(range(removed[0], removed[-1] + 1)) and len(removed) > 1:
-        return f"without-{removed[0]}-to-{removed[-1]}"
-    return stem if len(stem) <= 60 else f"without-{len(removed)}-layers-{digest}"
+        return f"{without}-{removed[0]}-to-{removed[-1]}"
+    return stem if len(stem) <= 60 else f"{without}-{len(removed)}-layers-{digest}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shoal.evaluate.systems import System
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
+    from shoal.schema import Part
     from shoal.tasks import Task
 
 Progress = Callable[[str, int, int], None]
@@ -71,14 +72,12 @@ class Transcriber:
     def _transcribe(self, systems: Sequence[System], rows: Sequence[Row]) -> Iterator[System]:
         """Yields each system when its outputs for `rows` are stored; equal systems are decoded once."""
         batch = self._embed(systems[0].loaded, rows)
-        known: dict[tuple[int, ...], list[Output]] = {}
+        known: dict[tuple[Part, tuple[int, ...]], list[Output]] = {}
         for system in systems:
-            layers = tuple(system.removed)
-            if batch is not None and layers not in known:
-                known[layers] = self._outputs(
-                    batch, _decode(system.loaded, layers, batch, self._limit), system
-                )
-            system.outputs.append(known.get(layers, []))
+            without = (system.part, tuple(system.removed))
+            if batch is not None and without not in known:
+                known[without] = self._outputs(batch, _decode(system, batch, self._limit), system)
+            system.outputs.append(known.get(without, []))
             yield system
 
     def _embed(self, loaded: LoadedModel, rows: Sequence[Row]) -> _Batch | None:
@@ -118,9 +117,10 @@ class Transcriber:
         ]
 
 
-def _decode(loaded: LoadedModel, layers: Sequence[int], batch: _Batch, limit: TokenLimit) -> Decoded:
+def _decode(system: System, batch: _Batch, limit: TokenLimit) -> Decoded:
+    loaded, layers = system.loaded, system.removed
     limits = [_limit(loaded, limit, clip.row) for clip in batch.clips]
-    with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
+    with pruned(loaded.model, layers, part=system.part, family=loaded.family) if layers else nullcontext():
         if not loaded.engine:
             return generated(
                 loaded.family.answering(loaded.model),

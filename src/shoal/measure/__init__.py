@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.models.loading import LoadedModel
-    from shoal.schema import Audit, Comparison, InputKind, Scope
+    from shoal.schema import Audit, Comparison, InputKind, Part, Scope, TaskMatrix
     from shoal.tasks import Task
 
-__all__ = ["audit", "compare"]
+__all__ = ["audit", "compare", "task_matrix"]
 
 
 def audit(
@@ -21,6 +21,12 @@ def audit(
     task: Task | str = "asr",
     *,
     inputs: Sequence[InputKind] | None = None,
+    metrics: Sequence[str] = ("angular", "influence"),
+    block_sizes: Sequence[int] | None = (1,),
+    parts: Sequence[Part] = ("layer",),
+    loss_scope: Scope = "text",
+    race: bool = False,
+    decode: bool = False,
     out: str | Path | None = None,
     batch_size: int = 16,
     cluster: Literal["utterance", "speaker"] = "utterance",
@@ -29,13 +35,24 @@ def audit(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Audit:
-    """Measure angular distance of every block and influence of every layer, in all scopes, in one forward pass.
+    """Measure what the decoder layers do: by similarity, by gradients, by leaving them out.
+
+    Angular distance of every block and influence of every layer come from one forward pass, in all scopes, and are
+    always there. `gradient` takes a backward pass more, and gives every block, attention and MLP. `ablation` leaves
+    out every layer, or every block of the sizes asked for, and gives the true rise of the task loss and the divergence
+    from the full model; with it the audit says how well each metric predicts that truth.
 
     Args:
         model: from `shoal.load`.
         data: from `shoal.read_manifests`.
         task: its instruction and target make the prompt and the teacher-forced response.
         inputs: `speech`, `text` or both; default is all the model can take.
+        metrics: of `angular`, `influence`, `gradient` and `ablation`.
+        block_sizes: sizes n of the blocks that ablation leaves out; None is all of them.
+        parts: what of a layer ablation leaves out: `layer`, `attention`, `mlp` (the latter two of single layers).
+        loss_scope: whose tokens the loss is taken over, for gradient and ablation; see `Scope`.
+        race: let ablation drop candidates as soon as they are surely worse than the best; theirs stay partly measured.
+        decode: let ablation decode every clip without each candidate too, for the task's own error rate.
         out: folder for `audit.json` and `audit.npz`; measuring the same again there reuses the `.npz`.
         batch_size: clips a forward pass.
         cluster: what the bootstrap resamples.
@@ -45,16 +62,21 @@ def audit(
         progress: called with (input, clips done, clips in all).
 
     Raises:
-        MeasureError: a state is not finite or zero.
-        UsageError: an input the model cannot take.
+        MeasureError: a state is not finite or zero, or the full model's loss is not finite.
+        ModelError: gradient or ablation of a class whose loss is not known.
+        UsageError: an input the model or the task cannot take, or an unknown metric, part or block size.
     """
     from shoal.measure.auditing import run_audit
+    from shoal.measure.wanted import Wanted
 
     return run_audit(
         model,
         data,
         task,
         inputs=inputs,
+        wanted=Wanted.parse(
+            metrics, sizes=block_sizes, parts=parts, scope=loss_scope, race=race, decode=decode, seed=seed
+        ),
         out=None if out is None else Path(out),
         batch_size=batch_size,
         cluster=cluster,
@@ -100,6 +122,57 @@ def compare(
         input_a=input_a,
         input_b=input_b,
         scopes=scopes,
+        replicates=replicates,
+        level=level,
+        seed=seed,
+    )
+
+
+def task_matrix(
+    paths: Sequence[str | Path],
+    *,
+    inputs: Sequence[InputKind | None] | None = None,
+    scope: Scope = "all",
+    sizes: Sequence[int] | None = None,
+    combine: Literal["mean", "worst"] = "mean",
+    weights: Sequence[float] | None = None,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> TaskMatrix:
+    """Whether tasks, languages or inputs are redundant in the same layers, and what sharing a plan costs each.
+
+    Plans are blocks that keep the last layer, the best of each side and one for all of them. They are chosen by the
+    ablation loss where every side has it for all blocks of a size (and no race dropped one), otherwise by the angular
+    distance.
+
+    Args:
+        paths: audits of one model, or one audit with speech and text.
+        inputs: which input of each; default speech if there.
+        scope: positions of the angular distance.
+        sizes: how many layers plans remove; default 1, 2, 4 and 8, as far as they fit and were measured.
+        combine: the plan for all takes the weighted `mean` of the sides, or the side that loses most (`worst`).
+        weights: how much each side counts there; default alike.
+        replicates: bootstrap replicates; sides measured on the same utterances are resampled together.
+        level: of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        Under a plan that a side refused (what it lost was not finite) that side has no entry in `losses`.
+
+    Raises:
+        FileFormatError: a file or its `.npz` is missing or broken.
+        UsageError: not one model, or an input, a scope, a size or a weight that does not fit.
+    """
+    from shoal.measure.matrix import run_task_matrix
+
+    return run_task_matrix(
+        [Path(path) for path in paths],
+        inputs=inputs,
+        scope=scope,
+        sizes=sizes,
+        combine=combine,
+        weights=weights,
         replicates=replicates,
         level=level,
         seed=seed,

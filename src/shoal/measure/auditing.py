@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from shoal import tasks
-from shoal.data import MAX_BATCH_SECONDS, Clip, batches
 from shoal.errors import FileFormatError, UsageError
 from shoal.measure.collector import collect
-from shoal.measure.summary import Cluster, summarise
-from shoal.measure.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
+from shoal.measure.feeding import prepared_batches
+from shoal.measure.summary import summarise
+from shoal.measure.sums import Cluster, Sums, SumsFile, SumsWriter, load_sums, save_sums
+from shoal.measure.wanted import Wanted
 from shoal.models.batch import PreparedBatch
 from shoal.provenance import provenance
 from shoal.schema import Audit, InputKind
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 Progress = Callable[[str, int, int], None]
-SILENCE = np.zeros(0, dtype=np.float32)
 MEASURE_VERSION = 1
 """Raised when the numbers in the `.npz` change meaning, so that old files are measured again."""
 
@@ -46,6 +44,7 @@ def run_audit(
     task: Task | str,
     *,
     inputs: Sequence[InputKind] | None,
+    wanted: Wanted,
     out: Path | None,
     batch_size: int,
     cluster: Cluster,
@@ -56,9 +55,10 @@ def run_audit(
 ) -> Audit:
     """See `shoal.measure.audit`."""
     task = tasks.get(task) if isinstance(task, str) else task
-    chosen = _inputs(model, inputs)
+    chosen = _inputs(model, task, data, inputs)
     if "speech" in chosen:
         model.check_lengths(data.rows)
+    wanted.check(model, task, chosen)
     key = _key(model, data, task, chosen)
     found = _already_measured(out, key)
     if found is None:
@@ -70,13 +70,26 @@ def run_audit(
             for name in chosen
         }
         found = SumsFile(measured, key, watch.seconds)
+        _keep(found, out)
+    for name in chosen:
+        for metric in wanted.metrics:
+            if wanted.measure(model, data, task, name, metric, found, out, batch_size, progress):
+                _keep(found, out)
     document = Audit(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=model.info(),
         data=data.info(),
         task=task.name,
         inputs={
-            name: summarise(sums, name, cluster=cluster, replicates=replicates, level=level, seed=seed)
+            name: summarise(
+                sums,
+                name,
+                cluster=cluster,
+                replicates=replicates,
+                level=level,
+                seed=seed,
+                importance=wanted.of(found, name),
+            )
             for name, sums in found.inputs.items()
         },
         replicates=replicates,
@@ -87,9 +100,13 @@ def run_audit(
         seconds=found.seconds,
     )
     if out is not None:
-        save_sums(out / "audit.npz", found)
         document.save(out / "audit.json")
     return document
+
+
+def _keep(found: SumsFile, out: Path | None) -> None:
+    if out is not None:
+        save_sums(out / "audit.npz", found)
 
 
 def measure(
@@ -109,7 +126,7 @@ def measure(
     writer = SumsWriter(len(model.layers), spool)
     speakers = {row.id: row.speaker for row in data.rows}
     watch = watch or Stopwatch()
-    prepared = _batches(model, data, task, kind, batch_size)
+    prepared = prepared_batches(model, data, task, kind, batch_size)
     for item in collect(model.decoder, model.layers, _timed_gaps(prepared, watch), state=model.family.state):
         writer.add(item)
         if progress is not None:
@@ -117,16 +134,6 @@ def measure(
     if not writer.utterances:
         raise UsageError("no clip is left to measure", fix="see the skipped rows above")
     return writer.finish([speakers.get(name) for name in writer.utterances])
-
-
-def _batches(
-    model: LoadedModel, data: Dataset, task: Task, kind: InputKind, batch_size: int
-) -> Iterator[PreparedBatch]:
-    for rows in batches(data.rows, max_clips=batch_size, max_seconds=MAX_BATCH_SECONDS):
-        # The text input needs no samples; rows with bad audio have left `data.rows` in the speech pass before it.
-        clips = list(data.clips(rows)) if kind == "speech" else [Clip(row, SILENCE) for row in rows]
-        if clips:
-            yield model.prepare(clips, task, input=kind, response=True, padding_side="right")
 
 
 def _timed_gaps(prepared: Iterator[PreparedBatch], watch: Stopwatch) -> Iterator[PreparedBatch]:
@@ -137,17 +144,31 @@ def _timed_gaps(prepared: Iterator[PreparedBatch], watch: Stopwatch) -> Iterator
         watch.seconds += time.perf_counter() - start
 
 
-def _inputs(model: LoadedModel, wanted: Sequence[InputKind] | None) -> tuple[InputKind, ...]:
+def _inputs(
+    model: LoadedModel, task: Task, data: Dataset, wanted: Sequence[InputKind] | None
+) -> tuple[InputKind, ...]:
+    """The inputs asked for; by default all that model, task and data have."""
     model.check_fed()
-    possible = model.inputs
+    possible = tuple(name for name in model.inputs if name in task.inputs)
     for name in wanted or ():
         if name not in possible:
+            by = model.ref if name not in model.inputs else f"the task {task.name}"
             raise UsageError(
-                f"{model.ref} cannot take the input {name!r}",
+                f"{by} cannot take the input {name!r}",
                 where="--input",
-                fix=f"it takes {', '.join(possible)}",
+                fix=f"it takes {', '.join(possible)}" if possible else "choose another model or task",
             )
-    return tuple(name for name in possible if name in wanted) if wanted else possible
+    if not possible:
+        raise UsageError(
+            f"the task {task.name} takes {', '.join(task.inputs)}, and {model.ref} takes {', '.join(model.inputs)}",
+            where="--task",
+            fix="choose another model or task",
+        )
+    if wanted:
+        return tuple(name for name in possible if name in wanted)
+    # Translations may come without a transcript; then there is no text to put in the place of the audio.
+    spoken = all(row.text.strip() for row in data.rows)
+    return tuple(name for name in possible if spoken or name == "speech") or possible
 
 
 def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKind]) -> str:

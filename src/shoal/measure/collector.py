@@ -12,7 +12,6 @@ float64 is not luxury: arccos has an infinite slope at 1, so a cosine off by 1e-
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from shoal.errors import MeasureError
 from shoal.measure.blocks import block_ends
+from shoal.measure.head import accepts
 from shoal.measure.metric import METRICS, column_count
 from shoal.models.batch import PreparedBatch
 from shoal.schema import SCOPES
@@ -133,25 +133,26 @@ def collect(
     Raises:
         MeasureError: a state is NaN, infinite or zero. Such a clip has no distance, least of all distance 0.
     """
-    takes_positions = _takes(decoder, "position_ids")
     with recording(layers, state) as buffer:
         for batch in batches:
             mask = batch.attention_mask.bool()
             buffer.start(mask)
-            decoder(**(batch.call or _call(batch, takes_positions)), use_cache=False)
+            decoder(**decoder_arguments(decoder, batch), use_cache=False)
             yield from _sums_of_batch(buffer.take(), batch, mask)
 
 
-def _call(batch: PreparedBatch, takes_positions: bool) -> dict[str, Any]:
-    """How a decoder is called with embeddings."""
-    positions = {"position_ids": batch.position_ids} if takes_positions else {}
+def decoder_arguments(decoder: nn.Module, batch: PreparedBatch) -> dict[str, Any]:
+    """How the decoder is called with `batch`: as the model itself does, or with embeddings, mask and positions.
+
+    Decoders with ALiBi know no position ids. Tensors of a recorded call are copies: Moonshine's streaming decoder
+    writes into what it is handed, and a batch is run many times.
+    """
+    if batch.call:
+        return {
+            name: value.clone() if isinstance(value, Tensor) else value for name, value in batch.call.items()
+        }
+    positions = {"position_ids": batch.position_ids} if accepts(decoder, "position_ids") else {}
     return {"inputs_embeds": batch.embeds, "attention_mask": batch.attention_mask, **positions}
-
-
-def _takes(decoder: nn.Module, name: str) -> bool:
-    """Whether the decoder's forward takes `name`; those with ALiBi know no position ids."""
-    parameters = inspect.signature(decoder.forward).parameters
-    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterator[UtteranceSums]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from shoal.bootstrap import Resampler, interval, make_resampler
 from shoal.errors import UsageError
 from shoal.measure.blocks import block_slice
-from shoal.measure.summary import clusters_of
-from shoal.measure.sums import Sums, load_sums
+from shoal.measure.importance import ImportanceSums
+from shoal.measure.sums import Sums, clusters_of, load_sums
 from shoal.provenance import provenance
 from shoal.schema import (
     SCOPES,
@@ -39,6 +39,8 @@ class Side:
     audit: Audit
     input: InputKind
     sums: Sums
+    importance: list[ImportanceSums] = field(default_factory=list)
+    """What gradient and ablation measured with this input."""
 
     @property
     def traits(self) -> tuple[str, str, str]:
@@ -69,9 +71,9 @@ def run_compare(
     seed: int,
 ) -> Comparison:
     """See `shoal.measure.compare`."""
-    left = _read_side(a, input_a, None)
+    left = read_side(a, input_a, None)
     same_file = a.resolve() == b.resolve()
-    right = _read_side(b, input_b, "text" if same_file else left.input)
+    right = read_side(b, input_b, "text" if same_file else left.input)
     if left.sums.depth != right.sums.depth:
         raise UsageError(
             f"the decoders have {left.sums.depth} and {right.sums.depth} layers",
@@ -99,8 +101,8 @@ def compare_scope(
 ) -> ScopeComparison:
     """Correlations and overlaps over one scope, each with a bootstrap interval."""
     depth = a.depth
-    angular = _Pair.of(a, b, scope, "angular", resample_a, resample_b)
-    influence = _Pair.of(a, b, scope, "influence", resample_a, resample_b)
+    angular = Pair.of(a, b, scope, "angular", resample_a, resample_b)
+    influence = Pair.of(a, b, scope, "influence", resample_a, resample_b)
     return ScopeComparison(
         spearman=angular.estimate(spearman, level),
         spearman_within_n=angular.estimate(partial(within_sizes, depth=depth), level),
@@ -111,20 +113,22 @@ def compare_scope(
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """The same columns of both audits, row 0 the means, the other rows bootstrap replicates: (1 + R, columns)."""
 
     a: Floats
     b: Floats
 
     @classmethod
-    def of(cls, a: Sums, b: Sums, scope: Scope, metric: str, ra: Resampler, rb: Resampler) -> _Pair:
+    def of(cls, a: Sums, b: Sums, scope: Scope, metric: str, ra: Resampler, rb: Resampler) -> Pair:
+        """One metric of one scope of both, with replicates of each."""
         return cls(
             np.vstack([a.mean(scope, metric), ra.means(*a.scope(scope, metric))]),
             np.vstack([b.mean(scope, metric), rb.means(*b.scope(scope, metric))]),
         )
 
     def estimate(self, statistic: Callable[[Floats, Floats], Floats], level: float) -> Estimate:
+        """`statistic` of the means, with the interval of the replicates if any has a value."""
         value, *drawn = statistic(self.a, self.b)
         if np.isnan(drawn).all():
             return Estimate(value=float(value), level=level)
@@ -177,7 +181,7 @@ def mean_overlap(x: Floats, y: Floats, depth: int) -> Floats:
     return np.mean(parts or [np.ones(len(x))], axis=0)
 
 
-def _overlap(pair: _Pair, depth: int, n: int, level: float) -> BlockOverlap:
+def _overlap(pair: Pair, depth: int, n: int, level: float) -> BlockOverlap:
     part = block_slice(depth, n)
     return BlockOverlap(
         n=n,
@@ -187,16 +191,24 @@ def _overlap(pair: _Pair, depth: int, n: int, level: float) -> BlockOverlap:
     )
 
 
-def _read_side(path: Path, wanted: InputKind | None, default: InputKind | None) -> Side:
+def read_side(path: Path, wanted: InputKind | None, default: InputKind | None) -> Side:
+    """One input of an audit and its sums: the one that is wanted, else the default if it is there.
+
+    Raises:
+        FileFormatError: the audit or its `.npz` is missing or broken.
+        UsageError: it has no such input.
+    """
     audit = Audit.load(path)
-    inputs = load_sums(path.with_name(audit.sums_file or "audit.npz")).inputs
-    fallback: InputKind = "speech" if "speech" in inputs else "text"
-    name = wanted or (default if default in inputs else fallback)
-    if name not in inputs:
+    found = load_sums(path.with_name(audit.sums_file or "audit.npz"))
+    fallback: InputKind = "speech" if "speech" in found.inputs else "text"
+    name = wanted or (default if default in found.inputs else fallback)
+    if name not in found.inputs:
         raise UsageError(
-            f"this audit has no {name} input", where=str(path), fix=f"it has {', '.join(sorted(inputs))}"
+            f"this audit has no {name} input",
+            where=str(path),
+            fix=f"it has {', '.join(sorted(found.inputs))}",
         )
-    return Side(path, audit, name, inputs[name])
+    return Side(path, audit, name, found.inputs[name], found.importance.get(name, []))
 
 
 def _resamplers(

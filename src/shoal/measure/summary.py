@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal.bootstrap import Resampler, interval, make_resampler
 from shoal.measure.blocks import block_slice, to_triangle
-from shoal.measure.sums import Sums
+from shoal.measure.importance import ImportanceSums, summarise_importance
+from shoal.measure.sums import Cluster, Sums, clusters_of
+from shoal.measure.trust import aligned, trust_of
 from shoal.schema import SCOPES, BestBlock, Estimate, InputAudit, InputKind, Scope, ScopeAudit
 
 Floats = npt.NDArray[np.float64]
-Cluster = Literal["utterance", "speaker"]
 
 EMPTY_SCOPE = {
     "audio": "nothing stands in the audio slot",
@@ -22,15 +22,17 @@ EMPTY_SCOPE = {
 }
 
 
-def clusters_of(sums: Sums, cluster: Cluster) -> Sequence[str | None]:
-    """The cluster of each utterance; utterances without a speaker stand for themselves."""
-    return sums.speakers if cluster == "speaker" else [None] * len(sums.utterances)
-
-
 def summarise(
-    sums: Sums, kind: InputKind, *, cluster: Cluster, replicates: int, level: float, seed: int
+    sums: Sums,
+    kind: InputKind,
+    *,
+    cluster: Cluster,
+    replicates: int,
+    level: float,
+    seed: int,
+    importance: Sequence[ImportanceSums] = (),
 ) -> InputAudit:
-    """Every scope of one input; see `ScopeAudit`."""
+    """Every scope of one input, and what else was measured with it; see `ScopeAudit`, `Importance`, `Trust`."""
     resampler = make_resampler(clusters_of(sums, cluster), replicates=replicates, seed=seed)
     scopes: dict[Scope, ScopeAudit] = {}
     empty: dict[Scope, str] = {}
@@ -39,7 +41,15 @@ def summarise(
             empty[scope] = EMPTY_SCOPE.get(scope, "no position")
         else:
             scopes[scope] = summarise_scope(sums, scope, resampler, level)
-    return InputAudit(input=kind, scopes=scopes, empty_scopes=empty)
+    items = [aligned(item, sums.utterances) for item in importance]
+    draws = {"cluster": cluster, "replicates": replicates, "level": level, "seed": seed}
+    return InputAudit(
+        input=kind,
+        scopes=scopes,
+        empty_scopes=empty,
+        importance=[summarise_importance(item, resampler, level) for item in items],
+        trust=trust_of(sums, items, **draws),  # type: ignore[arg-type]
+    )
 
 
 def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float) -> ScopeAudit:

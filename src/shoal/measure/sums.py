@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from shoal.schema import SCOPES, InputKind, Scope
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Cluster = Literal["utterance", "speaker"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Sums:
         sums, counts = self.scope(scope, metric)
         total = counts.sum()
         return sums.sum(0) / total if total else np.full(sums.shape[1], np.nan)
+
+
+def clusters_of(sums: Sums, cluster: Cluster) -> Sequence[str | None]:
+    """The cluster of each utterance; utterances without a speaker stand for themselves."""
+    return sums.speakers if cluster == "speaker" else [None] * len(sums.utterances)
 
 
 @dataclass

@@ -40,7 +40,7 @@ def targets_of(batch: PreparedBatch, scope: Scope, eos_ids: Collection[int]) -> 
         scope: whose tokens count: `text` the response and its end, `last` the first token of the response (predicted at
             the last position before it), `prompt` the template and the instruction, `audio` the transcript's tokens
             where they take the place of the audio, `all` all of them. The first position is predicted by nothing.
-        eos_ids: the end tokens; empty: the end is not predicted.
+        eos_ids: the end tokens; empty: the end is not predicted, as for a text that stands alone.
 
     Raises:
         MeasureError: an utterance has no such token.
@@ -51,7 +51,7 @@ def targets_of(batch: PreparedBatch, scope: Scope, eos_ids: Collection[int]) -> 
     due[:, 1:] &= kinds[:, :-1] != Kind.PAD
     rows, at = due.nonzero(as_tuple=True)
     found = Targets(rows, at - 1, tokens[rows, at])
-    if scope in ("text", "all") and eos_ids:
+    if scope in ("text", "all") and batch.ends and eos_ids:
         found = _with_end(found, kinds)
     if len(bare := (found.counts(len(batch.ids)) == 0).nonzero()):
         raise MeasureError(f"clip {batch.ids[int(bare[0])]}: no token in scope {scope}, so no loss exists")

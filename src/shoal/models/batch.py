@@ -43,6 +43,8 @@ class PreparedBatch:
     """Keyword arguments of the decoder as the model's own forward makes them; empty: embeddings, mask, positions."""
     inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Keyword arguments of the whole model, where the batch was made by its own processor."""
+    ends: bool = True
+    """Whether the end of a response is due after it; not after a text that stands alone."""
 
     @property
     def attention_mask(self) -> Tensor:
@@ -81,6 +83,7 @@ class PreparedBatch:
             self.token_ids.to(device),
             _to(self.call, device),
             _to(self.inputs, device),
+            self.ends,
         )
 
 

@@ -90,15 +90,50 @@ def prepare_native(
         lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
         if input == "text":
             inputs = family.without_audio(inputs)
-            texts = [_ids(loaded, task.transcript(clip.row)) for clip in clips]
-            lines = [_with_text(line, ids, loaded.ref) for line, ids in zip(lines, texts, strict=True)]
-        if response:
-            targets = [_ids(loaded, family.response(task.target(clip.row))) for clip in clips]
-            lines = [
-                family.with_response(loaded.processor, line, ids, clip)
-                for line, ids, clip in zip(lines, targets, heard, strict=True)
-            ]
+        if task.alone:
+            lines = _alone(loaded, clips, task, response=response)
+        else:
+            lines = _asked(loaded, lines, clips, heard, task, input=input, response=response)
         return _batch(loaded, family, names, inputs, lines, padding_side)
+
+
+def _asked(
+    loaded: LoadedModel,
+    lines: list[Line],
+    clips: Sequence[Clip],
+    heard: Sequence[Samples],
+    task: Task,
+    *,
+    input: InputKind,
+    response: bool,
+) -> list[Line]:
+    """The lines of a request with what is asked of them: the transcript in the audio's place, the response."""
+    family = _family(loaded)
+    if input == "text":
+        texts = [_ids(loaded, task.transcript(clip.row)) for clip in clips]
+        lines = [_with_text(line, ids, loaded.ref) for line, ids in zip(lines, texts, strict=True)]
+    if response:
+        targets = [_ids(loaded, family.response(task.target(clip.row))) for clip in clips]
+        lines = [
+            family.with_response(loaded.processor, line, ids, clip)
+            for line, ids, clip in zip(lines, targets, heard, strict=True)
+        ]
+    return lines
+
+
+def _alone(loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, response: bool) -> list[Line]:
+    """Lines of plain text: not the form in which the model writes an answer, since nothing is asked."""
+    nothing = torch.zeros(0, dtype=torch.long)
+    first = Line(nothing, nothing).then(first_ids(loaded.tokenizer), Kind.PROMPT)
+    if not response:
+        return [first] * len(clips)
+    return [first.then(_ids(loaded, task.target(clip.row)), Kind.TEXT) for clip in clips]
+
+
+def first_ids(tokenizer: Any) -> list[int]:
+    """What a tokeniser puts before a text: its first token, or nothing."""
+    token = getattr(tokenizer, "bos_token_id", None)
+    return [] if token is None else [int(token)]
 
 
 def check_length(loaded: LoadedModel, seconds: float, row: Row) -> None:

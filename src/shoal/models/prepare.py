@@ -5,6 +5,10 @@ One layout serves both inputs, so that speech and text differ in the audio slot 
     prefix (prompt) · audio slot: projected audio, or the transcript (audio) · suffix (prompt) · response (text)
 
 The pieces are tokenised apart, because a tokeniser may merge characters across a border and move it.
+
+A task whose response stands alone has another layout, the same for all models::
+
+    what the tokeniser puts first (prompt) · response (text)
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from shoal.errors import ModelError
+from shoal.errors import ModelError, UsageError
 from shoal.models.batch import Kind, PreparedBatch
-from shoal.models.native import prepare_native
+from shoal.models.native import first_ids, prepare_native
 from shoal.schema import InputKind
 
 if TYPE_CHECKING:
@@ -93,23 +97,53 @@ def prepare(
 
     Raises:
         ModelError: speech for a model without an encoder.
+        UsageError: an input that the task does not take.
     """
+    _check_input(task, input)
+    batch = _prepared(model, clips, task, input=input, response=response, padding_side=padding_side)
+    return replace(batch, ends=not task.alone)
+
+
+def _prepared(
+    model: LoadedModel,
+    clips: Sequence[Clip],
+    task: Task,
+    *,
+    input: InputKind,
+    response: bool,
+    padding_side: str,
+) -> PreparedBatch:
     if model.kind == "audio_llm":
         return prepare_native(model, clips, task, input=input, response=response, padding_side=padding_side)
     with torch.inference_mode():
-        frame = frame_of(model, task.instruction)
-        slots = _speech_slots(model, clips) if input == "speech" else _text_slots(model, clips, task)
-        rows = []
-        for clip, slot in zip(clips, slots, strict=True):
-            segments = [
-                _tokens(model, Kind.PROMPT, frame.prefix),
-                slot,
-                _tokens(model, Kind.PROMPT, frame.suffix),
-            ]
-            if response:
-                segments.append(_tokens(model, Kind.TEXT, model.response_text(task.target(clip.row))))
-            rows.append(segments)
+        rows = _alone(model, clips) if task.alone else _asked(model, clips, task, input)
+        if response:
+            for row, clip in zip(rows, clips, strict=True):
+                row.append(_tokens(model, Kind.TEXT, model.response_text(task.target(clip.row))))
         return _assemble(model, [clip.id for clip in clips], rows, padding_side)
+
+
+def _check_input(task: Task, input: InputKind) -> None:
+    if input not in task.inputs:
+        raise UsageError(
+            f"the task {task.name} does not take the input {input!r}",
+            where="--input",
+            fix=f"use {', '.join(task.inputs)}",
+        )
+
+
+def _asked(model: LoadedModel, clips: Sequence[Clip], task: Task, input: InputKind) -> list[list[Segment]]:
+    """Every clip in its prompt, up to where the response begins."""
+    frame = frame_of(model, task.instruction)
+    slots = _speech_slots(model, clips) if input == "speech" else _text_slots(model, clips, task)
+    prefix, suffix = (_tokens(model, Kind.PROMPT, text) for text in (frame.prefix, frame.suffix))
+    return [[prefix, slot, suffix] for slot in slots]
+
+
+def _alone(model: LoadedModel, clips: Sequence[Clip]) -> list[list[Segment]]:
+    """What the tokeniser puts before a text, for every clip."""
+    ids = torch.tensor(first_ids(model.tokenizer), dtype=torch.long)
+    return [[Segment(Kind.PROMPT, ids=ids)] for _ in clips]
 
 
 def _tokens(model: LoadedModel, kind: Kind, text: str) -> Segment:

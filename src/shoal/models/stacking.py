@@ -38,6 +38,7 @@ def stacked(singles: Sequence[PreparedBatch], padding_side: str) -> PreparedBatc
         kinds,
         padded([single.token_ids for single in singles], left=left, value=-1),
         call={"inputs_embeds": embeds, "attention_mask": (kinds != Kind.PAD).long()},
+        ends=all(single.ends for single in singles),
     )
 
 

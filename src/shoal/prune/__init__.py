@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from shoal.models.loading import LoadedModel
-    from shoal.schema import Plan
+    from shoal.schema import Part, Plan
 
 __all__ = ["prune", "prune_folder", "pruned"]
 
@@ -51,11 +51,11 @@ def prune_folder(
 
 
 def pruned(
-    model: PreTrainedModel | LoadedModel, layers: Sequence[int] | Plan
+    model: PreTrainedModel | LoadedModel, layers: Sequence[int] | Plan, *, part: Part = "layer"
 ) -> AbstractContextManager[PreTrainedModel]:
-    """Remove layers while a `with` block runs; see `shoal.prune.in_memory.pruned`."""
+    """Remove layers, or a part of each, while a `with` block runs; see `shoal.prune.in_memory.pruned`."""
     from transformers import PreTrainedModel
 
     from shoal.prune import in_memory
 
-    return in_memory.pruned(model if isinstance(model, PreTrainedModel) else model.model, layers)
+    return in_memory.pruned(model if isinstance(model, PreTrainedModel) else model.model, layers, part=part)

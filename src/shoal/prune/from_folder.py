@@ -58,8 +58,10 @@ def prune_folder(
         VerificationError: the checkpoint is not what was pruned; nothing is left under the final name.
     """
     from shoal.models import weights
+    from shoal.prune.in_memory import check_whole
     from shoal.prune.sharded import write_sharded
 
+    check_whole(plan)
     source = weights.resolve(ref)
 
     def check(draft: Path) -> VerificationReport:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError, PlanError
 from shoal.models.families import find
-from shoal.schema import Plan, plan_problem
+from shoal.schema import Part, Plan, plan_problem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,21 +29,28 @@ if TYPE_CHECKING:
 DEPTH_ATTRIBUTES = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 """Names under which some decoders remember their own depth besides the config."""
 
+PART_NAMES = {"attention": "attention", "mlp": "MLP"}
+
 SIZES = (("num_embeddings", "out_features"), ("embedding_dim", "in_features"))
 """For each dimension of a weight, the names under which modules remember its length."""
 
 
 @contextmanager
 def pruned(
-    model: PreTrainedModel, layers: Sequence[int] | Plan, *, family: Family | None = None
+    model: PreTrainedModel,
+    layers: Sequence[int] | Plan,
+    *,
+    part: Part = "layer",
+    family: Family | None = None,
 ) -> Iterator[PreTrainedModel]:
-    """Remove `layers` from `model` while the block runs; afterwards the model is exactly as before.
+    """Remove `layers`, or a part of each, from `model` while the block runs; afterwards it is exactly as before.
 
     Contexts nest: the indices of the inner one count the layers that the outer one left.
 
     Args:
         model: any model a family knows; changed in place.
-        layers: a plan, or 0-based indices, ascending.
+        layers: a plan, which says itself what of its layers goes, or 0-based indices, ascending.
+        part: what of the layers goes; see `shoal.prune.sublayers` for less than all.
         family: the model's family, if known already.
 
     Yields:
@@ -51,10 +58,17 @@ def pruned(
 
     Raises:
         PlanError: the layers do not fit the model.
-        ModelError: the model has a per-layer field that is not understood.
+        ModelError: the model has a per-layer field that is not understood, or layers without such a part.
     """
+    family = family or find(model)
+    part = layers.part if isinstance(layers, Plan) else part
     with ExitStack() as undo:
-        _prune(model, layers, family or find(model), undo)
+        if part == "layer":
+            _prune(model, layers, family, undo)
+        elif gone := removed_layers(layers, family.depth(model)):
+            from shoal.prune.sublayers import without_part
+
+            undo.enter_context(without_part(model, gone, part, family=family))
         yield model
 
 
@@ -72,13 +86,34 @@ def prune_in_place(
         The same model object.
 
     Raises:
-        PlanError: the layers do not fit the model.
+        PlanError: the layers do not fit the model, or only a part of them is to go.
         ModelError: the model has a per-layer field that is not understood.
     """
+    check_whole(layers)
     with ExitStack() as undo:
         _prune(model, layers, family or find(model), undo)
         undo.pop_all()
     return model
+
+
+def check_whole(layers: Sequence[int] | Plan) -> None:
+    """Make sure that layers go as a whole: what is left is written, or stays, as a model of its stock class.
+
+    Raises:
+        PlanError: a plan for the attention or the MLP of its layers.
+    """
+    if isinstance(layers, Plan) and layers.part != "layer":
+        raise PlanError(
+            f"it removes only the {PART_NAMES[layers.part]} of its layers, and stock classes have no layer without it",
+            where=f"plan for {layers.model_ref}",
+            fix="such a plan is measured in memory: shoal evaluate --plan, shoal bench --plan",
+        )
+
+
+def removed_layers(layers: Sequence[int] | Plan, depth: int) -> list[int]:
+    """The indices in 0 … `depth`-1 that go, ascending; raises as `kept_layers` does."""
+    keep = kept_layers(layers, depth)
+    return [layer for layer in range(depth) if layer not in set(keep)]
 
 
 def kept_layers(layers: Sequence[int] | Plan, depth: int) -> list[int]:

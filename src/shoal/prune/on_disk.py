@@ -19,7 +19,7 @@ from shoal.models.lineage import PLAN_FILE
 from shoal.models.quiet import quiet
 from shoal.prune.card import card
 from shoal.prune.folder import carry_over, check_target, disk_full, new_folder
-from shoal.prune.in_memory import kept_layers, pruned
+from shoal.prune.in_memory import check_whole, kept_layers, pruned
 from shoal.prune.probe import probe
 from shoal.prune.rebuild import check_rebuild
 from shoal.prune.verify import checked, expectation, verify_checkpoint
@@ -97,6 +97,7 @@ def write_checkpoint(
     Raises:
         ShoalError: see `write_pruned`.
     """
+    check_whole(plan)
     check_target(out, source, force)
     _check_saveable(model)
     family = find(model)
@@ -136,8 +137,9 @@ def check_plan(plan: Plan, info: ModelInfo) -> None:
     """Make sure that `plan` was made for the model that `info` describes.
 
     Raises:
-        PlanError: another depth, or chosen from an audit of other weights.
+        PlanError: another depth, chosen from an audit of other weights, or for a part of its layers only.
     """
+    check_whole(plan)
     kept_layers(plan, info.depth)
     audited = plan.source.model_fingerprint if plan.source else ""
     if audited and info.fingerprint and audited != info.fingerprint:

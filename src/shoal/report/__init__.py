@@ -22,8 +22,9 @@ def render(
     """Write a report about `documents` under `out`.
 
     Args:
-        documents: audits, comparisons, plans, scores and benches in any number and order, each alone or with
-            the path it was read from. A section whose document is missing says so.
+        documents: audits, comparisons, task matrices, searches, plans, scores and benches in any number and order,
+            each alone or with the path it was read from. A section whose document is missing says so; those of
+            importance, trust, tasks and search are then left out.
         out: the HTML file to write; replaced as a whole or not at all.
         title: heading; by default it names the model.
 

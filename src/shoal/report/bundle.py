@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from shoal.errors import UsageError
 from shoal.schema import (
@@ -20,7 +20,9 @@ from shoal.schema import (
     Scope,
     ScopeAudit,
     Scores,
+    Search,
     SystemScores,
+    TaskMatrix,
 )
 
 DocumentT = TypeVar("DocumentT", bound=Document)
@@ -34,12 +36,18 @@ class Named(Generic[DocumentT]):
     document: DocumentT
 
 
+Described: TypeAlias = Named[Audit] | Named[Search] | Named[Scores] | Named[Bench]
+"""A document that names a model and data."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """What a report is made from, in the order given."""
 
     audits: list[Named[Audit]] = field(default_factory=list)
     comparisons: list[Named[Comparison]] = field(default_factory=list)
+    task_matrices: list[Named[TaskMatrix]] = field(default_factory=list)
+    searches: list[Named[Search]] = field(default_factory=list)
     plans: list[Named[Plan]] = field(default_factory=list)
     scores: list[Named[Scores]] = field(default_factory=list)
     benches: list[Named[Bench]] = field(default_factory=list)
@@ -48,6 +56,8 @@ class Bundle:
         groups: tuple[Sequence[Named[Any]], ...] = (
             self.audits,
             self.comparisons,
+            self.task_matrices,
+            self.searches,
             self.plans,
             self.scores,
             self.benches,
@@ -55,10 +65,14 @@ class Bundle:
         return chain.from_iterable(groups)
 
     @property
-    def measured(self) -> list[Audit | Scores | Bench]:
+    def described(self) -> list[Described]:
         """The documents that name a model and data, audits first."""
-        named: list[Named[Audit] | Named[Scores] | Named[Bench]] = [*self.audits, *self.scores, *self.benches]
-        return [item.document for item in named]
+        return [*self.audits, *self.searches, *self.scores, *self.benches]
+
+    @property
+    def measured(self) -> list[Audit | Search | Scores | Bench]:
+        """The same without their paths."""
+        return [named.document for named in self.described]
 
     @property
     def model(self) -> ModelInfo | None:
@@ -73,11 +87,11 @@ class Bundle:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks audited or scored, each once."""
-        tasks = [named.document.task for named in self.audits] + [
-            named.document.task for named in self.scores
-        ]
-        return list(dict.fromkeys(tasks))
+        """Tasks audited, searched for, compared or scored, each once."""
+        tested: list[Named[Audit] | Named[Search] | Named[Scores]]
+        tested = [*self.audits, *self.searches, *self.scores]
+        sides = [side.task for named in self.task_matrices for side in named.document.sides]
+        return list(dict.fromkeys([*(named.document.task for named in tested), *sides]))
 
     @property
     def languages(self) -> list[str]:
@@ -98,10 +112,13 @@ class Bundle:
 
     @property
     def all_plans(self) -> list[Plan]:
-        """Plans given and plans scored, each list of layers of a strategy once."""
-        scored = [system.plan for named in self.scores for system in named.document.systems if system.plan]
-        plans = [named.document for named in self.plans] + [plan for plan in scored if plan.layers]
-        return list({(plan.strategy, tuple(plan.layers)): plan for plan in reversed(plans)}.values())[::-1]
+        """Plans given, found and scored, each list of layers (or parts of them) of a strategy once."""
+        found = [named.document.chosen for named in self.searches]
+        scored = [system.plan for named in self.scores for system in named.document.systems]
+        plans = [named.document for named in self.plans]
+        plans += [plan for plan in (*found, *scored) if plan and plan.layers]
+        unique = {(plan.strategy, plan.part, tuple(plan.layers)): plan for plan in reversed(plans)}
+        return list(unique.values())[::-1]
 
     @property
     def preferred_scope(self) -> Scope:
@@ -131,6 +148,10 @@ def _add(bundle: Bundle, label: str, document: Document) -> None:
             bundle.audits.append(Named(label, document))
         case Comparison():
             bundle.comparisons.append(Named(label, document))
+        case TaskMatrix():
+            bundle.task_matrices.append(Named(label, document))
+        case Search():
+            bundle.searches.append(Named(label, document))
         case Plan():
             bundle.plans.append(Named(label, document))
         case Scores():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shoal.report.bundle import Bundle
+from shoal.report.main_score import RECOGNITION
 from shoal.report.parts import Section
 from shoal.report.word_diff import Word, align, error_count
 from shoal.schema import Example, Scores
@@ -35,6 +36,8 @@ class Clip:
     reference: str
     shown: list[Output]
     more: list[Output]
+    counted: str = "error"
+    """What a differing word is: an error of recognition, a mere difference elsewhere."""
 
 
 def build(bundle: Bundle) -> Section:
@@ -48,9 +51,10 @@ def build(bundle: Bundle) -> Section:
 
 
 def _clips(scores: Scores) -> list[Clip]:
-    return [_clip(example) for example in scores.examples]
+    counted = "error" if scores.task == RECOGNITION else "difference"
+    return [_clip(example, counted) for example in scores.examples]
 
 
-def _clip(example: Example) -> Clip:
+def _clip(example: Example, counted: str) -> Clip:
     outputs = [Output(system, align(example.reference, text)) for system, text in example.outputs.items()]
-    return Clip(example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:])
+    return Clip(example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:], counted)

@@ -4,21 +4,58 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shoal.report import limits, tiles, wording
+from shoal.report import limits, search, tiles, wording
 from shoal.report.bundle import Bundle, baseline
+from shoal.report.main_score import MainScore, main_score
 from shoal.report.parts import Tile
 from shoal.schema import SystemScores
 
 TOLERANCE = 0.25
-"""Relative WER increase that counts as affordable: the stop rule of arXiv 2603.05121."""
+"""Relative loss that counts as affordable: for WER the stop rule of arXiv 2603.05121, kept for other scores."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A pruned system and what its task is judged by (None: not scored)."""
+
+    system: SystemScores
+    score: MainScore | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole layers go, not only their attention or MLP."""
+        return self.system.plan is None or self.system.plan.part == "layer"
+
+    def loss(self, *, upper: bool) -> float:
+        """Relative loss, or the upper end of its interval; infinite where it is not known."""
+        estimate = self.score.worsening if self.score else None
+        bound = None if estimate is None else estimate.high if upper else estimate.value
+        return float("inf") if bound is None else bound
+
+    @property
+    def change(self) -> str:
+        """Relative change of the score as it is written: minus for a fall, whichever way is better."""
+        delta = self.score.delta if self.score else None
+        return wording.relative_change(delta.relative if delta else None)
+
+    @property
+    def removes(self) -> str:
+        """The layers, or what of them, in words."""
+        plan = self.system.plan
+        return wording.removed_names(plan) if plan else wording.layer_names(self.system.removed)
 
 
 @dataclass(frozen=True)
 class Affordable:
     """The deepest cut within the tolerance, and whether its whole interval is within it."""
 
-    system: SystemScores
+    found: Scored
     certain: bool
+
+    @property
+    def system(self) -> SystemScores:
+        """The system itself."""
+        return self.found.system
 
 
 @dataclass(frozen=True)
@@ -31,92 +68,126 @@ class Headline:
     untested: list[str]
     cautions: list[str]
     removed: list[int]
+    removed_words: str
+    """For those who do not see the stack."""
     depth: int | None
 
 
 def build(bundle: Bundle) -> Headline:
     """The headline of a bundle."""
-    found = affordable(bundle.pruned_systems)
-    verdict, explanation = _found(bundle, found) if found else _not_found(bundle.pruned_systems)
+    pruned = scored(bundle)
+    found = affordable(pruned)
+    verdict, explanation = _words(bundle, found, pruned)
+    removed, removed_words = _removed(bundle, found, pruned)
     return Headline(
         verdict=verdict,
         explanation=explanation,
         tiles=tiles.build(bundle, found.system if found else None),
         untested=limits.untested(bundle),
         cautions=limits.cautions(bundle),
-        removed=found.system.removed if found else [],
+        removed=removed,
+        removed_words=removed_words,
         depth=bundle.depth,
     )
 
 
-def affordable(systems: list[SystemScores]) -> Affordable | None:
-    """The plan that removes most layers while its relative WER increase stays within the tolerance.
+def _removed(bundle: Bundle, found: Affordable | None, pruned: list[Scored]) -> tuple[list[int], str]:
+    """The layers that the headline speaks of, and what of them goes in words."""
+    if found:
+        return found.system.removed, found.found.removes
+    plan = bundle.searches[0].document.chosen if bundle.searches and not pruned else None
+    return (plan.layers, wording.removed_names(plan)) if plan else ([], "")
 
-    Plans whose whole interval lies within it come first, then those whose value does. Ties: lower WER.
+
+def _words(bundle: Bundle, found: Affordable | None, pruned: list[Scored]) -> tuple[str, str]:
+    """Scores first; a search where there are none."""
+    if found:
+        return _found(bundle, found, pruned)
+    if bundle.searches and not pruned:
+        return search.headline_words(bundle.searches[0].document)
+    return _not_found(pruned)
+
+
+def scored(bundle: Bundle) -> list[Scored]:
+    """The pruned systems of the first scores."""
+    if not bundle.scores:
+        return []
+    scores = bundle.scores[0].document
+    return [Scored(system, main_score(scores, system)) for system in bundle.pruned_systems]
+
+
+def affordable(pruned: list[Scored]) -> Affordable | None:
+    """The plan that removes most layers while what it loses stays within the tolerance.
+
+    Plans whose whole interval lies within it come first, then those whose value does. Whole layers come before parts
+    of layers. Ties: the smaller loss.
     """
     for certain in (True, False):
-        if system := _largest_within(systems, upper=certain):
-            return Affordable(system, certain)
+        if found := _largest_within(pruned, upper=certain):
+            return Affordable(found, certain)
     return None
 
 
-def _largest_within(systems: list[SystemScores], *, upper: bool) -> SystemScores | None:
-    within = [system for system in systems if relative_increase(system, upper=upper) <= TOLERANCE]
-    return max(within, key=lambda system: (len(system.removed), -system.wer.value), default=None)
-
-
-def relative_increase(system: SystemScores, *, upper: bool) -> float:
-    """Relative WER increase, or the upper end of its interval; infinite where it is not known."""
-    estimate = system.delta_wer.relative if system.delta_wer else None
-    if estimate is None:
-        return float("inf")
-    bound = estimate.high if upper else estimate.value
-    return float("inf") if bound is None else bound
-
-
-def _found(bundle: Bundle, found: Affordable) -> tuple[str, str]:
-    system, depth = found.system, bundle.scores[0].document.model.depth
-    base = baseline(bundle.scores[0].document)
-    change = wording.relative_change(system.delta_wer.relative if system.delta_wer else None)
-    can = "can go at" if found.certain else "may go, at"
-    before = f"from {wording.percent_estimate(base.wer)} to" if base else "to"
-    tried = wording.plural(len(bundle.pruned_systems), "plan")
-    return (
-        f"{len(system.removed)} of {depth} decoder layers {can} {change} relative WER",
-        f"Of {tried} tried, {system.name} ({wording.layer_names(system.removed)}) removes the most layers "
-        f"while WER stays within {_limit()} of the unpruned model: {before} "
-        f"{wording.percent_estimate(system.wer)}. {_certainty(bundle, found)}",
+def _largest_within(pruned: list[Scored], *, upper: bool) -> Scored | None:
+    within = [each for each in pruned if each.loss(upper=upper) <= TOLERANCE]
+    return max(
+        within, key=lambda each: (each.whole, len(each.system.removed), -each.loss(upper=False)), default=None
     )
 
 
-def _certainty(bundle: Bundle, found: Affordable) -> str:
+def _found(bundle: Bundle, found: Affordable, pruned: list[Scored]) -> tuple[str, str]:
+    system, depth = found.system, bundle.scores[0].document.model.depth
+    name = found.found.score.name if found.found.score else ""
+    after = found.found.score.text if found.found.score else ""
+    can = "can go at" if found.certain else "may go, at"
+    part = wording.PART_OF[system.plan.part] if system.plan else ""
+    tried = wording.plural(len(pruned), "plan")
+    return (
+        f"{part[:1].upper()}{part[1:]}{len(system.removed)} of {depth} decoder layers {can} {found.found.change} "
+        f"relative {name}",
+        f"Of {tried} tried, {system.name} ({found.found.removes}) removes the most layers "
+        f"while {name} stays within {_limit(found.found)} of the unpruned model: {_before(bundle)}{after}. "
+        f"{_certainty(found, pruned)}",
+    )
+
+
+def _before(bundle: Bundle) -> str:
+    scores = bundle.scores[0].document
+    base = baseline(scores)
+    score = main_score(scores, base) if base else None
+    return f"from {score.text} to " if score else "to "
+
+
+def _certainty(found: Affordable, pruned: list[Scored]) -> str:
     if not found.certain:
         return "Its interval reaches beyond that limit, so this is not certain."
-    further = _largest_within(bundle.pruned_systems, upper=False)
-    if further is None or len(further.removed) <= len(found.system.removed):
+    further = _largest_within(pruned, upper=False)
+    if further is None or len(further.system.removed) <= len(found.system.removed):
         return "Its whole interval lies within that limit."
     return (
-        f"Its whole interval lies within that limit; {further.name} removes {len(further.removed)}, "
-        "and only its value does."
+        f"Its whole interval lies within that limit; {further.system.name} removes "
+        f"{len(further.system.removed)}, and only its value does."
     )
 
 
-def _not_found(pruned: list[SystemScores]) -> tuple[str, str]:
+def _not_found(pruned: list[Scored]) -> tuple[str, str]:
     if not pruned:
         return "What pruning costs was not measured", "No scores of pruned models were given to this report."
-    least = min(pruned, key=lambda system: relative_increase(system, upper=False))
-    if relative_increase(least, upper=False) == float("inf"):
+    least = min(pruned, key=lambda each: each.loss(upper=False))
+    if least.score is None:
+        return "What pruning costs is not known", "The scores hold no measure of their task."
+    if least.loss(upper=False) == float("inf"):
         return (
             "The relative cost of pruning is not known",
             "The unpruned model makes no error, or was not scored.",
         )
-    cost = wording.relative_change(least.delta_wer.relative if least.delta_wer else None)
     return (
-        f"No plan tested stays within {_limit()} relative WER",
-        f"The mildest of {wording.plural(len(pruned), 'plan')}, {least.name} "
-        f"({wording.layer_names(least.removed)}), already costs {cost}.",
+        f"No plan tested stays within {_limit(least)} relative {least.score.name}",
+        f"The mildest of {wording.plural(len(pruned), 'plan')}, {least.system.name} ({least.removes}), already "
+        f"costs {least.change}.",
     )
 
 
-def _limit() -> str:
-    return f"+{wording.percent(TOLERANCE, 0)}"
+def _limit(each: Scored) -> str:
+    falls = each.score is not None and each.score.higher_is_better
+    return f"{'−' if falls else '+'}{wording.percent(TOLERANCE, 0)}"

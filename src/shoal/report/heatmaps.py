@@ -189,21 +189,8 @@ def _mark_best(figure: go.Figure, part: ScopeAudit) -> None:
     depth = len(part.angular)
     kept = [(block.layer, block.n) for block in removable(part) if block.layer + block.n < depth]
     last = [(block.layer, block.n) for block in part.best if block.layer + block.n == depth]
-    _add_marks(
-        figure, kept, {"symbol": "circle", "color": "#ffd23f", "line": {"width": 1, "color": "#1b2330"}}
-    )
-    _add_marks(figure, last, {"symbol": "x-thin", "line": {"width": 2, "color": "#c92a2a"}})
-
-
-def _add_marks(figure: go.Figure, blocks: list[tuple[int, int]], marker: dict[str, Any]) -> None:
-    figure.add_scatter(
-        x=[layer for layer, _ in blocks],
-        y=[n for _, n in blocks],
-        mode="markers",
-        hoverinfo="skip",
-        showlegend=False,
-        marker=marker | {"size": 6},
-    )
+    look.add_marks(figure, kept, look.BEST_MARK)
+    look.add_marks(figure, last, look.CROSS_MARK)
 
 
 def _difference_figure(audit: Audit, index: int, default: str) -> Figure:

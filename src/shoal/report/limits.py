@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shoal.report import wording
 from shoal.report.bundle import Bundle, baseline
+from shoal.report.main_score import RECOGNITION
 
 FEW_CLIPS = 200
 HIGH_WER = 0.5
@@ -13,6 +14,7 @@ TASK_NAMES = {
     "ser": "emotion recognition",
     "sqa": "spoken questions and instructions",
     "tts": "speech generation",
+    "lm": "modelling of text",
 }
 
 
@@ -29,9 +31,10 @@ def untested(bundle: Bundle) -> list[str]:
 
 
 def _task_note(bundle: Bundle) -> str:
-    others = [name for task, name in TASK_NAMES.items() if task not in bundle.tasks and task != "tts"]
+    others = [name for task, name in TASK_NAMES.items() if task not in (*bundle.tasks, "tts", "lm")]
     done = [TASK_NAMES.get(task, task) for task in bundle.tasks]
-    only = f"Only {wording.listing(done)} was looked at." if done else "No task was looked at."
+    verb = "was" if len(done) == 1 else "were"
+    only = f"Only {wording.listing(done)} {verb} looked at." if done else "No task was looked at."
     missing = f" Not tested: {wording.listing(others)}. They may need other layers." if others else ""
     return only + missing
 
@@ -94,7 +97,8 @@ def _same_clips(bundle: Bundle) -> str:
 
 
 def _poor_baseline(bundle: Bundle) -> str:
-    base = baseline(bundle.scores[0].document) if bundle.scores else None
+    scores = bundle.scores[0].document if bundle.scores else None
+    base = baseline(scores) if scores and scores.task == RECOGNITION else None
     if base is None or base.wer.value < HIGH_WER:
         return ""
     return (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from shoal.schema import Estimate
 
@@ -28,6 +29,18 @@ STRATEGIES = {
     "uniform": (VERMILLION, "triangle-up", "dashdot"),
     "lowest": (PURPLE, "diamond", "longdash"),
     "greedy": (SKY, "star", "solid"),
+    "consensus": (GREEN, "hexagon", "dash"),
+}
+PARTS = {"layer": GREY, "attention": BLUE, "mlp": ORANGE}
+PART_SYMBOLS = {"layer": "circle", "attention": "triangle-up", "mlp": "square"}
+PART_NAMES = {"layer": "whole layer", "attention": "attention", "mlp": "MLP"}
+METRICS = {
+    "angular": BLUE,
+    "influence": ORANGE,
+    "gradient absolute": GREEN,
+    "gradient signed": PURPLE,
+    "ablation loss": VERMILLION,
+    "ablation kl": SKY,
 }
 OTHER = ("#9A2C5F", "pentagon", "longdashdot")
 
@@ -52,8 +65,30 @@ DIFFERENCE_SCALE = [
     [0.85, "#542788"],
     [1.0, "#2d004b"],
 ]
+# ColorBrewer Blues and Oranges, without their darkest ends so that numbers can be read on every cell.
+AGREEMENT_SCALE = [[0.0, "#f7fbff"], [0.35, "#deebf7"], [0.6, "#9ecae1"], [0.8, "#4292c6"], [1.0, "#08519c"]]
+LOSS_SCALE = [[0.0, "#fff5eb"], [0.35, "#fdd0a2"], [0.7, "#fd8d3c"], [1.0, "#a63603"]]
+
+BELOW_AXIS = 50
+"""Pixels that tick labels and the title of an x axis take."""
+BUTTONS = 30
+"""Pixels above a plot that keep its buttons clear of it."""
+BEST_MARK: dict[str, Any] = {"symbol": "circle", "color": "#ffd23f", "line": {"width": 1, "color": "#1b2330"}}
+CROSS_MARK: dict[str, Any] = {"symbol": "x-thin", "line": {"width": 2, "color": "#c92a2a"}}
 
 LOG_TICKS = [step * 10**power for power in range(-6, 4) for step in (1, 2, 5)]
+
+
+def strategy_style(name: str) -> tuple[str, str, str]:
+    """Colour, symbol and dash of a strategy; hollow marks where it removes only a part (`contiguous, MLP`)."""
+    strategy, _, part = name.partition(", ")
+    colour, symbol, dash = STRATEGIES.get(strategy, OTHER)
+    hollow = {PART_NAMES[key]: f"{PART_SYMBOLS[key]}-open" for key in ("attention", "mlp")}
+    return (
+        (colour, hollow[part], "dot" if part == "MLP" else "dashdot")
+        if part in hollow
+        else (colour, symbol, dash)
+    )
 
 
 def new_figure(height: int, *, x: str, y: str, legend: bool = True) -> go.Figure:
@@ -72,6 +107,50 @@ def new_figure(height: int, *, x: str, y: str, legend: bool = True) -> go.Figure
     return figure
 
 
+def new_stack(titles: Sequence[str], height: int, *, x: str) -> go.Figure:
+    """Panels one above the other that share the x axis, each under its own title.
+
+    Args:
+        titles: of the panels, from the top.
+        height: of each panel.
+        x: title of the shared axis.
+    """
+    total = height * len(titles) + 90
+    gap = min(0.5 / max(1, len(titles) - 1), 36 / total)
+    figure = make_subplots(
+        len(titles), 1, shared_xaxes=True, vertical_spacing=gap, subplot_titles=list(titles)
+    )
+    base = new_figure(total, x="", y="").layout.to_plotly_json()
+    figure.update_layout({key: value for key, value in base.items() if key not in ("xaxis", "yaxis")})
+    figure.update_layout(margin_t=62, legend_y=1 + 24 / (total - 66))
+    figure.update_annotations(x=0, xanchor="left", font={"size": 12.5}, yshift=1)
+    figure.update_xaxes(zeroline=False, automargin=True)
+    figure.update_yaxes(zeroline=False, automargin=True)
+    figure.update_xaxes(title={"text": x, "standoff": 8}, row=len(titles), col=1)
+    return figure
+
+
+def flat_bar(
+    tickvals: Sequence[float] | None, ticktext: Sequence[str] | None, *, plot: int
+) -> dict[str, Any]:
+    """A colour bar that lies under a heatmap and its x axis.
+
+    Args:
+        tickvals: where its ticks are; None leaves that to plotly.
+        ticktext: what they say.
+        plot: pixels that the heatmap itself is high, about.
+    """
+    ticks = {} if tickvals is None else {"tickvals": list(tickvals), "ticktext": list(ticktext or [])}
+    return {
+        "orientation": "h",
+        "y": -BELOW_AXIS / plot,
+        "yanchor": "top",
+        "thickness": 10,
+        "len": 0.7,
+        "outlinewidth": 0,
+    } | ticks
+
+
 def error_bars(estimates: Sequence[Estimate], scale: float = 1.0) -> dict[str, Any]:
     """Asymmetric error bars; of length 0 where there is no interval."""
     return {
@@ -82,6 +161,18 @@ def error_bars(estimates: Sequence[Estimate], scale: float = 1.0) -> dict[str, A
         "thickness": 1.4,
         "width": 3,
     }
+
+
+def add_marks(figure: go.Figure, points: Sequence[tuple[float, float | str]], marker: dict[str, Any]) -> None:
+    """Small marks on the cells of a heatmap, without a legend and silent under the pointer."""
+    figure.add_scatter(
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
+        mode="markers",
+        hoverinfo="skip",
+        showlegend=False,
+        marker=marker | {"size": 6},
+    )
 
 
 def add_band(
@@ -102,6 +193,11 @@ def add_band(
         legendgroup=name,
         name=name,
     )
+
+
+def escaped(text: str) -> str:
+    """Text from data inside plotly's labels, which know a few tags."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def translucent(colour: str, alpha: float) -> str:

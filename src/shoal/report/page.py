@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib import resources
+from typing import Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,16 +19,42 @@ from shoal.report import (
     examples,
     headline,
     heatmaps,
+    importance,
     limits,
     parameters,
     provenance,
+    search,
+    task_matrix,
+    trust,
     wer,
     wording,
 )
 from shoal.report.bundle import Bundle
 from shoal.report.parts import Section
 
-SECTIONS = (parameters, heatmaps, best_blocks, comparison, wer, examples, cost, provenance)
+
+class Builder(Protocol):
+    """A module that builds one section, or None for one that is left out where it has no data."""
+
+    ID: str
+
+    def build(self, bundle: Bundle) -> Section | None: ...  # noqa: D102
+
+
+SECTIONS: tuple[Builder, ...] = (
+    parameters,
+    heatmaps,
+    best_blocks,
+    importance,
+    trust,
+    comparison,
+    task_matrix,
+    search,
+    wer,
+    examples,
+    cost,
+    provenance,
+)
 
 
 def build_page(bundle: Bundle, *, title: str | None = None) -> str:
@@ -37,7 +64,7 @@ def build_page(bundle: Bundle, *, title: str | None = None) -> str:
         bundle: the documents.
         title: heading; by default it names the model.
     """
-    sections = [module.build(bundle) for module in SECTIONS]
+    sections = [section for module in SECTIONS if (section := module.build(bundle))]
     return (
         environment()
         .get_template("page.html")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from shoal.report import wording
+from shoal.report import look, wording
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Section, Table
-from shoal.schema import Audit, Bench, DataInfo, Document, ModelInfo, Plan, Scores
+from shoal.report.units import number_of
+from shoal.schema import DataInfo, Document, Estimate, ModelInfo, Plan, PlanSource
 from shoal.select.mergekit import mergekit_yaml
 
 ID, TITLE, SHORT = "provenance", "Where the numbers come from", "Provenance"
@@ -28,24 +29,33 @@ def build(bundle: Bundle) -> Section:
 
 def _plan(plan: Plan) -> dict[str, Any]:
     source = plan.source
-    chosen = (
-        f"{source.path}, {source.input or '–'} input, scope {source.scope or '–'}" if source else "by hand"
-    )
+    chosen = "; ".join(_source(each) for each in (source, *source.others)) if source else "by hand"
     return {
         "name": plan.name,
         "depth": plan.depth,
         "layers": plan.layers,
-        "names": wording.layer_names(plan.layers),
+        "names": wording.removed_names(plan),
         "list": ", ".join(map(str, plan.layers)),
         "removed": wording.half_open(plan.layers),
-        "kept": wording.half_open(plan.keep),
+        "kept": wording.half_open(plan.keep) if plan.part == "layer" else "all layers, some in part",
         "chosen": chosen,
         "metric": source.metric if source and source.metric else "–",
+        "importance": _number(plan.importance),
         "distance": wording.number_estimate(plan.distance) if plan.distance else "–",
         "stability": wording.percent(plan.stability, 0) if plan.stability is not None else "–",
         "seed": "–" if plan.seed is None else str(plan.seed),
-        "mergekit": mergekit_yaml(plan),
+        "part": "" if plan.part == "layer" else look.PART_NAMES[plan.part],
+        "mergekit": mergekit_yaml(plan) if plan.part == "layer" else "",
     }
+
+
+def _number(estimate: Estimate | None) -> str:
+    return wording.with_interval(estimate, number_of(estimate)) if estimate else "–"
+
+
+def _source(source: PlanSource) -> str:
+    weight = "" if source.weight is None else f", weight {source.weight:g}"
+    return f"{source.path}, {source.input or '–'} input, scope {source.scope or '–'}{weight}"
 
 
 def _file(named: Named[Document]) -> dict[str, Any]:
@@ -67,12 +77,7 @@ def _file(named: Named[Document]) -> dict[str, Any]:
 
 
 def _described(bundle: Bundle) -> list[tuple[str, ModelInfo, DataInfo]]:
-    groups: list[Named[Audit] | Named[Scores] | Named[Bench]] = [
-        *bundle.audits,
-        *bundle.scores,
-        *bundle.benches,
-    ]
-    return [(n.label or n.document.kind, n.document.model, n.document.data) for n in groups]
+    return [(n.label or n.document.kind, n.document.model, n.document.data) for n in bundle.described]
 
 
 def _models(bundle: Bundle) -> Table:

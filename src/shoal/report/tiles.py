@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from shoal.report import wording
 from shoal.report.bundle import Bundle, baseline, removable
+from shoal.report.main_score import main_score
 from shoal.report.parts import Tile
+from shoal.report.units import number_of
 from shoal.schema import Audit, BestBlock, Estimate, InputKind, ScopeAudit, SystemBench, SystemScores
 
 
 def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
-    """What can be told of WER, redundancy, agreement, time and memory.
+    """What can be told of the score, redundancy, agreement, time and memory.
 
     Args:
         bundle: the documents.
         chosen: the system that the headline names; the tiles speak of its size and its cost.
     """
     found = [
-        _wer_tile(bundle),
+        _score_tile(bundle),
         _redundancy_tile(bundle, len(chosen.removed) if chosen else None),
         _agreement_tile(bundle),
         *_cost_tiles(bundle, chosen),
@@ -24,15 +26,16 @@ def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
     return [tile for tile in found if tile]
 
 
-def _wer_tile(bundle: Bundle) -> Tile | None:
+def _score_tile(bundle: Bundle) -> Tile | None:
     base = baseline(bundle.scores[0].document) if bundle.scores else None
-    if base is None:
+    score = main_score(bundle.scores[0].document, base) if base else None
+    if score is None:
         return None
     data = bundle.scores[0].document.data
     clips = f"{wording.plural(data.clips, 'clip')}, {wording.duration(data.seconds)}"
-    return _estimate_tile(
-        base.wer, "%", wording.percent_number(base.wer), "WER of the unpruned model", f"on {clips}"
-    )
+    number = wording.percent_number(score.value) if score.fraction else number_of(score.value)
+    unit = "%" if score.fraction else ""
+    return _estimate_tile(score.value, unit, number, f"{score.name} of the unpruned model", f"on {clips}")
 
 
 def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:

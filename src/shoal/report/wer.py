@@ -9,13 +9,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import look, measures, wording
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.headline import TOLERANCE
+from shoal.report.main_score import RECOGNITION
+from shoal.report.measures import removed_list, removed_words
 from shoal.report.parts import Choice, Figure, Section, Table
 from shoal.schema import Scores, SystemScores
 
 ID, TITLE, SHORT = "cost", "What removing layers costs", "Error rate"
+OTHER_SHORT = "Scores"
 AXES = {"linear": "Linear", "log": "Logarithmic"}
 LOG_FROM = 5.0
 """Worst WER over best at which a linear axis would flatten what matters."""
@@ -26,13 +29,28 @@ def build(bundle: Bundle) -> Section:
     if not bundle.scores:
         missing = "Not measured: no scores were given. “shoal evaluate” makes them."
         return Section(ID, TITLE, SHORT, missing=missing)
-    articles = [_article(named, index) for index, named in enumerate(bundle.scores)]
-    return Section(ID, TITLE, SHORT, template="wer.html", view={"articles": articles}, draws=True)
+    articles = [
+        _article(named, index)
+        if is_recognition(named.document)
+        else measures.article(named, lead(named.document))
+        for index, named in enumerate(bundle.scores)
+    ]
+    draws = any(is_recognition(named.document) for named in bundle.scores)
+    short = SHORT if draws else OTHER_SHORT
+    return Section(ID, TITLE, short, template="wer.html", view={"articles": articles}, draws=draws)
+
+
+def is_recognition(scores: Scores) -> bool:
+    """Whether the edit rates are error rates; of any other task they are not."""
+    return scores.task == RECOGNITION
 
 
 def strategy_of(system: SystemScores) -> str:
-    """The strategy of a system's plan; `other` without one."""
-    return system.plan.strategy if system.plan else "other"
+    """The strategy of a system's plan, with the part it removes if only that; `other` without a plan."""
+    plan = system.plan
+    if plan is None:
+        return "other"
+    return plan.strategy if plan.part == "layer" else f"{plan.strategy}, {look.PART_NAMES[plan.part]}"
 
 
 def _article(named: Named[Scores], index: int) -> dict[str, Any]:
@@ -52,7 +70,7 @@ def _article(named: Named[Scores], index: int) -> dict[str, Any]:
     )
     return {
         "heading": f"{scores.model.ref} · {scores.task}" + (f" · {named.label}" if named.label else ""),
-        "lead": _lead(scores),
+        "lead": lead(scores),
         "group": group,
         "choices": [Choice("variant", "WER axis", {a: AXES[a] for a in axes}, figure.shown)]
         if len(axes) > 1
@@ -64,7 +82,8 @@ def _article(named: Named[Scores], index: int) -> dict[str, Any]:
     }
 
 
-def _lead(scores: Scores) -> str:
+def lead(scores: Scores) -> str:
+    """On which clips and how the scores were made."""
     decoding = ", ".join(f"{name} = {value}" for name, value in scores.decoding.items()) or "not recorded"
     return (
         f"{wording.plural(scores.data.clips, 'clip')}, {wording.duration(scores.data.seconds)} of speech. "
@@ -109,7 +128,7 @@ def _by_strategy(systems: Iterable[SystemScores]) -> list[tuple[str, list[System
 
     def rank(system: SystemScores) -> tuple[int, str]:
         name = strategy_of(system)
-        return order.get(name, len(known)), name
+        return order.get(name.partition(",")[0], len(known)), name
 
     return [(key[1], list(group)) for key, group in groupby(sorted(systems, key=rank), key=rank)]
 
@@ -147,7 +166,7 @@ def _percent(system: SystemScores) -> Any:
 
 
 def _draw_strategy(figure: go.Figure, strategy: str, systems: Sequence[SystemScores]) -> None:
-    colour, symbol, dash = look.STRATEGIES.get(strategy, look.OTHER)
+    colour, symbol, dash = look.strategy_style(strategy)
     systems = sorted(systems, key=lambda system: len(system.removed))
     if strategy != "other":
         x, y = _medians(systems)
@@ -163,9 +182,7 @@ def _draw_strategy(figure: go.Figure, strategy: str, systems: Sequence[SystemSco
         legendgroup=strategy,
         marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1, "color": colour}},
         error_y=look.error_bars([system.wer for system in systems], 100) | {"color": colour},
-        customdata=[
-            [s.name, wording.layer_names(s.removed), wording.percent_estimate(s.wer)] for s in systems
-        ],
+        customdata=[[s.name, removed_words(s), wording.percent_estimate(s.wer)] for s in systems],
         hovertemplate="%{customdata[0]}: %{customdata[1]} removed<br>WER %{customdata[2]}<extra></extra>",
     )
 
@@ -184,7 +201,7 @@ def _table(scores: Scores) -> Table:
             [
                 f"{system.name} ({system.model_ref})" if system.model_ref else system.name,
                 str(len(system.removed)),
-                wording.layer_names(system.removed).partition(" ")[2] if system.removed else "–",
+                removed_list(system),
                 wording.percent_estimate(system.wer),
                 wording.absolute_change(delta.absolute) if delta else "–",
                 wording.relative_change(delta.relative) if delta and delta.relative else "–",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from shoal.schema import Estimate
+from shoal.schema import Estimate, Part, Plan
 
 SPACE = "\u202f"
 MISSING = "not measured"
@@ -153,6 +153,14 @@ def layer_names(layers: Sequence[int]) -> str:
         return "no layer"
     parts = [str(start) if stop == start + 1 else f"{start}–{stop - 1}" for start, stop in runs(layers)]
     return f"layer{'' if len(layers) == 1 else 's'} {', '.join(parts)}"
+
+
+PART_OF: dict[Part, str] = {"layer": "", "attention": "the attention of ", "mlp": "the MLP of "}
+
+
+def removed_names(plan: Plan) -> str:
+    """`layers 21–24`, or `the attention of layers 21–24` where only that goes."""
+    return f"{PART_OF[plan.part]}{layer_names(plan.layers)}"
 
 
 def half_open(layers: Sequence[int]) -> str:

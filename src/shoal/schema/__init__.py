@@ -36,7 +36,7 @@ from shoal.schema.document import SCHEMA_VERSION, BadRow, DataInfo, Document, Mo
 from shoal.schema.files import read_json, write_text
 from shoal.schema.plan import Plan, PlanSource, plan_problem
 from shoal.schema.record import Estimate, Record
-from shoal.schema.scores import Counts, Delta, Example, GroupScore, Scores, SystemScores
+from shoal.schema.scores import Counts, Delta, Example, GroupScore, MeasuredScore, Scores, SystemScores
 from shoal.schema.search import Budget, Confirmation, Search, SearchStep
 from shoal.schema.words import PARTS, SCOPES, InputKind, Part, Scope, Triangle
 
@@ -64,6 +64,7 @@ __all__ = [
     "Importance",
     "InputAudit",
     "InputKind",
+    "MeasuredScore",
     "MetricTrust",
     "ModelInfo",
     "Part",

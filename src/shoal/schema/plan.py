@@ -14,7 +14,7 @@ from shoal.schema.words import InputKind, Part, Scope
 
 
 class PlanSource(Record):
-    """The audit a plan was chosen from."""
+    """The audit a plan was chosen from; of a consensus the first of them, with the rest in `others`."""
 
     path: str
     fingerprint: str
@@ -22,6 +22,11 @@ class PlanSource(Record):
     input: InputKind | None = None
     scope: Scope | None = None
     metric: str | None = None
+    weight: float | None = None
+    """How much this audit counts in a consensus."""
+    combine: Literal["mean", "worst"] | None = None
+    """How a consensus joins its audits: their weighted mean, or the one that loses most."""
+    others: list[PlanSource] = Field(default_factory=list)
 
 
 class Plan(Document):
@@ -43,6 +48,10 @@ class Plan(Document):
     allow_last: bool = False
     seed: int | None = None
     distance: Estimate | None = None
+    """Angular distance of the block in units of pi, if the layers are one block of whole layers."""
+    importance: Estimate | None = None
+    """The value these layers were chosen by, if that is one number and not the angular distance: of the metric in
+    `source`, for influence (and gradients of blocks not measured themselves) the sum over layers."""
     stability: float | None = None
     source: PlanSource | None = None
 

@@ -37,6 +37,19 @@ class GroupScore(Record):
     delta: Delta | None = None
 
 
+class MeasuredScore(Record):
+    """One score of a task, such as BLEU or accuracy."""
+
+    value: Estimate
+    delta: Delta | None = None
+    """From the baseline, in the unit of the score: a drop is negative, whichever way is better."""
+    higher_is_better: bool
+    fraction: bool = False
+    """Whether 1 is a hundred per cent; else the score itself is on 0-100."""
+    signature: str
+    """What computed it, with version and settings."""
+
+
 class SystemScores(Record):
     """One system (the unpruned model or one plan) on the clips."""
 
@@ -46,6 +59,7 @@ class SystemScores(Record):
     plan: Plan | None = None
     removed: list[int] = Field(default_factory=list)
     wer: Estimate
+    """Of `asr`; for other tasks no more than the rate of edits between answer and reference, see `measures`."""
     cer: Estimate
     word_counts: Counts
     char_counts: Counts
@@ -53,6 +67,8 @@ class SystemScores(Record):
     truncated: int = 0
     """Outputs cut at the token limit: usually a loop."""
     delta_wer: Delta | None = None
+    measures: dict[str, MeasuredScore] = Field(default_factory=dict)
+    """What a task other than `asr` is scored by, by name, the headline first."""
     groups: dict[str, dict[str, GroupScore]] = Field(default_factory=dict)
     """Field → value → score; `worst_group` names the field's worst."""
     worst_group: dict[str, str] = Field(default_factory=dict)

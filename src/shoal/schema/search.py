@@ -19,6 +19,8 @@ class Budget(Record):
     """Highest relative rise of an error rate (WER), or relative fall of a score (BLEU): 0.25 for 25 %."""
     confidence: float = 0.95
     """One-sided, of the bound that must lie within `max_increase`, and of the test on unseen clips."""
+    point: bool = False
+    """The value alone must lie within `max_increase`; bound and test are for information."""
     max_layers: int | None = None
     """Layers the pruned decoder may have at most."""
     max_milliseconds: float | None = None
@@ -32,11 +34,12 @@ class SearchStep(Record):
 
     plan: Plan
     measure: Estimate | None = None
-    """The metric's value that the strategy chose it by."""
+    """The metric's value that the strategy chose it by, if that is one number."""
     score: Estimate
     """The task's score on the validation split."""
     change: Estimate
-    """Relative to the unpruned model, positive is worse; `high` is the one-sided bound at the budget's confidence."""
+    """Relative to the unpruned model, positive is worse; `high` is the one-sided bound at the budget's confidence, None
+    where it is open or there is nothing to resample."""
     holds: bool
     milliseconds: float | None = None
     megabytes: float | None = None
@@ -48,9 +51,10 @@ class Confirmation(Record):
     plan: Plan
     score: Estimate
     change: Estimate
-    p_value: float
-    """One-sided, of the hypothesis that the plan breaks the budget."""
-    p_holm: float
+    p_value: float | None = None
+    """One-sided, of the hypothesis that it is worse by more than `Search.tested_increase`; None where there is nothing
+    to resample."""
+    p_holm: float | None = None
     """After Holm's correction over all plans that were tested."""
     holds: bool
 
@@ -65,11 +69,18 @@ class Search(Document):
     score_name: str
     """Such as `WER` or `BLEU`."""
     budget: Budget
+    tested_increase: float | None = None
+    """What the tests are against: `max_increase`, or what is usual for the task where only costs are bounded (then for
+    information)."""
     strategy: str
     metric: str
     input: InputKind
     scope: Scope
     part: Part = "layer"
+    width: int | None = None
+    """Of a beam."""
+    patience: int = 2
+    """Plans in a row whose change breaks the budget, after which no deeper one is tried."""
     validation_clips: int
     confirmation_clips: int
     shared_speakers: int = 0
@@ -82,4 +93,5 @@ class Search(Document):
     reason: str = ""
     """Why there is no plan, or why this one and no shallower."""
     replicates: int
+    cluster: Literal["utterance", "speaker"] = "utterance"
     seed: int = 0

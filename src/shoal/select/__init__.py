@@ -6,63 +6,77 @@ Adding a strategy: a file with a `Strategy` bound to `STRATEGY`, and its name in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from shoal.schema import Audit, InputKind, Plan, Scope
+from shoal.schema import Audit, InputKind, Part, Plan, Scope
 
 if TYPE_CHECKING:
     from shoal.select.strategy import Strategy
 
-REGISTRY: tuple[str, ...] = ("contiguous", "deepest", "uniform", "random", "lowest")
+REGISTRY: tuple[str, ...] = ("contiguous", "deepest", "uniform", "random", "lowest", "consensus")
 """The modules of this folder that hold a strategy."""
 
 __all__ = ["REGISTRY", "get", "layer_count", "manual", "mergekit_yaml", "select"]
 
 
 def select(
-    audit: Audit,
+    audit: Audit | Sequence[Audit],
     layers: int | str,
     *,
-    strategy: str = "contiguous",
+    strategy: str | None = None,
     input: InputKind | None = None,
-    scope: Scope = "all",
+    scope: Scope | None = None,
     metric: str | None = None,
+    part: Part = "layer",
     seed: int = 0,
     allow_last: bool = False,
-    source_path: str = "",
+    combine: Literal["mean", "worst"] = "mean",
+    weights: Sequence[float] | None = None,
+    source_path: str | Sequence[str] = "",
 ) -> Plan:
     """Choose layers to remove.
 
     Args:
-        audit: the measurement to choose from.
+        audit: the measurement to choose from; several of one model (tasks, languages) share a plan.
         layers: how many, see `layer_count`.
-        strategy: a name in `REGISTRY`.
+        strategy: a name in `REGISTRY`; default `contiguous`, of several audits `consensus`, of a part `lowest`.
         input: `speech` or `text`; default is speech if it was measured.
         scope: which positions count. The default is every position, audio and text alike, as in ShortGPT;
-            Gromov et al. (2403.17887) look at the last position of each sequence alone, which is `last`.
-        metric: what to rank by; default is the strategy's own.
+            Gromov et al. (2403.17887) look at the last position of each sequence alone, which is `last`. Gradient and
+            ablation have a scope of their own, the tokens whose loss they take.
+        metric: what to rank by; default is the strategy's own, of a part `ablation`.
+        part: take the `attention` or the `mlp` of the layers alone, ranked by gradient or ablation.
         seed: of a strategy that draws.
-        allow_last: the last layer may go too.
-        source_path: where the audit lies, for the record.
+        allow_last: the last layer (or that part of it) may go too.
+        combine: how several audits are joined, see `shoal.select.consensus`.
+        weights: how much each of several audits counts; default alike.
+        source_path: where the audit lies, for the record; of several one each.
 
     Returns:
-        The plan. A block has its distance with interval; `stability` is known for `contiguous` only.
+        The plan. A block has its distance with interval; `stability` is known for `contiguous` by `angular` only.
 
     Raises:
-        UsageError: an unknown strategy, metric, input or scope, or a number of layers that does not fit.
+        UsageError: an unknown strategy, metric, input, scope or part, a number of layers that does not fit, a metric
+            that was not measured, or audits that cannot share a plan.
     """
     from shoal.select.choose import choose
 
+    audits = [audit] if isinstance(audit, Audit) else list(audit)
+    paths = [source_path] * len(audits) if isinstance(source_path, str) else list(source_path)
+    usual = "consensus" if len(audits) > 1 else "contiguous" if part == "layer" else "lowest"
     return choose(
-        audit,
+        audits,
         layers,
-        get(strategy),
+        get(strategy or usual),
         input=input,
         scope=scope,
         metric=metric,
+        part=part,
         seed=seed,
         allow_last=allow_last,
-        source_path=source_path,
+        combine=combine,
+        weights=weights,
+        source_paths=paths,
     )
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from shoal.errors import UsageError
 from shoal.select.strategy import Choice, Request, Strategy
+from shoal.select.values import IMPORTANCE
 
 
 def choose(request: Request) -> Choice:
-    """Rank single layers by `influence`, or by the `angular` distance of each; the earlier of equals goes."""
-    measured = request.measured
-    scores = measured.influence if request.metric == "influence" else measured.angular[0]
-    ranked = sorted(request.candidates, key=lambda layer: (scores[layer], layer))
-    return Choice(sorted(ranked[: request.count]))
+    """Rank single layers, or one part of each, by the metric; the earlier of equals goes.
+
+    One that was refused, or dropped by a race, stays.
+
+    Raises:
+        UsageError: a layer that may go was not measured, or too many were refused.
+    """
+    values = {layer: request.value([layer]) for layer in request.candidates}
+    usable = {layer: value for layer, value in values.items() if value is not None}
+    if len(usable) < request.count:
+        raise UsageError(
+            f"all but {len(usable)} layers were refused by {request.metric}, or dropped by a race",
+            where="metric",
+            fix="remove fewer layers, measure without a race, or rank by another metric",
+        )
+    ranked = sorted(usable, key=lambda layer: (usable[layer].value, layer))
+    alone = request.count == 1 and request.metric != "angular"
+    return Choice(sorted(ranked[: request.count]), importance=usable[ranked[0]] if alone else None)
 
 
-STRATEGY = Strategy("lowest", choose, metrics=("influence", "angular"))
+STRATEGY = Strategy("lowest", choose, metrics=("influence", "angular", *IMPORTANCE), parts=True)

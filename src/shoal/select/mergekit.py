@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from shoal.errors import PlanError
 from shoal.schema import Plan
 
 
@@ -16,7 +17,16 @@ def mergekit_yaml(plan: Plan, model_ref: str | None = None) -> str:
     Args:
         plan: what to remove.
         model_ref: the model to slice, if it is to be found elsewhere than under the plan's `model_ref`.
+
+    Raises:
+        PlanError: only a part of the layers is to go.
     """
+    if plan.part != "layer":
+        raise PlanError(
+            "mergekit slices whole layers, and the plan removes only a part of each",
+            where=f"plan for {plan.model_ref}",
+            fix="such a plan is measured in memory, by shoal evaluate and shoal bench",
+        )
     source = model_ref or plan.model_ref
     slices = [{"sources": [{"model": source, "layer_range": list(kept)}]} for kept in kept_ranges(plan)]
     return yaml.safe_dump({"slices": slices, "merge_method": "passthrough"}, sort_keys=False)

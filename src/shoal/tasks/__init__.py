@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from shoal.errors import UsageError
 from shoal.tasks.asr import Asr
+from shoal.tasks.ast import Ast
 from shoal.tasks.base import Normaliser, Task, Unit
+from shoal.tasks.lm import Lm
+from shoal.tasks.ser import Ser
 
 __all__ = ["Normaliser", "Task", "Unit", "get", "names"]
 
-_TASKS: dict[str, Task] = {task.name: task for task in (Asr(),)}
+_TASKS: dict[str, Task] = {task.name: task for task in (Asr(), Ast(), Ser(), Lm())}
 
 
 def get(name: str) -> Task:

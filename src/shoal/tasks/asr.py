@@ -17,6 +17,7 @@ class Asr(Task):
     title: ClassVar[str] = "speech recognition"
     instruction: ClassVar[str] = "Transcribe the speech."
     needs_text: ClassVar[bool] = True
+    scored_by: ClassVar[tuple[str, ...]] = ("WER", "CER")
 
     def target(self, row: Row) -> str:
         """The transcript."""

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from shoal.data.clip import Row
 from shoal.errors import ManifestError
+from shoal.schema import InputKind
 
 Unit = Literal["word", "char"]
 """What an error rate counts."""
@@ -41,6 +42,12 @@ class Task(ABC):
     """What the model is asked, after the audio."""
     needs_text: ClassVar[bool]
     """Whether a row without `text` cannot be used."""
+    inputs: ClassVar[tuple[InputKind, ...]] = ("speech", "text")
+    """What may fill the audio slot."""
+    alone: ClassVar[bool] = False
+    """Whether the response stands alone: no prompt, no audio, only what the tokeniser puts first."""
+    scored_by: ClassVar[tuple[str, ...]] = ()
+    """Names in `shoal.evaluate.quality`, the headline first; none where no answer is asked."""
 
     @abstractmethod
     def target(self, row: Row) -> str:
@@ -49,6 +56,20 @@ class Task(ABC):
         Raises:
             ManifestError: the row does not hold it.
         """
+
+    def field(self, row: Row, name: str) -> str:
+        """A field of the manifest as one line of text.
+
+        Raises:
+            ManifestError: the row does not have it, or it is empty or not text.
+        """
+        value = row.fields.get(name)
+        if value is not None and not isinstance(value, str):
+            raise ManifestError(f"{name} is not text", where=row.place, fix="write it in quotation marks")
+        text = " ".join((value or "").split())
+        if not text:
+            raise ManifestError(f"no {name}", where=row.place, fix=f"add the field {name}")
+        return text
 
     def transcript(self, row: Row) -> str:
         """What is said, in one line: it takes the place of the audio in the text input.
@@ -68,3 +89,9 @@ class Task(ABC):
     @abstractmethod
     def unit(self, lang: str | None) -> Unit:
         """What the headline error rate counts in `lang`."""
+
+    def words(self, text: str, lang: str | None) -> str:
+        """`text`, normalised, with a space between what `unit` counts: between all characters where that is `char`."""
+        if self.unit(lang) == "word":
+            return text
+        return " ".join(character for character in text if not character.isspace())

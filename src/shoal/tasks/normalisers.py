@@ -1,10 +1,12 @@
-"""The text normalisers of the field, by language."""
+"""The text normalisers of the field, by language, and two plain ones."""
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 from importlib.metadata import version
 
+from shoal._version import __version__
 from shoal.tasks.base import Normaliser
 from shoal.tasks.languages import primary
 
@@ -33,3 +35,16 @@ def _basic() -> Normaliser:
     return Normaliser(
         "whisper-basic-marks", version("whisper-normalizer"), BasicTextNormalizer(preserve_marks=True)
     )
+
+
+NONE = Normaliser("none", __version__, str)
+"""Text as it is, but for white space: case and punctuation count, as sacrebleu scores translations."""
+
+
+def _bare(text: str) -> str:
+    kept = ("" if unicodedata.category(each).startswith("P") else each for each in text)
+    return "".join(kept).lower()
+
+
+LABEL = Normaliser("label", __version__, _bare)
+"""Lower case without punctuation: `Happy.` and `happy` are the same label."""

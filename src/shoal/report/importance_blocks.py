@@ -1,0 +1,115 @@
+"""What the task loses without each measured block of more than one layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import plotly.graph_objects as go
+
+from shoal.report import look, wording
+from shoal.report.importance_series import estimate_at, fewer_clips, panel_title
+from shoal.report.parts import Figure
+from shoal.report.stretch import stretch_for
+from shoal.report.units import unit_of
+from shoal.schema import Audit, Estimate, Importance
+
+NOUNS = {"loss": "Loss", "kl": "KL"}
+Cell = tuple[Estimate | None, str]
+"""The value as it is drawn (None: refused), and what the pointer adds."""
+
+
+def block_figures(audit: Audit, index: int) -> list[Figure]:
+    """One heatmap for each input, quantity and part that ablation measured on larger blocks."""
+    figures = []
+    for kind, part in audit.inputs.items():
+        for place, item in enumerate(part.importance):
+            rows = rows_of(item)
+            if item.metric == "ablation" and any(n > 1 for n in rows):
+                figures.append(_figure(item, rows, kind, f"ablation-{index}-{kind}-{place}", audit.depth))
+    return figures
+
+
+def rows_of(item: Importance) -> dict[int, dict[int, Cell]]:
+    """Size n → first layer → cell, for the candidates that are blocks; only sizes that were measured."""
+    rows: dict[int, dict[int, Cell]] = defaultdict(dict)
+    unit = unit_of(item.unit)
+    for place, layers in enumerate(item.candidates):
+        if layers != list(range(layers[0], layers[0] + len(layers))):
+            continue
+        estimate = estimate_at(item, place)
+        note = item.refused.get(place) or fewer_clips(item, place)
+        rows[len(layers)][layers[0]] = (unit.scaled(estimate) if estimate else None, note)
+    return dict(sorted(rows.items()))
+
+
+def _figure(item: Importance, rows: dict[int, dict[int, Cell]], kind: str, name: str, depth: int) -> Figure:
+    part = "" if item.part == "layer" else f"{look.PART_NAMES[item.part]} of "
+    return Figure(
+        id=name,
+        title=f"{NOUNS.get(item.quantity, item.unit)} without {part}each block, {kind} input",
+        caption=(
+            f"{panel_title(item)}. Rows: the sizes n that were measured. Circles: the block of each n without "
+            "which least is lost; crosses: refused. Intervals show under the pointer."
+        ),
+        variants={"": _draw(item, rows, depth)},
+    )
+
+
+def _draw(item: Importance, rows: dict[int, dict[int, Cell]], depth: int) -> go.Figure:
+    figure = look.new_figure(
+        _plot_height(rows) + 136, x="first layer l of the block", y="layers n", legend=False
+    )
+    figure.update_layout(margin_t=look.BUTTONS)
+    known = [cell.value for cells in rows.values() for cell, _ in cells.values() if cell]
+    stretch = stretch_for(known)
+    ticks = stretch.ticks(known) if known else {}
+    figure.add_heatmap(
+        x=list(range(depth)),
+        y=[str(n) for n in rows],
+        z=[[_height(cells.get(layer), stretch) for layer in range(depth)] for cells in rows.values()],
+        zmin=stretch(min(known, default=0.0)),
+        zmax=stretch(max(known, default=1.0)),
+        colorscale=look.DISTANCE_SCALE,
+        hoverongaps=False,
+        customdata=[
+            [_hover(item, layer, n, cells.get(layer)) for layer in range(depth)] for n, cells in rows.items()
+        ],
+        hovertemplate="%{customdata}<extra></extra>",
+        colorbar=look.flat_bar(ticks.get("tickvals"), ticks.get("ticktext"), plot=_plot_height(rows)),
+    )
+    _mark(figure, rows)
+    figure.update_xaxes(showgrid=False, range=[-0.6, depth - 0.4])
+    figure.update_yaxes(
+        showgrid=False, type="category", range=[-0.5, len(rows) - 0.5], dtick=1 if len(rows) <= 12 else None
+    )
+    return figure
+
+
+def _plot_height(rows: dict[int, dict[int, Cell]]) -> int:
+    return max(60, min(330, 30 * len(rows)))
+
+
+def _height(cell: Cell | None, stretch: Any) -> float | None:
+    return None if cell is None or cell[0] is None else round(stretch(cell[0].value), 5)
+
+
+def _hover(item: Importance, layer: int, n: int, cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    estimate, note = cell
+    names = wording.layer_names(range(layer, layer + n))
+    unit = unit_of(item.unit).name
+    value = f"refused: {note}" if estimate is None else f"{unit_of('').bare(estimate)} {unit}"
+    return f"without {names}: {value}" + (f"<br>{note}" if estimate and note else "")
+
+
+def _mark(figure: go.Figure, rows: dict[int, dict[int, Cell]]) -> None:
+    best: list[tuple[float, str]] = []
+    refused: list[tuple[float, str]] = []
+    for n, cells in rows.items():
+        known = {layer: cell.value for layer, (cell, _) in cells.items() if cell}
+        best += [(min(known, key=known.__getitem__), str(n))] if known else []
+        refused += [(layer, str(n)) for layer, (cell, _) in cells.items() if cell is None]
+    look.add_marks(figure, best, look.BEST_MARK)
+    look.add_marks(figure, refused, look.CROSS_MARK)

@@ -1,0 +1,55 @@
+"""The score that a task is judged by: WER of recognition, the first measure of any other task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shoal.report.units import score_text
+from shoal.schema import Delta, Estimate, Scores, SystemScores
+
+RECOGNITION = "asr"
+
+
+@dataclass(frozen=True)
+class MainScore:
+    """One system's score.
+
+    Attributes:
+        name: such as `WER` or `BLEU`.
+        value: the score itself.
+        delta: from the baseline; None for the baseline.
+        higher_is_better: whether a fall is what pruning costs.
+        fraction: whether 1 is a hundred per cent.
+    """
+
+    name: str
+    value: Estimate
+    delta: Delta | None
+    higher_is_better: bool = False
+    fraction: bool = True
+
+    @property
+    def text(self) -> str:
+        """The value with its interval."""
+        return score_text(self.name, self.value, fraction=self.fraction)
+
+    @property
+    def worsening(self) -> Estimate | None:
+        """Relative change, turned so that positive is worse; None where it is not known."""
+        relative = self.delta.relative if self.delta else None
+        return turned(relative) if relative and self.higher_is_better else relative
+
+
+def main_score(scores: Scores, system: SystemScores) -> MainScore | None:
+    """What `system` is judged by; None for another task than recognition without any measure."""
+    if scores.task == RECOGNITION:
+        return MainScore("WER", system.wer, system.delta_wer)
+    for name, found in system.measures.items():
+        return MainScore(name, found.value, found.delta, found.higher_is_better, found.fraction)
+    return None
+
+
+def turned(estimate: Estimate) -> Estimate:
+    """The estimate with its sign, and so its bounds, turned."""
+    low, high = (None if bound is None else -bound for bound in (estimate.high, estimate.low))
+    return estimate.model_copy(update={"value": -estimate.value, "low": low, "high": high})

@@ -1,0 +1,94 @@
+"""What a measured quantity is counted in, and how to write it: rates in points, everything else as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor, log10
+
+from shoal.report import wording
+from shoal.schema import Estimate
+
+FRACTIONS = frozenset({"WER", "CER", "accuracy", "UAR", "macro-F1"})
+"""Scores of which 1 is a hundred per cent; all others are written as they are stored."""
+
+ERROR_RATES = frozenset({"WER", "CER"})
+"""Scores of which less is better."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit.
+
+    Attributes:
+        name: behind a number, such as `points of WER` or `nats a token`.
+        factor: from the stored value to the written one.
+    """
+
+    name: str
+    factor: float = 1.0
+
+    def scaled(self, estimate: Estimate) -> Estimate:
+        """The estimate as it is written and drawn."""
+        bounds = {
+            side: None if bound is None else self.factor * bound
+            for side, bound in (("low", estimate.low), ("high", estimate.high))
+        }
+        return estimate.model_copy(update={"value": self.factor * estimate.value, **bounds})
+
+    def write(self, estimate: Estimate, *, sign: bool = False) -> str:
+        """`1.8 points of WER [0.4, 3.1]`."""
+        return self._write(estimate, f" {self.name}" if self.name else "", sign=sign)
+
+    def bare(self, estimate: Estimate, *, sign: bool = False) -> str:
+        """The same without the unit, for a table that names it."""
+        return self._write(estimate, "", sign=sign)
+
+    def value(self, estimate: Estimate, *, sign: bool = False) -> str:
+        """The value alone, without its interval."""
+        return number_of(self.scaled(estimate), sign=sign)(self.factor * estimate.value)
+
+    def _write(self, estimate: Estimate, unit: str, *, sign: bool) -> str:
+        scaled = self.scaled(estimate)
+        return wording.with_interval(scaled, number_of(scaled, sign=sign), unit)
+
+
+PLAIN = Unit("")
+
+
+def unit_of(name: str) -> Unit:
+    """The unit that documents call `name`: fractions are written in points, all else as it is stored."""
+    return Unit(f"points of {name}", 100) if name in FRACTIONS else Unit(name)
+
+
+def number_of(estimate: Estimate, *, sign: bool = False) -> wording.Number:
+    """How to write an estimate and its bounds: two digits of the largest, and all with the same."""
+    bounds = [bound for bound in (estimate.low, estimate.high) if bound is not None]
+    digits = _digits(max(abs(value) for value in (estimate.value, *bounds)))
+
+    def number(value: float) -> str:
+        text = wording.fixed(value, digits) if value else "0"
+        return _signed(text) if sign else text
+
+    return number
+
+
+def score_text(name: str, estimate: Estimate, *, fraction: bool | None = None) -> str:
+    """A score with its interval: in percent where 1 is a hundred per cent, else as it is.
+
+    Args:
+        name: of the score.
+        estimate: its value.
+        fraction: whether 1 is a hundred per cent; None goes by the name.
+    """
+    if name in FRACTIONS if fraction is None else fraction:
+        return wording.percent_estimate(estimate)
+    return wording.with_interval(estimate, number_of(estimate))
+
+
+def _digits(largest: float) -> int:
+    return 1 if largest == 0 else min(5, max(1, 1 - floor(log10(largest))))
+
+
+def _signed(text: str) -> str:
+    """Zero has no sign."""
+    return wording.signed(text) if any(digit in text for digit in "123456789") else text

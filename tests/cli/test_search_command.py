@@ -1,0 +1,104 @@
+"""`shoal search`: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shoal.cli import main
+from shoal.evaluate import evaluate
+from shoal.evaluate.outputs import read_outputs
+from shoal.schema import Plan, Search
+from tiny_speech import dataset, loaded
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A saved tiny model, and clips that say what it hears, and a little more."""
+    folder = tmp_path_factory.mktemp("good")
+    model = loaded()
+    model.model.save_pretrained(folder / "model")
+    model.processor.save_pretrained(folder / "model")
+    data = dataset(folder / "clips", 8)
+    evaluate(model, data, out=folder / "said", replicates=10, max_new_tokens=8)
+    said = read_outputs(folder / "said" / "outputs" / "full.jsonl")
+    lines = [
+        json.dumps({**row.fields, "audio_filepath": str(row.audio), "text": said[row.id].pred_text + " more"})
+        for row in data.rows
+    ]
+    (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def run(good, tmp_path):
+    def call(*more):
+        given = [str(good / "model"), "--data", str(good / "manifest.jsonl"), "--out", str(tmp_path / "out")]
+        return main(["search", *given, "--max-new-tokens", "8", "--replicates", "99", *more])
+
+    return call
+
+
+def test_a_table_for_a_person(run, tmp_path, capsys):
+    assert run("--max-wer-increase", "9999%") == 0
+    printed = capsys.readouterr().out
+    for word in ("greedy-1", "greedy-3", "WER %", "p Holm", "on unseen clips", "4 clips to choose on"):
+        assert word in printed
+    assert str(tmp_path / "out" / "plan.json") in printed
+    assert len(Plan.load(tmp_path / "out" / "plan.json").layers) == 3
+
+
+def test_json_for_a_machine_is_all_there_is_on_stdout(run, tmp_path, capsys):
+    assert run("--max-increase", "9999%", "--json") == 0
+    found = Search.parse(json.loads(capsys.readouterr().out), where="stdout")
+    assert found == Search.load(tmp_path / "out" / "search.json")
+
+
+def test_no_plan_ends_with_4_and_takes_an_older_plan_away(run, tmp_path, capsys):
+    assert run("--max-increase", "9999%") == 0
+    assert (tmp_path / "out" / "plan.json").exists()
+    capsys.readouterr()
+    assert run("--max-increase", "0%", "--json") == 4
+    captured = capsys.readouterr()
+    assert Search.parse(json.loads(captured.out), where="stdout").chosen is None
+    assert "shoal: No plan holds: removing layer" in captured.err
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+def test_the_plan_can_be_evaluated(run, good, tmp_path):
+    assert run("--max-layers", "3") == 0
+    plan, manifest = str(tmp_path / "out" / "plan.json"), str(good / "manifest.jsonl")
+    few = ["--limit", "2", "--max-new-tokens", "4", "--replicates", "20", "--out", str(tmp_path / "scores")]
+    assert main(["evaluate", str(good / "model"), "--data", manifest, "--plan", plan, *few]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--max-increase", "-5%"], "--max-increase: '-5%' is not a share"),
+        (["--max-wer-increase", "some"], "write 25% or 0.25"),
+        (["--confidence", "95"], "--confidence: 95 is no confidence"),
+        (["--max-layers", "0"], "--max-layers: 0 is no bound"),
+        (["--max-mb", "nan"], "--max-mb: nan is no bound"),
+        (["--limit", "1"], "1 clip cannot be split"),
+        (["--cluster", "room"], "use utterance or speaker"),
+        (["--task", "lm"], "nothing is decoded for the task lm"),
+        (["--metric", "angular"], "greedy of layers cannot rank by 'angular'"),
+    ],
+)
+def test_bad_flags_are_one_line(run, tmp_path, capsys, more, said):
+    assert run(*more) == 2
+    captured = capsys.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("shoal:")]
+    assert said in line
+    assert captured.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_llm_is_refused(good, tmp_path, capsys):
+    loaded().model.decoder.save_pretrained(tmp_path / "text")
+    loaded().tokenizer.save_pretrained(tmp_path / "text")
+    given = ["--data", str(good / "manifest.jsonl"), "--out", str(tmp_path / "out")]
+    assert main(["search", str(tmp_path / "text"), *given]) == 2
+    assert "takes no speech and cannot hear" in capsys.readouterr().err
