@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shoal.errors import MeasureError
+from shoal.measure.ablation import Ablation
 from shoal.measure.blocks import block_slice
 from shoal.measure.collector import collect
 from shoal.measure.gradient import gradients
@@ -47,10 +48,20 @@ def gradient(loaded: LoadedModel, batch: PreparedBatch) -> Scores:
     return found.means()[block_slice(DEPTH, 1)]
 
 
+def ablation(place: int) -> Callable[[LoadedModel, PreparedBatch], Scores]:
+    def measure(loaded: LoadedModel, batch: PreparedBatch) -> Scores:
+        found = Ablation(loaded).measure(batch, [(layer,) for layer in range(DEPTH)])
+        return (found.loss - found.full[:, None], found.kl)[place].sum(0)
+
+    return measure
+
+
 IMPORTANCES: dict[str, Callable[[LoadedModel, PreparedBatch], Scores]] = {
     "angular": cosine_metric("angular"),
     "influence": cosine_metric("influence"),
     "gradient absolute": gradient,
+    "ablation loss": ablation(0),
+    "ablation kl": ablation(1),
 }
 
 
@@ -68,13 +79,14 @@ def written(rows: int, seed: int) -> Tensor:
     return torch.stack(tokens, 1)
 
 
-def train(model: torch.nn.Module, layer: torch.nn.Module) -> None:
-    """A few steps in which one layer alone learns the task."""
+def train(model: torch.nn.Module, layers: list[int], *, rate: float = 0.01) -> None:
+    """A few steps in which some layers alone learn the task."""
     model.requires_grad_(False)
-    layer.requires_grad_(True)
-    adam = torch.optim.Adam(layer.parameters(), lr=0.01)
+    for at in layers:
+        model.model.layers[at].requires_grad_(True)
+    adam = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=rate)
     for step in range(60):
-        tokens = torch.randint(VOCABULARY, (64, 4), generator=torch.Generator().manual_seed(step))
+        tokens = written(16, seed=step)
         logits = model(input_ids=tokens, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), successor(tokens).flatten())
         adam.zero_grad()
@@ -85,7 +97,7 @@ def train(model: torch.nn.Module, layer: torch.nn.Module) -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> LoadedModel:
-    """A random model in which layer `IDLE` adds nothing, and layer `CRUCIAL` learnt all that is known of the task."""
+    """A random model in which layer `IDLE` adds nothing, and `CRUCIAL` learnt nearly all that is known of the task."""
     model = tiny("llama", DEPTH)
     with torch.no_grad():
         # A contribution that outgrows the stream is all that the final norm passes on, and a gate on it changes
@@ -94,8 +106,11 @@ def trained() -> LoadedModel:
         model.lm_head.weight *= 3
         for at, layer in enumerate(model.model.layers):
             for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
-                weight *= 0.0 if at == IDLE else 0.1
-    train(model, model.model.layers[CRUCIAL])
+                weight *= 0.1 if at == CRUCIAL else 0.0
+    train(model, [CRUCIAL])
+    # The others start from nothing and learn to help: leaving out noise would be a gain, and so the idle layer not
+    # the one that is missed least.
+    train(model, sorted(set(range(DEPTH)) - {IDLE, CRUCIAL}), rate=0.003)
     return LoadedModel("tiny", Path(), model, None, None, families.find(model), "causal_lm")
 
 
@@ -104,7 +119,7 @@ def batch_of(loaded: LoadedModel, rows: int = 4) -> PreparedBatch:
     kinds = torch.full_like(tokens, int(Kind.TEXT), dtype=torch.uint8)
     kinds[:, 0] = int(Kind.PROMPT)
     embeds = loaded.model.get_input_embeddings()(tokens).detach()
-    return PreparedBatch([f"u{row}" for row in range(rows)], embeds, kinds, tokens)
+    return PreparedBatch([f"u{row}" for row in range(rows)], embeds, kinds, tokens, ends=False)
 
 
 @pytest.mark.parametrize("name", IMPORTANCES)

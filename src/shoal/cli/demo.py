@@ -31,6 +31,12 @@ def demo(
     max_wer_increase: Annotated[
         str, typer.Option("--max-wer-increase", help="Relative increase the written checkpoint may cost.")
     ] = "25%",
+    ablation: Annotated[
+        bool,
+        typer.Option(
+            "--ablation/--no-ablation", help="Leave out every single layer too: what the loss says."
+        ),
+    ] = True,
     limit: options.Limit = None,
     where: options.Where = None,
     lang: options.Lang = None,
@@ -58,6 +64,7 @@ def demo(
         max_increase=options.parse_share(max_wer_increase, "--max-wer-increase"),
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
+        ablation=ablation,
         seed=seed,
         device=device,
         dtype=dtype,

@@ -51,6 +51,8 @@ class DemoSettings:
     max_new_tokens: int | None = None
     """None: by the length of the clip; on the clips that ship, `SHIPPED_TOKENS`."""
     bench_clips: int = 3
+    ablation: bool = True
+    """Leave out every single layer too: which metric to trust is only known then."""
     seed: int = 0
     device: str = "cpu"
     dtype: str = "auto"
@@ -79,7 +81,12 @@ def run_demo(settings: DemoSettings, progress: Progress, say: Say) -> DemoResult
             f"{settings.model} takes no speech and cannot hear", fix="audit it with `shoal audit` instead"
         )
     say(f"Measuring {len(dataset.rows)} clips: all blocks, all scopes, speech and text")
-    audit = shoal.audit(model, dataset, out=settings.out, batch_size=8, progress=progress)
+    if settings.ablation:
+        say("… and what the loss says: its gradients, and every single layer left out")
+    metrics = ("gradient", "ablation") if settings.ablation else ()
+    audit = shoal.audit(
+        model, dataset, metrics=metrics, out=settings.out, batch_size=8, seed=settings.seed, progress=progress
+    )
     comparison = _compare(settings.out)
     plans = choose_plans(audit, settings)
     say(f"Transcribing with the unpruned model and {len(plans)} plans")

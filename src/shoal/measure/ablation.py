@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ HALF_EXACTNESS = 0.05
 """The same in bfloat16 and float16, whose matrix products depend on the size of the batch."""
 LOGIT_BYTES = 2**28
 """Size of the float32 logits that are looked at together."""
+FOR_EACH_LAYER = "per_layer_inputs"
+"""What Gemma 3n and Gemma 4 hand their decoder for each of its layers: (B, T, L, p)."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,10 @@ class Ablation:
             yield place, at_targets if tape.norm is None else tape.norm(at_targets)
         self.evaluations += replayer.evaluations
 
-    def _whole(self, batch: PreparedBatch) -> Tensor:
+    def _whole(self, batch: PreparedBatch, gone: Candidate = ()) -> Tensor:
+        """States after the final norm (B, T, d) of the decoder as it is, from which the layers `gone` were removed."""
         decoder = self._loaded.decoder
-        output = decoder(**decoder_arguments(decoder, batch), use_cache=False)
+        output = decoder(**_without_layers(decoder_arguments(decoder, batch), gone), use_cache=False)
         self.evaluations += len(self._loaded.layers) * len(batch.ids)
         last: Tensor = output[0] if isinstance(output, tuple) else output.last_hidden_state
         return last
@@ -160,8 +163,9 @@ class Ablation:
         self, batch: PreparedBatch, candidates: Sequence[Candidate], targets: Targets
     ) -> Iterator[tuple[int, Tensor]]:
         for place, candidate in enumerate(candidates):
+            gone = candidate if self._part == "layer" else ()
             with self._pruned(candidate):
-                yield place, self._whole(batch)[targets.rows, targets.positions]
+                yield place, self._whole(batch, gone)[targets.rows, targets.positions]
 
     def _pruned(self, candidate: Candidate) -> AbstractContextManager[object]:
         return pruned(self._loaded.model, candidate, family=self._loaded.family, part=self._part)
@@ -228,6 +232,15 @@ class _Losses:
             cross = torch.logsumexp(logits, -1) - torch.einsum("nv,nv->n", share, logits)
             divergences.append(cross - entropy)
         return (torch.cat(losses).double().cpu().numpy(), torch.cat(divergences).double().cpu().numpy())
+
+
+def _without_layers(arguments: dict[str, Any], gone: Candidate) -> dict[str, Any]:
+    """The decoder's arguments, recorded with all its layers, as the model without the layers `gone` makes them."""
+    given = arguments.get(FOR_EACH_LAYER)
+    if not gone or given is None:
+        return arguments
+    kept = [layer for layer in range(given.shape[2]) if layer not in gone]
+    return arguments | {FOR_EACH_LAYER: given[:, :, kept]}
 
 
 def _distribution(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,14 @@ def logits_at(loaded: LoadedModel, states: Tensor) -> Tensor:
     there is nothing more.
 
     Raises:
-        ModelError: the model has no head.
+        ModelError: the model has no head, or one for speech only.
     """
+    if not getattr(loaded.family, "writes", True):
+        raise ModelError(
+            "it answers in speech only, so it has no loss over words",
+            where=type(loaded.model).__name__,
+            fix="use --metric angular",
+        )
     head: Any = loaded.family.head(loaded.model)
     if head is None:
         raise ModelError(
@@ -93,6 +99,9 @@ def _own_logits(loaded: LoadedModel, batch: PreparedBatch) -> Tensor:
             if hasattr(loaded.family, "forward_inputs")
             else dict(batch.inputs)
         )
+    elif batch.call:
+        # Clips that were encoded alone: what is left of the processor's inputs is the call of the decoder.
+        model, inputs = loaded.family.answering(loaded.model), dict(batch.call)
     else:
         model = loaded.lm
         inputs = {"inputs_embeds": batch.embeds, "attention_mask": batch.attention_mask}

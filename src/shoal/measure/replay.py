@@ -183,13 +183,11 @@ class Wanted:
     rows: Tensor
     positions: Tensor
 
-    def of(self, rows: int, clips: int) -> tuple[Tensor, Tensor]:
-        """The same in a batch of `rows` rows that repeats the `clips` clips."""
-        times = rows // clips
-        if times == 1:
-            return self.rows, self.positions
-        shift = torch.arange(times, device=self.rows.device)[:, None] * clips
-        return (self.rows[None] + shift).flatten(), self.positions.repeat(times)
+    def places(self, clips: int, length: int, times: int) -> Tensor:
+        """(times · N,): where they are among all positions of a batch that repeats the clips `times` times."""
+        once = self.rows * length + self.positions
+        shift = torch.arange(times, device=once.device)[:, None] * clips * length
+        return (once + shift).flatten()
 
 
 class Replayer:
@@ -265,18 +263,19 @@ class Replayer:
         for first in range(0, len(prefixes), self._together):
             part = prefixes[first : first + self._together]
             states = [alive[prefix] for prefix in part]
-            with self._shortened(layer):
+            with self._shortened(layer, len(part)):
                 output = self._call(layer, states[0] if len(states) == 1 else torch.cat(states), len(part))
             found |= dict(zip(part, output.chunk(len(part)), strict=True))
             self.evaluations += len(part) * len(states[0])
         return found
 
-    def _shortened(self, layer: int) -> AbstractContextManager[None]:
+    def _shortened(self, layer: int, times: int) -> AbstractContextManager[None]:
         last = layer == self._tape.depth - 1
         # A stand-in for the MLP computes nothing anyway, and is not the module that was proved.
         if not last or self._only is None or self._last is None or self._gone_mlp:
             return nullcontext()
-        return _only_at(self._last, self._only, len(self._tape.states[0]))
+        clips, length = self._tape.states[0].shape[:2]
+        return _only_at(self._last, self._only.places(clips, length, times))
 
     def _call(self, layer: int, state: Tensor, times: int) -> Tensor:
         args, kwargs = self._tape.calls[layer]
@@ -314,23 +313,30 @@ def _due(layer: int, candidates: Sequence[Candidate]) -> tuple[list[Candidate], 
 
 
 @contextmanager
-def _only_at(sublayers: Sublayers, wanted: Wanted, clips: int) -> Iterator[None]:
-    """Run an MLP at the wanted positions only; at the others it answers zeros, which nobody reads.
+def _only_at(sublayers: Sublayers, places: Tensor) -> Iterator[None]:
+    """Run an MLP at some positions only; at the others it answers zeros, which nobody reads.
 
     An MLP works position by position, so what it answers at one does not depend on the others.
+
+    Args:
+        sublayers: where the MLP is.
+        places: (N,) int64, into all positions of the batch, row after row.
     """
     first, last = sublayers.work["mlp"][0], sublayers.work["mlp"][-1]
-    shapes: list[tuple[int, ...]] = []
+    shapes: list[torch.Size] = []
 
     def gather(_: nn.Module, args: tuple[Any, ...]) -> Any:
         states, *rest = args
-        shapes.append(tuple(states.shape))
-        return (states[wanted.of(len(states), clips)][None], *rest)
+        shapes.append(states.shape[:-1])
+        some = states.reshape(-1, states.shape[-1])[places]
+        # OPT's MLP sees (positions, d); others (rows, positions, d).
+        return (some if states.dim() == 2 else some[None], *rest)
 
     def scatter(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        some = first_of(output)[0]
-        whole = some.new_zeros((*shapes.pop()[:-1], some.shape[-1]))
-        whole[wanted.of(len(whole), clips)] = some
+        some, shape = first_of(output), shapes.pop()
+        whole = some.new_zeros((shape.numel(), some.shape[-1]))
+        whole[places] = some.reshape(len(places), -1)
+        whole = whole.reshape(*shape, -1)
         return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
     handles = [first.register_forward_pre_hook(gather), last.register_forward_hook(scatter)]
