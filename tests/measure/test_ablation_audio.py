@@ -30,16 +30,12 @@ CLIPS = 3
 HEARING = [name for name, build in BUILDS.items() if build.processor is not None]
 GEMMA_3N = "Gemma3nForConditionalGeneration"
 SPEECH_ONLY = "answers in speech only"
-UNSCALED = "not what its head makes of its decoder's states"
 NO_LOSS = {
     "CsmForConditionalGeneration": SPEECH_ONLY,
     "VibeVoiceForConditionalGeneration": SPEECH_ONLY,
     "HiggsAudioV2ForConditionalGeneration": SPEECH_ONLY,
     # It listens only: there is no word in the batch.
     "MoshiForConditionalGeneration": "no token in scope text",
-    # The stock class leaves out the scaling of logits that its decoder's config asks for.
-    "GraniteSpeechForConditionalGeneration": UNSCALED,
-    "GraniteSpeechPlusForConditionalGeneration": UNSCALED,
 }
 """Class → what is said of why it has no loss."""
 MEASURED = [name for name in BUILDS if name not in NO_LOSS]

@@ -43,7 +43,8 @@ def logits_at(loaded: LoadedModel, states: Tensor) -> Tensor:
     weight = next(head.parameters(), states)
     logits: Tensor = head(states.to(weight.device)).float()
     config = loaded.family.text_config(loaded.model)
-    if scaling := getattr(config, "logits_scaling", None):
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling and loaded.family.scales_logits:
         logits = logits / scaling
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale

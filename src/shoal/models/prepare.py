@@ -101,7 +101,7 @@ def prepare(
     """
     _check_input(task, input)
     batch = _prepared(model, clips, task, input=input, response=response, padding_side=padding_side)
-    return replace(batch, ends=not task.alone)
+    return replace(batch, ends=False) if task.alone else batch
 
 
 def _prepared(

@@ -96,7 +96,7 @@ def _source(plan: Plan) -> str:
     parts = [
         f"{name} {value}" for name in ("input", "scope", "metric") if (value := getattr(plan.source, name))
     ]
-    return f", from the audit `{plan.source.path}`" + (f" ({', '.join(parts)})" if parts else "")
+    return f", from `{plan.source.path}`" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _checked(report: VerificationReport | None) -> str:

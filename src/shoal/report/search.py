@@ -111,28 +111,44 @@ def budget_words(budget: Budget, score_name: str) -> list[str]:
 
 def _lead(search: Search) -> str:
     part = "" if search.part == "layer" else f", {look.PART_NAMES[search.part]} only"
-    speakers = (
-        f"; {wording.plural(search.shared_speakers, 'speaker')} in both splits"
-        if search.shared_speakers
-        else "; no speaker is in both"
+    sure = (
+        "by the value alone"
+        if search.budget.point
+        else f"at {wording.level_name(search.budget.confidence)} one-sided confidence"
     )
     return (
-        f"Budget: {_budget(search)}, at {wording.level_name(search.budget.confidence)} one-sided confidence. Strategy "
+        f"Budget: {_budget(search)}, {sure}{_informed(search)}. Strategy "
         f"{search.strategy} by {search.metric}, {search.input} input, scope “{search.scope}”{part}. Tried on "
         f"{wording.plural(search.validation_clips, 'clip')}, tested on "
-        f"{wording.count(search.confirmation_clips)} others{speakers}. The unpruned {search.score_name}: "
+        f"{wording.count(search.confirmation_clips)} others{_speakers(search)}. The unpruned {search.score_name}: "
         f"{score_text(search.score_name, search.full_validation)} and "
         f"{score_text(search.score_name, search.full_confirmation)}. {search.replicates:,} bootstrap replicates."
     )
 
 
+def _informed(search: Search) -> str:
+    """What plans are tested against where the budget bounds costs only."""
+    if search.budget.max_increase is not None or search.tested_increase is None:
+        return ""
+    return f"; for information tested against a change of {wording.percent(search.tested_increase, 0)}"
+
+
+def _speakers(search: Search) -> str:
+    if search.data.speakers is None:
+        return ""
+    if search.shared_speakers:
+        return f"; {wording.plural(search.shared_speakers, 'speaker')} in both splits"
+    return "; no speaker is in both"
+
+
 def _titles(search: Search) -> tuple[str, str]:
     worse = "rise" if search.score_name in ERROR_RATES else "fall"
     confidence = wording.level_name(search.budget.confidence)
+    which = "" if search.budget.point else ", which must stay below the dashed line"
     return (
         f"Relative {worse} of {search.score_name} against layers removed",
-        f"Marks: the value on the validation split; whiskers: up to the one-sided bound at {confidence}, which "
-        "must stay below the dashed line. Diamonds: the same on the clips that confirm.",
+        f"Marks: the value on the validation split; whiskers: up to the one-sided bound at {confidence}{which}. "
+        "Diamonds: the same on the clips that confirm.",
     )
 
 

@@ -38,6 +38,8 @@ class Family(ABC):
     """The folder in a checkpoint's with a low-rank adapter that is part of the model: merged when it is loaded."""
     cacheless: ClassVar[bool] = True
     """Whether `generate` works without a cache too, so that decoding with one can be checked by it."""
+    scales_logits: ClassVar[bool] = True
+    """Whether the stock class scales its logits where the decoder's config asks for it (`logits_scaling`)."""
     generate_options: ClassVar[Mapping[str, Any]] = {}
     """What `generate` must be told beside the inputs, such as to leave out a part that speaks."""
 

@@ -24,7 +24,10 @@ class GraniteSpeech(AudioLLM):
     classes = ("GraniteSpeechForConditionalGeneration", "GraniteSpeechPlusForConditionalGeneration")
     # Its Conformer sees the padding of a shorter clip as silence: it has no mask.
     alone = True
+    # transformers 5.23 puts a bare head on the decoder, so a loss is at another temperature than in training.
+    scales_logits = False
     limits = (
+        "the stock class does not scale its logits, which sharpens every loss; "
         "an adapter beside its weights is merged when it is loaded, so text is measured with it too "
         "(the stock class switches it off); needs torchaudio to hear"
     )

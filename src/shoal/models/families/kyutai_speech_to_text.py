@@ -78,7 +78,8 @@ class KyutaiSpeechToText(AudioLLM):
         token_ids = tokens.masked_fill(kinds == Kind.PAD, -1)
         empty = torch.zeros((*tokens.shape, 0), device=tokens.device)
         call = inputs if response else {}
-        return PreparedBatch(list(names), empty, kinds, token_ids, call=call, inputs=inputs)
+        # It stops when the clip does, and writes no end.
+        return PreparedBatch(list(names), empty, kinds, token_ids, call=call, inputs=inputs, ends=False)
 
     def token_limit(self, processor: Any, seconds: float, limit: int) -> int:
         """At least one token for each frame, with those of the silence around the clip."""
