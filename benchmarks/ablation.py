@@ -6,10 +6,11 @@
   decoder, both with the head at the response's positions only (`lean`, the fair one), and against the stock forward
   pass with logits at every position (`stock`, what tools do that score candidates by perplexity). Embedded batches are
   shared, so the encoder runs for nobody. Largest difference of the losses: printed, and checked against 1e-5.
-- Race: losses of all single layers on `--race-clips` clips, measured once; then 50 races, each over clips resampled
-  from these with replacement. Saved: layer evaluations of measuring everything over those of the race. Agreement: how
-  often the race names the layer that has the lowest loss over all of the resampled clips. A race only reads losses of
-  clips, which do not depend on each other, so nothing is run again.
+- Race: losses of all single layers on `--race-clips` clips, measured once; then 50 races for data sets of several
+  sizes, resampled from these clips with replacement. Saved: layer evaluations against one full evaluation a candidate, and
+  against replaying every candidate on every clip. Agreement: how often the race names the layer that has the lowest
+  loss over all of the resampled clips. A race only reads losses of clips, which do not depend on each other, so
+  nothing is run again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MORE_CLIPS = ROOT.parent / "shared" / "speech" / "speechocean762" / "manifest.jsonl"
 MODELS = ("pkg:reference", "pkg:smollm2-135m-instruct", "pkg:gemma-3-270m")
 RACES = 50
+SIZES = (200, 1000, 2000)
+STATED = 1000
+"""Clips for which the saving is stated: a development set of the usual size."""
 
 
 def main() -> None:
@@ -164,41 +168,65 @@ def stock(model: LoadedModel, batch: PreparedBatch, candidates: Sequence[Candida
 
 
 def race(model: LoadedModel, kind: InputKind, data: Path, clips: int) -> Figures:
-    """Races over clips resampled from measured ones."""
+    """Races over clips resampled from measured ones, for data sets of several sizes."""
     candidates = block_candidates(len(model.layers), [1])
     ablation = Ablation(model)
     parts = [ablation.measure(batch, candidates) for batch in batches_of(model, kind, data, clips, 8)]
     losses = np.concatenate([part.loss - part.full[:, None] for part in parts])
     counts = np.concatenate([part.counts for part in parts])
-    generator = np.random.default_rng(0)
-    saved, agreed = [], []
-    for _ in range(RACES):
-        rows = generator.integers(len(losses), size=len(losses))
-        saving, agrees = one_race(losses[rows], counts[rows])
-        saved.append(saving)
-        agreed.append(agrees)
     print(
-        f"\nrace: {RACES} of {len(candidates)} layers over {len(losses)} clips: {np.median(saved):.1f}x fewer layer "
-        f"evaluations ({min(saved):.1f} to {max(saved):.1f}), the same winner in {np.mean(agreed):.0%}"
+        f"\nrace: {RACES} for each size, {len(candidates)} layers, resampled from {len(losses)} measured clips"
     )
-    return {
-        "race_saving": rounded(float(np.median(saved))),
-        "race_agreement": rounded(float(np.mean(agreed))),
-    }
+    print(
+        f"{'clips':>6}  {'saving over full evaluation':>28} {'over replay':>12} {'same winner':>12} {'left':>5}"
+    )
+    figures: Figures = {}
+    for size in SIZES:
+        saving, agreement = races(losses, counts, size)
+        figures[f"race_saving_over_replay_{size}"] = rounded(saving)
+        figures[f"race_agreement_{size}"] = rounded(agreement)
+        if size == STATED:
+            whole = evaluation(len(candidates)) / cost(range(len(candidates)), len(candidates))
+            figures |= {"race_saving": rounded(saving * whole), "race_agreement": rounded(agreement)}
+    return figures
 
 
-def one_race(losses: Floats, counts: Ints) -> tuple[float, bool]:
-    """How many times fewer layers are run, and whether the winner is that of all clips."""
+def races(losses: Floats, counts: Ints, size: int) -> tuple[float, float]:
+    """Median saving over replaying everything, and how often the winner is that of all clips."""
+    generator, depth = np.random.default_rng(0), losses.shape[1]
+    found = []
+    for _ in range(RACES):
+        rows = generator.integers(len(losses), size=size)
+        found.append(one_race(losses[rows], counts[rows]))
+    saving, agreement, left = (
+        float(each) for each in (np.median([f[0] for f in found]), *np.mean([f[1:] for f in found], 0))
+    )
+    whole = evaluation(depth) / cost(range(depth), depth)
+    print(f"{size:>6}  {saving * whole:>28.1f} {saving:>12.1f} {agreement:>12.0%} {left:>5.1f}")
+    return saving, agreement
+
+
+def one_race(losses: Floats, counts: Ints) -> tuple[float, bool, int]:
+    """How many times fewer layers are run than by replaying all, whether the winner is that of all clips, how many are
+    left."""
     clips, depth = losses.shape
     runner = Race(depth, len(rounds_of(clips)))
     seen, spent = 0, 0
     for size in rounds_of(clips):
+        if len(runner.alive) == 1:
+            break
         part = slice(seen, seen + size)
         spent += size * cost(runner.alive, depth)
         runner.add(losses[part][:, runner.alive], counts[part])
         seen += size
-    winner = min(runner.alive, key=lambda layer: losses[:, layer].sum())
-    return clips * cost(range(depth), depth) / spent, winner == int(losses.sum(0).argmin())
+    winner = min(runner.alive, key=lambda layer: losses[:seen, layer].sum())
+    saving = clips * cost(range(depth), depth) / spent
+    return saving, winner == int(losses.sum(0).argmin()), len(runner.alive)
+
+
+def evaluation(depth: int) -> int:
+    """Layers run for one clip by a full evaluation of each candidate, and one of the whole model."""
+    return depth + depth * (depth - 1)
 
 
 def cost(layers: Sequence[int], depth: int) -> int:

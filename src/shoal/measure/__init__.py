@@ -51,7 +51,8 @@ def audit(
         block_sizes: sizes n of the blocks that ablation leaves out; None is all of them.
         parts: what of a layer ablation leaves out: `layer`, `attention`, `mlp` (the latter two of single layers).
         loss_scope: whose tokens the loss is taken over, for gradient and ablation; see `Scope`.
-        race: let ablation drop candidates as soon as they are surely worse than the best; theirs stay partly measured.
+        race: let ablation drop candidates as soon as they are surely worse than the best, and stop when only that is
+            left; the others stay partly measured.
         decode: let ablation decode every clip without each candidate too, for the task's own error rate.
         out: folder for `audit.json` and `audit.npz`; measuring the same again there reuses the `.npz`.
         batch_size: clips a forward pass.

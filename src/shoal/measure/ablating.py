@@ -67,7 +67,8 @@ def ablate(
         scope: whose tokens the loss is taken over.
         part: what of the layers goes.
         batch_size: clips a forward pass.
-        race: drop candidates that are surely worse than the best one so far; theirs stay partly measured.
+        race: drop candidates that are surely worse than the best one so far, and stop when only that is left; what was
+            not measured by then stays so.
         risk: chance that a race drops the best one.
         seed: of the order of the clips in a race.
         progress: called with ("ablation", clips done, in all).
@@ -103,6 +104,8 @@ def ablate(
         if runner is not None and len(taken.ids) > before:
             loss, counts = taken.since(before)
             runner.add(loss[:, alive], counts)
+        if runner is not None and len(runner.alive) == 1:
+            break
     return taken.finish(candidates, refused, scope, part, ablation.method)
 
 
