@@ -7,10 +7,10 @@
   pass with logits at every position (`stock`, what tools do that score candidates by perplexity). Embedded batches are
   shared, so the encoder runs for nobody. Largest difference of the losses: printed, and checked against 1e-5.
 - Race: losses of all single layers on `--race-clips` clips, measured once; then 50 races for data sets of several
-  sizes, resampled from these clips with replacement. Saved: layer evaluations against one full evaluation a candidate, and
-  against replaying every candidate on every clip. Agreement: how often the race names the layer that has the lowest
-  loss over all of the resampled clips. A race only reads losses of clips, which do not depend on each other, so
-  nothing is run again.
+  sizes, resampled from these clips with replacement. Saved: layer evaluations against one full evaluation a
+  candidate, and against replaying every candidate on every clip. Agreement: how often the race names the layer that
+  has the lowest loss over all of the resampled clips. A race only reads losses of clips, which do not depend on each
+  other, so nothing is run again.
 """
 
 from __future__ import annotations
@@ -207,8 +207,7 @@ def races(losses: Floats, counts: Ints, size: int) -> tuple[float, float]:
 
 
 def one_race(losses: Floats, counts: Ints) -> tuple[float, bool, int]:
-    """How many times fewer layers are run than by replaying all, whether the winner is that of all clips, how many are
-    left."""
+    """How many times fewer layers are run than by replaying all, whether the best of all clips wins, who is left."""
     clips, depth = losses.shape
     runner = Race(depth, len(rounds_of(clips)))
     seen, spent = 0, 0
