@@ -100,27 +100,16 @@ def prepare(
         UsageError: an input that the task does not take.
     """
     _check_input(task, input)
-    batch = _prepared(model, clips, task, input=input, response=response, padding_side=padding_side)
-    return replace(batch, ends=False) if task.alone else batch
-
-
-def _prepared(
-    model: LoadedModel,
-    clips: Sequence[Clip],
-    task: Task,
-    *,
-    input: InputKind,
-    response: bool,
-    padding_side: str,
-) -> PreparedBatch:
     if model.kind == "audio_llm":
-        return prepare_native(model, clips, task, input=input, response=response, padding_side=padding_side)
+        batch = prepare_native(model, clips, task, input=input, response=response, padding_side=padding_side)
+        return replace(batch, ends=batch.ends and not task.alone)
     with torch.inference_mode():
         rows = _alone(model, clips) if task.alone else _asked(model, clips, task, input)
         if response:
             for row, clip in zip(rows, clips, strict=True):
                 row.append(_tokens(model, Kind.TEXT, model.response_text(task.target(clip.row))))
-        return _assemble(model, [clip.id for clip in clips], rows, padding_side)
+        batch = _assemble(model, [clip.id for clip in clips], rows, padding_side)
+        return replace(batch, ends=not task.alone)
 
 
 def _check_input(task: Task, input: InputKind) -> None:
