@@ -155,7 +155,9 @@ def _trusted(trust: Trust) -> list[str]:
     """For every block size, the metric whose choice costs least, and what the default metric's choice costs."""
     lines = []
     for n in sorted({metric.n for metric in trust.metrics}):
-        found = [metric for metric in trust.metrics if metric.n == n]
+        found = [
+            metric for metric in trust.metrics if metric.n == n and not metric.metric.startswith("ablation")
+        ]
         usual = [metric for metric in found if (metric.metric, metric.scope) == ("angular", "all")]
         lines += [
             f"  n={n}: choosing by {metric.metric} ({metric.scope}) costs {with_interval(metric.regret, '.3f')} "

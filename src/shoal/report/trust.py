@@ -12,6 +12,7 @@ from shoal.report import look, wording
 from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import KINDS, heading
 from shoal.report.parts import Choice, Figure, Section, Table
+from shoal.report.stretch import Stretch, stretch_for
 from shoal.report.trust_words import metric_name, sentences
 from shoal.report.units import Unit, unit_of
 from shoal.schema import Audit, Estimate, InputKind, MetricTrust, Trust
@@ -70,7 +71,7 @@ REGRET = (
     "What choosing by it costs (regret)",
     "The measured loss without the block that the metric chooses, minus that without the best measured block. "
     "Filled: its first choice; hollow: the best of its first few, once verified. An interval that reaches 0 "
-    "cannot be told apart from the best.",
+    "cannot be told apart from the best. Where one metric fails by far, the axis is logarithmic away from zero.",
 )
 RANK = (
     "How well it orders the blocks",
@@ -110,18 +111,36 @@ def _regrets(found: Sequence[MetricTrust], unit: Unit) -> go.Figure:
     figure = _canvas(found, f"regret ({unit.name})")
     figure.add_vline(x=0, line={"color": look.GREY, "width": 1.5, "dash": "dash"})
     verified = [(row, m, m.top_k_regret) for row, m in enumerate(found) if m.top_k_regret is not None]
+    ends = [unit.scaled(m.regret) for m in found]
+    # A metric that fails completely would flatten what tells the others apart.
+    axis = stretch_for(end.value for end in ends)
+    _mark(figure, axis, ends)
     _draw(
         figure,
         [row + 0.26 for row, _, _ in verified],
         [
-            (m, unit.scaled(regret), f"best of its first {m.top_k}: {unit.write(regret)}")
+            (m, _on(axis, unit.scaled(regret)), f"best of its first {m.top_k}: {unit.write(regret)}")
             for _, m, regret in verified
         ],
         hollow=True,
     )
-    points = [(m, unit.scaled(m.regret), f"{_choice(m)}<br>regret {unit.write(m.regret)}") for m in found]
+    points = [
+        (m, _on(axis, unit.scaled(m.regret)), f"{_choice(m)}<br>regret {unit.write(m.regret)}") for m in found
+    ]
     _draw(figure, [float(row) for row in range(len(found))], points, hollow=False)
     return figure
+
+
+def _on(axis: Stretch, estimate: Estimate) -> Estimate:
+    """Where the estimate and its bounds stand on the axis."""
+    low, high = (None if end is None else axis(end) for end in (estimate.low, estimate.high))
+    return Estimate(value=axis(estimate.value), low=low, high=high, level=estimate.level)
+
+
+def _mark(figure: go.Figure, axis: Stretch, estimates: Sequence[Estimate]) -> None:
+    ends = [end for each in estimates for end in (each.value, each.low, each.high) if end is not None]
+    if ends and (ticks := axis.ticks(ends)):
+        figure.update_xaxes(**ticks)
 
 
 def _ranks(found: Sequence[MetricTrust]) -> go.Figure:

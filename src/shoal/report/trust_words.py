@@ -21,11 +21,13 @@ NAMES = {
 def sentences(found: Sequence[MetricTrust], unit: Unit) -> list[str]:
     """What to say of blocks of one size: the metric with the least regret, then the default if it is another.
 
+    Another quantity of ablation would not spare the ablation, so it is named only if there is nothing else.
+
     Args:
         found: all metrics for one n, the least regret first.
         unit: of the regret.
     """
-    best = found[0]
+    best = next((m for m in found if not m.metric.startswith("ablation")), found[0])
     default = next((m for m in found if (m.metric, m.scope) == DEFAULT), None)
     if default is best or default is None:
         return [_said(best, unit)]
