@@ -71,9 +71,10 @@ def parse() -> argparse.Namespace:
         help="a SpeechLLM hears, a text LLM reads the transcripts",
     )
     add("--data", type=Path, default=MORE_CLIPS if MORE_CLIPS.is_file() else clips_manifest())
-    add("--clips", type=int, default=8, help="for single layers")
+    add("--clips", type=int, default=8, help="for single layers; 0: none")
     add("--triangle-clips", type=int, default=2, help="0: no triangle")
     add("--race-clips", type=int, default=200, help="of the first model; 0: no race")
+    add("--race-losses", type=Path, help="an .npz that keeps what the races are drawn from")
     add("--runs", type=int, default=3)
     return parser.parse_args()
 
@@ -86,14 +87,15 @@ def measure_model(ref: str, options: argparse.Namespace, *, first: bool) -> Figu
         f"\n{ref}, {kind} input, {model.dtype_name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     depth = len(model.layers)
-    figures = compare(
-        model, kind, options.data, options.clips, block_candidates(depth, [1]), options.runs, "single_layer"
-    )
+    figures: Figures = {}
+    if options.clips:
+        singles = block_candidates(depth, [1])
+        figures |= compare(model, kind, options.data, options.clips, singles, options.runs, "single_layer")
     if options.triangle_clips:
         triangle = block_candidates(depth)
         figures |= compare(model, kind, options.data, options.triangle_clips, triangle, 1, "triangle")
     if first and options.race_clips:
-        figures |= race(model, kind, options.data, options.race_clips)
+        figures |= race(model, kind, options.data, options.race_clips, options.race_losses)
     return figures
 
 
@@ -167,13 +169,10 @@ def stock(model: LoadedModel, batch: PreparedBatch, candidates: Sequence[Candida
             )
 
 
-def race(model: LoadedModel, kind: InputKind, data: Path, clips: int) -> Figures:
+def race(model: LoadedModel, kind: InputKind, data: Path, clips: int, kept: Path | None) -> Figures:
     """Races over clips resampled from measured ones, for data sets of several sizes."""
     candidates = block_candidates(len(model.layers), [1])
-    ablation = Ablation(model)
-    parts = [ablation.measure(batch, candidates) for batch in batches_of(model, kind, data, clips, 8)]
-    losses = np.concatenate([part.loss - part.full[:, None] for part in parts])
-    counts = np.concatenate([part.counts for part in parts])
+    losses, counts = measured(model, kind, data, clips, candidates, kept)
     print(
         f"\nrace: {RACES} for each size, {len(candidates)} layers, resampled from {len(losses)} measured clips"
     )
@@ -189,6 +188,27 @@ def race(model: LoadedModel, kind: InputKind, data: Path, clips: int) -> Figures
             whole = evaluation(len(candidates)) / cost(range(len(candidates)), len(candidates))
             figures |= {"race_saving": rounded(saving * whole), "race_agreement": rounded(agreement)}
     return figures
+
+
+def measured(
+    model: LoadedModel,
+    kind: InputKind,
+    data: Path,
+    clips: int,
+    candidates: Sequence[Candidate],
+    kept: Path | None,
+) -> tuple[Floats, Ints]:
+    """What each clip loses without each layer, and its targets: from the file `kept` if it is there, else into it."""
+    if kept is not None and kept.is_file():
+        with np.load(kept) as arrays:
+            return arrays["loss"], arrays["counts"]
+    ablation = Ablation(model)
+    parts = [ablation.measure(batch, candidates) for batch in batches_of(model, kind, data, clips, 8)]
+    losses = np.concatenate([part.loss - part.full[:, None] for part in parts])
+    counts = np.concatenate([part.counts for part in parts])
+    if kept is not None:
+        np.savez(kept, loss=losses, counts=counts)
+    return losses, counts
 
 
 def races(losses: Floats, counts: Ints, size: int) -> tuple[float, float]:

@@ -141,12 +141,14 @@ def test_a_metric_that_knows_the_truth_has_no_regret():
     assert found.picked == found.best
 
 
-def test_blocks_that_a_race_dropped_count_as_long_as_four_were_measured_on_every_clip():
+def test_blocks_that_a_race_dropped_are_no_truth():
+    """Their means are over clips of their own: a few easy ones would make a bad block the best."""
     sums = random_sums(1)
     loss = random_importance(2, sums.utterances, sizes=(1,))
     loss.values[4:, 4] = np.nan
     found = row(trust(sums, [loss])[0], "angular", "all", 1)
-    assert found.candidates == 5
+    assert found.candidates == 4
+    assert 4 not in (found.best, found.picked)
     loss.values[4:, 3] = np.nan
     assert trust(sums, [loss]) == []
 

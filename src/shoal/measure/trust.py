@@ -35,10 +35,10 @@ def trust_of(
 ) -> list[Trust]:
     """Hold every metric against every quantity that ablation measured of whole layers.
 
-    A truth counts among blocks of n layers if it has four or more of them measured on all of its clips; then those of
-    them that a race dropped count too, with the mean over the clips they have. A metric is judged on the blocks that
-    both it and the truth have a value for. Metric and truth are resampled together, and in each replicate the choice
-    is made anew and held against the block that is best there.
+    A truth counts among blocks of n layers if it has four or more of them measured on all of its clips; blocks that a
+    race dropped are left out, for their means are over clips of their own. A metric is judged on the blocks that both
+    it and the truth have a value for. Metric and truth are resampled together, and in each replicate the choice is made
+    anew and held against the block that is best there.
 
     Args:
         sums: angular distance and influence of U utterances.
