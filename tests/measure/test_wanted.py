@@ -177,3 +177,32 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(data, options, li
         audit(loaded(), data, "asr", **options)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_another_translation_is_measured_anew(tmp_path, monkeypatch):
+    """The data set's fingerprint is over what is heard; what is to be answered counts too."""
+    from shoal.data import read_manifests
+    from tiny_speech import write_clips
+
+    model, clips = loaded(), tmp_path / "clips"
+    losses = []
+    for answer in ("eins zwei", "something else"):
+        manifest = write_clips(clips, 3, translation=answer)
+        document = audit(
+            model,
+            read_manifests([str(manifest)]),
+            "ast",
+            inputs=["text"],
+            metrics=["ablation"],
+            replicates=20,
+            out=tmp_path / "audit",
+        )
+        losses.append(document.inputs["text"].importance[0].full.value)
+    assert losses[0] != losses[1]
+
+
+def test_a_row_without_an_answer_is_refused_by_its_place(tmp_path):
+    from shoal.errors import ManifestError
+
+    with pytest.raises(ManifestError, match=r"manifest\.jsonl:1: no translation"):
+        audit(loaded(), dataset(tmp_path, 2), "ast")

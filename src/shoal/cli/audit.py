@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -66,8 +66,13 @@ def audit(
     """Measure what the decoder layers do: by similarity in one pass, by gradients, by leaving them out."""
     import shoal
     from shoal.cli.progress import progress_bars
+    from shoal.measure.wanted import Wanted
 
     unit = options.parse_cluster(cluster)
+    asked: dict[str, Any] = {"race": race, "decode": decode}
+    names, parts, sizes = metric or ["angular"], part or ["layer"], parse_sizes(block_sizes)
+    # Refused here already, before anything is loaded.
+    Wanted.parse(names, sizes=sizes, parts=parts, scope=loss_scope, seed=seed, **asked)
     dataset = options.read_data(
         data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
     )
@@ -78,12 +83,11 @@ def audit(
             dataset,
             task,
             inputs=_inputs(input),
-            metrics=metric or ["angular"],
-            block_sizes=parse_sizes(block_sizes),
-            parts=[cast("Part", name) for name in part or ["layer"]],
+            metrics=names,
+            block_sizes=sizes,
+            parts=[cast("Part", name) for name in parts],
             loss_scope=cast("Scope", loss_scope),
-            race=race,
-            decode=decode,
+            **asked,
             out=out,
             batch_size=batch_size,
             cluster=unit,

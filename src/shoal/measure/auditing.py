@@ -172,7 +172,12 @@ def _inputs(
 
 
 def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKind]) -> str:
-    """What the sums depend on, and nothing else (not the bootstrap)."""
+    """What the sums depend on, and nothing else (not the bootstrap).
+
+    Raises:
+        ManifestError: a row does not hold the task's right answer.
+    """
+    answers = json.dumps([task.target(row) for row in data.rows])
     parts = [
         MEASURE_VERSION,
         model.info().fingerprint,
@@ -180,6 +185,7 @@ def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKi
         data.info().fingerprint,
         task.name,
         task.instruction,
+        hashlib.sha256(answers.encode()).hexdigest(),
         list(inputs),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
