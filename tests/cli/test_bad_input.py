@@ -215,6 +215,16 @@ CASES: dict[str, Make] = {
     ],
     # flags
     "flag: unknown": lambda k: k.run_audit(str(k.manifest), "--fast"),
+    "flag: unknown metric": lambda k: k.run_audit(str(k.manifest), "--metric", "perplexity"),
+    "flag: no block sizes": lambda k: k.run_audit(
+        str(k.manifest), "--metric", "ablation", "--block-sizes", "x"
+    ),
+    "flag: block of all layers": lambda k: k.run_audit(
+        str(k.manifest), "--metric", "ablation", "--block-sizes", "1,99"
+    ),
+    "flag: race without ablation": lambda k: k.run_audit(str(k.manifest), "--race"),
+    "row: no translation": lambda k: k.run_audit(str(k.manifest), "--task", "ast"),
+    "row: no emotion": lambda k: k.run_audit(str(k.manifest), "--task", "ser"),
     "flag: unknown task": lambda k: k.run_audit(str(k.manifest), "--task", "juggling"),
     "flag: unknown device": lambda k: k.run_audit(str(k.manifest), "--device", "abacus"),
     "flag: unknown dtype": lambda k: k.run_audit(str(k.manifest), "--dtype", "int3"),
