@@ -24,7 +24,7 @@ types: $(VENV)/.dev
 
 # One thread a worker: two workers with two threads each would fight over two cores.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # What the contract tests show of every class, written to src/shoal/models/families/verified.json and docs/families.md.
 families: $(VENV)/.dev
