@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shoal.schema import Estimate
+
 Floats = npt.NDArray[np.float64]
 MAX_CLUSTERS = 4096
 """With more utterances than this, random groups of them are resampled: the variance of the mean is the same in
@@ -70,3 +72,11 @@ def interval(replicates: Floats, level: float) -> tuple[Floats, Floats]:
     tail = (1 - level) / 2
     low, high = np.nanquantile(replicates, [tail, 1 - tail], axis=0)
     return low, high
+
+
+def estimate_rows(rows: Floats, level: float) -> Estimate:
+    """Row 0 of (1 + R,) with the interval of the others, if any of them has a value."""
+    if np.isnan(rows[1:]).all():
+        return Estimate(value=float(rows[0]), level=level)
+    low, high = interval(rows[1:], level)
+    return Estimate(value=float(rows[0]), low=float(low), high=float(high), level=level)

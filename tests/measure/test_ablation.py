@@ -166,7 +166,7 @@ def test_large_vocabularies_are_looked_at_in_pieces(monkeypatch) -> None:
     model = loaded("llama")
     batch = batch_of(model.model)
     whole = Ablation(model).measure(batch, CANDIDATES)
-    monkeypatch.setattr("shoal.measure.ablation.LOGIT_BYTES", 5 * VOCABULARY * 4)
+    monkeypatch.setattr("shoal.measure.head.LOGIT_BYTES", 5 * VOCABULARY * 4)
     pieces = Ablation(model).measure(batch, CANDIDATES)
     np.testing.assert_allclose(pieces.loss, whole.loss, rtol=1e-6)
     np.testing.assert_allclose(pieces.kl, whole.kl, rtol=1e-4, atol=1e-6)

@@ -70,7 +70,8 @@ def assert_estimate(found: Estimate, rows: list[float]) -> None:
 
 
 def trust(sums, importance, **more) -> list[Trust]:
-    return trust_of(sums, importance, replicates=REPLICATES, level=LEVEL, seed=3, **more)
+    clusters = clusters_of(sums, more.get("cluster", "utterance"))
+    return trust_of(sums, importance, make_resampler(clusters, replicates=REPLICATES, seed=3), LEVEL)
 
 
 def row(found: Trust, metric: str, scope: str, n: int) -> MetricTrust:

@@ -126,16 +126,16 @@ def test_a_race_measures_fewer_clips_of_the_worse_and_all_of_the_winner(tmp_path
 
 def test_a_layer_that_cannot_be_removed_has_a_reason_and_no_value(data, monkeypatch):
     from shoal.errors import ModelError
-    from shoal.measure import ablation
+    from shoal.prune import in_memory
 
-    real = ablation.pruned
+    real = in_memory.pruned
 
     def picky(model, layers, **options):
         if 2 in layers:
             raise ModelError("layer 2 holds everybody's keys", where="Tiny")
         return real(model, layers, **options)
 
-    monkeypatch.setattr(ablation, "pruned", picky)
+    monkeypatch.setattr(in_memory, "pruned", picky)
     document = audit(loaded(), data, "asr", inputs=["speech"], metrics=["ablation"], replicates=20)
     loss = document.inputs["speech"].importance[0]
     assert loss.values[2] is None

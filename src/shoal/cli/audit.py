@@ -53,9 +53,7 @@ def audit(
     lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
     batch_size: options.BatchSize = 16,
-    cluster: Annotated[
-        str, typer.Option("--cluster", help="Resample by utterance or by speaker.")
-    ] = "utterance",
+    cluster: options.Cluster = "utterance",
     replicates: options.Replicates = 1000,
     seed: options.Seed = 0,
     device: options.Device = "cpu",

@@ -60,9 +60,7 @@ def evaluate(
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Score the outputs in --out again, without a model.")
     ] = False,
-    cluster: Annotated[
-        str, typer.Option("--cluster", help="Resample by utterance or by speaker.")
-    ] = "utterance",
+    cluster: options.Cluster = "utterance",
     replicates: options.Replicates = 1000,
     seed: options.Seed = 0,
     device: options.Device = "cpu",

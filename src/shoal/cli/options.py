@@ -48,6 +48,7 @@ MaxNewTokens = Annotated[
     typer.Option("--max-new-tokens", min=1, help="Most tokens a clip; default follows its length."),
 ]
 Replicates = Annotated[int, typer.Option("--replicates", min=10, help="Bootstrap replicates.")]
+Cluster = Annotated[str, typer.Option("--cluster", help="Resample by utterance or by speaker.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write.")]
 
 

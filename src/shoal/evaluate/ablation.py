@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.evaluate.outputs import Output
-from shoal.evaluate.quality import Accuracy, Chrf, headline, scores
+from shoal.evaluate.quality import Accuracy, Chrf, compared, headline, scores
 from shoal.evaluate.run import header
 from shoal.evaluate.settings import TokenLimit
 from shoal.evaluate.systems import check_hears, open_systems
@@ -93,20 +93,12 @@ def decode_without(
 
 def _errors(task: Task, outputs: Sequence[Output]) -> tuple[Floats, Ints, str]:
     """Errors (U,), what they are counted in (U,), and what their ratio is called."""
-    score = headline(task)
-    normalised = [
-        [task.normaliser(each.lang)(text) for each, text in zip(outputs, texts, strict=True)]
-        for texts in ([each.text for each in outputs], [each.pred_text for each in outputs])
-    ]
+    score, texts = headline(task), compared(task, outputs)
     if isinstance(score, Accuracy):
-        right = score.statistics(*normalised)
+        right = score.statistics(*texts)
         return 1 - right[:, 0], right[:, 1].astype(np.int64), "error rate"
     if chrf := next((each for each in scores(task) if isinstance(each, Chrf)), None):
-        similar = np.nan_to_num(chrf.value(chrf.statistics(*normalised)))
+        similar = np.nan_to_num(chrf.value(chrf.statistics(*texts)))
         return 1 - similar / 100, np.ones(len(outputs), dtype=np.int64), "1 - chrF"
-    words = [
-        [task.words(text, each.lang) for each, text in zip(outputs, texts, strict=True)]
-        for texts in normalised
-    ]
-    table = score.statistics(*words)
+    table = score.statistics(*texts)
     return table[:, 1:].sum(1), table[:, [0, 1, 3]].sum(1).astype(np.int64), score.name

@@ -19,6 +19,7 @@ from shoal.errors import UsageError
 from shoal.evaluate.score import EditCounts, char_counts, scorer_name, word_counts
 
 if TYPE_CHECKING:
+    from shoal.evaluate.outputs import Output
     from shoal.tasks import Task
 
 
@@ -92,6 +93,10 @@ def _table(counts: EditCounts) -> Floats:
     return counts.table.astype(np.float64)
 
 
+LENGTH = 1
+"""Where the length of the references stands in the sums, in words (BLEU) or in characters (chrF)."""
+
+
 class SacreBleu(Score):
     """A score of sacrebleu with its default settings, on 0-100 (Post 2018): its statistics, and its score of sums."""
 
@@ -113,15 +118,11 @@ class SacreBleu(Score):
         """What sacrebleu makes of every row of sums; NaN where the references hold nothing."""
         score = _sacrebleu(self.metric)._compute_score_from_stats
         rows = totals.reshape(-1, self.width)
-        known = self.reference_length(rows) > 0
+        known = rows[:, LENGTH] > 0
         values = [
             score(row).score if there else np.nan for row, there in zip(rows.tolist(), known, strict=True)
         ]
         return np.array(values, dtype=np.float64).reshape(totals.shape[:-1])
-
-    @abstractmethod
-    def reference_length(self, rows: Floats) -> Floats:
-        """How long the references are, (N,) from sums (N, S)."""
 
     @property
     def signature(self) -> str:
@@ -138,10 +139,6 @@ class Bleu(SacreBleu):
     metric = "BLEU"
     width = 10
 
-    def reference_length(self, rows: Floats) -> Floats:
-        """Words."""
-        return rows[:, 1]
-
 
 class Chrf(SacreBleu):
     """chrF2 (Popović 2015): character n-grams up to 6, no words."""
@@ -149,10 +146,6 @@ class Chrf(SacreBleu):
     name = "chrF"
     metric = "CHRF"
     width = 18
-
-    def reference_length(self, rows: Floats) -> Floats:
-        """Characters, without spaces."""
-        return rows[:, 1]
 
 
 @lru_cache(maxsize=2)
@@ -279,6 +272,18 @@ def headline(task: Task) -> Score:
             fix=f"measure it with `shoal audit --metric ablation --task {task.name}`",
         )
     return scores(task)[0]
+
+
+def compared(task: Task, outputs: Sequence[Output]) -> tuple[list[str], list[str]]:
+    """References and answers as the headline score compares them: normalised, with a space between what it counts."""
+
+    def ready(text: str, lang: str | None) -> str:
+        return task.words(task.normaliser(lang)(text), lang)
+
+    return (
+        [ready(output.text, output.lang) for output in outputs],
+        [ready(output.pred_text, output.lang) for output in outputs],
+    )
 
 
 def paired_change(score: Score, system: Floats, full: Floats, resampler: Resampler) -> tuple[float, Floats]:

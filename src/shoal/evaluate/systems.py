@@ -46,7 +46,7 @@ def check_hears(loaded: LoadedModel) -> None:
         UsageError: it has none.
     """
     loaded.check_fed()
-    if not getattr(loaded.family, "writes", True):
+    if not loaded.family.writes:
         raise UsageError(
             f"{loaded.ref} answers in speech only, which cannot be scored",
             where="MODEL",

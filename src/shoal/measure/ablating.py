@@ -11,6 +11,7 @@ import numpy as np
 
 from shoal.errors import UsageError
 from shoal.measure.ablation import Ablation, BatchLosses
+from shoal.measure.blocks import block_layers
 from shoal.measure.feeding import prepared_batches
 from shoal.measure.importance import Candidate, Floats, ImportanceSums, Ints, refuse_bad
 from shoal.measure.racing import RISK, Race, rounds_of
@@ -31,14 +32,14 @@ def block_candidates(depth: int, sizes: Sequence[int] | None = None) -> list[Can
     Raises:
         UsageError: a size that leaves no layer, or is none.
     """
-    wanted = list(range(1, depth)) if sizes is None else sorted(set(sizes))
-    if bad := [size for size in wanted if not 1 <= size < depth]:
+    wanted = set(range(1, depth) if sizes is None else sizes)
+    if bad := sorted(size for size in wanted if not 1 <= size < depth):
         raise UsageError(
             f"a block of {bad[0]} layers of {depth}",
             where="--block-sizes",
             fix=f"give sizes of 1 to {depth - 1}",
         )
-    return [tuple(range(first, first + size)) for size in wanted for first in range(depth - size + 1)]
+    return [layers for layers in block_layers(depth) if len(layers) in wanted]
 
 
 def ablate(
@@ -181,7 +182,7 @@ class _Taken:
 class LossMeasure:
     """The mean rise of the task loss without each candidate, for strategies that measure again and again.
 
-    The clips are encoded and embedded once. What a candidate costs is remembered.
+    The clips are encoded and embedded once.
 
     Args:
         loaded: unpruned.
@@ -208,7 +209,6 @@ class LossMeasure:
         self._batches: list[PreparedBatch] = list(prepared_batches(loaded, data, task, input, batch_size))
         if not self._batches:
             raise UsageError("no clip is left to measure", fix="see the skipped rows above")
-        self._known: dict[Candidate, float] = {}
         self.refused: dict[Candidate, str] = {}
         """Candidates without a value, and why."""
 
@@ -218,19 +218,19 @@ class LossMeasure:
         Raises:
             MeasureError: the full model's loss is not finite.
         """
-        new = [each for each in dict.fromkeys(map(tuple, candidates)) if each not in self._known]
-        for place, reason in self._ablation.refused(new).items():
-            self.refused[new[place]], self._known[new[place]] = reason, np.nan
-        new = [each for each in new if each not in self._known]
-        if new:
-            self._known |= dict(zip(new, self._measured(new), strict=True))
-        return np.array([self._known[tuple(each)] for each in candidates])
+        refused = self._ablation.refused(candidates)
+        usable = [place for place in range(len(candidates)) if place not in refused]
+        self.refused |= {candidates[place]: reason for place, reason in refused.items()}
+        values = np.full(len(candidates), np.nan)
+        if usable:
+            values[usable] = self._measured([candidates[place] for place in usable])
+        return values
 
-    def _measured(self, candidates: Sequence[Candidate]) -> list[float]:
+    def _measured(self, candidates: Sequence[Candidate]) -> Floats:
         parts = [self._ablation.measure(batch, candidates) for batch in self._batches]
         rises = np.concatenate([part.loss - part.full[:, None] for part in parts])
         tokens = sum(int(part.counts.sum()) for part in parts)
-        for place in np.flatnonzero(~np.isfinite(rises).all(0)).tolist():
+        finite = np.isfinite(rises).all(0)
+        for place in np.flatnonzero(~finite).tolist():
             self.refused[candidates[place]] = "its loss is not finite"
-        means: list[float] = np.where(np.isfinite(rises).all(0), rises.sum(0) / tokens, np.nan).tolist()
-        return means
+        return np.where(finite, rises.sum(0) / tokens, np.nan)

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shoal.errors import InputError, MeasureError
-from shoal.measure.collector import decoder_arguments
-from shoal.measure.head import check_head, logits_at, token_losses
+from shoal.measure.collector import decoder_arguments, last_states
+from shoal.measure.head import check_head, check_losses, logit_chunks, logits_at, token_losses
 from shoal.measure.importance import Candidate, Floats, Ints
-from shoal.measure.replay import NotReplayable, Recording, Replayer, Wanted, record
+from shoal.measure.replay import NotReplayable, Recording, Replayer, record
 from shoal.measure.targets import Targets, targets_of
-from shoal.prune.in_memory import pruned
+from shoal.prune.in_memory import pruned, removal_problem
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch
@@ -34,8 +33,6 @@ EXACTNESS = 1e-5
 """How far a replayed loss may be from that of the model with its layers removed, times max(1, the loss), in float32."""
 HALF_EXACTNESS = 0.05
 """The same in bfloat16 and float16, whose matrix products depend on the size of the batch."""
-LOGIT_BYTES = 2**28
-"""Size of the float32 logits that are looked at together."""
 FOR_EACH_LAYER = "per_layer_inputs"
 """What Gemma 3n and Gemma 4 hand their decoder for each of its layers: (B, T, L, p)."""
 
@@ -86,14 +83,9 @@ class Ablation:
 
     def refused(self, candidates: Sequence[Candidate]) -> dict[int, str]:
         """The candidates that the model cannot go without: place → why."""
-        found = {}
-        for place, candidate in enumerate(candidates):
-            try:
-                with self._pruned(candidate):
-                    pass
-            except InputError as error:
-                found[place] = error.what
-        return found
+        model, family = self._loaded.model, self._loaded.family
+        problems = [removal_problem(model, each, part=self._part, family=family) for each in candidates]
+        return {place: problem for place, problem in enumerate(problems) if problem is not None}
 
     @torch.inference_mode()
     def measure(self, batch: PreparedBatch, candidates: Sequence[Candidate]) -> BatchLosses:
@@ -120,7 +112,7 @@ class Ablation:
         if self._replay is None and not self._exact(batch, candidates, result, targets):
             self._give_way()
             return self.measure(batch, candidates)
-        self._replay = bool(tape)
+        self._replay = tape is not None
         return result
 
     def _give_way(self) -> None:
@@ -144,8 +136,8 @@ class Ablation:
     def _replayed(
         self, tape: Recording, candidates: Sequence[Candidate], targets: Targets
     ) -> Iterator[tuple[int, Tensor]]:
-        wanted = Wanted(targets.rows, targets.positions) if self._shorten else None
-        replayer = Replayer(self._loaded, tape, part=self._part, only=wanted)
+        only = targets if self._shorten else None
+        replayer = Replayer(self._loaded, tape, part=self._part, only=only)
         for place, state in replayer.final_states(candidates):
             at_targets = state[targets.rows, targets.positions]
             yield place, at_targets if tape.norm is None else tape.norm(at_targets)
@@ -154,10 +146,9 @@ class Ablation:
     def _whole(self, batch: PreparedBatch, gone: Candidate = ()) -> Tensor:
         """States after the final norm (B, T, d) of the decoder as it is, from which the layers `gone` were removed."""
         decoder = self._loaded.decoder
-        output = decoder(**_without_layers(decoder_arguments(decoder, batch), gone), use_cache=False)
+        arguments = _without_layers(decoder_arguments(decoder, batch), gone)
         self.evaluations += len(self._loaded.layers) * len(batch.ids)
-        last: Tensor = output[0] if isinstance(output, tuple) else output.last_hidden_state
-        return last
+        return last_states(decoder(**arguments, use_cache=False))
 
     def _removed(
         self, batch: PreparedBatch, candidates: Sequence[Candidate], targets: Targets
@@ -192,18 +183,16 @@ class Ablation:
         count: int,
     ) -> BatchLosses:
         head = _Losses(self._loaded, targets, last[targets.rows, targets.positions])
+        check_losses(head.full, targets, batch.ids)
         rows, utterances = targets.rows.cpu().numpy(), len(batch.ids)
         loss, kl = np.zeros((utterances, count)), np.zeros((utterances, count))
         for place, states in ends:
             each_loss, each_kl = head.of(states)
             loss[:, place] = np.bincount(rows, each_loss, minlength=utterances)
             kl[:, place] = np.bincount(rows, each_kl, minlength=utterances)
-        full: Floats = np.bincount(rows, head.full, minlength=utterances).astype(np.float64)
-        if not np.isfinite(full).all():
-            clip = batch.ids[int(np.flatnonzero(~np.isfinite(full))[0])]
-            raise MeasureError(f"clip {clip}: the loss of the full model is not finite; try float32")
+        full = np.bincount(rows, head.full.double().cpu().numpy(), minlength=utterances)
         counts = targets.counts(utterances).cpu().numpy()
-        return BatchLosses(list(batch.ids), full, loss, kl, counts)
+        return BatchLosses(list(batch.ids), full.astype(np.float64), loss, kl, counts)
 
 
 class _Losses:
@@ -211,16 +200,15 @@ class _Losses:
 
     def __init__(self, loaded: LoadedModel, targets: Targets, states: Tensor) -> None:
         self._loaded, self._tokens, self._states = loaded, targets.tokens, states
-        width = logits_at(loaded, states[:1]).shape[-1]
-        size = max(1, LOGIT_BYTES // (width * 4))
-        self._chunks = [slice(at, at + size) for at in range(0, len(states), size)]
+        self._chunks = logit_chunks(loaded, states)
         self._kept: tuple[Tensor, Tensor] | None = None
         full = []
         for chunk in self._chunks:
             logits = logits_at(loaded, states[chunk])
             full.append(token_losses(logits, targets.tokens[chunk], loaded.eos_ids))
             self._kept = _distribution(logits) if len(self._chunks) == 1 else None
-        self.full = torch.cat(full).double().cpu().numpy()
+        self.full = torch.cat(full)
+        """(N,): the full model's."""
 
     def of(self, states: Tensor) -> tuple[Floats, Floats]:
         """Loss and KL(full ‖ this), both (N,), from states after the norm (N, d)."""

@@ -24,6 +24,12 @@ def block_ends(depth: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     return np.array(starts, dtype=np.intp), np.array(stops, dtype=np.intp)
 
 
+def block_layers(depth: int) -> list[tuple[int, ...]]:
+    """The layers of every block, in the same order."""
+    starts, stops = (ends.tolist() for ends in block_ends(depth))
+    return [tuple(range(start, stop)) for start, stop in zip(starts, stops, strict=True)]
+
+
 def block_slice(depth: int, n: int) -> slice:
     """Where the blocks of `n` layers lie in the flat vector."""
     first = sum(depth - size + 1 for size in range(1, n))

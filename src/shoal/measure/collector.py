@@ -144,15 +144,31 @@ def collect(
 def decoder_arguments(decoder: nn.Module, batch: PreparedBatch) -> dict[str, Any]:
     """How the decoder is called with `batch`: as the model itself does, or with embeddings, mask and positions.
 
-    Decoders with ALiBi know no position ids. Tensors of a recorded call are copies: Moonshine's streaming decoder
-    writes into what it is handed, and a batch is run many times.
+    Decoders with ALiBi know no position ids. Tensors are copies: Moonshine's streaming decoder writes into what it is
+    handed, and a batch is run many times; and what was made in inference mode is not fit for a graph.
     """
     if batch.call:
-        return {
-            name: value.clone() if isinstance(value, Tensor) else value for name, value in batch.call.items()
-        }
+        return {name: _copied(value) for name, value in batch.call.items()}
     positions = {"position_ids": batch.position_ids} if accepts(decoder, "position_ids") else {}
-    return {"inputs_embeds": batch.embeds, "attention_mask": batch.attention_mask, **positions}
+    arguments = {"inputs_embeds": batch.embeds, "attention_mask": batch.attention_mask, **positions}
+    return {name: value.clone() for name, value in arguments.items()}
+
+
+def last_states(output: Any) -> Tensor:
+    """What a decoder answers: the states after its final norm (B, T, d)."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output.last_hidden_state
+    return states
+
+
+def _copied(value: Any) -> Any:
+    """`value` with copies of its tensors."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (tuple, list):
+        return type(value)(_copied(each) for each in value)
+    if type(value) is dict:
+        return {name: _copied(each) for name, each in value.items()}
+    return value
 
 
 def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterator[UtteranceSums]:

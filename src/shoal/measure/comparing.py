@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shoal.bootstrap import Resampler, interval, make_resampler
+from shoal.bootstrap import Resampler, estimate_rows, make_resampler
 from shoal.errors import UsageError
 from shoal.measure.blocks import block_slice
 from shoal.measure.importance import ImportanceSums
@@ -47,12 +47,16 @@ class Side:
         """What can tell two sides apart."""
         return self.input, self.audit.task, Path(self.audit.model.ref).name
 
-    def described(self, other: Side) -> ComparedAudit:
-        """For the record; the label says what sets this side apart from `other`."""
+    def apart_from(self, other: Side) -> str:
+        """A label that says what sets this side apart from `other`."""
         differing = [mine for mine, theirs in zip(self.traits, other.traits, strict=True) if mine != theirs]
+        return ", ".join(differing or self.traits)
+
+    def described(self, label: str) -> ComparedAudit:
+        """For the record, under a label."""
         return ComparedAudit(
             path=str(self.path),
-            label=", ".join(differing or self.traits),
+            label=label,
             input=self.input,
             task=self.audit.task,
             model_ref=self.audit.model.ref,
@@ -84,8 +88,8 @@ def run_compare(
     first, second = _resamplers(left, right, paired=paired, replicates=replicates, seed=seed)
     return Comparison(
         provenance=provenance(),
-        a=left.described(right),
-        b=right.described(left),
+        a=left.described(left.apart_from(right)),
+        b=right.described(right.apart_from(left)),
         paired=paired,
         replicates=replicates,
         level=level,
@@ -129,11 +133,7 @@ class Pair:
 
     def estimate(self, statistic: Callable[[Floats, Floats], Floats], level: float) -> Estimate:
         """`statistic` of the means, with the interval of the replicates if any has a value."""
-        value, *drawn = statistic(self.a, self.b)
-        if np.isnan(drawn).all():
-            return Estimate(value=float(value), level=level)
-        low, high = interval(np.array(drawn), level)
-        return Estimate(value=float(value), low=float(low), high=float(high), level=level)
+        return estimate_rows(statistic(self.a, self.b), level)
 
 
 def spearman(x: Floats, y: Floats) -> Floats:

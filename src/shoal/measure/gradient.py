@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from shoal.errors import MeasureError, ModelError
-from shoal.measure.blocks import block_ends
-from shoal.measure.collector import CHUNK_BYTES, decoder_arguments
-from shoal.measure.head import check_head, logits_at, token_losses
+from shoal.measure.blocks import block_ends, block_layers
+from shoal.measure.collector import CHUNK_BYTES, decoder_arguments, last_states
+from shoal.measure.head import check_head, check_losses, logit_chunks, logits_at, token_losses
 from shoal.measure.importance import Candidate, Floats, ImportanceSums, Ints, refuse_bad
 from shoal.measure.sublayers import Sublayers, exact, first_of, sublayers_of
 from shoal.measure.targets import Targets, targets_of
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import Part, Quantity, Scope
 
-LOGIT_BYTES = 2**28
-"""Size of the float32 logits that are alive together."""
 METHOD = "one backward pass"
 QUANTITIES: tuple[Quantity, ...] = ("signed", "absolute")
 
@@ -126,8 +124,7 @@ class Gradients:
         depth = len(self._loaded.layers)
         if part != "layer":
             return tuple((layer,) for layer in range(depth))
-        starts, stops = (ends.tolist() for ends in block_ends(depth))
-        return tuple(tuple(range(start, stop)) for start, stop in zip(starts, stops, strict=True))
+        return tuple(block_layers(depth))
 
     def _proved(self, batch: PreparedBatch) -> list[Sublayers]:
         model, family = self._loaded.model, self._loaded.family
@@ -145,17 +142,13 @@ class Gradients:
 
     def _run(self, batch: PreparedBatch) -> Tensor:
         decoder = self._loaded.decoder
-        output = decoder(**_copied(decoder_arguments(decoder, batch)), use_cache=False)
-        last: Tensor = output[0] if isinstance(output, tuple) else output.last_hidden_state
-        return last
+        return last_states(decoder(**decoder_arguments(decoder, batch), use_cache=False))
 
     def _slopes(self, batch: PreparedBatch, targets: Targets, tape: _Tape, last: Tensor) -> list[Tensor]:
         """dL/dt for every tensor t of the tape, in order, where L is the sum of all targets' losses."""
         at_targets = last[targets.rows, targets.positions]
         losses, slope = self._head(at_targets.detach(), targets.tokens)
-        if not bool(torch.isfinite(losses).all()):
-            clip = batch.ids[int(targets.rows[int((~torch.isfinite(losses)).nonzero()[0])])]
-            raise MeasureError(f"clip {clip}: the loss of the full model is not finite; try float32")
+        check_losses(losses, targets, batch.ids)
         found = torch.autograd.grad(at_targets, tape.tensors(), slope, allow_unused=True)
         for place, each in enumerate(found):
             if each is None:
@@ -164,12 +157,11 @@ class Gradients:
 
     def _head(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (N,) of states after the norm (N, d), and the gradient of their sum (N, d), a chunk at a time."""
-        losses, slopes = [], []
-        with torch.no_grad():
-            size = max(1, LOGIT_BYTES // (logits_at(self._loaded, states[:1]).shape[-1] * 4))
-        for part, due in zip(states.split(size), tokens.split(size), strict=True):
-            leaf = part.detach().requires_grad_()
-            each = token_losses(logits_at(self._loaded, leaf), due, self._loaded.eos_ids)
+        losses: list[Tensor] = []
+        slopes: list[Tensor] = []
+        for chunk in logit_chunks(self._loaded, states):
+            leaf = states[chunk].detach().requires_grad_()
+            each = token_losses(logits_at(self._loaded, leaf), tokens[chunk], self._loaded.eos_ids)
             slopes += torch.autograd.grad(each.sum(), leaf)
             losses.append(each.detach())
         return torch.cat(losses), torch.cat(slopes)
@@ -271,14 +263,3 @@ def _gate_slopes(given: Tensor, slope: Tensor, mask: Tensor) -> Tensor:
     shape = (*mask.shape, given.shape[-1])
     product = (exact(given.reshape(shape)) * exact(slope.reshape(shape))).sum(-1).cpu()
     return product.masked_fill(~mask.cpu(), 0.0)
-
-
-def _copied(value: Any) -> Any:
-    """`value` with copies of its tensors: fit for a graph, and what a decoder writes into them is not kept."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if type(value) in (tuple, list):
-        return type(value)(_copied(each) for each in value)
-    if type(value) is dict:
-        return {name: _copied(each) for name, each in value.items()}
-    return value

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from shoal.errors import ModelError
+from shoal.errors import MeasureError, ModelError
 
 if TYPE_CHECKING:
+    from shoal.measure.targets import Targets
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
 
+LOGIT_BYTES = 2**28
+"""Size of the float32 logits that are alive together."""
 TOLERANCE = 1e-3
 """Largest difference to the model's own logits, times max(1, their largest absolute value); 20 times that in half
 precision."""
@@ -29,7 +32,7 @@ def logits_at(loaded: LoadedModel, states: Tensor) -> Tensor:
     Raises:
         ModelError: the model has no head, or one for speech only.
     """
-    if not getattr(loaded.family, "writes", True):
+    if not loaded.family.writes:
         raise ModelError(
             "it answers in speech only, so it has no loss over words",
             where=type(loaded.model).__name__,
@@ -51,6 +54,30 @@ def logits_at(loaded: LoadedModel, states: Tensor) -> Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):
         logits = torch.tanh(logits / cap) * cap
     return logits
+
+
+def logit_chunks(loaded: LoadedModel, states: Tensor) -> list[slice]:
+    """Parts of states (N, d) whose logits are at most `LOGIT_BYTES`."""
+    with torch.no_grad():
+        width = logits_at(loaded, states[:1]).shape[-1]
+    size = max(1, LOGIT_BYTES // (width * 4))
+    return [slice(first, first + size) for first in range(0, len(states), size)]
+
+
+def check_losses(losses: Tensor, targets: Targets, ids: Sequence[str]) -> None:
+    """Make sure that the full model has a loss.
+
+    Args:
+        losses: (N,), one for each target.
+        targets: where they are.
+        ids: of the utterances.
+
+    Raises:
+        MeasureError: one is not finite.
+    """
+    if not bool((finite := torch.isfinite(losses)).all()):
+        clip = ids[int(targets.rows[int((~finite).nonzero()[0])])]
+        raise MeasureError(f"clip {clip}: the loss of the full model is not finite; try float32")
 
 
 def token_losses(logits: Tensor, tokens: Tensor, eos_ids: Collection[int]) -> Tensor:
@@ -95,11 +122,7 @@ def _own_logits(loaded: LoadedModel, batch: PreparedBatch) -> Tensor:
     model: nn.Module
     if batch.inputs:
         model = loaded.family.answering(loaded.model)
-        inputs = (
-            loaded.family.forward_inputs(loaded.model, dict(batch.inputs))
-            if hasattr(loaded.family, "forward_inputs")
-            else dict(batch.inputs)
-        )
+        inputs = loaded.family.forward_inputs(loaded.model, dict(batch.inputs))
     elif batch.call:
         # Clips that were encoded alone: what is left of the processor's inputs is the call of the decoder.
         model, inputs = loaded.family.answering(loaded.model), dict(batch.call)

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.bootstrap import Resampler, interval
+from shoal.bootstrap import Resampler, estimate_rows, interval
 from shoal.schema import Estimate, Importance, Part, Quantity, Scope
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Candidate = tuple[int, ...]
 """Layers to go without, ascending."""
-
-UNITS: Mapping[str, str] = dict.fromkeys(("signed", "absolute", "loss", "kl"), "nats a token")
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,10 @@ def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: floa
 def _full(sums: ImportanceSums, resampler: Resampler, level: float) -> Estimate | None:
     if sums.full is None:
         return None
-    value = float(sums.full.sum() / sums.counts.sum())
-    if resampler.clusters < 2:
-        return Estimate(value=value, level=level)
-    low, high = interval(resampler.means(sums.full[:, None], sums.counts), level)
-    return Estimate(value=value, low=float(low[0]), high=float(high[0]), level=level)
+    rows = np.array([sums.full.sum() / sums.counts.sum()])
+    if resampler.clusters > 1:
+        rows = np.concatenate([rows, resampler.means(sums.full[:, None], sums.counts)[:, 0]])
+    return estimate_rows(rows, level)
 
 
 def _known(values: Floats) -> list[float | None]:

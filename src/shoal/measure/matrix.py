@@ -12,15 +12,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from shoal.bootstrap import Resampler, make_resampler
+from shoal.bootstrap import Resampler, estimate_rows, make_resampler
 from shoal.errors import UsageError
 from shoal.measure.blocks import block_slice
 from shoal.measure.comparing import Pair, Side, mean_overlap, read_side, within_sizes
 from shoal.measure.importance import ImportanceSums
 from shoal.measure.sums import clusters_of
-from shoal.measure.trust import aligned, estimate_rows, importance_rows, sum_rows
+from shoal.measure.trust import aligned, importance_rows, sum_rows
 from shoal.provenance import provenance
-from shoal.schema import SCOPES, ComparedAudit, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
+from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
 from shoal.select.consensus import best_block, check_combine, check_one_model, check_weights, combined
 
 Floats = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ def run_task_matrix(
     rows = Rows(names, measure.rows, depth, combine, weighed, level)
     return TaskMatrix(
         provenance=provenance(),
-        sides=[_described(side, name) for side, name in zip(sides, names, strict=True)],
+        sides=[side.described(name) for side, name in zip(sides, names, strict=True)],
         scope=scope,
         measure=measure.name,
         unit=measure.unit,
@@ -141,16 +141,6 @@ def _traits(side: Side) -> tuple[str, ...]:
     data = side.audit.data
     manifests = "+".join(Path(manifest).stem for manifest in data.manifests)
     return side.audit.task, side.input, "+".join(data.languages), manifests, side.path.resolve().parent.name
-
-
-def _described(side: Side, label: str) -> ComparedAudit:
-    return ComparedAudit(
-        path=str(side.path),
-        label=label,
-        input=side.input,
-        task=side.audit.task,
-        model_ref=side.audit.model.ref,
-    )
 
 
 def _read_sides(paths: Sequence[Path], inputs: Sequence[InputKind | None] | None) -> list[Side]:

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from shoal.errors import ModelError
-from shoal.measure.collector import decoder_arguments
+from shoal.measure.collector import decoder_arguments, last_states
 from shoal.measure.importance import Candidate
 from shoal.measure.sublayers import Sublayers, first_of, sublayers_of
 
 if TYPE_CHECKING:
+    from shoal.measure.targets import Targets
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
     from shoal.schema import Part
@@ -97,7 +98,7 @@ def record(loaded: LoadedModel, batch: PreparedBatch) -> Recording:
     if sorted(heard.states) != list(range(depth)) or sorted(heard.outputs) != list(range(depth)):
         raise NotReplayable("not every layer is run once")
     _check_chain(heard, depth)
-    last = output[0] if isinstance(output, tuple) else output.last_hidden_state
+    last = last_states(output)
     states = [heard.states[layer] for layer in range(depth)] + [heard.outputs[depth - 1]]
     calls = [heard.calls[layer] for layer in range(depth)]
     for args, kwargs in calls:
@@ -176,20 +177,6 @@ def _beside(heard: _Heard) -> Any:
     return hook
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Positions (rows (N,), positions (N,)) of a batch whose last state is asked for."""
-
-    rows: Tensor
-    positions: Tensor
-
-    def places(self, clips: int, length: int, times: int) -> Tensor:
-        """(times · N,): where they are among all positions of a batch that repeats the clips `times` times."""
-        once = self.rows * length + self.positions
-        shift = torch.arange(times, device=once.device)[:, None] * clips * length
-        return (once + shift).flatten()
-
-
 class Replayer:
     """Replays a recording without layers.
 
@@ -198,7 +185,6 @@ class Replayer:
         recording: from `record`.
         part: what of the layers goes.
         only: where the final state is asked for; anything elsewhere may be wrong then.
-        tokens: positions a layer is run on at a time at most; default by device.
     """
 
     def __init__(
@@ -207,17 +193,15 @@ class Replayer:
         recording: Recording,
         *,
         part: Part = "layer",
-        only: Wanted | None = None,
-        tokens: int | None = None,
+        only: Targets | None = None,
     ) -> None:
         self._loaded, self._layers, self._tape, self._part = loaded, loaded.layers, recording, part
         self._only, self._last = only, _last_sublayers(loaded) if only is not None else None
         batch, length, width = recording.states[0].shape
-        limit = tokens or TOKENS_A_CALL.get(loaded.device.type, TOKENS_A_CALL["cpu"])
+        limit = TOKENS_A_CALL.get(loaded.device.type, TOKENS_A_CALL["cpu"])
         self._together = max(1, limit // (batch * length))
         self._group = max(1, LIVE_BYTES // (batch * length * width * recording.states[0].element_size() * 2))
         self._repeated: dict[tuple[int, int], Tensor] = {}
-        self._gone_mlp = False
         self.evaluations = 0
         """Layers run so far, times clips."""
 
@@ -251,28 +235,25 @@ class Replayer:
         from shoal.prune.sublayers import without_part
 
         with without_part(self._loaded.model, [layer], self._part, family=self._loaded.family):
-            self._gone_mlp = self._part == "mlp"
-            found = self._run(layer, prefixes, alive)
-            self._gone_mlp = False
+            # A stand-in for the MLP computes nothing anyway, and is not the module that was proved.
+            found = self._run(layer, prefixes, alive, shorten=self._part != "mlp")
         return {(*prefix, layer): state for prefix, state in found.items()}
 
     def _run(
-        self, layer: int, prefixes: list[Candidate], alive: dict[Candidate, Tensor]
+        self, layer: int, prefixes: list[Candidate], alive: dict[Candidate, Tensor], *, shorten: bool = True
     ) -> dict[Candidate, Tensor]:
         found: dict[Candidate, Tensor] = {}
         for first in range(0, len(prefixes), self._together):
             part = prefixes[first : first + self._together]
             states = [alive[prefix] for prefix in part]
-            with self._shortened(layer, len(part)):
+            with self._shortened(layer, len(part)) if shorten else nullcontext():
                 output = self._call(layer, states[0] if len(states) == 1 else torch.cat(states), len(part))
             found |= dict(zip(part, output.chunk(len(part)), strict=True))
             self.evaluations += len(part) * len(states[0])
         return found
 
     def _shortened(self, layer: int, times: int) -> AbstractContextManager[None]:
-        last = layer == self._tape.depth - 1
-        # A stand-in for the MLP computes nothing anyway, and is not the module that was proved.
-        if not last or self._only is None or self._last is None or self._gone_mlp:
+        if layer < self._tape.depth - 1 or self._only is None or self._last is None:
             return nullcontext()
         clips, length = self._tape.states[0].shape[:2]
         return _only_at(self._last, self._only.places(clips, length, times))

@@ -42,13 +42,12 @@ def summarise(
         else:
             scopes[scope] = summarise_scope(sums, scope, resampler, level)
     items = [aligned(item, sums.utterances) for item in importance]
-    draws = {"cluster": cluster, "replicates": replicates, "level": level, "seed": seed}
     return InputAudit(
         input=kind,
         scopes=scopes,
         empty_scopes=empty,
         importance=[summarise_importance(item, resampler, level) for item in items],
-        trust=trust_of(sums, items, **draws),  # type: ignore[arg-type]
+        trust=trust_of(sums, items, resampler, level),
     )
 
 

@@ -27,6 +27,18 @@ class Targets:
     tokens: Tensor
     """(N,) int64: what is due there; -1 for the end."""
 
+    def places(self, clips: int, length: int, times: int) -> Tensor:
+        """(times · N,): where they are predicted among all positions, row after row, of a batch that is repeated.
+
+        Args:
+            clips: utterances in the batch.
+            length: positions of each.
+            times: how often the batch stands there.
+        """
+        once = self.rows * length + self.positions
+        shift = torch.arange(times, device=once.device)[:, None] * clips * length
+        return (once + shift).flatten()
+
     def counts(self, utterances: int) -> Tensor:
         """(utterances,) int64: how many targets each utterance has."""
         return torch.bincount(self.rows, minlength=utterances)

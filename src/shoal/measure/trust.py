@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from shoal.bootstrap import Resampler, interval, make_resampler
+from shoal.bootstrap import Resampler, estimate_rows
 from shoal.measure.blocks import block_count, block_slice
 from shoal.measure.comparing import spearman
 from shoal.measure.importance import ImportanceSums
-from shoal.measure.sums import Cluster, Sums, clusters_of
-from shoal.schema import SCOPES, Estimate, MetricTrust, Scope, Trust
+from shoal.measure.sums import Sums
+from shoal.schema import SCOPES, MetricTrust, Scope, Trust
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -27,11 +27,8 @@ MIN_CANDIDATES = 4
 def trust_of(
     sums: Sums,
     importance: Sequence[ImportanceSums],
-    *,
-    cluster: Cluster = "utterance",
-    replicates: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    resampler: Resampler,
+    level: float,
 ) -> list[Trust]:
     """Hold every metric against every quantity that ablation measured of whole layers.
 
@@ -43,10 +40,8 @@ def trust_of(
     Args:
         sums: angular distance and influence of U utterances.
         importance: what gradient and ablation measured on the same utterances, or on some of them, in any order.
-        cluster: what the bootstrap resamples.
-        replicates: bootstrap replicates.
+        resampler: of these utterances.
         level: of the intervals.
-        seed: of the bootstrap.
 
     Returns:
         One for each truth that has enough blocks, its metrics by n, then by regret (in the unit of the truth).
@@ -54,7 +49,6 @@ def trust_of(
     Raises:
         KeyError: importance of an utterance that `sums` does not have.
     """
-    resampler = make_resampler(clusters_of(sums, cluster), replicates=replicates, seed=seed)
     whole = [aligned(item, sums.utterances) for item in importance if item.part == "layer"]
     truths = [(item, _truth(item, sums.depth, resampler)) for item in whole if item.metric == "ablation"]
     found: list[list[MetricTrust]] = [[] for _ in truths]
@@ -89,6 +83,8 @@ class Ranking:
 
 def aligned(item: ImportanceSums, utterances: Sequence[str]) -> ImportanceSums:
     """The same sums with a row for each of `utterances`: NaN and no tokens for those that were not measured."""
+    if item.utterances == tuple(utterances):
+        return item
     row_of = {name: row for row, name in enumerate(utterances)}
     rows = [row_of[name] for name in item.utterances]
     values = np.full((len(utterances), item.values.shape[1]), np.nan)
@@ -200,11 +196,3 @@ def regret(guess: Floats, real: Floats, k: int) -> Floats:
     """Truth at the best of the k blocks that `guess` ranks first, minus truth at the best: both (R, m) → (R,)."""
     first = guess.argsort(1, kind="stable")[:, :k]
     return np.take_along_axis(real, first, 1).min(1) - real.min(1)
-
-
-def estimate_rows(rows: Floats, level: float) -> Estimate:
-    """Row 0 of (1 + R,) with the interval of the others, if any of them has a value."""
-    if np.isnan(rows[1:]).all():
-        return Estimate(value=float(rows[0]), level=level)
-    low, high = interval(rows[1:], level)
-    return Estimate(value=float(rows[0]), low=float(low), high=float(high), level=level)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import ModelError, PlanError
+from shoal.errors import InputError, ModelError, PlanError
 from shoal.models.families import find
 from shoal.schema import Part, Plan, plan_problem
 
@@ -94,6 +94,17 @@ def prune_in_place(
         _prune(model, layers, family or find(model), undo)
         undo.pop_all()
     return model
+
+
+def removal_problem(
+    model: PreTrainedModel, layers: Sequence[int], *, part: Part = "layer", family: Family
+) -> str | None:
+    """Why `model` cannot go without `layers`; None if it can. In some models, layers read what others computed."""
+    try:
+        with pruned(model, layers, part=part, family=family):
+            return None
+    except InputError as error:
+        return error.what
 
 
 def check_whole(layers: Sequence[int] | Plan) -> None:

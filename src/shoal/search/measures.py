@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.bootstrap import Floats
-from shoal.errors import FileFormatError, InputError
-from shoal.measure.blocks import block_ends
-from shoal.prune.in_memory import pruned
+from shoal.errors import FileFormatError
+from shoal.measure.blocks import block_layers
+from shoal.measure.importance import Candidate
+from shoal.prune.in_memory import removal_problem
 from shoal.schema import read_json, write_text
 from shoal.search.settings import Settings
-from shoal.select.path import Candidate, Measure
+from shoal.select.path import Measure
 from shoal.select.values import IMPORTANCE
 
 if TYPE_CHECKING:
@@ -132,23 +133,16 @@ def _distances(loaded: LoadedModel, data: Dataset, task: Task, settings: Setting
     from shoal.measure.auditing import measure
 
     sums = measure(loaded, data, task, settings.input, batch_size=settings.batch_size)
-    blocks = [
-        range(start, stop)
-        for start, stop in zip(*map(np.ndarray.tolist, block_ends(sums.depth)), strict=True)
-    ]
+    blocks = block_layers(sums.depth)
     means = sums.mean(settings.counted, settings.ranked_by)
     if settings.ranked_by == "angular":
-        return dict(zip(map(tuple, blocks), means.tolist(), strict=True))
-    return {tuple(block): float(means[list(block)].sum()) for block in blocks}
+        return dict(zip(blocks, means.tolist(), strict=True))
+    return {block: float(means[list(block)].sum()) for block in blocks}
 
 
 def _can_go(loaded: LoadedModel, layers: Candidate, settings: Settings) -> bool:
-    """Whether the model can go without them; in some, layers read what others computed."""
-    try:
-        with pruned(loaded.model, layers, part=settings.part, family=loaded.family):
-            return True
-    except InputError:
-        return False
+    """Whether the model can go without them."""
+    return removal_problem(loaded.model, layers, part=settings.part, family=loaded.family) is None
 
 
 def _key(loaded: LoadedModel, data: Dataset, task: Task, settings: Settings) -> str:

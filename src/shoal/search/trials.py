@@ -13,7 +13,7 @@ import numpy as np
 
 from shoal.bootstrap import Floats
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluate.quality import headline, paired_change
+from shoal.evaluate.quality import compared, headline, paired_change
 from shoal.evaluate.run import header
 from shoal.evaluate.significance import PairedBootstrap, Rates
 from shoal.evaluate.systems import System, open_systems
@@ -142,12 +142,7 @@ class Trials:
 
     def _statistics(self, system: System) -> Floats:
         outputs = [system.outputs.outputs[clip] for clip in self._ids]
-        references = [self._compared(output.text, output.lang) for output in outputs]
-        hypotheses = [self._compared(output.pred_text, output.lang) for output in outputs]
-        return self.metric.statistics(references, hypotheses)
-
-    def _compared(self, text: str, lang: str | None) -> str:
-        return self._task.words(self._task.normaliser(lang)(text), lang)
+        return self.metric.statistics(*compared(self._task, outputs))
 
     @cached_property
     def _bootstrap(self) -> PairedBootstrap:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal.select.path import Candidate, Measure, Path, grown, ranked
+from shoal.measure.importance import Candidate
+from shoal.select.path import Measure, Path, grown, ranked
 
 WIDTH = 3
 

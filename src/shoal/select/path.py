@@ -10,9 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from shoal.bootstrap import Floats
+from shoal.measure.importance import Candidate
 
-Candidate = tuple[int, ...]
-"""Layers to go without, ascending."""
 Measure = Callable[[Sequence[Candidate]], Floats]
 """What is lost without each of C candidates, (C,), the less the better; NaN for one that must not be chosen."""
 Path = Iterator[tuple[Candidate, float]]

@@ -43,8 +43,6 @@ class AudioLLM(Family):
     """What can be measured: text takes the place of the audio only where audio has a place of its own."""
     engine: ClassVar[bool] = True
     """Whether the decoder and the head, fed with embeddings, decode as `generate` does; else `generate` decodes."""
-    writes: ClassVar[bool] = True
-    """Whether `generate` answers in text, so that there is something to score."""
     generates_speech: ClassVar[bool] = False
     """Whether the model, or a part that reads its decoder's states, answers in speech."""
     alone: ClassVar[bool] = False
@@ -173,11 +171,6 @@ class AudioLLM(Family):
         from shoal.models.native import decoder_call
 
         return decoder_call(model, self, self.forward_inputs(model, inputs))
-
-    def forward_inputs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What of `inputs`, with which `generate` goes on from the tokens, a forward pass over the tokens takes."""
-        del model
-        return inputs
 
     def with_response(self, processor: Any, line: Line, ids: Sequence[int], samples: Samples) -> Line:
         """One row of a batch with its response.

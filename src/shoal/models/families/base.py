@@ -38,6 +38,8 @@ class Family(ABC):
     """The folder in a checkpoint's with a low-rank adapter that is part of the model: merged when it is loaded."""
     cacheless: ClassVar[bool] = True
     """Whether `generate` works without a cache too, so that decoding with one can be checked by it."""
+    writes: ClassVar[bool] = True
+    """Whether `generate` answers in text, so that there is something to score."""
     scales_logits: ClassVar[bool] = True
     """Whether the stock class scales its logits where the decoder's config asks for it (`logits_scaling`)."""
     generate_options: ClassVar[Mapping[str, Any]] = {}
@@ -258,6 +260,11 @@ class Family(ABC):
         """What of `text`, which the model wrote, is its answer: without the marks of a form of its own."""
         del processor
         return text
+
+    def forward_inputs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What of `inputs`, with which `generate` goes on from the tokens, a forward pass over the tokens takes."""
+        del model
+        return inputs
 
     def layer_indices(self, layer: nn.Module) -> Iterator[tuple[nn.Module, str, int]]:
         """Where `layer` and its parts remember their index: (module, attribute, value)."""
