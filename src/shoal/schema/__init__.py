@@ -34,6 +34,7 @@ from shoal.schema.comparison import (
 )
 from shoal.schema.document import SCHEMA_VERSION, BadRow, DataInfo, Document, ModelInfo, Provenance
 from shoal.schema.files import read_json, write_text
+from shoal.schema.heal import Healing, HealingCell, HealRecord
 from shoal.schema.plan import Plan, PlanSource, plan_problem
 from shoal.schema.record import Estimate, Record
 from shoal.schema.scores import Counts, Delta, Example, GroupScore, MeasuredScore, Scores, SystemScores
@@ -61,6 +62,9 @@ __all__ = [
     "Estimate",
     "Example",
     "GroupScore",
+    "HealRecord",
+    "Healing",
+    "HealingCell",
     "Importance",
     "InputAudit",
     "InputKind",
@@ -93,7 +97,7 @@ __all__ = [
 
 KINDS: dict[str, type[Document]] = {
     cls.model_fields["kind"].default: cls
-    for cls in (Audit, Plan, Scores, Bench, Comparison, TaskMatrix, Search)
+    for cls in (Audit, Plan, Scores, Bench, Comparison, TaskMatrix, Search, HealRecord, Healing)
 }
 
 

@@ -1,0 +1,60 @@
+"""Where layers are missing: what a plan leaves behind, in the numbering of the model before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shoal.errors import PlanError
+from shoal.schema import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A run of missing layers `[start, stop)` of the unpruned model, and its neighbours in the pruned one."""
+
+    start: int
+    """First missing layer, unpruned numbering; its input is the state before the cut."""
+    stop: int
+    """First layer after it, unpruned numbering; its input is the state that the missing layers made of it."""
+    before: int | None
+    """The layer before the cut, pruned numbering; None where the decoder's first layers are missing."""
+    receiver: int | None
+    """The layer that receives the state before the cut instead of the one after it, pruned numbering; None where the
+    decoder's last layers are missing."""
+
+    @property
+    def layers(self) -> list[int]:
+        """The missing layers, unpruned numbering."""
+        return list(range(self.start, self.stop))
+
+    @property
+    def last(self) -> int | None:
+        """`before` in the unpruned numbering."""
+        return None if self.before is None else self.start - 1
+
+
+def cuts_of(plan: Plan) -> list[Cut]:
+    """The cuts of a plan, first to last; none if it removes nothing.
+
+    Raises:
+        PlanError: it removes only a part of its layers.
+    """
+    if plan.part != "layer":
+        raise PlanError(
+            f"it removes only the {plan.part} of its layers, and healing goes by whole layers",
+            where=f"plan for {plan.model_ref}",
+        )
+    return cuts_between(plan.keep, plan.depth)
+
+
+def cuts_between(keep: Sequence[int], depth: int) -> list[Cut]:
+    """The cuts that leave the layers `keep` (ascending) of `depth`."""
+    bounds = [-1, *keep, depth]
+    found = []
+    for new, (left, right) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        if right - left > 1:
+            before = None if left < 0 else new - 1
+            receiver = None if right == depth else new
+            found.append(Cut(left + 1, right, before, receiver))
+    return found

@@ -1,0 +1,83 @@
+"""What was trained after pruning, and what it took."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shoal.schema.document import DataInfo, Document, ModelInfo
+from shoal.schema.plan import Plan
+from shoal.schema.record import Estimate, Record
+from shoal.schema.scores import Delta
+
+
+class HealRecord(Document):
+    """How a pruned model was healed; lies in its folder."""
+
+    kind: Literal["heal"] = "heal"
+    model: ModelInfo
+    """The pruned model, before healing."""
+    teacher: str | None = None
+    """The unpruned model, where healing asked it for states or logits."""
+    target: str
+    """What was trained, see `shoal.heal.TARGETS`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What decides the result, besides model and data."""
+    task: str
+    data: DataInfo
+    trained_parameters: int
+    """Parameters that got a gradient, or that a fit has set."""
+    steps: int = 0
+    """Optimizer steps; 0 for a fit in closed form."""
+    clips: int = 0
+    """Clips seen, repeated ones counted again."""
+    seconds: float = 0.0
+    """Wall-clock seconds of training, over all runs that were needed; encoding the clips is not in it."""
+    loss_before: float | None = None
+    """Nats a response token on clips that were not trained on, before healing; None where none were given."""
+    loss_after: float | None = None
+    """The same afterwards."""
+    notes: list[str] = Field(default_factory=list)
+    """What a reader should know, such as where memory ran out."""
+
+
+class HealingCell(Record):
+    """One pruned model, healed by one target or not at all, on the test clips."""
+
+    plan: Plan
+    target: str
+    """Or `none`: pruned and not healed."""
+    layers: int
+    """Decoder layers left; `replace` puts one back."""
+    parameters: int
+    """Of the whole model."""
+    trained_parameters: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    """Of healing."""
+    loss: Estimate | None = None
+    """Nats a response token on the test clips."""
+    wer: Estimate
+    """Word error rate on the test clips, a fraction (character error rate where the language asks for it)."""
+    delta: Delta | None = None
+    """From the unpruned model, on the same clips."""
+    recovered: Estimate | None = None
+    """Share of what pruning cost that healing took back: 1 is all of it; None where pruning cost nothing."""
+    bought: Delta | None = None
+    """From the same plan without healing, on the same clips."""
+
+
+class Healing(Document):
+    """What healing buys: plans × targets, evaluated on the same clips."""
+
+    kind: Literal["healing"] = "healing"
+    model: ModelInfo
+    task: str
+    data: DataInfo
+    """The test clips."""
+    train_data: DataInfo
+    settings: dict[str, Any] = Field(default_factory=dict)
+    baseline_wer: Estimate
+    """Of the unpruned model."""
+    cells: list[HealingCell] = Field(default_factory=list)

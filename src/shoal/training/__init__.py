@@ -1,0 +1,1 @@
+"""The one training loop: what it is fed, what it minimises, and how it survives being interrupted."""
