@@ -26,9 +26,9 @@ TEXTS = (
 )
 
 
-def loaded(*, seed: int = 0, **text: Any) -> LoadedModel:
+def loaded(*, seed: int = 0, projector: str = "mlp", **text: Any) -> LoadedModel:
     """Four decoder layers; every layer matters, and responses end after a varying number of tokens."""
-    model, processor = tiny("whisper", "llama", "mlp", **text)
+    model, processor = tiny("whisper", "llama", projector, **text)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.decoder.parameters():

@@ -6,6 +6,7 @@
     >>> audit = shoal.audit(model, data)                        # doctest: +SKIP
     >>> plan = shoal.select(audit, "20%")                       # doctest: +SKIP
     >>> shoal.prune(model, plan, out="shallower")               # doctest: +SKIP
+    >>> shoal.heal(shoal.load("shallower"), data, out="healed") # doctest: +SKIP
     >>> shoal.evaluate(model, data, plans=[plan])               # doctest: +SKIP
 
 Importing is cheap: torch and transformers are loaded by the functions that need them.
@@ -18,6 +19,7 @@ from shoal.bench import bench
 from shoal.data import Dataset, read_manifests
 from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
 from shoal.evaluate import evaluate
+from shoal.heal import heal
 from shoal.measure import audit, compare, task_matrix
 from shoal.models import load
 from shoal.prune import prune, prune_folder
@@ -25,6 +27,7 @@ from shoal.report import render
 from shoal.schema import Audit, Bench, Comparison, Plan, Scores, Search, TaskMatrix
 from shoal.search import search
 from shoal.select import select
+from shoal.training import train
 
 __all__ = [
     "Audit",
@@ -44,6 +47,7 @@ __all__ = [
     "bench",
     "compare",
     "evaluate",
+    "heal",
     "load",
     "prune",
     "prune_folder",
@@ -52,4 +56,5 @@ __all__ = [
     "search",
     "select",
     "task_matrix",
+    "train",
 ]

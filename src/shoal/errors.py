@@ -11,6 +11,7 @@
     │   ├── WeightsError       a download, a hash, the cache
     │   ├── PlanError          a plan, or a plan that does not fit the model
     │   └── FileFormatError    an audit, scores, bench … file
+    ├── TrainingError          a training run that cannot go on (a loss that is not a number, no memory): exit code 1
     ├── MeasureError           a measurement gave a value that must not be used (NaN, infinity): exit code 1
     └── VerificationError      a pruned checkpoint did not prove equal to the model in memory: exit code 1
 
@@ -74,6 +75,10 @@ class FileFormatError(InputError):
 
 class MeasureError(ShoalError):
     """A measurement produced a value that must not be mistaken for a result."""
+
+
+class TrainingError(ShoalError):
+    """A training run cannot go on; what it has reached is kept."""
 
 
 class VerificationError(ShoalError):

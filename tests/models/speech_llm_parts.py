@@ -67,7 +67,7 @@ def encoder_config(name: str) -> PreTrainedConfig:
 
 
 def text_config(name: str, vocab_size: int, **more: Any) -> PreTrainedConfig:
-    more = {"tie_word_embeddings": True, **more}
+    more = {"tie_word_embeddings": True, "num_hidden_layers": 4, **more}
     if name == "gemma3_text":
         more |= {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
     return AutoConfig.for_model(
@@ -75,7 +75,6 @@ def text_config(name: str, vocab_size: int, **more: Any) -> PreTrainedConfig:
         vocab_size=vocab_size,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,

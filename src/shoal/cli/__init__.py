@@ -20,10 +20,12 @@ from shoal.cli.compare import compare
 from shoal.cli.demo import demo
 from shoal.cli.evaluate import evaluate
 from shoal.cli.families import families
+from shoal.cli.heal import heal
 from shoal.cli.prune import prune
 from shoal.cli.report import report
 from shoal.cli.search import search
 from shoal.cli.select import select
+from shoal.cli.train import train
 from shoal.cli.weights import app as weights
 from shoal.errors import ShoalError
 
@@ -36,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (demo, audit, compare, select, search, prune, evaluate, bench, report, families):
+for command in (demo, audit, compare, select, search, prune, heal, train, evaluate, bench, report, families):
     app.command()(command)
 app.add_typer(weights, name="weights", help="List, fetch and check the weights Shoal knows.")
 

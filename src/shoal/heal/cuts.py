@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from shoal.errors import PlanError
 from shoal.schema import Plan
@@ -52,7 +53,7 @@ def cuts_between(keep: Sequence[int], depth: int) -> list[Cut]:
     """The cuts that leave the layers `keep` (ascending) of `depth`."""
     bounds = [-1, *keep, depth]
     found = []
-    for new, (left, right) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for new, (left, right) in enumerate(pairwise(bounds)):
         if right - left > 1:
             before = None if left < 0 else new - 1
             receiver = None if right == depth else new

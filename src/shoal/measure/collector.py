@@ -148,7 +148,7 @@ def decoder_arguments(decoder: nn.Module, batch: PreparedBatch) -> dict[str, Any
     handed, and a batch is run many times; and what was made in inference mode is not fit for a graph.
     """
     if batch.call:
-        return {name: _copied(value) for name, value in batch.call.items()}
+        return {name: copied(value) for name, value in batch.call.items()}
     positions = {"position_ids": batch.position_ids} if accepts(decoder, "position_ids") else {}
     arguments = {"inputs_embeds": batch.embeds, "attention_mask": batch.attention_mask, **positions}
     return {name: value.clone() for name, value in arguments.items()}
@@ -160,14 +160,14 @@ def last_states(output: Any) -> Tensor:
     return states
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """`value` with copies of its tensors."""
     if isinstance(value, Tensor):
         return value.clone()
     if type(value) in (tuple, list):
-        return type(value)(_copied(each) for each in value)
+        return type(value)(copied(each) for each in value)
     if type(value) is dict:
-        return {name: _copied(each) for name, each in value.items()}
+        return {name: copied(each) for name, each in value.items()}
     return value
 
 

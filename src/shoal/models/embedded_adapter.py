@@ -1,12 +1,16 @@
-"""A low-rank adapter that lies beside the weights of a whole model: loaded after them, and merged into them.
+"""A low-rank adapter beside the weights of a whole model, or alone in its folder: put in, and merged.
 
 The stock `from_pretrained` loads both, and then reports on the adapter only: that weights of the model are missing goes
 unnoticed. And the stock `save_pretrained` writes such a model with the adapter's names, so that it does not load
 again. Here the model is loaded without the adapter, and the adapter after it; merged, there is one plain model.
+
+An adapter alone in its folder names its base model. It is put in as `PeftModel.from_pretrained` does it.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 NAMES = "_weight_conversions"
 """Where a model keeps how its tensors are called on disk; loading an adapter puts the adapter's names there."""
 
@@ -26,6 +31,65 @@ NAMES = "_weight_conversions"
 def has_adapter(folder: Path) -> bool:
     """Whether an adapter lies in `folder` beside a whole model."""
     return (folder / CONFIG).is_file() and (folder / "config.json").is_file()
+
+
+def is_adapter_alone(folder: Path) -> bool:
+    """Whether there is an adapter in `folder` and no model."""
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path, ref: str) -> str:
+    """The model that the adapter alone in `folder` was made for: a folder, a Hub id or `pkg:NAME`.
+
+    Raises:
+        ModelError: its config names none, or cannot be read.
+    """
+    try:
+        named = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        beside = folder / named
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(
+            "the adapter does not say which model it was made for",
+            where=f"{ref} ({CONFIG})",
+            fix="set base_model_name_or_path to that model's folder or id",
+        ) from None
+    if not named or beside.resolve() == folder.resolve():
+        raise ModelError(
+            f"the adapter names {named!r} as its base, which is no model",
+            where=f"{ref} ({CONFIG})",
+            fix="set base_model_name_or_path to the folder or id of the model it was made for",
+        )
+    return str(beside) if beside.is_dir() else str(named)
+
+
+def apply_adapter(model: PreTrainedModel, folder: Path, ref: str) -> None:
+    """Put the adapter alone in `folder` into its base model, and merge it.
+
+    Args:
+        model: the base; changed in place.
+        folder: where the adapter lies.
+        ref: what the user calls the adapter, for messages.
+
+    Raises:
+        ModelError: it does not fit the base, is not whole, or cannot be merged.
+    """
+    from peft import PeftModel
+
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"the adapter has no {WEIGHTS}", where=ref, fix="save it again, as safetensors")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            adapted = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
+            # Only this call says what is missing.
+            report = adapted.load_adapter(str(folder), "default", torch_device="cpu")
+    except Exception as error:  # PEFT raises many kinds; all mean: this adapter is not one for this model
+        raise _unfit(ref, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
+    for kind in ("missing_keys", "unexpected_keys"):
+        if keys := sorted(getattr(report, kind)):
+            raise _unfit(ref, f"{len(keys)} of its weights are {kind[:-5]}, such as {keys[0]}")
+    merge_adapter(model, ref, replace=True)
+    if "lora_merged" in vars(model.config):
+        model.config.lora_merged = True
 
 
 @contextmanager
@@ -63,18 +127,26 @@ def add_adapter(model: PreTrainedModel, folder: Path, ref: str) -> PreTrainedMod
     return model
 
 
-def merge_adapter(model: PreTrainedModel, ref: str) -> None:
+def merge_adapter(model: PreTrainedModel, ref: str, *, replace: bool = False) -> None:
     """Put every adapted module, with the adapter's part added to its weights, back in the adapter's place.
+
+    Args:
+        model: with the adapter; changed in place.
+        ref: what the user calls the model, for messages.
+        replace: modules that the adapter brings whole take the place of the model's own; else they are refused.
 
     Raises:
         ModelError: the adapter cannot be merged.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
+    from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, AuxiliaryTrainingWrapper):
+        if replace and type(module) is ModulesToSaveWrapper:
+            model.set_submodule(name, module.modules_to_save[module.active_adapter])
+        elif isinstance(module, AuxiliaryTrainingWrapper):
             raise _refusal(ref, f"it replaces whole modules ({name})")
+    for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             try:
                 module.merge(safe_merge=True)
@@ -90,6 +162,14 @@ def _forget(model: Any) -> None:
     vars(model).pop("peft_config", None)
     if "has_lora_adapter" in vars(model.config):
         model.config.has_lora_adapter = False
+
+
+def _unfit(ref: str, what: str) -> ModelError:
+    return ModelError(
+        f"the adapter does not fit its base model ({what})",
+        where=ref,
+        fix=f"check base_model_name_or_path in its {CONFIG}",
+    )
 
 
 def _refusal(ref: str, what: str) -> ModelError:

@@ -1,4 +1,4 @@
-"""What happened to a checkpoint before: the plans that Shoal left in its folder."""
+"""What happened to a checkpoint before: the plans and the records of healing that Shoal left in its folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from shoal.schema import Plan
 
 PLAN_FILE = "shoal-plan.json"
 """The plan that made a pruned checkpoint; those before it are numbered `shoal-plan-1.json` …"""
+HEAL_FILE = "shoal-heal.json"
+"""How a healed checkpoint was healed; earlier healings are numbered `shoal-heal-1.json` …"""
 
 
 def removed_layers(folder: Path) -> list[int]:
@@ -30,6 +32,25 @@ def removed_layers(folder: Path) -> list[int]:
 
 def plan_files(folder: Path) -> list[Path]:
     """The plans that made a checkpoint, in the order in which they were carried out."""
-    earlier = sorted(folder.glob("shoal-plan-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
-    latest = folder / PLAN_FILE
+    return _series(folder, PLAN_FILE)
+
+
+def heal_files(folder: Path) -> list[Path]:
+    """The records of healing that a checkpoint went through, first to last."""
+    return _series(folder, HEAL_FILE)
+
+
+def numbered(name: str, number: int) -> str:
+    """The name of an earlier file, such as `shoal-plan-1.json`."""
+    return f"{name.removesuffix('.json')}-{number}.json"
+
+
+def _series(folder: Path, name: str) -> list[Path]:
+    """The numbered files, in order, and then the latest."""
+    earlier = sorted(folder.glob(f"{name.removesuffix('.json')}-*.json"), key=_number)
+    latest = folder / name
     return [*earlier, latest] if latest.is_file() else earlier
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rsplit("-", 1)[1])

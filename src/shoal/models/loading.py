@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +13,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from shoal.errors import ModelError, UsageError
+from shoal.errors import ModelError, UsageError, WeightsError
 from shoal.models import families, weights
 from shoal.models.audio_cache import AudioCache
 from shoal.models.batch import PreparedBatch
-from shoal.models.embedded_adapter import CONFIG, add_adapter, has_adapter, merge_adapter
+from shoal.models.embedded_adapter import (
+    CONFIG,
+    add_adapter,
+    apply_adapter,
+    base_of,
+    has_adapter,
+    is_adapter_alone,
+    merge_adapter,
+)
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.native import check_length
@@ -49,6 +57,8 @@ class LoadedModel:
     licence: str | None = None
     no_processor: str = ""
     """Why there is no processor, where there should be one."""
+    adapters: tuple[Path, ...] = ()
+    """The folders of adapters that were put in and merged; `path` is that of the model below them."""
     audio_cache: AudioCache = field(default_factory=AudioCache, repr=False)
     _info: ModelInfo | None = field(default=None, repr=False)
 
@@ -173,6 +183,8 @@ def load_model(
     """See `shoal.models.load`; `merge` says what becomes of an adapter beside the weights, see `embedded_adapter`."""
     torch_device, torch_dtype = _device(device), _dtype(dtype, device)
     resolved = weights.resolve(ref)
+    if is_adapter_alone(resolved.path):
+        return _load_adapted(resolved, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with quiet():
         parts = load_parts(resolved.path, ref, torch_dtype, trust_remote_code)
         model = parts.model
@@ -193,6 +205,33 @@ def load_model(
         kind=kind_of(family),
         licence=resolved.licence,
         no_processor=parts.no_processor,
+    )
+    loaded.info()
+    return loaded
+
+
+def _load_adapted(
+    adapter: weights.Resolved, *, device: str, dtype: str, trust_remote_code: bool
+) -> LoadedModel:
+    """The base model of an adapter that is alone in its folder, with the adapter merged into it."""
+    name = base_of(adapter.path, adapter.ref)
+    try:
+        base = load_model(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    except WeightsError as error:
+        raise ModelError(
+            f"its base model {name} cannot be had: {error.what}",
+            where=f"{adapter.ref} ({CONFIG})",
+            fix="put it there, or correct base_model_name_or_path",
+        ) from error
+    with quiet():
+        apply_adapter(base.model, adapter.path, adapter.ref)
+    base.model.to(base.device).eval().requires_grad_(False)
+    loaded = replace(
+        base,
+        ref=adapter.ref,
+        licence=adapter.licence or base.licence,
+        adapters=(*base.adapters, adapter.path),
+        _info=None,
     )
     loaded.info()
     return loaded

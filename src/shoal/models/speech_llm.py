@@ -169,6 +169,8 @@ class Projector(nn.Module):
     """
 
     has_hidden: ClassVar[bool] = True
+    stacks: ClassVar[bool] = True
+    """Whether a position is made of its own `stack` frames alone, so that `transform` can be called."""
 
     def __init__(self, settings: ProjectorSettings, encoder_size: int, decoder_size: int) -> None:
         super().__init__()
@@ -195,6 +197,10 @@ class Projector(nn.Module):
 
     def project(self, clips: Sequence[Tensor]) -> Tensor:
         """Clips of (frames, d_enc), each at least `field` frames, to (positions of all clips, d)."""
+        return self.transform(self.gather(clips))
+
+    def transform(self, stacked: Tensor) -> Tensor:
+        """Stacked frames (positions, stack · d_enc) to (positions, d), before `finish`."""
         raise NotImplementedError
 
     def forward(self, clips: Sequence[Tensor]) -> list[Tensor]:
@@ -218,9 +224,9 @@ class LinearProjector(Projector):
 
     has_hidden = False
 
-    def project(self, clips: Sequence[Tensor]) -> Tensor:
-        """See `Projector.project`."""
-        return self.output(self.norm(self.gather(clips)))
+    def transform(self, stacked: Tensor) -> Tensor:
+        """See `Projector.transform`."""
+        return self.output(self.norm(stacked))
 
 
 class MlpProjector(Projector):
@@ -230,13 +236,15 @@ class MlpProjector(Projector):
         super().__init__(settings, encoder_size, decoder_size)
         self.hidden = nn.Linear(self.input_size(encoder_size), settings.hidden_size)
 
-    def project(self, clips: Sequence[Tensor]) -> Tensor:
-        """See `Projector.project`."""
-        return self.output(F.gelu(self.hidden(self.norm(self.gather(clips)))))
+    def transform(self, stacked: Tensor) -> Tensor:
+        """See `Projector.transform`."""
+        return self.output(F.gelu(self.hidden(self.norm(stacked))))
 
 
 class ConvProjector(Projector):
     """An unpadded convolution over the frames (kernel `kernel`, stride `stack`), GELU, a linear layer."""
+
+    stacks = False
 
     def __init__(self, settings: ProjectorSettings, encoder_size: int, decoder_size: int) -> None:
         super().__init__(settings, encoder_size, decoder_size)
@@ -448,12 +456,33 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
         """Encode and project clips.
 
         Args:
+            input_features: see `encode`.
+            input_values: see `encode`.
+            audio_samples: see `encode`.
+
+        Returns:
+            One (n_i, d) tensor for each clip.
+
+        Raises:
+            ValueError: not exactly one kind of audio input, or no `audio_samples`.
+        """
+        return self.projector(self.encode(input_features, input_values, audio_samples))
+
+    def encode(
+        self,
+        input_features: Tensor | None = None,
+        input_values: Tensor | None = None,
+        audio_samples: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Encode clips: what the projector is given.
+
+        Args:
             input_features: (clips, windows, mels, mel frames) for Whisper; a clip uses its first ones.
             input_values: (clips, samples) for waveform encoders, zero-padded on the right.
             audio_samples: (clips,) number of samples of each clip.
 
         Returns:
-            One (n_i, d) tensor for each clip.
+            One (frames_i, d_enc) tensor for each clip.
 
         Raises:
             ValueError: not exactly one kind of audio input, or no `audio_samples`.
@@ -462,9 +491,9 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
             raise ValueError("give audio_samples and one of input_features and input_values")
         samples = [int(count) for count in audio_samples]
         if input_features is not None:
-            return self.projector(self._encode_mel(input_features, samples))
+            return self._encode_mel(input_features, samples)
         if input_values is not None:
-            return self.projector(self._encode_waveform(input_values, samples))
+            return self._encode_waveform(input_values, samples)
         raise ValueError("give input_features or input_values")
 
     def _encode_mel(self, features: Tensor, samples: list[int]) -> list[Tensor]:

@@ -31,8 +31,8 @@ REFERENCE = "reference"
 REFERENCE_LICENCE = "research use only (see the card in its folder)"
 REFERENCE_FOLDER = Path(__file__).resolve().parents[1] / "demo" / "reference"
 
-_MODEL_FILES = ("config.json", "speech_llm.json")
-"""One of them makes a folder a model: a Hugging Face config, or Shoal's adapters."""
+_MODEL_FILES = ("config.json", "speech_llm.json", "adapter_config.json")
+"""One of them makes a folder a model: a Hugging Face config, Shoal's adapters, a PEFT adapter that names its base."""
 _CONVERTERS: Mapping[Format, str] = {
     "gguf": "shoal.models.convert_gguf",
     "ctranslate2-whisper": "shoal.models.convert_whisper",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shoal._version import __version__
@@ -38,7 +39,13 @@ def card(plan: Plan, info: ModelInfo, report: VerificationReport | None) -> str:
     """
     return (
         "\n\n".join(
-            [_front_matter(info), *_what(plan, info), _checked(report), _open(report, info), _plan(plan)]
+            [
+                front_matter(info),
+                *_what(plan, info),
+                checked(report),
+                not_validated(report, info),
+                _plan(plan),
+            ]
         )
         + "\n"
     )
@@ -53,17 +60,27 @@ def speaks(info: ModelInfo) -> bool:
     return isinstance(family, AudioLLM) and family.speaks(info.class_name)
 
 
-def _front_matter(info: ModelInfo) -> str:
+def front_matter(
+    info: ModelInfo, *, base: str = "", library: str = "transformers", tags: Sequence[str] = ()
+) -> str:
+    """What the Hub reads of a card.
+
+    Args:
+        info: the model that the checkpoint was made of.
+        base: what it is called, if not as in `info`.
+        library: that loads the checkpoint.
+        tags: more than those of every pruned model.
+    """
     licence = []
     if info.licence:
         known = info.licence.lower() in HUB_LICENCES
         named = [f"license: {info.licence.lower()}"]
         licence = named if known else ["license: other", f"license_name: {_quoted(info.licence)}"]
     lines = [
-        "library_name: transformers",
-        f"base_model: {_quoted(info.ref)}",
+        f"library_name: {library}",
+        f"base_model: {_quoted(base or info.ref)}",
         *licence,
-        "tags: [shoal, layer-pruning]",
+        f"tags: [{', '.join(['shoal', 'layer-pruning', *tags])}]",
     ]
     return "\n".join(["---", *lines, "---"])
 
@@ -83,14 +100,15 @@ def _what(plan: Plan, info: ModelInfo) -> list[str]:
         f"- Model: `{info.ref}` ({info.class_name}, {info.depth} decoder layers)",
         f"- Removed, 0-based: {removed}{block}; {len(plan.keep)} of {plan.depth} layers stay",
         f"- Parameters: {info.total_parameters - gone:,} of {info.total_parameters:,}; {gone:,} gone{share}",
-        f"- Chosen by: {plan.strategy}{_source(plan)}",
+        f"- Chosen by: {plan.strategy}{origin(plan)}",
         f"- Licence of the model: {info.licence or 'not known to Shoal; see the model it comes from'}",
         *([f"- The model had been pruned before; missing already: {earlier}"] if earlier else []),
     ]
     return [f"# {info.ref} without {len(plan.layers)} decoder layers", "\n".join(facts)]
 
 
-def _source(plan: Plan) -> str:
+def origin(plan: Plan) -> str:
+    """The audit that a plan was chosen from, as the end of a sentence; empty if there was none."""
     if plan.source is None:
         return ""
     parts = [
@@ -99,11 +117,12 @@ def _source(plan: Plan) -> str:
     return f", from `{plan.source.path}`" + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _checked(report: VerificationReport | None) -> str:
+def checked(report: VerificationReport | None, done: str = "pruned") -> str:
+    """The section on what was checked; `done` says what was done to the model in memory."""
     if report is None:
         return "## Checked\n\nNothing: this checkpoint was written without verification."
     how = (
-        "Loaded in a fresh process with the stock class, and compared with the pruned model in memory"
+        f"Loaded in a fresh process with the stock class, and compared with the {done} model in memory"
         if report.complete
         else "Written shard by shard and not loaded; the bytes are those of the unpruned checkpoint"
     )
@@ -111,9 +130,11 @@ def _checked(report: VerificationReport | None) -> str:
     return f"## Checked\n\n{how}:\n\n{items}"
 
 
-def _open(report: VerificationReport | None, info: ModelInfo) -> str:
+def not_validated(report: VerificationReport | None, info: ModelInfo, more: Sequence[str] = ()) -> str:
+    """The section on what nobody has checked; `more` comes first."""
     unloaded = report is not None and not report.complete
     items = [
+        *more,
         *([SPEAKS] if speaks(info) else []),
         *([UNLOADED] if unloaded else []),
         *NOT_VALIDATED,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from shoal.errors import InputError, ShoalError, UsageError
 from shoal.models.adapters import ADAPTERS_FILE
-from shoal.models.lineage import plan_files
+from shoal.models.lineage import HEAL_FILE, PLAN_FILE, heal_files, numbered, plan_files
 
 WEIGHT_SUFFIXES = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"}
@@ -94,13 +94,25 @@ def disk_full(out: Path, detail: str) -> InputError:
     )
 
 
-def carry_over(source: Path, draft: Path) -> None:
-    """Copy what lies beside the weights and was not written anew: chat template, licence, custom code."""
+def carry_over(
+    source: Path, draft: Path, *, adapters: Sequence[Path] = (), plan_follows: bool = True
+) -> None:
+    """Copy what lies beside the weights and was not written anew: chat template, licence, custom code, the history.
+
+    Args:
+        source: the folder that the model came from.
+        draft: the folder to copy to.
+        adapters: the folders of adapters that were put into the model when it was loaded; only their history is copied.
+        plan_follows: a new plan comes after those of `source`, which get numbers; else they keep their names.
+    """
     for path in sorted(source.iterdir()):
         if is_side_file(path) and not (draft / path.name).exists():
             shutil.copyfile(path, draft / path.name)
     for number, path in enumerate(plan_files(source), start=1):
-        shutil.copyfile(path, draft / f"shoal-plan-{number}.json")
+        shutil.copyfile(path, draft / (numbered(PLAN_FILE, number) if plan_follows else path.name))
+    healed = [path for folder in (source, *adapters) for path in heal_files(folder)]
+    for number, path in enumerate(healed, start=1):
+        shutil.copyfile(path, draft / numbered(HEAL_FILE, number))
 
 
 def is_side_file(path: Path) -> bool:

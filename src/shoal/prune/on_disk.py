@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,14 @@ from shoal.prune.folder import carry_over, check_target, disk_full, new_folder
 from shoal.prune.in_memory import check_whole, kept_layers, pruned
 from shoal.prune.probe import probe
 from shoal.prune.rebuild import check_rebuild
-from shoal.prune.verify import checked, expectation, verify_checkpoint
+from shoal.prune.verify import Expectation, checked, expectation, verify_checkpoint
 from shoal.schema import ModelInfo, Plan, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from shoal.models.families.base import Family
     from shoal.models.loading import LoadedModel
 
 
@@ -64,6 +65,7 @@ def write_pruned(
         tokenizer=loaded.tokenizer,
         processor=loaded.processor,
         source=loaded.path,
+        adapters=getattr(loaded, "adapters", ()),
         info=info,
         force=force,
     )
@@ -78,6 +80,7 @@ def write_checkpoint(
     tokenizer: Any = None,
     processor: Any = None,
     source: Path | None = None,
+    adapters: Sequence[Path] = (),
     info: ModelInfo | None = None,
     force: bool = False,
 ) -> Path:
@@ -91,6 +94,7 @@ def write_checkpoint(
         tokenizer: saved beside the model, if given.
         processor: saved beside the model, if given.
         source: folder whose other files (chat template, licence, custom code …) are carried over.
+        adapters: folders of adapters that were put into the model, whose history is carried over.
         info: the unpruned model, for the card (README.md); without it there is no card.
         force: replace `out` if there is something already.
 
@@ -99,24 +103,70 @@ def write_checkpoint(
     """
     check_whole(plan)
     check_target(out, source, force)
-    _check_saveable(model)
     family = find(model)
     with new_folder(out) as draft:
         with pruned(model, plan, family=family):
-            check_rebuild(model, family)
-            _check_space(model, draft)
-            _save(model, draft)
-            expected = expectation(model, cases, family=family) if cases else None
-        for part in (tokenizer, processor):
-            if part is not None:
-                part.save_pretrained(draft)
-        if source is not None:
-            carry_over(source, draft)
-        plan.save(draft / PLAN_FILE)
+            expected = write_model(model, draft, family=family, cases=cases)
+        write_beside(
+            draft, tokenizer=tokenizer, processor=processor, source=source, adapters=adapters, plan=plan
+        )
         report = None if expected is None else checked(verify_checkpoint(draft, expected), draft, out)
         if info is not None:
             (draft / "README.md").write_text(card(plan, info, report), encoding="utf-8")
     return out
+
+
+def write_model(
+    model: PreTrainedModel, draft: Path, *, family: Family, cases: Mapping[str, Mapping[str, Tensor]]
+) -> Expectation | None:
+    """Write the model, as it is now in memory, with its stock class.
+
+    Args:
+        model: pruned, in evaluation mode.
+        draft: an existing folder.
+        family: its family.
+        cases: inputs to verify on.
+
+    Returns:
+        What the checkpoint has to be; None without `cases`.
+
+    Raises:
+        ModelError: it cannot be saved so that it loads again.
+        InputError: the disk is full.
+    """
+    check_saveable(model)
+    check_rebuild(model, family)
+    check_space(model, draft)
+    _save(model, draft)
+    return expectation(model, cases, family=family) if cases else None
+
+
+def write_beside(
+    draft: Path,
+    *,
+    tokenizer: Any = None,
+    processor: Any = None,
+    source: Path | None = None,
+    adapters: Sequence[Path] = (),
+    plan: Plan | None = None,
+) -> None:
+    """Write what belongs to a model besides its weights; arguments as `write_checkpoint`.
+
+    Args:
+        draft: the folder with the weights.
+        tokenizer: to save.
+        processor: to save.
+        source: folder whose other files and history are carried over.
+        adapters: more folders whose history is.
+        plan: the last step of that history, if there was one.
+    """
+    for part in (tokenizer, processor):
+        if part is not None:
+            part.save_pretrained(draft)
+    if source is not None:
+        carry_over(source, draft, adapters=adapters, plan_follows=plan is not None)
+    if plan is not None:
+        plan.save(draft / PLAN_FILE)
 
 
 def _save(model: PreTrainedModel, draft: Path) -> None:
@@ -150,7 +200,12 @@ def check_plan(plan: Plan, info: ModelInfo) -> None:
         )
 
 
-def _check_saveable(model: PreTrainedModel) -> None:
+def check_saveable(model: PreTrainedModel) -> None:
+    """Make sure that the weights can be written as they are.
+
+    Raises:
+        ModelError: they are quantised, or there are low-rank weights beside them.
+    """
     if getattr(model, "hf_quantizer", None) is not None:
         raise ModelError(
             "its weights are quantised and cannot be saved as they are",
@@ -163,7 +218,12 @@ def _check_saveable(model: PreTrainedModel) -> None:
         )
 
 
-def _check_space(model: PreTrainedModel, draft: Path) -> None:
+def check_space(model: PreTrainedModel, draft: Path) -> None:
+    """Make sure, before anything is written, that the disk has room.
+
+    Raises:
+        InputError: it has not.
+    """
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if (free := shutil.disk_usage(draft).free) < needed:
         raise disk_full(draft, f"{needed / 2**30:.2f} GiB are needed, {free / 2**30:.2f} GiB are free")

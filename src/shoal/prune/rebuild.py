@@ -17,6 +17,7 @@ from shoal.models.families import fields
 from shoal.models.families.base import INDEX_ATTRIBUTES
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -36,7 +37,7 @@ def check_rebuild(model: PreTrainedModel, family: Family) -> None:
     Raises:
         ModelError: naming what would differ, and the config fields that may be the cause.
     """
-    fresh = _rebuilt(model)
+    fresh = rebuilt(model)
     config = family.text_config(model)
     here, there = family.layers(model), family.layers(fresh)
     if len(here) != len(there):
@@ -48,20 +49,32 @@ def check_rebuild(model: PreTrainedModel, family: Family) -> None:
         raise _refusal(config, f"the model would be rebuilt with another {difference}")
 
 
-def _rebuilt(model: PreTrainedModel) -> PreTrainedModel:
-    """A model without weights, from the config as it would be written to disk and read again."""
+def rebuilt(model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A model without weights, from the config as it would be written to disk and read again.
+
+    Args:
+        model: whose class and config to take.
+        dtype: that it is built in; None: torch's default.
+
+    Raises:
+        ModelError: its class cannot be built from its config.
+    """
     import torch
 
+    default = torch.get_default_dtype()
     config = model.config
     try:
         with TemporaryDirectory(prefix="shoal-config-") as folder:
             config.save_pretrained(folder)
             again = type(config).from_pretrained(folder)
+        torch.set_default_dtype(dtype or default)
         with torch.device("meta"):
             return type(model)(again)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _refusal(config, f"its class cannot be built from the pruned config ({reason})") from error
+    finally:
+        torch.set_default_dtype(default)
 
 
 def _traits(layer: nn.Module) -> dict[str, Any]:

@@ -172,8 +172,10 @@ def verify_checkpoints(
     ]
 
 
-def checked(report: VerificationReport, draft: Path, out: Path) -> VerificationReport:
-    """The report, saved in the `draft` of `out`, if every check passed.
+def checked(
+    report: VerificationReport, draft: Path, out: Path, *, done: str = "pruned"
+) -> VerificationReport:
+    """The report, saved in the `draft` of `out`, if every check passed; `done` says what was done to the model.
 
     Raises:
         VerificationError: one did not.
@@ -181,7 +183,7 @@ def checked(report: VerificationReport, draft: Path, out: Path) -> VerificationR
     if not report.passed:
         failures = "; ".join(f"{check.name}: {check.detail}" for check in report.failures)
         raise VerificationError(
-            f"{out}: the checkpoint is not the model that was pruned ({failures}); not written"
+            f"{out}: the checkpoint is not the model that was {done} ({failures}); not written"
         )
     report.save(draft / REPORT_FILE)
     return report

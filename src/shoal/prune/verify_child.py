@@ -2,16 +2,18 @@
 
 Run by `shoal.prune.verify` as `python -I verify_child.py PLACE…`, in a process of its own. Each PLACE holds
 `expected.safetensors` and `expected.json`, which names the checkpoint's folder, and gets `result.json`. It
-imports torch, transformers and safetensors, and makes sure that nothing imports Shoal. The checks, in order (the
-first ones stop the later ones when there is nothing left to look at):
+imports torch, transformers and safetensors (and PEFT for an adapter), and makes sure that nothing imports Shoal. The
+checks, in order (the first ones stop the later ones when there is nothing left to look at):
 
 - `load`: the stock class loads the folder.
 - `keys`: no missing, unexpected or mismatched weights.
 - `depth`: config and layer list have the expected number of layers.
 - `config`: every per-layer field has the expected value.
 - `tensors`: every tensor of the state dict equals the one in memory, bit by bit (SHA-256).
+- `adapter` (only where one is to be checked; the folder is its base then): PEFT puts it in, its tensors are those in
+  memory, and what follows is checked with it. `tensors` leaves out the modules that it replaces.
 - `logits`: equal to those in memory, at every position that is not padding.
-- `round_trip`: saved, loaded and saved again, it has the same tensors and the same files.
+- `round_trip`: saved, loaded and saved again, it has the same tensors and the same files (not for an adapter).
 - `cache`: greedy decoding with a cache gives the tokens and logits that it gives without.
 """
 
@@ -22,7 +24,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ LOGITS_TOLERANCE = 1e-5
 CACHE_TOLERANCE = 1e-4
 """The same between cached and uncached decoding, whose matrix products have other shapes."""
 NEW_TOKENS = 4
+KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+MISSING = ("missing_keys", "mismatched_keys", "error_msgs")
+"""The same without weights that are left over: a base is as it is."""
 
 Check = dict[str, Any]
 
@@ -74,19 +79,25 @@ def _cases(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def _checks(folder: Path, wanted: dict[str, Any], cases: dict[str, dict[str, Tensor]]) -> Iterator[Check]:
     try:
-        model, report = _load(folder)
+        model, report = _load(folder, wanted.get("dtype", "auto"))
     except Exception as error:
         yield _check("load", False, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
         return
     yield _check("load", True, f"{type(model).__name__} from transformers {transformers.__version__}")
-    yield _keys(report)
+    adapter = wanted.get("adapter")
+    yield _keys(report, KEYS if adapter is None else MISSING)
     yield _depth(model, wanted)
     yield _config(model, wanted)
-    yield _tensors(model, wanted)
+    yield _tensors(model, wanted, left_out=[] if adapter is None else adapter["modules"])
+    if adapter is not None:
+        yield (check := _guarded("adapter", lambda: _adapter(model, adapter)))
+        if not check["passed"]:
+            return
     model = model.to(wanted["device"]).eval()
     with torch.no_grad():
         yield _guarded("logits", lambda: _logits(_answering(model, wanted), cases))
-        yield _guarded("round_trip", lambda: _round_trip(model, folder, wanted))
+        if adapter is None:
+            yield _guarded("round_trip", lambda: _round_trip(model, folder, wanted))
         if wanted["cache_case"] is None:
             return
         yield _guarded("cache", lambda: _cache_in_float(model, cases[wanted["cache_case"]], wanted))
@@ -97,7 +108,17 @@ def _answering(model: Any, wanted: dict[str, Any]) -> Any:
     return model.get_submodule(wanted["answering_path"])
 
 
-def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
+def _adapter(model: Any, wanted: dict[str, Any]) -> Check:
+    """Put the adapter into `model`, in place, as PEFT does."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    adapted = PeftModel.from_pretrained(model, wanted["folder"], torch_device="cpu")
+    # As it is written, whatever the size of the base's vocabulary: that question would go to the Hub.
+    found = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return _equal("adapter", tensor_digests(found), wanted["tensors"])
+
+
+def _load(folder: Path, dtype: str = "auto") -> tuple[Any, dict[str, Any]]:
     """The model by the class that its own config names, and transformers' loading report."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     code = config.get("auto_map") or {}
@@ -109,19 +130,16 @@ def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
         loader = getattr(transformers, name, transformers.AutoModelForCausalLM)
     options = {"trust_remote_code": True} if code else {}
     if not hasattr(loader, "load_speakers"):
-        return loader.from_pretrained(folder, output_loading_info=True, dtype="auto", **options)
+        return loader.from_pretrained(folder, output_loading_info=True, dtype=dtype, **options)
     # Its own `from_pretrained` loads the voices too, and takes the pair of model and report for the model.
     general: Any = transformers.PreTrainedModel.from_pretrained
-    model, report = general.__func__(loader, folder, output_loading_info=True, dtype="auto")
+    model, report = general.__func__(loader, folder, output_loading_info=True, dtype=dtype)
     model.load_speakers(folder / "spk_dict.pt")
     return model, report
 
 
-def _keys(report: dict[str, Any]) -> Check:
-    found = {
-        kind.removesuffix("_keys"): sorted(str(key) for key in report.get(kind) or ())
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    }
+def _keys(report: dict[str, Any], kinds: tuple[str, ...] = KEYS) -> Check:
+    found = {kind.removesuffix("_keys"): sorted(str(key) for key in report.get(kind) or ()) for kind in kinds}
     wrong = {kind: keys for kind, keys in found.items() if keys}
     detail = "; ".join(f"{len(keys)} {kind}, such as {keys[0]}" for kind, keys in wrong.items())
     return _check("keys", not wrong, detail or "none missing, unexpected or mismatched")
@@ -150,19 +168,29 @@ def _config(model: Any, wanted: dict[str, Any]) -> Check:
     return _check("config", not wrong, detail or f"{', '.join(wanted['fields'])} as expected")
 
 
-def _tensors(model: Any, wanted: dict[str, Any]) -> Check:
-    here, there = digests(model), wanted["tensors"]
+def _tensors(model: Any, wanted: dict[str, Any], left_out: Sequence[str] = ()) -> Check:
+    inside = tuple(f"{module}." for module in left_out)
+    here = {name: digest for name, digest in digests(model).items() if not name.startswith(inside)}
+    return _equal("tensors", here, wanted["tensors"])
+
+
+def _equal(name: str, here: dict[str, str], there: dict[str, str]) -> Check:
     wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
     detail = (
         f"{len(wrong)} of {len(there)} differ, such as {wrong[0]}" if wrong else f"{len(there)} identical"
     )
-    return _check("tensors", not wrong, detail)
+    return _check(name, not wrong, detail)
 
 
 def digests(model: torch.nn.Module) -> dict[str, str]:
     """SHA-256 over dtype, shape and bytes of every tensor of the state dict."""
+    return tensor_digests(model.state_dict())
+
+
+def tensor_digests(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 over dtype, shape and bytes of every tensor."""
     found = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors.items():
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(flat.numpy())

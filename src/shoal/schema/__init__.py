@@ -39,6 +39,7 @@ from shoal.schema.plan import Plan, PlanSource, plan_problem
 from shoal.schema.record import Estimate, Record
 from shoal.schema.scores import Counts, Delta, Example, GroupScore, MeasuredScore, Scores, SystemScores
 from shoal.schema.search import Budget, Confirmation, Search, SearchStep
+from shoal.schema.training import StageRecord, TrainingRecord, ValidationLoss
 from shoal.schema.words import PARTS, SCOPES, InputKind, Part, Scope, Triangle
 
 __all__ = [
@@ -83,12 +84,15 @@ __all__ = [
     "Scores",
     "Search",
     "SearchStep",
+    "StageRecord",
     "SystemBench",
     "SystemScores",
     "TaskLoss",
     "TaskMatrix",
+    "TrainingRecord",
     "Triangle",
     "Trust",
+    "ValidationLoss",
     "load_document",
     "plan_problem",
     "read_json",
@@ -97,7 +101,18 @@ __all__ = [
 
 KINDS: dict[str, type[Document]] = {
     cls.model_fields["kind"].default: cls
-    for cls in (Audit, Plan, Scores, Bench, Comparison, TaskMatrix, Search, HealRecord, Healing)
+    for cls in (
+        Audit,
+        Plan,
+        Scores,
+        Bench,
+        Comparison,
+        TaskMatrix,
+        Search,
+        HealRecord,
+        Healing,
+        TrainingRecord,
+    )
 }
 
 

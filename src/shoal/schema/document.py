@@ -114,10 +114,11 @@ class Document(Record):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise FileFormatError(_first_problem(error), where=where, fix=f"make the {kind} again") from None
+            raise FileFormatError(first_problem(error), where=where, fix=f"make the {kind} again") from None
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """The first of the problems, and how many more there are, in one line."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

@@ -34,6 +34,8 @@ class HealRecord(Document):
     """Clips seen, repeated ones counted again."""
     seconds: float = 0.0
     """Wall-clock seconds of training, over all runs that were needed; encoding the clips is not in it."""
+    last_loss: float | None = None
+    """What the last step minimised, all terms together."""
     loss_before: float | None = None
     """Nats a response token on clips that were not trained on, before healing; None where none were given."""
     loss_after: float | None = None

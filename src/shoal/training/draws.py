@@ -1,0 +1,118 @@
+"""Which clips each step sees: drawn before the first, from the seed alone, so that step k is the same in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import ManifestError
+
+Ints = npt.NDArray[np.int64]
+
+WINDOW = 32
+"""Steps whose clips are drawn together and sorted by length, so that a step holds clips of like length."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The clips of every step."""
+
+    examples: Ints
+    """(steps, clips): indices of examples; ascending by length within a step."""
+    variants: Ints
+    """(steps, clips): which of an example's variants."""
+
+    def share(self, step: int, rank: int, world: int) -> tuple[Ints, Ints]:
+        """Examples and variants that process `rank` of `world` takes in `step`: every `world`-th."""
+        return self.examples[step, rank::world], self.variants[step, rank::world]
+
+
+def draw(
+    sources: Ints,
+    lengths: Ints,
+    *,
+    weights: Sequence[float | None],
+    steps: int,
+    clips: int,
+    variants: int = 1,
+    seed: int = 0,
+) -> Draws:
+    """Draw the clips of all steps.
+
+    Within a source every clip comes once before any comes again. Between sources each draw is independent, by weight.
+
+    Args:
+        sources: (E,) which source each example is of, 0 …
+        lengths: (E,) positions of each example.
+        weights: of the sources, relative; None is a source's number of examples. (A weight of 1 beside None therefore
+            means as much as one clip.)
+        steps: of the run.
+        clips: of a step.
+        variants: how many there are of each example.
+        seed: of all draws.
+
+    Raises:
+        ManifestError: a source has no example.
+    """
+    pools = [np.flatnonzero(sources == source) for source in range(len(weights))]
+    if empty := [number for number, pool in enumerate(pools) if not len(pool)]:
+        raise ManifestError(
+            "no usable clip", where=f"source {empty[0] + 1} of train", fix="check its data, where and task"
+        )
+    shares = np.array(
+        [len(pool) if weight is None else weight for pool, weight in zip(pools, weights, strict=True)], float
+    )
+    total = steps * clips
+    chosen = np.random.default_rng([seed, 0]).choice(len(pools), size=total, p=shares / shares.sum())
+    examples = np.empty(total, np.int64)
+    for source, pool in enumerate(pools):
+        places = np.flatnonzero(chosen == source)
+        examples[places] = _stream(pool, len(places), np.random.default_rng([seed, 1, source]))
+    return _bucketed(examples, lengths, steps, clips, variants, np.random.default_rng([seed, 2]))
+
+
+def _stream(pool: Ints, count: int, random: np.random.Generator) -> Ints:
+    """`count` draws from `pool`, a fresh permutation at a time."""
+    rounds = -(-count // len(pool))
+    return np.concatenate([random.permutation(pool) for _ in range(rounds)] or [pool[:0]])[:count]
+
+
+def _bucketed(
+    examples: Ints, lengths: Ints, steps: int, clips: int, variants: int, random: np.random.Generator
+) -> Draws:
+    """Steps of like lengths: each window is sorted, cut into steps, and the steps are shuffled."""
+    rows = []
+    for first in range(0, steps, WINDOW):
+        window = examples[first * clips : (first + WINDOW) * clips]
+        ordered = window[np.lexsort((window, lengths[window]))].reshape(-1, clips)
+        rows.append(ordered[random.permutation(len(ordered))])
+    return Draws(np.concatenate(rows), random.integers(0, variants, (steps, clips)))
+
+
+def parts(lengths: Ints, *, positions: int) -> list[slice]:
+    """Consecutive clips that pass through the decoder together.
+
+    Args:
+        lengths: (B,) positions of each clip, ascending.
+        positions: padded positions (longest × clips) of a part at most; a longer clip is a part by itself.
+    """
+    found, first = [], 0
+    for at in range(1, len(lengths) + 1):
+        if at == len(lengths) or int(lengths[at]) * (at + 1 - first) > positions:
+            found.append(slice(first, at))
+            first = at
+    return found
+
+
+def halved(slices: Sequence[slice]) -> list[slice]:
+    """Every part of more than one clip as two: what is tried where memory ran out."""
+    found = []
+    for each in slices:
+        middle = (each.start + each.stop) // 2
+        found += (
+            [each] if each.stop - each.start == 1 else [slice(each.start, middle), slice(middle, each.stop)]
+        )
+    return found

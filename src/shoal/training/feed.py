@@ -1,0 +1,101 @@
+"""What the training loop is fed: examples, and the batches that are made of them.
+
+Two feeds. `StackedFeed` is for Shoal's own SpeechLLM: its encoder's states lie in a store, a batch is put together by
+index arithmetic, and the encoder is never touched. `NativeFeed` is for every other model: its own processor and forward
+pass make the decoder's inputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset, Row
+    from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
+
+Ints = npt.NDArray[np.int64]
+Batch = dict[str, Any]
+"""What `Feed.collate` makes: tensors, and what is no tensor and stays on the CPU."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A clip and what is asked of it."""
+
+    row: Row
+    task: Task
+    data: Dataset
+    source: int = 0
+    """Which source it came from, 0 …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What one pass through the decoder takes, and where its loss is. B clips, T positions, d the hidden size."""
+
+    call: dict[str, Any]
+    """Keyword arguments of the decoder."""
+    real: Tensor
+    """(B, T) bool: positions where something stands."""
+    index: Tensor
+    """(M,) int64: where each target is predicted, in the flattened (B · T) positions."""
+    tokens: Tensor
+    """(M,) int64: the targets; -1 stands for any of the model's end tokens."""
+    rows: Tensor
+    """(M,) int64: the clip of each target."""
+    vectors: Tensor | None = None
+    """(N, d): what the projector gave for all clips, one after the other; None where it is not to be had."""
+    counts: Tensor | None = None
+    """(B,) int64: how many of them each clip has."""
+
+
+class Feed(ABC):
+    """Examples, and the batches that are made of them."""
+
+    examples: Sequence[Example]
+    lengths: Ints
+    """(E,) positions of each example, exact or nearly so: batches are made by it."""
+    targets: Ints
+    """(E,) target tokens of each example, exact or nearly so: the loss of a step is divided by their sum."""
+    spoken: Ints
+    """(E,) tokens of each example that a CTC loss is taken over."""
+    variants: int = 1
+    """How many variants of each example there are."""
+
+    @abstractmethod
+    def collate(self, examples: Ints, variants: Ints) -> Batch:
+        """Put a batch together on the CPU.
+
+        Args:
+            examples: (B,) which ones.
+            variants: (B,) which variant of each.
+        """
+
+    @abstractmethod
+    def inputs(self, loaded: LoadedModel, batch: Batch) -> Inputs:
+        """The decoder's inputs, with a graph to the projector's parameters where these are trained.
+
+        Args:
+            loaded: the model whose projector and embeddings are used: the student, or its teacher.
+            batch: from `collate`, where the model runs.
+        """
+
+    def names(self, examples: Ints) -> list[str]:
+        """Ids of the clips, for messages."""
+        return [self.examples[each].row.id for each in examples.tolist()]
+
+
+def ragged(starts: Ints, counts: Ints) -> Ints:
+    """`[s, s+1, … s+c-1]` for every start s and count c, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts - (ends - counts), counts) + np.arange(total)

@@ -1,0 +1,203 @@
+"""From data sets to a feed, and what the model loses on clips that are not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shoal.errors import ManifestError
+from shoal.measure.head import check_losses, logit_chunks, logits_at, token_losses
+from shoal.measure.targets import Targets
+from shoal.models.weights import cache_dir
+from shoal.training.draws import parts
+from shoal.training.features import PLAIN, FeatureStore, Variant
+from shoal.training.feed import Example, Feed, Progress
+from shoal.training.native_feed import NativeFeed
+from shoal.training.stacked_feed import StackedFeed
+from shoal.training.step import run_decoder
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset
+    from shoal.models.loading import LoadedModel
+    from shoal.schema import InputKind
+    from shoal.tasks import Task
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def now(cls, *, cpu: bool) -> Processes:
+        """As the launcher says; alone without one. Joins the others where there are any."""
+        import os
+
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        from accelerate import PartialState
+
+        state = PartialState(cpu=cpu)
+        return cls(state.process_index, state.num_processes)
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.world > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+
+def examples_of(data: Dataset, task: Task, source: int = 0) -> list[Example]:
+    """Every row of a data set as an example; its answer is read now, so that a bad row shows at once.
+
+    Raises:
+        ManifestError: a row does not hold the task's right answer.
+    """
+    found = [Example(row, task, data, source) for row in data.rows]
+    for each in found:
+        task.target(each.row)
+    return found
+
+
+def make_feed(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    *,
+    input: InputKind = "speech",
+    through_projector: bool = False,
+    spoken: bool = False,
+    variants: Sequence[Variant] = (PLAIN,),
+    features: Path | None = None,
+    processes: Processes | None = None,
+    progress: Progress | None = None,
+) -> Feed:
+    """The feed for a model: stored states for Shoal's own SpeechLLM, its own processor for any other.
+
+    Args:
+        loaded: the model.
+        examples: clips; those whose audio cannot be decoded are left out of the feed.
+        input: what stands in the audio's place.
+        through_projector: whether the projector is trained.
+        spoken: whether a CTC loss is taken.
+        variants: how clips are altered; other feeds have plain ones only.
+        features: where states are kept; default is Shoal's cache.
+        processes: who encodes which clips.
+        progress: called with ("encode", done, total).
+
+    Raises:
+        ManifestError: no clip is left.
+    """
+    if loaded.kind == "speech_llm" and input == "speech":
+        return _stacked(loaded, examples, spoken, variants, features, processes or Processes(), progress)
+    if input == "speech":
+        usable = {id(data): {clip.id for clip in data.clips()} for data in _datasets(examples)}
+        examples = [each for each in examples if each.row.id in usable[id(each.data)]]
+    _check_any(examples)
+    return NativeFeed(loaded, examples, input=input, through_projector=through_projector)
+
+
+def _stacked(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    spoken: bool,
+    variants: Sequence[Variant],
+    features: Path | None,
+    processes: Processes,
+    progress: Progress | None,
+) -> StackedFeed:
+    model, processor = cast("Any", (loaded.model, loaded.processor))
+    store = FeatureStore(model, processor, features or cache_dir() / "features")
+    refs: dict[tuple[int, str, Variant], Any] = {}
+    for _ in range(2 if processes.world > 1 else 1):
+        # The second time, what the other processes have encoded is there too.
+        for data in _datasets(examples):
+            rows = [each.row for each in examples if each.data is data]
+            found = store.ensure(
+                data, rows, variants, rank=processes.rank, world=processes.world, progress=progress
+            )
+            refs |= {(id(data), row, variant): ref for (row, variant), ref in found.items()}
+        processes.wait()
+        store.refresh()
+    usable = [each for each in examples if all((id(each.data), each.row.id, way) in refs for way in variants)]
+    _check_any(usable)
+    chosen = [[refs[id(each.data), each.row.id, way] for way in variants] for each in usable]
+    return StackedFeed(loaded, usable, store, chosen, spoken=spoken)
+
+
+def _datasets(examples: Sequence[Example]) -> list[Dataset]:
+    return list({id(each.data): each.data for each in examples}.values())
+
+
+def _check_any(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise ManifestError("no usable clip is left", fix="see the skipped rows above")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a model loses on each clip of a feed."""
+
+    ids: list[str]
+    sums: Floats
+    """(E,) nats over the clip's target tokens."""
+    counts: npt.NDArray[np.int64]
+    """(E,) target tokens."""
+
+    @property
+    def mean(self) -> float:
+        """Nats a token."""
+        return float(self.sums.sum() / self.counts.sum())
+
+
+@torch.inference_mode()
+def response_losses(
+    loaded: LoadedModel, feed: Feed, *, positions: int = 4096, progress: Progress | None = None
+) -> Losses:
+    """The teacher-forced loss of every example of a feed.
+
+    Args:
+        loaded: the model, as it is now.
+        feed: clips that were not trained on.
+        positions: padded positions that pass through the decoder at once.
+        progress: called with ("loss", clips done, clips in all).
+
+    Raises:
+        MeasureError: a loss is not finite.
+    """
+    order = np.argsort(feed.lengths, kind="stable")
+    sums, counts = np.zeros(len(order)), np.zeros(len(order), np.int64)
+    for part in parts(feed.lengths[order], positions=positions):
+        chosen = order[part]
+        batch = feed.collate(chosen, np.zeros_like(chosen))
+        moved = {
+            name: each.to(loaded.device) if isinstance(each, torch.Tensor) else each
+            for name, each in batch.items()
+        }
+        inputs = feed.inputs(loaded, moved)
+        _, last = run_decoder(loaded, inputs, (), whole=True)
+        assert last is not None
+        states = last.flatten(0, 1).index_select(0, inputs.index)
+        losses = torch.cat(
+            [
+                token_losses(logits_at(loaded, states[chunk]), inputs.tokens[chunk], loaded.eos_ids)
+                for chunk in logit_chunks(loaded, states)
+            ]
+        )
+        check_losses(losses, Targets(inputs.rows, inputs.index, inputs.tokens), feed.names(chosen))
+        rows = inputs.rows.cpu().numpy()
+        sums[chosen] = np.bincount(rows, losses.double().cpu().numpy(), minlength=len(chosen))
+        counts[chosen] = np.bincount(rows, minlength=len(chosen))
+        if progress is not None:
+            progress("loss", int(min(part.stop, len(order))), len(order))
+    return Losses(feed.names(np.arange(len(order))), sums, counts)

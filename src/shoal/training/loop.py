@@ -1,0 +1,508 @@
+"""The one training loop: transformers' Trainer, with steps drawn beforehand, split where memory ends, and resumed.
+
+A step is the same clips in every run (see `draws`), its random numbers are seeded by its number, and its loss is
+divided by totals of the whole step. So it does not matter how a step is cut into parts, over how many processes it is
+spread, or how often the run was killed: the same gradients come out, to the last bit where the cutting is the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from shoal.errors import FileFormatError, TrainingError, UsageError
+from shoal.models.quiet import quiet
+from shoal.schema import read_json, write_text
+from shoal.training.draws import Draws, Ints, halved, parts
+from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.step import Scale, Student
+
+Progress = Callable[[str, int, int], None]
+
+MARKER = "shoal-complete"
+"""The last file of a checkpoint; a folder without it was being written when the process ended."""
+TENSORS = "trained.safetensors"
+SETTINGS = "settings.json"
+LOG = "log.jsonl"
+NAMED = 8
+"""Clips a message names at most."""
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    steps: int
+    losses: list[float]
+    """Of every step, all terms together."""
+    seconds: float
+    """Of all steps, over all runs that were needed."""
+    clips: int
+    notes: list[str] = field(default_factory=list)
+
+
+def train(
+    student: Student,
+    draws: Draws,
+    optimisation: Optimisation,
+    folder: Path,
+    *,
+    how: How | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    what: str = "train",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Train `student` in place; what an earlier, interrupted run in `folder` has reached is taken up.
+
+    Args:
+        student: what is trained, and what it minimises.
+        draws: the clips of every step.
+        optimisation: steps, rates, schedule.
+        folder: for checkpoints and the log; stays when the run is done.
+        how: what does not change the result.
+        settings: everything that decides the result; a run with others in `folder` is not taken up.
+        seed: of dropout.
+        what: name of the progress.
+        progress: called with (what, steps done, steps in all).
+
+    Raises:
+        UsageError: `folder` holds a run with other settings.
+        TrainingError: the loss is not a number, or a single clip does not fit into memory.
+    """
+    how = how or How()
+    _own(folder, dict(settings or {}))
+    resume = newest(folder)
+    trainer = _Trainer(student, draws, optimisation, folder, how, seed, what, progress)
+    trainer.truncate_log(0 if resume is None else _steps(resume))
+    with quiet():
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    student.train(False)
+    return trainer.outcome()
+
+
+def newest(folder: Path) -> Path | None:
+    """The last whole checkpoint in `folder`; what is not whole is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=_steps)
+    for each in found:
+        if not (each / MARKER).is_file():
+            shutil.rmtree(each, ignore_errors=True)
+    whole = [each for each in found if (each / MARKER).is_file()]
+    return whole[-1] if whole else None
+
+
+def _steps(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _own(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder, or make sure that it is of a run with these settings."""
+    path, wanted = folder / SETTINGS, json.loads(json.dumps(settings, default=str))
+    if not path.is_file():
+        write_text(path, json.dumps(wanted, indent=1) + "\n")
+        return
+    found = read_json(path)
+    if found != wanted:
+        other = next(
+            (key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)), "something"
+        )
+        raise UsageError(
+            f"it holds an unfinished run with another {other} ({_short(found.get(other))}, now "
+            f"{_short(wanted.get(other))})",
+            where=str(folder),
+            fix="run that command again to finish it, or remove the folder to begin anew",
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+class _Steps(Dataset[dict[str, Any]]):
+    """Step k as this process takes it: its clips, cut into parts and put together."""
+
+    def __init__(self, student: Student, draws: Draws, rank: int, world: int, positions: int) -> None:
+        self._feed, self._draws, self._rank, self._world = student.feed, draws, rank, world
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._draws.examples)
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        examples, variants = self._draws.share(step, self._rank, self._world)
+        slices = parts(self._feed.lengths[examples], positions=self._positions)
+        return {
+            "step": step,
+            "examples": examples,
+            "variants": variants,
+            "slices": slices,
+            "batches": [self._feed.collate(examples[each], variants[each]) for each in slices],
+        }
+
+
+class _Trainer(Trainer):
+    """The Trainer, told what a step, a checkpoint and a log are here."""
+
+    def __init__(
+        self,
+        student: Student,
+        draws: Draws,
+        optimisation: Optimisation,
+        folder: Path,
+        how: How,
+        seed: int,
+        what: str,
+        progress: Progress | None,
+    ) -> None:
+        steps = len(draws.examples)
+        self.student, self._draws, self._how = student, draws, how
+        self._optimisation, self._seed = optimisation, seed
+        self._splits = 0
+        self._notes: list[str] = []
+        self._terms: dict[str, float] = {}
+        self._folder = folder
+        arguments = _arguments(optimisation, steps, folder, how, seed, student)
+        super().__init__(model=student, args=arguments, callbacks=[_Log(self, what, progress)])
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # the loss is divided by totals of the step already
+
+    # --- What it is fed ---
+
+    def get_train_dataloader(self) -> Any:
+        """One item a step, of this process's share; not prepared, since `_Steps` knows the processes itself."""
+        steps = _Steps(
+            self.student, self._draws, self.args.process_index, self.args.world_size, self._how.max_positions
+        )
+        return DataLoader(
+            steps,
+            batch_size=1,
+            shuffle=False,
+            collate_fn=_only,
+            num_workers=self._how.workers,
+            pin_memory=False,
+            persistent_workers=False,
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a rate for each kind of parameter."""
+        del model
+        self.optimizer: torch.optim.Optimizer | None
+        if self.optimizer is None:
+            groups: dict[float, list[nn.Parameter]] = {}
+            for name, parameter in self.student.trainable().items():
+                groups.setdefault(self._rate(name), []).append(parameter)
+            self.optimizer = torch.optim.AdamW(
+                [{"params": each, "lr": rate} for rate, each in groups.items()],
+                weight_decay=self._optimisation.weight_decay,
+            )
+        return self.optimizer
+
+    def _rate(self, name: str) -> float:
+        if ".lora_" in name:
+            return self._optimisation.lora_lr
+        if name.startswith("ctc.") or is_projector(self.student, name):
+            return self._optimisation.projector_lr
+        return self._optimisation.full_lr
+
+    # --- A step ---
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The gradients of one step, in as many parts as memory asks for; returns its loss."""
+        del num_items_in_batch
+        model.train()
+        inputs = self._split(inputs, self._splits)
+        while True:
+            try:
+                return self._whole_step(model, inputs)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                reason = " ".join(str(error).split())[:120]
+            # Outside the handler, which would keep the failed step's tensors alive.
+            model.zero_grad()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            inputs = self._halved(inputs, reason)
+
+    def _halved(self, inputs: dict[str, Any], reason: str) -> dict[str, Any]:
+        if all(each.stop - each.start == 1 for each in inputs["slices"]):
+            names = self.student.feed.names(inputs["examples"])
+            raise TrainingError(
+                f"step {inputs['step'] + 1}: memory ran out on a single clip of {', '.join(names[:NAMED])} ({reason}); "
+                "train with less (a smaller rank, another target, shorter clips, --gradient-checkpointing)"
+            )
+        self._splits += 1
+        note = (
+            f"memory ran out at step {inputs['step'] + 1}: parts of {self._largest(inputs)} clips are halved"
+        )
+        self._notes.append(note)
+        return self._split(inputs, 1)
+
+    @staticmethod
+    def _largest(inputs: dict[str, Any]) -> int:
+        return max(each.stop - each.start for each in inputs["slices"])
+
+    def _split(self, inputs: dict[str, Any], times: int) -> dict[str, Any]:
+        """The step in smaller parts: the effective batch stays."""
+        slices = inputs["slices"]
+        for _ in range(times):
+            slices = halved(slices)
+        if slices == inputs["slices"]:
+            return inputs
+        feed, examples, variants = self.student.feed, inputs["examples"], inputs["variants"]
+        batches = [feed.collate(examples[each], variants[each]) for each in slices]
+        return inputs | {"slices": slices, "batches": batches}
+
+    def _whole_step(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        step, world = inputs["step"], self.args.world_size
+        torch.manual_seed(_mixed(self._seed, step, self.args.process_index))
+        scale, terms = self._scale(step), terms_of(self.student.objective, step)
+        total = torch.zeros((), device=self.args.device)
+        sums: dict[str, Tensor] = {}
+        last = len(inputs["batches"]) - 1
+        for place, (batch, part) in enumerate(zip(inputs["batches"], inputs["slices"], strict=True)):
+            moved = {name: _moved(value, self.args.device) for name, value in batch.items()}
+            with ExitStack() as stack:
+                if place < last:
+                    stack.enter_context(self.accelerator.no_sync(model))
+                with self.compute_loss_context_manager():
+                    found = model(moved, scale, terms)
+                self._check(found["loss"], step, inputs["examples"][part])
+                self.accelerator.backward(found["loss"] * world)
+            total += found["loss"].detach() * world
+            for name, each in found.items():
+                sums[name] = sums.get(name, torch.zeros_like(each.detach())) + each.detach()
+        self._keep_terms(sums)
+        return total
+
+    def _keep_terms(self, sums: Mapping[str, Tensor]) -> None:
+        """Totals over all processes, exact: the Trainer's own log rounds."""
+        stacked = torch.stack(list(sums.values())).float()
+        if self.args.world_size > 1:
+            stacked = self.accelerator.reduce(stacked, reduction="sum")
+        self._terms = dict(zip(sums, stacked.tolist(), strict=True))
+
+    def _scale(self, step: int) -> Scale:
+        every, feed = self._draws.examples[step], self.student.feed
+        return Scale(
+            tokens=float(feed.targets[every].sum()),
+            clips=float(len(every)),
+            spoken=float(max(1, feed.spoken[every].sum())),
+        )
+
+    def _check(self, loss: Tensor, step: int, examples: Ints) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        names = self.student.feed.names(examples)
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        kept = newest(self._folder)
+        where = f"the last good checkpoint is {kept}" if kept else "no checkpoint was reached"
+        raise TrainingError(
+            f"step {step + 1}: the loss is {float(loss)} on the clips {', '.join(names[:NAMED])}{more}; {where}; "
+            "try a lower rate or float32"
+        )
+
+    # --- Checkpoints: what is trained, and not the rest of the model ---
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        place = Path(output_dir or self.args.output_dir)
+        place.mkdir(parents=True, exist_ok=True)
+        names = set(self.student.trainable())
+        given = state_dict if state_dict is not None else self.student.state_dict()
+        found = {name: each for name, each in given.items() if name in names}
+        write_tensors(found, place / TENSORS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        load_trained(self.student, Path(resume_from_checkpoint) / TENSORS)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / MARKER).touch()
+
+    # --- The log ---
+
+    def truncate_log(self, steps: int) -> None:
+        """Forget what was logged after the checkpoint that the run goes on from."""
+        lines = [line for line in read_log(self._folder) if line["step"] <= steps]
+        if self.args.should_save:
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            write_text(self._folder / LOG, text)
+
+    def outcome(self) -> Outcome:
+        """What the log says."""
+        lines = read_log(self._folder)
+        return Outcome(
+            steps=len(lines),
+            losses=[line["loss"] for line in lines],
+            seconds=sum(line["seconds"] for line in lines),
+            clips=int(self._draws.examples.size),
+            notes=[note for line in lines for note in line.get("notes", [])],
+        )
+
+    def taken(self) -> tuple[dict[str, float], list[str]]:
+        """Terms of the last step, and what there is to note since they were last taken."""
+        notes, self._notes = self._notes, []
+        return self._terms, notes
+
+
+class _Log(TrainerCallback):
+    """A line a step in `log.jsonl`, and the progress."""
+
+    def __init__(self, trainer: _Trainer, what: str, progress: Progress | None) -> None:
+        self._trainer, self._what, self._progress = trainer, what, progress
+        self._started = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, _: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
+        """Write the line; the Trainer's own summary at the end has no loss of a step and is left out."""
+        if not state.is_world_process_zero or logs is None or "loss" not in logs:
+            return
+        terms, notes = self._trainer.taken()
+        logs.update({name: round(value, 6) for name, value in terms.items()})
+        line = {
+            "step": state.global_step,
+            **terms,
+            "lr": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "seconds": round(time.perf_counter() - self._started, 4),
+            **({"notes": notes} if notes else {}),
+        }
+        with (Path(args.output_dir) / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, default=float) + "\n")
+        if self._progress is not None:
+            self._progress(self._what, state.global_step, state.max_steps)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The steps of a run; a line that was being written when the process ended is left out."""
+    path = folder / LOG
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
+def terms_of(objective: Objective, step: int) -> dict[str, float]:
+    """The weight of each term in step `step` (0 …)."""
+    ctc = objective.ctc if step % objective.ctc_every == 0 else 0.0
+    return {"ce": objective.ce, "kl": objective.kl, "hidden": objective.hidden, "ctc": ctc}
+
+
+def is_projector(student: Student, name: str) -> bool:
+    """Whether a parameter of the student is the projector's."""
+    projector = student.loaded.family.projector(student.model)
+    path = name.removeprefix("model.")
+    owner = dict(student.model.named_parameters()).get(path)
+    return (
+        projector is not None and owner is not None and any(owner is each for each in projector.parameters())
+    )
+
+
+def load_trained(student: Student, path: Path) -> None:
+    """Put saved parameters into the student.
+
+    Raises:
+        FileFormatError: they are not those that are trained.
+    """
+    found, wanted = load_file(path), student.trainable()
+    if found.keys() != wanted.keys():
+        raise FileFormatError(
+            "the checkpoint is of another set of trained parameters",
+            where=str(path),
+            fix="remove the folder to begin anew",
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(found[name])
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Save tensors under a temporary name, then rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: on a GPU, or in PyTorch's allocator for the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
+
+
+def _arguments(
+    optimisation: Optimisation, steps: int, folder: Path, how: How, seed: int, student: Student
+) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        learning_rate=optimisation.lora_lr,
+        lr_scheduler_type=optimisation.schedule,
+        warmup_steps=round(optimisation.warmup * steps),
+        max_grad_norm=optimisation.max_grad_norm,
+        weight_decay=optimisation.weight_decay,
+        logging_steps=1,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=how.save_steps(steps),
+        save_total_limit=2,
+        report_to=list(how.report_to) or "none",
+        run_name=how.run_name,
+        disable_tqdm=True,
+        seed=seed,
+        use_cpu=student.loaded.device.type == "cpu",
+        bf16=how.precision == "bf16",
+        fp16=how.precision == "fp16",
+        remove_unused_columns=False,
+        label_names=[],
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        **how.extra,
+    )
+    # Several GPUs in one process would mean DataParallel; `accelerate launch` gives each a process.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def _only(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    (item,) = items
+    return item
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,362 @@
+"""A recipe carried out: build, encode once, align, train, save."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal import tasks
+from shoal.data import Dataset, read_manifests
+from shoal.errors import FileFormatError, UsageError
+from shoal.heal.lora import add_lora
+from shoal.models import families
+from shoal.models.adapters import save_adapters
+from shoal.models.build import build
+from shoal.models.loading import DTYPES, LoadedModel, load_model
+from shoal.provenance import provenance
+from shoal.prune.folder import check_target, new_folder
+from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
+from shoal.training.card import training_card
+from shoal.training.ctc import CtcAlignment, vocabulary_of
+from shoal.training.draws import Draws, draw
+from shoal.training.features import PLAIN, Variant
+from shoal.training.feed import Example, Feed, Progress
+from shoal.training.feeding import Processes, examples_of, make_feed, response_losses
+from shoal.training.loop import Outcome, train
+from shoal.training.recipe import Recipe, Source
+from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.step import Student
+
+if TYPE_CHECKING:
+    from shoal.training.stacked_feed import StackedFeed
+
+RECORD_FILE = "shoal-training.json"
+HELD_OUT_CLIPS = 256
+"""Clips of a validation source at most, where the recipe sets no limit."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Everything that training is asked for."""
+
+    recipe: Recipe
+    out: Path
+    data_root: Path = Path()
+    """What relative paths of manifests in the recipe are relative to."""
+    device: str = "cpu"
+    dtype: str = "auto"
+    force: bool = False
+    how: How = field(default_factory=How)
+    progress: Progress | None = None
+
+
+def run_train(job: TrainJob) -> TrainingRecord | None:
+    """Train a SpeechLLM by a recipe; the adapters, their record and card go to `job.out`.
+
+    Running it again goes on where it was interrupted, and returns the record where it was done.
+
+    Returns:
+        The record; None in all processes but the first of several.
+
+    Raises:
+        InputError: data, base models or recipe cannot be used, or the folder is taken.
+        TrainingError: see `shoal.training.loop.train`.
+    """
+    if (done := finished(job)) is not None:
+        return done
+    check_target(job.out, None, job.force)
+    run = _Training(job)
+    return run.run()
+
+
+def finished(job: TrainJob) -> TrainingRecord | None:
+    """The record of a folder in which this very recipe is carried out already; None if it is not."""
+    path = job.out / RECORD_FILE
+    if not path.is_file():
+        return None
+    record = TrainingRecord.load(path)
+    return record if record.recipe == job.recipe.model_dump(mode="json") else None
+
+
+class _Training:
+    """One run of a recipe."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self.job, self.recipe = job, job.recipe
+        self._processes = Processes.now(cpu=job.device == "cpu")
+        self._work = job.out.absolute().with_name(f".{job.out.name}.training")
+        self._stages: list[StageRecord] = []
+        self._notes: list[str] = []
+        self._encode_seconds = 0.0
+
+    def run(self) -> TrainingRecord | None:
+        """Everything, in order."""
+        data = [read_source(each, self.job.data_root, self.recipe.seed) for each in self.recipe.train]
+        watched = [read_source(each, self.job.data_root, self.recipe.seed) for each in self.recipe.validation]
+        self.loaded = self._build()
+        try:
+            self._work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileFormatError(
+                f"cannot be written ({error.strerror})", where=str(self._work), fix="choose another --out"
+            ) from None
+        feed = self._feed(data)
+        ctc = self._align(feed)
+        self._train(feed, ctc)
+        record = None
+        if self._processes.rank == 0:
+            record = self._save(data, watched)
+            shutil.rmtree(self._work, ignore_errors=True)
+        self._processes.wait()
+        return record
+
+    def _build(self) -> LoadedModel:
+        """The untrained model; its projector depends on the seed alone."""
+        recipe = self.recipe
+        dtype = torch.float32 if self.job.dtype == "auto" else DTYPES.get(self.job.dtype)
+        if dtype is None:
+            raise UsageError(
+                f"unknown dtype {self.job.dtype!r}", where="--dtype", fix=f"use auto, {', '.join(DTYPES)}"
+            )
+        torch.manual_seed(recipe.seed)
+        model, processor = build(
+            recipe.encoder,
+            recipe.decoder,
+            projector=recipe.projector or "mlp",
+            prompt_template=recipe.prompt_template,
+            response_style=recipe.response_style,
+            end_token=recipe.end_token,
+            dtype=dtype,
+        )
+        model.projector.float()  # trained, so in full precision
+        model = model.to(self.job.device).requires_grad_(False)
+        return LoadedModel(
+            ref=str(self.job.out),
+            path=self.job.out,
+            model=model,
+            tokenizer=processor.tokenizer,
+            processor=processor,
+            family=families.find(model),
+            kind="speech_llm",
+        )
+
+    def _feed(self, data: Sequence[Dataset]) -> StackedFeed:
+        examples: list[Example] = []
+        for number, (source, rows) in enumerate(zip(self.recipe.train, data, strict=True)):
+            examples += examples_of(rows, tasks.get(source.task), number)
+        augment = self.recipe.augment
+        variants = [
+            Variant(speed, masks) for speed in augment.speeds for masks in range(augment.masks + 1)
+        ] or [PLAIN]
+        begun = time.perf_counter()
+        feed: Any = make_feed(
+            self.loaded,
+            examples,
+            spoken=self.recipe.ctc is not None,
+            variants=variants,
+            features=self.job.how.features,
+            processes=self._processes,
+            progress=self.job.progress,
+        )
+        self._encode_seconds = time.perf_counter() - begun
+        return feed
+
+    def _draws(self, feed: Feed, steps: int, clips: int, stage: int) -> Draws:
+        return draw(
+            np.array([each.source for each in feed.examples], np.int64),
+            feed.lengths,
+            weights=[source.weight for source in self.recipe.train],
+            steps=steps,
+            clips=clips,
+            variants=feed.variants,
+            seed=self.recipe.seed * 10 + stage,
+        )
+
+    def _align(self, feed: StackedFeed) -> CtcAlignment | None:
+        """The first stage: the projector alone, by CTC."""
+        stage = self.recipe.ctc
+        if stage is None:
+            return None
+        said = feed.spoken_tokens()
+        if not any(said):
+            raise UsageError(
+                "no clip of the training data is one of recognition, so there is nothing to align",
+                where="ctc",
+                fix="add data with task: asr, or leave the stage ctc out",
+            )
+        table: Any = self.loaded.model.get_input_embeddings()
+        with torch.no_grad():
+            # What the model's own embedding module gives: some classes scale the table.
+            ids = torch.arange(table.weight.shape[0], device=table.weight.device)
+            embeds = torch.cat([table(part) for part in ids.split(4096)])
+        ctc = CtcAlignment(embeds, vocabulary_of(said))
+        self.loaded.model.projector.requires_grad_(True)
+        objective = Objective(ce=0.0, ctc=1.0)
+        student = Student(self.loaded, feed, objective, ctc=ctc)
+        self._stage("ctc", student, self._draws(feed, stage.steps, stage.clips, 1), stage.optimisation)
+        return ctc
+
+    def _train(self, feed: StackedFeed, ctc: CtcAlignment | None) -> None:
+        """The main stage: the projector, and with it the decoder's low-rank updates."""
+        recipe, stage = self.recipe, self.recipe.lm
+        self.loaded.model.projector.requires_grad_(True)
+        if recipe.condition == "projector+lora":
+            decoder: Any = self.loaded.model.decoder
+            names = lora_names(self.loaded, recipe.lora.modules)
+            torch.manual_seed(recipe.seed + 1)
+            add_lora(
+                decoder,
+                names,
+                rank=recipe.lora.rank,
+                alpha=recipe.lora.alpha,
+                dropout=recipe.lora.dropout,
+            )
+        uses_ctc = stage.ctc_weight > 0 and ctc is not None
+        objective = Objective(
+            ctc=stage.ctc_weight if uses_ctc else 0.0, ctc_every=stage.ctc_every if uses_ctc else 1
+        )
+        student = Student(self.loaded, feed, objective, ctc=ctc if uses_ctc else None)
+        optimisation = Optimisation.model_validate(stage.model_dump(exclude={"ctc_weight", "ctc_every"}))
+        self._stage("lm", student, self._draws(feed, stage.steps, stage.clips, 2), optimisation)
+
+    def _stage(self, name: str, student: Student, draws: Draws, optimisation: Optimisation) -> None:
+        outcome: Outcome = train(
+            student,
+            draws,
+            optimisation,
+            self._work / name,
+            how=self.job.how,
+            settings={
+                "recipe": self.recipe.model_dump(mode="json"),
+                "clips": [len(student.feed.examples), fingerprint_of(student.feed)],
+                "processes": self._processes.world,
+            },
+            seed=self.recipe.seed,
+            what=name,
+            progress=self.job.progress,
+        )
+        tail = outcome.losses[-max(1, len(outcome.losses) // 10) :]
+        self._stages.append(
+            StageRecord(
+                name=name,
+                steps=outcome.steps,
+                clips=outcome.clips,
+                seconds=round(outcome.seconds, 2),
+                trained_parameters=sum(each.numel() for each in student.trainable().values()),
+                first_loss=outcome.losses[0],
+                last_loss=sum(tail) / len(tail),
+            )
+        )
+        self._notes += outcome.notes
+
+    def _save(self, data: Sequence[Dataset], watched: Sequence[Dataset]) -> TrainingRecord:
+        """Adapters, record and card, complete or not at all."""
+        recipe, model = self.recipe, self.loaded.model
+        feeds = [
+            make_feed(
+                self.loaded,
+                examples_of(rows, tasks.get(source.task))[:HELD_OUT_CLIPS],
+                features=self.job.how.features,
+                progress=self.job.progress,
+            )
+            for source, rows in zip(recipe.validation, watched, strict=True)
+        ]
+        losses = [response_losses(self.loaded, feed).mean for feed in feeds]
+        with new_folder(self.job.out) as draft:
+            save_adapters(
+                model,
+                draft,
+                encoder=recipe.encoder,
+                decoder=recipe.decoder,
+                licence=recipe.licence,
+                compress=recipe.compress,
+            )
+            again = load_model(str(draft), device=self.job.device, dtype="float32", trust_remote_code=False)
+            saved = [response_losses(again, feed).mean for feed in feeds]
+            record = TrainingRecord(
+                provenance=provenance(device=str(model.device), dtype=self.loaded.dtype_name),
+                recipe=recipe.model_dump(mode="json"),
+                data=[_info(rows, source) for rows, source in zip(data, recipe.train, strict=True)],
+                stages=self._stages,
+                validation=[
+                    ValidationLoss(
+                        data=_name(source),
+                        task=source.task,
+                        clips=len(feed.examples),
+                        loss=own,
+                        loss_as_saved=kept,
+                    )
+                    for source, feed, own, kept in zip(recipe.validation, feeds, losses, saved, strict=True)
+                ],
+                encode_seconds=round(self._encode_seconds, 2),
+                notes=self._notes,
+            )
+            write_text(draft / RECORD_FILE, record.model_dump_json(indent=1) + "\n")
+            write_text(draft / "README.md", training_card(record))
+        return record
+
+
+def lora_names(loaded: LoadedModel, wanted: Sequence[str] | None) -> list[str]:
+    """The linear layers of the decoder's layers that get an update, by their names in the causal LM.
+
+    Args:
+        loaded: the model that the causal LM is in.
+        wanted: last parts of their names; None is all.
+
+    Raises:
+        UsageError: a wanted name is nowhere.
+    """
+    from shoal.heal.targets.base import linear_layers
+
+    prefix = "decoder."
+    every = [
+        name.removeprefix(prefix) for name in linear_layers(loaded, [loaded.family.layers_path(loaded.model)])
+    ]
+    if wanted is None:
+        return every
+    found = [name for name in every if name.rpartition(".")[2] in set(wanted)]
+    if missing := sorted(set(wanted) - {name.rpartition(".")[2] for name in every}):
+        known = sorted({name.rpartition(".")[2] for name in every})
+        raise UsageError(
+            f"no linear layer is called {missing[0]!r}",
+            where="lora.modules",
+            fix=f"there are {', '.join(known)}",
+        )
+    return found
+
+
+def read_source(source: Source, root: Path, seed: int) -> Dataset:
+    """The clips of a source; relative paths are relative to `root`."""
+    refs = [source.data] if isinstance(source.data, str) else source.data
+    placed = [ref if ref.startswith("hf:") else str(root / ref) for ref in refs]
+    return read_manifests(
+        placed,
+        limit=source.limit,
+        where=source.where,
+        needs_text=tasks.get(source.task).needs_text,
+        lang=source.lang,
+        max_clip_seconds=source.max_seconds,
+        seed=seed,
+    )
+
+
+def fingerprint_of(feed: Feed) -> str:
+    """What the clips of a feed are."""
+    from shoal.data import fingerprint as rows_fingerprint
+
+    return rows_fingerprint([each.row for each in feed.examples])
+
+
+def _info(rows: Dataset, source: Source) -> DataInfo:
+    return rows.info().model_copy(update={"manifests": [_name(source)]})
+
+
+def _name(source: Source) -> str:
+    return source.data if isinstance(source.data, str) else ", ".join(source.data)

@@ -1,0 +1,267 @@
+"""One step: from a batch to what is minimised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from shoal.measure.collector import last_states
+from shoal.measure.head import logit_chunks, logits_at, token_losses
+from shoal.measure.sublayers import first_of
+from shoal.training.settings import Objective
+
+if TYPE_CHECKING:
+    from shoal.models.loading import LoadedModel
+    from shoal.training.ctc import CtcAlignment
+    from shoal.training.feed import Batch, Feed, Inputs
+
+TERMS = ("ce", "kl", "hidden", "ctc")
+
+
+class _Reached(Exception):
+    """The forward pass has come to where nothing behind it is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the sums of a batch are divided by: totals of the whole step, over all parts and processes."""
+
+    tokens: float
+    """Target tokens."""
+    clips: float
+    spoken: float = 1.0
+    """Tokens the CTC term is taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A place between decoder layers: before layer `at`, or behind the last where `at` is the depth."""
+
+    at: int
+
+
+class Student(nn.Module):
+    """The model in training, as one module whose forward gives the loss; what is trained has `requires_grad`.
+
+    Dropout is active in low-rank updates alone: everything else is as in evaluation.
+
+    Args:
+        loaded: the model.
+        feed: makes the decoder's inputs.
+        objective: what is minimised.
+        teacher: the unpruned model, where the objective asks for one; it is no part of this module's state.
+        cuts: pairs of boundaries, of the student and of the teacher, whose states shall be alike.
+        ctc: the alignment, where the objective has a CTC term; trained with the model.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        feed: Feed,
+        objective: Objective,
+        *,
+        teacher: LoadedModel | None = None,
+        cuts: Sequence[tuple[Boundary, Boundary]] = (),
+        ctc: CtcAlignment | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.ctc = loaded.model, ctc
+        # In a tuple, so that a teacher is not registered: it is not trained, saved or sharded.
+        self._held = (loaded, feed, teacher)
+        self.objective, self.cuts = objective, list(cuts)
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The student."""
+        return self._held[0]
+
+    @property
+    def feed(self) -> Feed:
+        """What it is fed."""
+        return self._held[1]
+
+    def train(self, mode: bool = True) -> Student:
+        """Switch the dropout of low-rank updates; the rest of the model stays in evaluation mode."""
+        super().train(False)
+        self.training = mode
+        for module in self.model.modules():
+            for dropout in getattr(module, "lora_dropout", {}).values():
+                dropout.train(mode)
+        return self
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        return {name: each for name, each in self.named_parameters() if each.requires_grad}
+
+    def forward(self, batch: Batch, scale: Scale, terms: Mapping[str, float]) -> dict[str, Tensor]:
+        """The loss of a batch, and what it is made of.
+
+        Args:
+            batch: from the feed, on the model's device.
+            scale: what sums are divided by.
+            terms: weight of each of `TERMS` in this step; 0 leaves it out.
+
+        Returns:
+            `loss`, to be differentiated; and detached `ce`, `kl`, `hidden`, `ctc` (where they were asked for), each
+            already divided by its part of `scale`, so that the parts of a step add up.
+        """
+        inputs = self.feed.inputs(self.loaded, batch)
+        found: dict[str, Tensor] = {}
+        if any(terms.get(name) for name in ("ce", "kl", "hidden")):
+            found |= self._decoded(batch, inputs, scale, terms)
+        if terms.get("ctc"):
+            found["ctc"] = self._aligned(batch, inputs) / scale.spoken
+        zero = inputs.call["inputs_embeds"].sum() * 0.0 if not found else 0.0
+        loss = sum((terms[name] * each for name, each in found.items()), zero)
+        return {"loss": torch.as_tensor(loss)} | {name: each.detach() for name, each in found.items()}
+
+    def _decoded(
+        self, batch: Batch, inputs: Inputs, scale: Scale, terms: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        wants_logits = bool(terms.get("ce") or terms.get("kl"))
+        at_cuts = [pair[0] for pair in self.cuts] if terms.get("hidden") else []
+        states, last = run_decoder(self.loaded, inputs, at_cuts, whole=wants_logits)
+        taught: list[Tensor] = []
+        teacher_last: Tensor | None = None
+        teacher = self._held[2]
+        if teacher is not None and (at_cuts or terms.get("kl")):
+            with torch.no_grad():
+                given = self.feed.inputs(teacher, batch)
+                wanted = [pair[1] for pair in self.cuts] if at_cuts else []
+                taught, teacher_last = run_decoder(teacher, given, wanted, whole=bool(terms.get("kl")))
+        found: dict[str, Tensor] = {}
+        if last is not None:
+            sums = self._logit_terms(inputs, last, teacher_last, terms)
+            found |= {name: each / scale.tokens for name, each in sums.items()}
+        if at_cuts:
+            pairs = zip(states, taught, strict=True)
+            each = torch.stack([relative_distance(ours, theirs, inputs.real) for ours, theirs in pairs])
+            found["hidden"] = each.mean(0).sum() / scale.clips
+        return found
+
+    def _logit_terms(
+        self, inputs: Inputs, last: Tensor, teacher_last: Tensor | None, terms: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Sums over all targets, a chunk of logits at a time."""
+        ours = last.flatten(0, 1).index_select(0, inputs.index)
+        theirs = None if teacher_last is None else teacher_last.flatten(0, 1).index_select(0, inputs.index)
+        sums: dict[str, list[Tensor]] = {}
+        chunks = logit_chunks(self.loaded, ours.detach())
+        for chunk in chunks:
+            given = (ours[chunk], inputs.tokens[chunk], None if theirs is None else theirs[chunk])
+            # Of several chunks, none keeps its logits for the backward pass.
+            found = (
+                self._chunk(*given)
+                if len(chunks) == 1
+                else checkpoint(self._chunk, *given, use_reentrant=False)
+            )
+            for name, each in zip(("ce", "kl"), found, strict=True):
+                if terms.get(name):
+                    sums.setdefault(name, []).append(each)
+        return {name: torch.stack(each).sum() for name, each in sums.items()}
+
+    def _chunk(self, states: Tensor, tokens: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = logits_at(self.loaded, states)
+        ce = token_losses(logits, tokens, self.loaded.eos_ids).sum()
+        if taught is None:
+            return ce, torch.zeros_like(ce)
+        teacher = self._held[2]
+        assert teacher is not None
+        with torch.no_grad():
+            wanted = logits_at(teacher, taught)
+        return ce, divergence(logits, wanted, self.objective.temperature)
+
+    def _aligned(self, batch: Batch, inputs: Inputs) -> Tensor:
+        """Sum of the CTC losses of the clips that can be aligned."""
+        assert self.ctc is not None
+        assert inputs.vectors is not None
+        ints = self.feed.ints(batch)  # type: ignore[attr-defined]
+        losses: Tensor = self.ctc(inputs.vectors, inputs.counts, ints["ctc_tokens"], ints["ctc_lengths"])
+        return losses.sum()
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher ‖ student) in nats, summed over N positions, times the squared temperature (Hinton et al. 2015).
+
+    Args:
+        student: logits (N, V).
+        teacher: logits (N, V).
+        temperature: both are divided by it.
+    """
+    ours, theirs = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
+    return F.kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
+
+
+def relative_distance(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """‖s − t‖² / ‖t‖², mean over the real positions of each clip: (B, T, d) twice and (B, T) to (B,) float32."""
+    student, teacher = student.float(), teacher.float()
+    each = (student - teacher).square().sum(-1) / teacher.square().sum(-1).clamp(min=1e-12)
+    return each.masked_fill(~real, 0.0).sum(1) / real.sum(1)
+
+
+@dataclass(slots=True)
+class _Caught:
+    states: dict[int, Tensor] = field(default_factory=dict)
+
+
+def run_decoder(
+    loaded: LoadedModel, inputs: Inputs, boundaries: Sequence[Boundary], *, whole: bool
+) -> tuple[list[Tensor], Tensor | None]:
+    """One pass through the decoder.
+
+    Args:
+        loaded: the model.
+        inputs: what its decoder takes.
+        boundaries: where to take states out.
+        whole: run it to its end; else it ends behind the last boundary.
+
+    Returns:
+        The residual stream (B, T, d) at each boundary, and the states after the final norm (B, T, d) if `whole`.
+    """
+    caught = _Caught()
+    last = max((each.at for each in boundaries), default=-1)
+    with _catching(loaded, {each.at for each in boundaries}, None if whole else last, caught):
+        try:
+            output: Any = loaded.decoder(**inputs.call, use_cache=False)
+            final = last_states(output) if whole else None
+        except _Reached:
+            final = None
+    return [loaded.family.state(caught.states[each.at]) for each in boundaries], final
+
+
+@contextmanager
+def _catching(loaded: LoadedModel, at: set[int], end: int | None, caught: _Caught) -> Iterator[None]:
+    layers = loaded.layers
+    with ExitStack() as hooks:
+        for place in at:
+            if place < len(layers):
+                hook = layers[place].register_forward_pre_hook(_before(place, end, caught), with_kwargs=True)
+            else:
+                hook = layers[-1].register_forward_hook(_behind(place, end, caught))
+            hooks.callback(hook.remove)
+        yield
+
+
+def _before(place: int, end: int | None, caught: _Caught) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.states[place] = args[0] if args else kwargs["hidden_states"]
+        if place == end:
+            raise _Reached
+
+    return hook
+
+
+def _behind(place: int, end: int | None, caught: _Caught) -> Any:
+    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        caught.states[place] = first_of(output)
+        if place == end:
+            raise _Reached
+
+    return hook

@@ -1,0 +1,59 @@
+"""A tiny SpeechLLM in training, for tests of the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tiny_speech
+from shoal import tasks
+from shoal.heal.lora import add_lora
+from shoal.heal.targets.base import linear_layers
+from shoal.models.loading import LoadedModel
+from shoal.training.draws import Draws, draw
+from shoal.training.feed import Feed
+from shoal.training.feeding import examples_of, make_feed
+from shoal.training.settings import Objective
+from shoal.training.step import Student
+
+
+def adapted(*, seed: int = 0, dropout: float = 0.0, **text: Any) -> LoadedModel:
+    """A tiny SpeechLLM whose projector and low-rank layers are trained; the low-rank layers do something already."""
+    import torch
+
+    loaded = tiny_speech.loaded(seed=seed, **text)
+    names = linear_layers(loaded, [loaded.family.layers_path(loaded.model)])
+    torch.manual_seed(seed)
+    add_lora(loaded.model, names, rank=2, alpha=4, dropout=dropout)
+    with torch.no_grad():
+        for name, parameter in loaded.model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.05)
+    loaded.model.projector.requires_grad_(True)
+    return loaded
+
+
+def feed_of(loaded: LoadedModel, folder: Path, count: int = 6, **options: Any) -> Feed:
+    """All clips of `tiny_speech.dataset`."""
+    data = tiny_speech.dataset(folder / "clips", count)
+    return make_feed(loaded, examples_of(data, tasks.get("asr")), features=folder / "features", **options)
+
+
+def student_of(
+    folder: Path, *, objective: Objective | None = None, loaded: LoadedModel | None = None, **options: Any
+) -> Student:
+    loaded = loaded or adapted(**options)
+    return Student(loaded, feed_of(loaded, folder), objective or Objective())
+
+
+def draws_of(feed: Feed, steps: int = 4, clips: int = 4, seed: int = 0) -> Draws:
+    return draw(
+        np.zeros(len(feed.examples), np.int64),
+        feed.lengths,
+        weights=[None],
+        steps=steps,
+        clips=clips,
+        seed=seed,
+    )
