@@ -564,7 +564,7 @@ def test_no_positions_is_an_error() -> None:
     with pytest.raises(MeasureError, match="no position to fit"):
         fit_linear(loaded, plan(2), [batch], scope="audio")
     alone = batch_of(loaded, (5,))
-    with pytest.raises(MeasureError, match=r"after the cut is the same at all positions .*more clips"):
+    with pytest.raises(MeasureError, match="after the cut is the same at all positions; fit with more clips"):
         fit_linear(loaded, plan(2), [alone], scope="last")
 
 

@@ -21,6 +21,7 @@ from shoal.cli.demo import demo
 from shoal.cli.evaluate import evaluate
 from shoal.cli.families import families
 from shoal.cli.heal import heal
+from shoal.cli.healing import healing
 from shoal.cli.prune import prune
 from shoal.cli.report import report
 from shoal.cli.search import search
@@ -38,7 +39,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (demo, audit, compare, select, search, prune, heal, train, evaluate, bench, report, families):
+for command in (
+    demo,
+    audit,
+    compare,
+    select,
+    search,
+    prune,
+    heal,
+    healing,
+    train,
+    evaluate,
+    bench,
+    report,
+    families,
+):
     app.command()(command)
 app.add_typer(weights, name="weights", help="List, fetch and check the weights Shoal knows.")
 

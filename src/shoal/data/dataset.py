@@ -53,6 +53,10 @@ class Dataset:
             else:
                 yield clip
 
+    def only(self, rows: Sequence[Row]) -> Dataset:
+        """Another data set of some of these rows."""
+        return Dataset(self.manifests, list(rows), max_bad=self.max_bad, examined=len(rows))
+
     def info(self) -> DataInfo:
         """What was used, for the record; call it after decoding to have every skipped row in it."""
         speakers = {row.speaker for row in self.rows if row.speaker is not None}

@@ -95,6 +95,11 @@ def summarise(
     return Summary(merged, _examples([system.name for system in merged], counted), texts.label, texts.scorer)
 
 
+def word_edits(outputs: Sequence[Output], task: Task) -> EditCounts:
+    """The edits of every output against its reference, normalised; in words, or what `task` counts instead."""
+    return _count(list(outputs), _Texts(task)).words
+
+
 class _Texts:
     """Normalises by language and remembers what was used."""
 

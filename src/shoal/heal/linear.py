@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 Fit = Literal["map", "weights"]
 Weighting = Literal["none", "relative"]
 FIX = "heal with another target"
-RIDGE = 1e-2
+RIDGE = 0.1
+"""Of 1, 0.1, 0.01, 0.001 and 0.0001 the best for `weights` and `relative`: mean loss on held-out speech over four
+blocks of the reference model, fitted on 60 clips (3710 positions). With as few, far less can be worse than nothing."""
 PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """What weights are in that are not quantised."""
 
@@ -85,7 +87,7 @@ def fit_linear(
         fit: what is free, see the module.
         ridge: pulls towards the plainly pruned model; relative to the mean square of the features.
         weighting: `relative` weighs a position by 1/‖x_e‖², so that the first one, whose state is hundreds of times
-            longer in many models (the attention sink), counts like the others.
+            longer in many models (the attention sink), counts like the others; with `none` it decides the fit.
         scope: the positions that count.
 
     Returns:

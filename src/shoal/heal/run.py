@@ -34,7 +34,7 @@ from shoal.schema import HealRecord, InputKind, ModelInfo, Plan, read_json
 from shoal.training.draws import draw
 from shoal.training.feed import Example, Feed, Progress
 from shoal.training.feeding import Processes, examples_of, make_feed, response_losses
-from shoal.training.loop import Outcome, train
+from shoal.training.loop import Outcome, load_trained, train
 from shoal.training.settings import How, Objective
 from shoal.training.step import Boundary, Student
 
@@ -103,10 +103,11 @@ def run_heal(model: LoadedModel, job: Job) -> Healed:
     if job.out is not None:
         check_target(job.out, model.path if model.path != Path() else None, job.force)
     origin = origin_of(model, job.plan)
-    info = model.info()
-    with _work_folder(job.out) as work:
+    processes = Processes.now(cpu=model.device.type == "cpu")
+    with _work_folder(job.out, processes) as work:
         student = _student(model, job, target, origin)
-        healing = _Healing(job, target, origin, student, work)
+        info = _pruned_info(student, origin, target)
+        healing = _Healing(job, target, origin, student, work, processes)
         healed = healing.run(info)
         if job.plan is not None or student is not model:
             healed.plan = healing.plan
@@ -183,6 +184,16 @@ def _student(model: LoadedModel, job: Job, target: Target, origin: Origin) -> Lo
     return fresh
 
 
+def _pruned_info(student: LoadedModel, origin: Origin, target: Target) -> ModelInfo:
+    """The pruned model before healing; what `student.info` says afterwards is of the healed one."""
+    student.forget_info()
+    info = student.info()
+    student.forget_info()
+    if origin.plan is None:
+        return info
+    return info.model_copy(update={"removed_layers": target.kept(origin.plan).layers})
+
+
 def _load(ref: str, like: LoadedModel, job: Job) -> LoadedModel:
     return load_model(
         ref, device=str(like.device), dtype=like.dtype_name, trust_remote_code=job.trust_remote_code
@@ -212,16 +223,26 @@ class _Healing:
         origin: where the model comes from.
         student: the pruned model.
         work: folder for checkpoints.
+        processes: those that train together.
     """
 
-    def __init__(self, job: Job, target: Target, origin: Origin, student: LoadedModel, work: Path) -> None:
+    def __init__(
+        self,
+        job: Job,
+        target: Target,
+        origin: Origin,
+        student: LoadedModel,
+        work: Path,
+        processes: Processes,
+    ) -> None:
         self.job, self.target, self.origin, self.student, self._work = job, target, origin, student, work
         self._objective = _objective(job.settings, target)
         self.plan = None if origin.plan is None else target.kept(origin.plan)
         self._cuts: list[Cut] = [] if self.plan is None else cuts_of(self.plan)
-        self._processes = Processes.now(cpu=student.device.type == "cpu")
+        self._processes = processes
         self._teacher: LoadedModel | None = None
         self._linear_parameters = 0
+        self._linear_tensors: dict[str, torch.Tensor] = {}
         self._notes: list[str] = []
 
     @property
@@ -244,6 +265,8 @@ class _Healing:
         outcome, parameters = Outcome(0, [], seconds, 0), self._linear_parameters
         if self.target.trained:
             outcome, parameters = self._train(choice, examples)
+            if outcome.sharded is not None and self.first:
+                self.student = self._gathered(choice, outcome.sharded)
         record = HealRecord(
             provenance=provenance(device=str(self.student.device), dtype=self.student.dtype_name),
             model=info,
@@ -322,6 +345,7 @@ class _Healing:
             self.teacher(), self.plan, batches, fit=wanted.fit, ridge=wanted.ridge, weighting=wanted.weighting
         )
         apply_linear(self.student.model, tensors)
+        self._linear_tensors = tensors
         self._linear_parameters = sum(each.parameters for each in fits)
         for each in fits:
             self._notes.append(
@@ -362,8 +386,20 @@ class _Healing:
             seed=settings.seed,
             what="heal",
             progress=self.job.progress,
+            sharded=True,
         )
         return outcome, parameters
+
+    def _gathered(self, choice: Choice, trained: Path) -> LoadedModel:
+        """The student once more, whole, in this process alone: what was trained of it came back in shards."""
+        whole = _load(self.student.ref, self.student, self.job)
+        if len(whole.layers) != len(self.student.layers):
+            assert self.plan is not None
+            prune_in_place(whole.model, self.plan, family=whole.family)
+        apply_linear(whole.model, self._linear_tensors)
+        mark(whole, choice, self.job.settings)
+        load_trained(whole.model, trained, prefix="model.")
+        return whole
 
     def _identity(self, feed: Feed) -> dict[str, Any]:
         """What an unfinished run must share with this one to be taken up."""
@@ -403,7 +439,7 @@ def boundaries(cuts: Sequence[Cut], depth: int) -> list[tuple[Boundary, Boundary
 
 
 @contextmanager
-def _work_folder(out: Path | None) -> Iterator[Path]:
+def _work_folder(out: Path | None, processes: Processes) -> Iterator[Path]:
     """Where an unfinished run lies, so that the same command goes on with it; gone when all is written."""
     if out is None:
         with TemporaryDirectory(prefix="shoal-heal-") as place:
@@ -422,7 +458,9 @@ def _work_folder(out: Path | None) -> Iterator[Path]:
         with suppress(OSError):
             work.rmdir()  # where nothing has begun
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    processes.wait()
+    if processes.rank == 0:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write(healed: Healed, job: Job, source: LoadedModel, out: Path) -> Path:

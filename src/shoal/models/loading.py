@@ -163,6 +163,10 @@ class LoadedModel:
         """Embed clips for the decoder; see `shoal.models.prepare.prepare`."""
         return prepare(self, clips, task, input=input, response=response, padding_side=padding_side)
 
+    def forget_info(self) -> None:
+        """Let `info` be computed anew: for a model that was changed for good."""
+        self._info = None
+
     def info(self) -> ModelInfo:
         """Which model this is and where its parameters are; computed once, before any pruning in memory."""
         if self._info is None:

@@ -82,4 +82,8 @@ class Healing(Document):
     settings: dict[str, Any] = Field(default_factory=dict)
     baseline_wer: Estimate
     """Of the unpruned model."""
+    baseline_loss: Estimate | None = None
+    """Nats a response token of the unpruned model on the test clips."""
     cells: list[HealingCell] = Field(default_factory=list)
+    skipped: list[str] = Field(default_factory=list)
+    """Cells that could not be, and why."""

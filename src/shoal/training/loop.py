@@ -19,8 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils.fsdp_utils import get_parameters_from_modules
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -53,6 +56,8 @@ class Outcome:
     """Of all steps, over all runs that were needed."""
     clips: int
     notes: list[str] = field(default_factory=list)
+    sharded: Path | None = None
+    """Where the parameters are sharded over processes (FSDP): the file that holds all that was trained."""
 
 
 def train(
@@ -66,6 +71,7 @@ def train(
     seed: int = 0,
     what: str = "train",
     progress: Progress | None = None,
+    sharded: bool = False,
 ) -> Outcome:
     """Train `student` in place; what an earlier, interrupted run in `folder` has reached is taken up.
 
@@ -79,15 +85,17 @@ def train(
         seed: of dropout.
         what: name of the progress.
         progress: called with (what, steps done, steps in all).
+        sharded: whether the caller can take `Outcome.sharded`, so that FSDP may be used.
 
     Raises:
-        UsageError: `folder` holds a run with other settings.
+        UsageError: `folder` holds a run with other settings, or the launcher asks for what cannot be done.
         TrainingError: the loss is not a number, or a single clip does not fit into memory.
     """
     how = how or How()
     _own(folder, dict(settings or {}))
     resume = newest(folder)
     trainer = _Trainer(student, draws, optimisation, folder, how, seed, what, progress)
+    trainer.check(sharded=sharded)
     trainer.truncate_log(0 if resume is None else _steps(resume))
     with quiet():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -134,25 +142,37 @@ def _short(value: Any) -> str:
 
 
 class _Steps(Dataset[dict[str, Any]]):
-    """Step k as this process takes it: its clips, cut into parts and put together."""
+    """Step k as this process takes it: its clips, cut into parts and put together.
 
-    def __init__(self, student: Student, draws: Draws, rank: int, world: int, positions: int) -> None:
+    Where processes go `together`, each makes as many passes as the one with most parts: every pass through sharded
+    parameters is one of all processes. The passes beyond its parts are `idle`.
+    """
+
+    def __init__(
+        self, student: Student, draws: Draws, rank: int, world: int, positions: int, *, together: bool
+    ) -> None:
         self._feed, self._draws, self._rank, self._world = student.feed, draws, rank, world
-        self._positions = positions
+        self._positions, self._together = positions, together
 
     def __len__(self) -> int:
         return len(self._draws.examples)
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         examples, variants = self._draws.share(step, self._rank, self._world)
-        slices = parts(self._feed.lengths[examples], positions=self._positions)
+        slices = self._parts(step, self._rank)
+        every = range(self._world) if self._together else ()
         return {
             "step": step,
             "examples": examples,
             "variants": variants,
             "slices": slices,
             "batches": [self._feed.collate(examples[each], variants[each]) for each in slices],
+            "idle": max((len(self._parts(step, rank)) for rank in every), default=len(slices)) - len(slices),
         }
+
+    def _parts(self, step: int, rank: int) -> list[slice]:
+        examples, _ = self._draws.share(step, rank, self._world)
+        return parts(self._feed.lengths[examples], positions=self._positions)
 
 
 class _Trainer(Trainer):
@@ -181,12 +201,39 @@ class _Trainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # the loss is divided by totals of the step already
 
+    def check(self, *, sharded: bool) -> None:
+        """Refuse what the launcher asks for and cannot be; and tell FSDP, where it is used, what it must know.
+
+        Raises:
+            UsageError: see there.
+        """
+        world = self.args.world_size
+        if self._draws.examples.shape[1] < world:
+            raise UsageError(
+                f"a step of {self._draws.examples.shape[1]} clips cannot be shared by {world} processes",
+                where="--clips",
+                fix="give more clips a step, or start fewer processes",
+            )
+        if not self.is_fsdp_enabled:
+            return
+        if not sharded or not self.accelerator.is_fsdp2:
+            reason = "this command needs whole parameters" if not sharded else "FSDP 1 is not supported"
+            raise UsageError(
+                reason, where="accelerate's fsdp_config", fix="use fsdp_version: 2" if sharded else "use DDP"
+            )
+        ready_to_shard(self.student, self.accelerator.state.fsdp_plugin, self.args.device)
+
     # --- What it is fed ---
 
     def get_train_dataloader(self) -> Any:
         """One item a step, of this process's share; not prepared, since `_Steps` knows the processes itself."""
         steps = _Steps(
-            self.student, self._draws, self.args.process_index, self.args.world_size, self._how.max_positions
+            self.student,
+            self._draws,
+            self.args.process_index,
+            self.args.world_size,
+            self._how.max_positions,
+            together=self.is_fsdp_enabled,
         )
         return DataLoader(
             steps,
@@ -203,11 +250,13 @@ class _Trainer(Trainer):
         del model
         self.optimizer: torch.optim.Optimizer | None
         if self.optimizer is None:
-            groups: dict[float, list[nn.Parameter]] = {}
+            groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
             for name, parameter in self.student.trainable().items():
-                groups.setdefault(self._rate(name), []).append(parameter)
+                # AdamW takes a group's parameters at once: sharded ones and whole ones do not mix.
+                whole = self.is_fsdp_enabled and parameter.dim() == 0
+                groups.setdefault((self._rate(name), whole), []).append(parameter)
             self.optimizer = torch.optim.AdamW(
-                [{"params": each, "lr": rate} for rate, each in groups.items()],
+                [{"params": each, "lr": rate} for (rate, _), each in groups.items()],
                 weight_decay=self._optimisation.weight_decay,
             )
         return self.optimizer
@@ -235,6 +284,11 @@ class _Trainer(Trainer):
                 if not out_of_memory(error):
                     raise
                 reason = " ".join(str(error).split())[:120]
+            if self.is_fsdp_enabled:
+                raise TrainingError(
+                    f"step {inputs['step'] + 1}: memory ran out ({reason}); sharded parameters do not let one process "
+                    "take its part again, so give a smaller --max-positions and run the command again"
+                )
             # Outside the handler, which would keep the failed step's tensors alive.
             model.zero_grad()
             gc.collect()
@@ -277,8 +331,10 @@ class _Trainer(Trainer):
         scale, terms = self._scale(step), terms_of(self.student.objective, step)
         total = torch.zeros((), device=self.args.device)
         sums: dict[str, Tensor] = {}
-        last = len(inputs["batches"]) - 1
-        for place, (batch, part) in enumerate(zip(inputs["batches"], inputs["slices"], strict=True)):
+        passes = list(zip(inputs["batches"], inputs["slices"], strict=True))
+        passes += passes[-1:] * inputs["idle"]
+        last = len(passes) - 1
+        for place, (batch, part) in enumerate(passes):
             moved = {name: _moved(value, self.args.device) for name, value in batch.items()}
             with ExitStack() as stack:
                 if place < last:
@@ -286,12 +342,23 @@ class _Trainer(Trainer):
                 with self.compute_loss_context_manager():
                     found = model(moved, scale, terms)
                 self._check(found["loss"], step, inputs["examples"][part])
-                self.accelerator.backward(found["loss"] * world)
+                idle = place >= len(inputs["batches"])
+                self.accelerator.backward(found["loss"] * (0 if idle else world))
+            if idle:
+                continue
             total += found["loss"].detach() * world
             for name, each in found.items():
                 sums[name] = sums.get(name, torch.zeros_like(each.detach())) + each.detach()
+        if self.is_fsdp_enabled:
+            self._average_whole()
         self._keep_terms(sums)
         return total
+
+    def _average_whole(self) -> None:
+        """The gradients of what FSDP leaves whole, which it does not bring together either."""
+        for each in self.student.trainable().values():
+            if each.grad is not None and not isinstance(each, DTensor):
+                each.grad = self.accelerator.reduce(each.grad, reduction="mean")
 
     def _keep_terms(self, sums: Mapping[str, Tensor]) -> None:
         """Totals over all processes, exact: the Trainer's own log rounds."""
@@ -322,24 +389,37 @@ class _Trainer(Trainer):
 
     # --- Checkpoints: what is trained, and not the rest of the model ---
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        place = Path(output_dir or self.args.output_dir)
-        place.mkdir(parents=True, exist_ok=True)
-        names = set(self.student.trainable())
-        given = state_dict if state_dict is not None else self.student.state_dict()
-        found = {name: each for name, each in given.items() if name in names}
-        write_tensors(found, place / TENSORS)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What is trained, whole; where it is sharded, all processes put it together and the first one writes."""
+        place, found = Path(output_dir or self.args.output_dir), {}
+        for name, parameter in self.student.trainable().items():
+            tensor = parameter.detach()
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if self.args.should_save:
+                found[name] = whole.cpu()
+        if self.args.should_save:
+            place.mkdir(parents=True, exist_ok=True)
+            write_tensors(found, place / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
+        del model
         load_trained(self.student, Path(resume_from_checkpoint) / TENSORS)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Of a sharded model too without the model itself, most of which is frozen."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        from accelerate.utils import save_fsdp_optimizer
+
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save and self.lr_scheduler is not None:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process writes a file of its own
         if self.args.should_save:
             (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / MARKER).touch()
 
@@ -361,6 +441,7 @@ class _Trainer(Trainer):
             seconds=sum(line["seconds"] for line in lines),
             clips=int(self._draws.examples.size),
             notes=[note for line in lines for note in line.get("notes", [])],
+            sharded=last / TENSORS if self.is_fsdp_enabled and (last := newest(self._folder)) else None,
         )
 
     def taken(self) -> tuple[dict[str, float], list[str]]:
@@ -416,6 +497,25 @@ def terms_of(objective: Objective, step: int) -> dict[str, float]:
     return {"ce": objective.ce, "kl": objective.kl, "hidden": objective.hidden, "ctc": ctc}
 
 
+def ready_to_shard(student: Student, plugin: Any, device: torch.device) -> None:
+    """Tell accelerate's FSDP plugin what it must leave whole, and where to stay with float32.
+
+    FSDP refuses scalars. Under mixed precision accelerate would add gradients up, and return the loss, in 16 bits.
+
+    Args:
+        student: what will be sharded.
+        plugin: changed in place.
+        device: of this process; scalars are put there.
+    """
+    scalars = [each for each in student.parameters() if each.dim() == 0]
+    for each in scalars:
+        each.data = each.data.to(device)
+    ignored = get_parameters_from_modules(plugin.ignored_modules, student, device)
+    plugin.ignored_modules = [nn.ParameterList([*scalars, *ignored])] if scalars or ignored else None
+    if (policy := plugin.mixed_precision_policy) is not None:
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(policy.param_dtype, torch.float32)
+
+
 def is_projector(student: Student, name: str) -> bool:
     """Whether a parameter of the student is the projector's."""
     projector = student.loaded.family.projector(student.model)
@@ -426,13 +526,19 @@ def is_projector(student: Student, name: str) -> bool:
     )
 
 
-def load_trained(student: Student, path: Path) -> None:
-    """Put saved parameters into the student.
+def load_trained(module: nn.Module, path: Path, prefix: str = "") -> None:
+    """Put saved parameters into a module.
+
+    Args:
+        module: the student, or its model.
+        path: the file.
+        prefix: what the names in the file have before those in the module.
 
     Raises:
         FileFormatError: they are not those that are trained.
     """
-    found, wanted = load_file(path), student.trainable()
+    found = load_file(path)
+    wanted = {prefix + name: each for name, each in module.named_parameters() if each.requires_grad}
     if found.keys() != wanted.keys():
         raise FileFormatError(
             "the checkpoint is of another set of trained parameters",
@@ -441,7 +547,16 @@ def load_trained(student: Student, path: Path) -> None:
         )
     with torch.no_grad():
         for name, parameter in wanted.items():
-            parameter.copy_(found[name])
+            parameter.copy_(_like(found[name], parameter))
+
+
+def _like(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
+    """`tensor`, sharded as the parameter is."""
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(
+            tensor.to(parameter.device, parameter.dtype), parameter.device_mesh, parameter.placements
+        )
+    return tensor
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,7 +1,8 @@
 """Batches for any model that Shoal can load, made by the model's own processor and encoder in every step.
 
 Slower than stored states, and right for every class: what the decoder is called with is what the model's own forward
-pass calls it with.
+pass calls it with. Where something in front of the decoder is trained (the projector, or the input embeddings that a
+head shares), that forward pass is made once more with a graph.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from shoal.data import Clip
 from shoal.errors import ModelError, TrainingError
 from shoal.measure.collector import copied, decoder_arguments
 from shoal.measure.feeding import SILENCE
 from shoal.measure.targets import targets_of
-from shoal.models.native import decoder_call
+from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.stacking import stacked
 from shoal.training.feed import Batch, Example, Feed, Inputs, Ints
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ class NativeFeed(Feed):
         through_projector: whether the graph must reach back to the projector.
 
     Raises:
-        ModelError: the projector of this class cannot be reached.
+        ModelError: the model cannot be trained on the words of clips, or its projector cannot be reached.
     """
 
     def __init__(
@@ -51,16 +54,11 @@ class NativeFeed(Feed):
         input: InputKind = "speech",
         through_projector: bool = False,
     ) -> None:
-        self.examples, self._input, self._through = list(examples), input, through_projector
-        if through_projector and loaded.family.projector(loaded.model) is None:
-            raise ModelError(
-                "it has no projector that Shoal knows",
-                where=type(loaded.model).__name__,
-                fix="heal another target",
-            )
-        texts = [loaded.response_text(each.task.target(each.row)) for each in self.examples]
-        ids: Any = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        self.targets = np.array([len(each) + 1 for each in ids], np.int64)
+        self.examples, self._input = list(examples), input
+        check_learns(loaded)
+        if through_projector or _trained(_projector(loaded)):
+            check_projector(loaded, input)
+        self.targets = np.array([_target_tokens(loaded, each) for each in self.examples], np.int64)
         self.spoken = np.zeros_like(self.targets)
         heard = [round(each.row.duration * POSITIONS_PER_SECOND) for each in self.examples]
         self.lengths = self.targets + np.array(heard, np.int64)
@@ -82,28 +80,124 @@ class NativeFeed(Feed):
         """See `Feed.inputs`.
 
         Raises:
-            ModelError: the projector cannot be reached, since clips of this class are encoded one by one.
+            ModelError: the model cannot make them.
         """
-        prepared = self._prepared(loaded, batch)
+        prepared, singles = self._prepared(loaded, batch)
         with torch.inference_mode(False):
             targets = targets_of(prepared, "text", loaded.eos_ids)
-            call = self._call(loaded, prepared)
+            call = _graph_call(loaded, prepared, singles) or decoder_arguments(loaded.decoder, prepared)
             kinds = prepared.kinds.clone()
             index = targets.rows * kinds.shape[1] + targets.positions
             return Inputs(call, kinds != 0, index, targets.tokens, targets.rows)
 
-    def _prepared(self, loaded: LoadedModel, batch: Batch) -> PreparedBatch:
+    def _prepared(self, loaded: LoadedModel, batch: Batch) -> tuple[PreparedBatch, list[PreparedBatch]]:
+        """The batch, and where its clips are encoded one by one for a graph, what it was put together of."""
         (task,) = set(batch["tasks"])
-        return loaded.prepare(batch["clips"], task, input=self._input, response=True, padding_side="right")
+        alone = getattr(loaded.family, "alone", False) and _graph_wanted(loaded)
+        singles = [
+            loaded.prepare(clips, task, input=self._input, response=True, padding_side="right")
+            for clips in ([[each] for each in batch["clips"]] if alone else [batch["clips"]])
+        ]
+        return (stacked(singles, "right"), singles) if len(singles) > 1 else (singles[0], [])
 
-    def _call(self, loaded: LoadedModel, prepared: PreparedBatch) -> dict[str, Any]:
-        if not self._through or self._input == "text":
-            return decoder_arguments(loaded.decoder, prepared)
-        if not prepared.inputs:
-            raise ModelError(
-                "its clips are encoded one by one, so that its projector cannot be trained here",
-                where=type(loaded.model).__name__,
-                fix="heal the decoder alone (--target receiver or decoder)",
-            )
-        inputs: dict[str, Tensor] = copied(dict(prepared.inputs))
-        return decoder_call(loaded.model, loaded.family, inputs)
+
+def check_learns(loaded: LoadedModel) -> None:
+    """Make sure that a model can be trained on the words of clips.
+
+    Raises:
+        ModelError: it cannot be fed, writes no words, or no words that are given to it.
+    """
+    loaded.check_fed()
+    family, where = loaded.family, type(loaded.model).__name__
+    if not family.writes:
+        raise ModelError(
+            "it answers in speech only, so it has no loss over words to be trained by",
+            where=where,
+            fix="use it as it was pruned",
+        )
+    if isinstance(family, AudioLLM) and family.untaught:
+        raise ModelError(
+            f"it cannot be trained on transcripts: {family.untaught}",
+            where=where,
+            fix="use it as it was pruned",
+        )
+
+
+def check_projector(loaded: LoadedModel, input: InputKind) -> None:
+    """Make sure that the projector of a model runs, and that a graph can reach it.
+
+    Raises:
+        ModelError: it does not, or it cannot.
+    """
+    where = type(loaded.model).__name__
+    if loaded.family.projector(loaded.model) is None or not isinstance(loaded.family, AudioLLM):
+        raise ModelError("it has no projector that Shoal knows", where=where, fix="heal another target")
+    if input == "text":
+        raise ModelError(
+            "its projector does not run on the text input, so it cannot be trained by it",
+            where=where,
+            fix="use --input speech, or heal the decoder alone (--target receiver or decoder)",
+        )
+
+
+def _target_tokens(loaded: LoadedModel, example: Example) -> int:
+    """How many tokens are due, with the end."""
+    text, family = loaded.response_text(example.task.target(example.row)), loaded.family
+    if isinstance(family, AudioLLM) and not example.task.alone:
+        text = family.response(text)
+    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return len(ids) + (0 if example.task.alone else 1)
+
+
+def _graph_wanted(loaded: LoadedModel) -> bool:
+    """Whether something in front of the decoder's layers is trained."""
+    return _trained(_projector(loaded)) or _trained(_embeddings(loaded))
+
+
+def _projector(loaded: LoadedModel) -> nn.Module | None:
+    return loaded.family.projector(loaded.model)
+
+
+def _embeddings(loaded: LoadedModel) -> nn.Module | None:
+    decoder: Any = loaded.decoder
+    found: nn.Module | None = decoder.get_input_embeddings()
+    return found
+
+
+def _trained(module: nn.Module | None) -> bool:
+    return module is not None and any(each.requires_grad for each in module.parameters())
+
+
+def _graph_call(
+    loaded: LoadedModel, prepared: PreparedBatch, singles: Sequence[PreparedBatch]
+) -> dict[str, Any] | None:
+    """The decoder's arguments with a graph to what is trained in front of it; None where there is no need for one."""
+    if not _graph_wanted(loaded):
+        return None
+    if not isinstance(loaded.family, AudioLLM):
+        return _embedded_again(loaded, prepared)
+    if singles:
+        rows = [_own_call(loaded, single)["inputs_embeds"][0] for single in singles]
+        embeds = pad_sequence(rows, batch_first=True)
+        return {"inputs_embeds": embeds, "attention_mask": (prepared.kinds != 0).long()}
+    if "inputs_embeds" not in prepared.call and not _trained(_projector(loaded)):
+        return None  # the decoder embeds the tokens itself
+    return _own_call(loaded, prepared)
+
+
+def _own_call(loaded: LoadedModel, prepared: PreparedBatch) -> dict[str, Any]:
+    """How the model's own forward pass calls its decoder, with a graph."""
+    assert isinstance(loaded.family, AudioLLM)
+    call: dict[str, Any] = loaded.family.call(loaded.model, copied(dict(prepared.inputs)))
+    return call
+
+
+def _embedded_again(loaded: LoadedModel, prepared: PreparedBatch) -> dict[str, Any]:
+    """For a model that is called with embeddings and no more: those of the tokens with a graph to their table."""
+    call = decoder_arguments(loaded.decoder, prepared)
+    if "inputs_embeds" in call:
+        tokens = prepared.token_ids.clone()
+        table: Any = loaded.model.get_input_embeddings()
+        fresh: Tensor = table(tokens.clamp(min=0))
+        call["inputs_embeds"] = torch.where((tokens >= 0)[..., None], fresh, call["inputs_embeds"])
+    return call

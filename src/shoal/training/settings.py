@@ -89,6 +89,13 @@ class How:
     extra: dict[str, object] = field(default_factory=dict)
     """Further `TrainingArguments`."""
 
+    @property
+    def features_folder(self) -> Path:
+        """Where states are kept."""
+        from shoal.models.weights import cache_dir
+
+        return self.features or cache_dir() / "features"
+
     def save_steps(self, steps: int) -> int:
         """Steps between checkpoints in a run of `steps`."""
         return self.save_every or min(500, max(1, steps // 10))

@@ -103,17 +103,18 @@ def mlp_layers(loaded: LoadedModel, layer: int) -> tuple[str, ...]:
     )
 
 
-def projector_path(loaded: LoadedModel) -> str:
-    """The name of the projector in the model.
+def projector_paths(loaded: LoadedModel) -> tuple[str, ...]:
+    """The names of the projector in the model: of its parts, where it is no module of its own.
 
     Raises:
         ModelError: there is none that is known.
     """
     wanted = loaded.family.projector(loaded.model)
-    if wanted is not None:
-        for name, module in loaded.model.named_modules():
-            if module is wanted and any(True for _ in module.parameters()):
-                return name
+    if wanted is not None and any(True for _ in wanted.parameters()):
+        names = {id(module): name for name, module in loaded.model.named_modules()}
+        parts = [wanted] if id(wanted) in names else list(wanted.children())
+        if parts and all(id(each) in names for each in parts):
+            return tuple(names[id(each)] for each in parts)
     raise ModelError(
         "it has no projector that Shoal knows",
         where=type(loaded.model).__name__,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from shoal.heal.cuts import Cut
-from shoal.heal.targets.base import Choice, Target, projector_path
+from shoal.heal.targets.base import Choice, Target, projector_paths
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -19,6 +19,6 @@ class Projector(Target):
     title: ClassVar[str] = "the projector"
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
-        """The projector's module."""
+        """The projector's module, or its parts."""
         del cuts
-        return Choice(whole=(projector_path(loaded),))
+        return Choice(whole=projector_paths(loaded))

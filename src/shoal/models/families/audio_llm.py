@@ -49,6 +49,8 @@ class AudioLLM(Family):
     """Whether what is heard in a clip depends on the clips it is padded with; then each is encoded by itself."""
     template_options: ClassVar[Mapping[str, Any]] = {}
     """What the chat template is told besides, such as to leave out thinking."""
+    untaught: ClassVar[str] = ""
+    """Why the model cannot be trained on given transcripts, where batches do not hold them as it would write them."""
     limits: ClassVar[str] = ""
     """What a user should know that does not follow from the other fields; one sentence for the table."""
 
