@@ -8,10 +8,32 @@ TORCH := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 WORKERS ?= 2
 
-.PHONY: demo test lint types unit families format wheel clean
+.PHONY: demo test lint types unit families format wheel clean digits reference reference-gemma reference-data
 
 demo: $(VENV)/.installed
 	$(BIN)/shoal demo --out shoal-demo
+
+# A SpeechLLM trained from nothing but synthetic digits, on two CPU cores, and how it does on a voice it has never heard.
+digits: $(VENV)/.installed
+	$(BIN)/python recipes/data/make.py digits --out data/digits --clips 1200 --seed 0
+	$(BIN)/shoal train recipes/digits.yaml --out models/digits --device $(DEVICE) --precision $(PRECISION)
+	$(BIN)/shoal evaluate models/digits --data data/digits/manifest.jsonl --where split=test-voice --out models/digits-scores
+
+# The reference model and its sibling with Gemma: meant for one GPU (DEVICE=cuda PRECISION=bf16). TESTS are manifests whose
+# test rows must not be trained on.
+DEVICE ?= cpu
+PRECISION ?= no
+TESTS ?= $(wildcard ../shared/speech/*/manifest.jsonl)
+EXCLUDE := $(foreach each,$(TESTS),--exclude $(each))
+
+reference reference-gemma: reference-data
+	$(BIN)/shoal train recipes/$@.yaml --out models/$@ --device $(DEVICE) --precision $(PRECISION)
+
+reference-data: $(VENV)/.installed
+	$(BIN)/python recipes/data/make.py digits --out data/digits --clips 1200 --seed 0
+	$(BIN)/python recipes/data/make.py sentences --out data/sentences --clips 30000 $(EXCLUDE)
+	$(BIN)/python recipes/data/make.py asterisk --out data/asterisk $(EXCLUDE)
+	$(BIN)/python recipes/data/make.py speechocean --out data/speechocean $(EXCLUDE)
 
 test: lint types unit
 
@@ -31,6 +53,7 @@ families: $(VENV)/.dev
 	rm -f src/shoal/models/families/verified.json
 	SHOAL_WRITE_FAMILIES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope \
 	  tests/models/families tests/measure/test_architectures.py tests/prune/test_speech_llm_checkpoints.py \
+	  tests/heal/test_heal_families.py \
 	  --deselect tests/models/families/test_table.py
 	$(BIN)/python docs/write_families.py
 

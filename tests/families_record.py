@@ -18,7 +18,7 @@ from shoal.models import families
 from shoal.models.families.table import RECORD
 from shoal.schema import write_text
 
-LIBRARY = ("processor", "stand_in", "audit", "evaluate")
+LIBRARY = ("processor", "stand_in", "audit", "evaluate", "heal")
 """Facts that depend on what feeds a model."""
 
 

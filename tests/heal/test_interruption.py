@@ -101,53 +101,74 @@ def remove(out: Path) -> None:
     shutil.rmtree(out)
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
-def test_two_processes_train_as_one(folder, undisturbed, tmp_path, sharded):
-    """`accelerate launch` with two processes on the CPU (gloo): the same losses, up to rounding and dropout."""
-    out = tmp_path / "launched"
-    plain = tmp_path / "plain"
-    without = ("--dropout", "0", "--save-every", "20")
-    config = tmp_path / "accelerate.yaml"
-    config.write_text(launch_config(sharded=sharded))
-    port = str(20_000 + os.getpid() % 20_000 + sharded)
-    launched = subprocess.run(
+HERE = Path(__file__).parent
+FSDP = HERE.parents[1] / "recipes" / "accelerate" / "fsdp2.yaml"
+# On a CPU, `distributed_type: MULTI_CPU` starts a single process, and `--multi_gpu` as many as it is told.
+LAUNCHER = {
+    "ddp": (["--multi_gpu", "--num_machines", "1"], "DistributedDataParallel x2 Parameter"),
+    "fsdp2": (["--config_file", str(FSDP)], "FSDPStudent x2 DTensor"),
+}
+"""Options of `accelerate launch`, and what the training then is."""
+
+
+def launch(way: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Two processes on the CPU; see `fsdp_on_cpu`."""
+    port = str(20_000 + os.getpid() % 20_000 + list(LAUNCHER).index(way))
+    return subprocess.run(
         [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config),
-            "--main_process_port", port, "-m", "shoal", *command(folder, out, *without),
+            sys.executable, "-m", "accelerate.commands.launch", *LAUNCHER[way][0], "--num_processes", "2",
+            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port,
+            str(HERE / "fsdp_on_cpu.py"), *arguments,
         ],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280,
+        env=ENVIRONMENT | environment, capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr[-3000:]
-    alone = subprocess.run(
-        [sys.executable, "-m", "shoal", *command(folder, plain, *without)],
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """One process, for what is launched with the same options."""
+    out = folder / "alone"
+    done = subprocess.run(
+        [sys.executable, "-m", "shoal", *command(folder, out, *UNEVEN)],
         env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert alone.returncode == 0, alone.stderr
-    ours, theirs = (HealRecord.load(each / "shoal-heal.json") for each in (out, plain))
-    assert ours.last_loss == pytest.approx(theirs.last_loss, rel=1e-4)
-    assert ours.loss_after == pytest.approx(theirs.loss_after, rel=1e-4)
+    assert done.returncode == 0, done.stderr
+    return HealRecord.load(out / "shoal-heal.json")
+
+
+UNEVEN = ("--steps", "20", "--clips", "5", "--dropout", "0", "--max-positions", "10", "--save-every", "5")
+"""Every clip is a part by itself: three of one process, two of the other."""
+
+
+@pytest.mark.parametrize("way", list(LAUNCHER))
+def test_two_processes_train_as_one(folder, alone, tmp_path, way):
+    """`accelerate launch` with two processes on the CPU (gloo): the same losses, up to rounding.
+
+    Killed on the way, too: behind step 13 all end, and the command goes on from the checkpoint of step 10.
+    """
+    out = tmp_path / "launched"
+    killed = launch(way, *command(folder, out, *UNEVEN), SHOAL_TEST_STOP_AT="13")
+    assert killed.returncode != 0
+    assert f"step 12: {LAUNCHER[way][1]}, {int(way == 'fsdp2')} idle\n" in killed.stderr, killed.stderr[-3000:]
+    assert not out.exists()
+    launched = launch(way, *command(folder, out, *UNEVEN))
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    assert f"step 10: {LAUNCHER[way][1]}" in launched.stderr
+    assert "step 9:" not in launched.stderr
+    ours = HealRecord.load(out / "shoal-heal.json")
+    assert (ours.steps, ours.clips, ours.trained_parameters) == (20, 100, alone.trained_parameters)
+    assert ours.last_loss == pytest.approx(alone.last_loss, rel=1e-4)
+    assert ours.loss_after == pytest.approx(alone.loss_after, rel=1e-4)
     # The first process alone prints, once, and what was written is whole.
-    assert json.loads(launched.stdout)["steps"] == 40
+    assert json.loads(launched.stdout)["steps"] == 20
     assert len(shoal.load(str(out)).layers) == 2
+    assert not (tmp_path / ".launched.healing").exists()
 
 
-def launch_config(*, sharded: bool) -> str:
-    lines = [
-        "compute_environment: LOCAL_MACHINE",
-        f"distributed_type: {'FSDP' if sharded else 'MULTI_CPU'}",
-        "use_cpu: true",
-        "num_machines: 1",
-        "num_processes: 2",
-        "machine_rank: 0",
-        "mixed_precision: 'no'",
-    ]
-    if sharded:
-        lines += [
-            "fsdp_config:",
-            "  fsdp_version: 2",
-            "  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP",
-            "  fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer",
-            "  fsdp_state_dict_type: FULL_STATE_DICT",
-            "  fsdp_reshard_after_forward: true",
-        ]
-    return "\n".join(lines) + "\n"
+def test_fsdp_that_is_set_up_for_another_model_is_one_line(folder, tmp_path):
+    """What goes into the config is said."""
+    done = launch(
+        "fsdp2", *command(folder, tmp_path / "out"), FSDP_TRANSFORMER_CLS_TO_WRAP="GPT2Block", SHOAL_TEST_WRAP="GPT2Block"
+    )
+    assert done.returncode != 0
+    assert "fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer" in done.stderr

@@ -23,6 +23,9 @@ from shoal.schema import (
     Estimate,
     Example,
     GroupScore,
+    Healing,
+    HealingCell,
+    HealRecord,
     Importance,
     InputAudit,
     MeasuredScore,
@@ -39,11 +42,14 @@ from shoal.schema import (
     Scores,
     Search,
     SearchStep,
+    StageRecord,
     SystemBench,
     SystemScores,
     TaskLoss,
     TaskMatrix,
+    TrainingRecord,
     Trust,
+    ValidationLoss,
 )
 
 DEPTH = 30
@@ -641,6 +647,143 @@ def partial_plan() -> Plan:
     return found.model_copy(update={"part": "attention", "strategy": "lowest"})
 
 
+HEALED = {
+    "receiver": (0.77, 92.0, 5_100_000),
+    "projector": (0.35, 64.0, PROJECTOR),
+    "decoder": (0.9, 241.0, 38_000_000),
+    "joint": (0.85, 92.0, 8_050_000),
+    "joint-decoder": (0.92, 250.0, 41_000_000),
+    "head": (0.72, 130.0, 39_000_000),
+    "replace": (0.88, 118.0, LAYER),
+    "linear": (0.3, 9.0, 884_736),
+}
+"""Target → share of the damage that it takes back, seconds, parameters."""
+BASE_WER = 0.391
+UNHEALED = {2: 0.452, 4: 0.669, 8: 1.34, 12: 2.71}
+
+
+def healing_plan(n: int) -> Plan:
+    return plan("contiguous", list(range(28 - n, 28)))
+
+
+def healing_cell(n: int, target: str, *, sure: bool = True, **changes: object) -> HealingCell:
+    """One cell; `sure` is whether there are intervals."""
+    before = UNHEALED[n]
+    share, seconds, parameters = HEALED.get(target, (0.0, 0.0, 0))
+    share *= 1 if n < 8 else 0.8
+    change, healed = -share * (before - BASE_WER), target != "none"
+    back = 1 if target == "replace" else 0
+    fields: dict[str, object] = {
+        "plan": healing_plan(n),
+        "target": target,
+        "layers": DEPTH - n + back,
+        "parameters": ENCODER + PROJECTOR + OTHER + LAYER * (DEPTH - n + back),
+        "trained_parameters": parameters,
+        "steps": 500 if healed and target != "linear" else 0,
+        "seconds": seconds,
+        "loss": _bounded(1.1 + before + change, 0.05, sure),
+        "wer": _bounded(before + change, 0.03 + 0.05 * before, sure),
+        "delta": Delta(
+            absolute=_bounded(before + change - BASE_WER, 0.03, sure),
+            relative=_bounded((before + change) / BASE_WER - 1, 0.08, sure),
+            p_value=0.0004 if before + change - BASE_WER > 0.03 else 0.3,
+        ),
+    }
+    if healed:
+        width = 0.02 + 0.02 * before
+        p_value = 0.0004 if change < -width else 0.12
+        fields["bought"] = Delta(absolute=_bounded(change, width, sure), p_value=p_value if sure else None)
+        fields["recovered"] = _bounded(share, width / (before - BASE_WER), sure)
+    return HealingCell.model_validate(fields | changes)
+
+
+def _bounded(value: float, width: float, sure: bool) -> Estimate:
+    return Estimate(value=value, low=value - width, high=value + width) if sure else Estimate(value=value)
+
+
+def healing(
+    sizes: Sequence[int] = (2, 4, 8, 12),
+    targets: Sequence[str] = ("none", *HEALED),
+    *,
+    sure: bool = True,
+    **changes: object,
+) -> Healing:
+    fields: dict[str, object] = {
+        "provenance": provenance("heal-sweep", "pkg:reference"),
+        "model": model(),
+        "task": "asr",
+        "data": data(manifests=["test.jsonl"], clips=400, seconds=1804.0, speakers=12, fingerprint="c0" * 32),
+        "train_data": data(
+            manifests=["heal.jsonl"], clips=2000, seconds=9000.0, speakers=40, fingerprint="d1" * 32
+        ),
+        "settings": {
+            "rank": 64,
+            "optimisation": {"steps": 500, "clips": 16},
+            "targets": list(targets),
+            "shared_speakers": 3,
+        },
+        "baseline_wer": _bounded(BASE_WER, 0.035, sure),
+        "cells": [healing_cell(n, target, sure=sure) for n in sizes for target in targets],
+    }
+    return Healing.model_validate(fields | changes)
+
+
+def heal_record(**changes: object) -> HealRecord:
+    fields: dict[str, object] = {
+        "provenance": provenance("heal", "pruned", "--target", "joint"),
+        "model": model(ref="pruned", depth=DEPTH - 4, fingerprint="e2" * 32),
+        "teacher": "pkg:reference",
+        "target": "joint",
+        "settings": {"rank": 64},
+        "task": "asr",
+        "data": data(manifests=["heal.jsonl"], clips=1900, seconds=8550.0, fingerprint="d2" * 32),
+        "trained_parameters": 8_050_000,
+        "steps": 500,
+        "clips": 8000,
+        "seconds": 92.4,
+        "last_loss": 0.91,
+        "loss_before": 2.3456,
+        "loss_after": 1.2,
+        "notes": ["memory ran out once: 8,192 positions at once from step 12"],
+    }
+    return HealRecord.model_validate(fields | changes)
+
+
+def training_record(**changes: object) -> TrainingRecord:
+    fields: dict[str, object] = {
+        "provenance": provenance("train", "recipe.yaml"),
+        "recipe": {"encoder": "openai/whisper-tiny", "decoder": "HuggingFaceTB/SmolLM2-135M"},
+        "data": [data(manifests=["a.jsonl"], clips=5000, seconds=20_000.0), data(manifests=["b.jsonl"])],
+        "stages": [
+            StageRecord(
+                name="ctc",
+                steps=300,
+                clips=9600,
+                seconds=61.0,
+                trained_parameters=PROJECTOR,
+                first_loss=9.1,
+                last_loss=2.25,
+            ),
+            StageRecord(
+                name="joint",
+                steps=2000,
+                clips=64_000,
+                seconds=1900.0,
+                trained_parameters=8_050_000,
+                first_loss=3.9,
+                last_loss=0.734,
+            ),
+        ],
+        "validation": [
+            ValidationLoss(data="dev.jsonl", task="asr", clips=200, loss=0.812, loss_as_saved=0.815),
+            ValidationLoss(data="digits.jsonl", task="asr", clips=50, loss=0.4),
+        ],
+        "encode_seconds": 310.0,
+        "notes": ["3 clips were longer than the encoder takes"],
+    }
+    return TrainingRecord.model_validate(fields | changes)
+
+
 def everything() -> list[Document | tuple[str, Document]]:
     """One of each, some with a path."""
     return [
@@ -651,4 +794,7 @@ def everything() -> list[Document | tuple[str, Document]]:
         ("plan.json", plan()),
         ("scores.json", scores()),
         ("bench.json", bench()),
+        ("healing.json", healing()),
+        ("shoal-heal.json", heal_record()),
+        ("shoal-training.json", training_record()),
     ]

@@ -163,9 +163,9 @@ def test_a_fall_is_the_loss_of_a_score_of_which_more_is_better():
     assert score.worsening.high == -score.delta.relative.low
 
 
-def test_plans_given_found_and_scored_are_listed_once():
+def test_plans_given_found_scored_and_healed_are_listed_once():
     plans = collect(documents.everything()).all_plans
-    assert len(plans) == len(documents.PLANS) + 1
+    assert len(plans) == len(documents.PLANS) + 1 + len(documents.UNHEALED)
     assert documents.search().chosen.layers in [plan.layers for plan in plans]
 
 

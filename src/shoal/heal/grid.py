@@ -252,6 +252,7 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
             "replicates": grid.resampling.replicates,
             "cluster": grid.resampling.cluster,
             "level": grid.resampling.level,
+            "shared_speakers": len(_speakers(grid.data) & _speakers(grid.test)),
         },
         baseline_wer=bootstrap.estimate(full),
         baseline_loss=_loss(cells[0], bootstrap, ids),
@@ -261,6 +262,10 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
         ],
         skipped=list(skipped),
     )
+
+
+def _speakers(data: Dataset) -> set[str]:
+    return {row.speaker for row in data.rows if row.speaker is not None}
 
 
 def _key(cell: _Cell) -> tuple[int, ...]:

@@ -22,9 +22,10 @@ def render(
     """Write a report about `documents` under `out`.
 
     Args:
-        documents: audits, comparisons, task matrices, searches, plans, scores and benches in any number and order,
-            each alone or with the path it was read from. A section whose document is missing says so; those of
-            importance, trust, tasks and search are then left out.
+        documents: audits, comparisons, task matrices, searches, plans, scores, benches, healings and records of
+            training or healing in any number and order, each alone or with the path it was read from. A section whose
+            document is missing says so; those of importance, trust, tasks, search, healing and training are then
+            left out.
         out: the HTML file to write; replaced as a whole or not at all.
         title: heading; by default it names the model.
 

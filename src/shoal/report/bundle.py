@@ -15,6 +15,8 @@ from shoal.schema import (
     Comparison,
     DataInfo,
     Document,
+    Healing,
+    HealRecord,
     ModelInfo,
     Plan,
     Scope,
@@ -23,6 +25,7 @@ from shoal.schema import (
     Search,
     SystemScores,
     TaskMatrix,
+    TrainingRecord,
 )
 
 DocumentT = TypeVar("DocumentT", bound=Document)
@@ -36,8 +39,8 @@ class Named(Generic[DocumentT]):
     document: DocumentT
 
 
-Described: TypeAlias = Named[Audit] | Named[Search] | Named[Scores] | Named[Bench]
-"""A document that names a model and data."""
+Described: TypeAlias = Named[Audit] | Named[Search] | Named[Scores] | Named[Bench] | Named[Healing]
+"""A document that names a model and the data it was measured on."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Bundle:
     plans: list[Named[Plan]] = field(default_factory=list)
     scores: list[Named[Scores]] = field(default_factory=list)
     benches: list[Named[Bench]] = field(default_factory=list)
+    healings: list[Named[Healing]] = field(default_factory=list)
+    heals: list[Named[HealRecord]] = field(default_factory=list)
+    trainings: list[Named[TrainingRecord]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Named[Document]]:
         groups: tuple[Sequence[Named[Any]], ...] = (
@@ -61,23 +67,27 @@ class Bundle:
             self.plans,
             self.scores,
             self.benches,
+            self.healings,
+            self.heals,
+            self.trainings,
         )
         return chain.from_iterable(groups)
 
     @property
     def described(self) -> list[Described]:
         """The documents that name a model and data, audits first."""
-        return [*self.audits, *self.searches, *self.scores, *self.benches]
+        return [*self.audits, *self.searches, *self.scores, *self.benches, *self.healings]
 
     @property
-    def measured(self) -> list[Audit | Search | Scores | Bench]:
+    def measured(self) -> list[Audit | Search | Scores | Bench | Healing]:
         """The same without their paths."""
         return [named.document for named in self.described]
 
     @property
     def model(self) -> ModelInfo | None:
-        """The model of the first document that describes one."""
-        return self.measured[0].model if self.measured else None
+        """The model of the first document that describes one; that of a healing's record if no other does."""
+        documents = [*self.measured, *(named.document for named in self.heals)]
+        return documents[0].model if documents else None
 
     @property
     def data(self) -> DataInfo | None:
@@ -87,16 +97,20 @@ class Bundle:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks audited, searched for, compared or scored, each once."""
-        tested: list[Named[Audit] | Named[Search] | Named[Scores]]
-        tested = [*self.audits, *self.searches, *self.scores]
+        """Tasks audited, searched for, compared, scored or trained on, each once."""
+        tested: list[Named[Audit] | Named[Search] | Named[Scores] | Named[Healing] | Named[HealRecord]]
+        tested = [*self.audits, *self.searches, *self.scores, *self.healings, *self.heals]
         sides = [side.task for named in self.task_matrices for side in named.document.sides]
-        return list(dict.fromkeys([*(named.document.task for named in tested), *sides]))
+        watched = [each.task for named in self.trainings for each in named.document.validation]
+        return list(dict.fromkeys([*(named.document.task for named in tested), *sides, *watched]))
 
     @property
     def languages(self) -> list[str]:
-        """Languages of all clips used, each once."""
-        return list(dict.fromkeys(name for document in self.measured for name in document.data.languages))
+        """Languages of the clips measured on, or trained on if nothing was measured, each once."""
+        trained = [named.document.data for named in self.heals]
+        trained += [data for named in self.trainings for data in named.document.data]
+        used = [document.data for document in self.measured] or trained
+        return list(dict.fromkeys(name for data in used for name in data.languages))
 
     @property
     def pruned_systems(self) -> list[SystemScores]:
@@ -112,11 +126,12 @@ class Bundle:
 
     @property
     def all_plans(self) -> list[Plan]:
-        """Plans given, found and scored, each list of layers (or parts of them) of a strategy once."""
+        """Plans given, found, scored and healed, each list of layers (or parts of them) of a strategy once."""
         found = [named.document.chosen for named in self.searches]
         scored = [system.plan for named in self.scores for system in named.document.systems]
+        healed = [cell.plan for named in self.healings for cell in named.document.cells]
         plans = [named.document for named in self.plans]
-        plans += [plan for plan in (*found, *scored) if plan and plan.layers]
+        plans += [plan for plan in (*found, *scored, *healed) if plan and plan.layers]
         unique = {(plan.strategy, plan.part, tuple(plan.layers)): plan for plan in reversed(plans)}
         return list(unique.values())[::-1]
 
@@ -158,6 +173,12 @@ def _add(bundle: Bundle, label: str, document: Document) -> None:
             bundle.scores.append(Named(label, document))
         case Bench():
             bundle.benches.append(Named(label, document))
+        case Healing():
+            bundle.healings.append(Named(label, document))
+        case HealRecord():
+            bundle.heals.append(Named(label, document))
+        case TrainingRecord():
+            bundle.trainings.append(Named(label, document))
         case _:
             raise UsageError(f"a document of kind {document.kind!r} has no place in a report")
 

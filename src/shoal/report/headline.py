@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shoal.report import limits, search, tiles, wording
+from shoal.report import healing_words, limits, search, tiles, wording
 from shoal.report.bundle import Bundle, baseline
-from shoal.report.main_score import MainScore, main_score
+from shoal.report.healing_cells import leading_plan
+from shoal.report.main_score import TOLERANCE, MainScore, main_score
 from shoal.report.parts import Tile
-from shoal.schema import SystemScores
-
-TOLERANCE = 0.25
-"""Relative loss that counts as affordable: for WER the stop rule of arXiv 2603.05121, kept for other scores."""
+from shoal.schema import Plan, SystemScores
 
 
 @dataclass(frozen=True)
@@ -95,16 +93,25 @@ def _removed(bundle: Bundle, found: Affordable | None, pruned: list[Scored]) -> 
     """The layers that the headline speaks of, and what of them goes in words."""
     if found:
         return found.system.removed, found.found.removes
-    plan = bundle.searches[0].document.chosen if bundle.searches and not pruned else None
+    plan = None if pruned else _searched_or_healed(bundle)
     return (plan.layers, wording.removed_names(plan)) if plan else ([], "")
 
 
+def _searched_or_healed(bundle: Bundle) -> Plan | None:
+    if bundle.searches:
+        return bundle.searches[0].document.chosen
+    group, _ = leading_plan(bundle.healings[0].document, TOLERANCE) if bundle.healings else (None, False)
+    return group.plan if group else None
+
+
 def _words(bundle: Bundle, found: Affordable | None, pruned: list[Scored]) -> tuple[str, str]:
-    """Scores first; a search where there are none."""
+    """Scores first; a search where there are none, then what healing buys."""
     if found:
         return _found(bundle, found, pruned)
     if bundle.searches and not pruned:
         return search.headline_words(bundle.searches[0].document)
+    if bundle.healings and not pruned:
+        return healing_words.headline_words(bundle.healings[0].document)
     return _not_found(pruned)
 
 

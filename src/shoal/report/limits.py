@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from shoal.report import wording
-from shoal.report.bundle import Bundle, baseline
+from shoal.report import healing_limits, wording
+from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION
+from shoal.schema import Estimate, Healing, Scores
 
 FEW_CLIPS = 200
 HIGH_WER = 0.5
@@ -25,6 +26,7 @@ def untested(bundle: Bundle) -> list[str]:
         _speech_note(bundle),
         _language_note(bundle),
         _healing_note(bundle),
+        *healing_limits.notes(bundle),
         _few(bundle),
     ]
     return [note for note in notes if note]
@@ -56,7 +58,12 @@ def _language_note(bundle: Bundle) -> str:
 def _healing_note(bundle: Bundle) -> str:
     if not bundle.pruned_systems:
         return ""
-    return "Unless a name says so, nothing was trained after pruning; healing may win back part of the loss."
+    wins = (
+        "what healing wins back is under Healing"
+        if bundle.healings
+        else "healing may win back part of the loss"
+    )
+    return f"Unless a name says so, nothing was trained after pruning; {wins}."
 
 
 def _few(bundle: Bundle) -> str:
@@ -71,7 +78,13 @@ def _few(bundle: Bundle) -> str:
 
 def cautions(bundle: Bundle) -> list[str]:
     """What a reader must know about the documents as a set before comparing their numbers."""
-    notes = (_several_models(bundle), _same_clips(bundle), _poor_baseline(bundle), _skipped(bundle))
+    notes = (
+        _several_models(bundle),
+        _same_clips(bundle),
+        *healing_limits.cautions(bundle),
+        _poor_baseline(bundle),
+        _skipped(bundle),
+    )
     return [note for note in notes if note]
 
 
@@ -87,7 +100,8 @@ def _several_models(bundle: Bundle) -> str:
 
 def _same_clips(bundle: Bundle) -> str:
     audited = {named.document.data.fingerprint for named in bundle.audits} - {""}
-    scored = {named.document.data.fingerprint for named in bundle.scores} - {""}
+    tested: list[Named[Scores] | Named[Healing]] = [*bundle.scores, *bundle.healings]
+    scored = {named.document.data.fingerprint for named in tested} - {""}
     if not audited & scored:
         return ""
     return (
@@ -97,14 +111,23 @@ def _same_clips(bundle: Bundle) -> str:
 
 
 def _poor_baseline(bundle: Bundle) -> str:
-    scores = bundle.scores[0].document if bundle.scores else None
-    base = baseline(scores) if scores and scores.task == RECOGNITION else None
-    if base is None or base.wer.value < HIGH_WER:
+    rate = _baseline_rate(bundle)
+    if rate is None or rate.value < HIGH_WER:
         return ""
     return (
-        f"The unpruned model already has a WER of {wording.percent_estimate(base.wer)} on these clips: "
+        f"The unpruned model already has a WER of {wording.percent_estimate(rate)} on these clips: "
         "what pruning adds says little about a model that works."
     )
+
+
+def _baseline_rate(bundle: Bundle) -> Estimate | None:
+    """WER of the unpruned model, from scores if there are any."""
+    if bundle.scores:
+        scores = bundle.scores[0].document
+        base = baseline(scores) if scores.task == RECOGNITION else None
+        return base.wer if base else None
+    rates = [named.document.baseline_wer for named in bundle.healings if named.document.task == RECOGNITION]
+    return next(iter(rates), None)
 
 
 def _skipped(bundle: Bundle) -> str:

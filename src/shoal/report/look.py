@@ -43,6 +43,17 @@ METRICS = {
     "ablation kl": SKY,
 }
 OTHER = ("#9A2C5F", "pentagon", "longdashdot")
+TARGETS = {
+    "none": (GREY, "x-thin", "dot"),
+    "receiver": (BLUE, "circle", "solid"),
+    "projector": (ORANGE, "square", "dash"),
+    "decoder": (VERMILLION, "triangle-up", "dashdot"),
+    "joint": (PURPLE, "diamond", "longdash"),
+    "joint-decoder": (PURPLE, "diamond-open", "dot"),
+    "head": (SKY, "star", "longdashdot"),
+    "replace": (OTHER[0], "hexagon-open", "longdash"),
+    "linear": (BLUE, "triangle-down-open", "dot"),
+}
 
 # ColorBrewer YlGnBu, reversed: monotonic in lightness; the dark end is "alike", so redundancy stands out.
 DISTANCE_SCALE = [

@@ -80,7 +80,4 @@ def removed_words(system: SystemScores) -> str:
 
 def removed_list(system: SystemScores) -> str:
     """The same for a table whose heading says “layers”."""
-    if not system.removed:
-        return "–"
-    words = removed_words(system)
-    return words.partition(" ")[2] if words.startswith("layer") else words.removeprefix("the ")
+    return wording.without_noun(removed_words(system)) if system.removed else "–"

@@ -18,6 +18,7 @@ from shoal.report import (
     cost,
     examples,
     headline,
+    healing,
     heatmaps,
     importance,
     limits,
@@ -25,6 +26,7 @@ from shoal.report import (
     provenance,
     search,
     task_matrix,
+    trained,
     trust,
     wer,
     wording,
@@ -51,8 +53,10 @@ SECTIONS: tuple[Builder, ...] = (
     task_matrix,
     search,
     wer,
+    healing,
     examples,
     cost,
+    trained,
     provenance,
 )
 
@@ -119,7 +123,9 @@ def _title(bundle: Bundle) -> str:
     reference = (
         bundle.model.ref if bundle.model else bundle.plans[0].document.model_ref if bundle.plans else ""
     )
-    return f"How shallow can {reference} be?" if reference else "How alike are the audits?"
+    if reference:
+        return f"How shallow can {reference} be?"
+    return "How was it trained?" if bundle.trainings else "How alike are the audits?"
 
 
 def _subtitle(bundle: Bundle) -> str:

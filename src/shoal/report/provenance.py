@@ -6,10 +6,10 @@ import shlex
 from typing import Any
 
 from shoal.report import look, wording
-from shoal.report.bundle import Bundle, Named
+from shoal.report.bundle import Bundle, Described, Named
 from shoal.report.parts import Section, Table
 from shoal.report.units import number_of
-from shoal.schema import DataInfo, Document, Estimate, ModelInfo, Plan, PlanSource
+from shoal.schema import DataInfo, Document, Estimate, HealRecord, Plan, PlanSource
 from shoal.select.mergekit import mergekit_yaml
 
 ID, TITLE, SHORT = "provenance", "Where the numbers come from", "Provenance"
@@ -76,12 +76,28 @@ def _file(named: Named[Document]) -> dict[str, Any]:
     }
 
 
-def _described(bundle: Bundle) -> list[tuple[str, ModelInfo, DataInfo]]:
-    return [(n.label or n.document.kind, n.document.model, n.document.data) for n in bundle.described]
+def _described(bundle: Bundle) -> list[Described | Named[HealRecord]]:
+    return [*bundle.described, *bundle.heals]
+
+
+def _used(bundle: Bundle) -> list[tuple[str, DataInfo]]:
+    """All clips: those that were measured on, then those that were trained on."""
+    used = [(_label(named), named.document.data) for named in bundle.described]
+    used += [(f"{_label(named)}, to heal", named.document.train_data) for named in bundle.healings]
+    used += [(f"{_label(named)}, to heal", named.document.data) for named in bundle.heals]
+    used += [
+        (f"{_label(named)}, to train", data) for named in bundle.trainings for data in named.document.data
+    ]
+    return used
+
+
+def _label(named: Named[Any]) -> str:
+    return str(named.label or named.document.kind)
 
 
 def _models(bundle: Bundle) -> Table:
-    models = {model.fingerprint or model.ref: model for _, model, _ in _described(bundle)}
+    found = [named.document.model for named in _described(bundle)]
+    models = {model.fingerprint or model.ref: model for model in found}
     rows = [
         [
             model.ref,
@@ -112,7 +128,7 @@ def _data(bundle: Bundle) -> Table:
             data.resampler or "not recorded",
             data.fingerprint or "not recorded",
         ]
-        for label, _, data in _described(bundle)
+        for label, data in _used(bundle)
     ]
     columns = [
         "Used by",
@@ -130,7 +146,7 @@ def _data(bundle: Bundle) -> Table:
 
 
 def _skipped(bundle: Bundle) -> Table | None:
-    found = {(r.manifest, r.line): r.reason for _, _, data in _described(bundle) for r in data.skipped}
+    found = {(r.manifest, r.line): r.reason for _, data in _used(bundle) for r in data.skipped}
     if not found:
         return None
     rows = [[manifest, str(line), reason] for (manifest, line), reason in found.items()]

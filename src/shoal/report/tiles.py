@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from shoal.report import wording
 from shoal.report.bundle import Bundle, baseline, removable
-from shoal.report.main_score import main_score
+from shoal.report.healing_cells import leading_plan
+from shoal.report.main_score import TOLERANCE, main_score
 from shoal.report.parts import Tile
 from shoal.report.units import number_of
 from shoal.schema import Audit, BestBlock, Estimate, InputKind, ScopeAudit, SystemBench, SystemScores
 
 
 def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
-    """What can be told of the score, redundancy, agreement, time and memory.
+    """What can be told of the score, redundancy, agreement, healing, time and memory.
 
     Args:
         bundle: the documents.
@@ -21,6 +22,7 @@ def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
         _score_tile(bundle),
         _redundancy_tile(bundle, len(chosen.removed) if chosen else None),
         _agreement_tile(bundle),
+        _healing_tile(bundle),
         *_cost_tiles(bundle, chosen),
     ]
     return [tile for tile in found if tile]
@@ -82,6 +84,20 @@ def _agreement_tile(bundle: Bundle) -> Tile | None:
     return _estimate_tile(
         scopes[name].spearman, "", lambda v: wording.fixed(v, 2), "rank correlation of redundancy", detail
     )
+
+
+def _healing_tile(bundle: Bundle) -> Tile | None:
+    """What the best target won back, of the plan that the words on healing name."""
+    healing = bundle.healings[0].document if bundle.healings else None
+    group, _ = leading_plan(healing, TOLERANCE) if healing else (None, False)
+    best = group.best if group else None
+    if group is None or best is None or best.recovered is None:
+        return None
+    detail = (
+        f"{best.target} healing of {group.plan.name}, the best target, in {wording.duration(best.seconds)}"
+    )
+    number = wording.percent_number(best.recovered)
+    return _estimate_tile(best.recovered, "%", number, "of what pruning cost, won back", detail)
 
 
 def _cost_tiles(bundle: Bundle, chosen: SystemScores | None) -> list[Tile | None]:

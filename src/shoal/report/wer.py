@@ -11,8 +11,7 @@ import plotly.graph_objects as go
 
 from shoal.report import look, measures, wording
 from shoal.report.bundle import Bundle, Named, baseline
-from shoal.report.headline import TOLERANCE
-from shoal.report.main_score import RECOGNITION
+from shoal.report.main_score import RECOGNITION, TOLERANCE
 from shoal.report.measures import removed_list, removed_words
 from shoal.report.parts import Choice, Figure, Section, Table
 from shoal.schema import Scores, SystemScores

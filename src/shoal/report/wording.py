@@ -163,6 +163,11 @@ def removed_names(plan: Plan) -> str:
     return f"{PART_OF[plan.part]}{layer_names(plan.layers)}"
 
 
+def without_noun(names: str) -> str:
+    """Names of layers for a table whose heading says “layers”."""
+    return names.partition(" ")[2] if names.startswith("layer") else names.removeprefix("the ")
+
+
 def half_open(layers: Sequence[int]) -> str:
     """`[21, 25)`, several joined by a union sign."""
     return " ∪ ".join(f"[{start}, {stop})" for start, stop in runs(layers)) or "∅"

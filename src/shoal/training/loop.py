@@ -216,12 +216,9 @@ class _Trainer(Trainer):
             )
         if not self.is_fsdp_enabled:
             return
-        if not sharded or not self.accelerator.is_fsdp2:
-            reason = "this command needs whole parameters" if not sharded else "FSDP 1 is not supported"
-            raise UsageError(
-                reason, where="accelerate's fsdp_config", fix="use fsdp_version: 2" if sharded else "use DDP"
-            )
-        ready_to_shard(self.student, self.accelerator.state.fsdp_plugin, self.args.device)
+        plugin = self.accelerator.state.fsdp_plugin
+        check_fsdp(plugin, self.student, sharded=sharded)
+        ready_to_shard(self.student, plugin, self.args.device)
 
     # --- What it is fed ---
 
@@ -495,6 +492,41 @@ def terms_of(objective: Objective, step: int) -> dict[str, float]:
     """The weight of each term in step `step` (0 …)."""
     ctc = objective.ctc if step % objective.ctc_every == 0 else 0.0
     return {"ce": objective.ce, "kl": objective.kl, "hidden": objective.hidden, "ctc": ctc}
+
+
+def check_fsdp(plugin: Any, student: Student, *, sharded: bool) -> None:
+    """Make sure that FSDP is set up for this model.
+
+    Each decoder layer must be a group of its own: with one group for all there is nothing to gain, and FSDP refuses
+    to train float32 beside 16 bits in a group.
+
+    Args:
+        plugin: accelerate's, of FSDP.
+        student: what will be sharded.
+        sharded: whether the caller can do with sharded parameters.
+
+    Raises:
+        UsageError: it is not.
+    """
+    where, names = "fsdp_config of accelerate", set(plugin.transformer_cls_names_to_wrap or ())
+    layers = sorted({type(layer).__name__ for layer in student.loaded.layers})
+    if not sharded:
+        raise UsageError(
+            "this command cannot train sharded parameters (FSDP)", where=where, fix="take MULTI_GPU"
+        )
+    if plugin.fsdp_version != 2:
+        raise UsageError("FSDP 1 is not supported", where=where, fix="give fsdp_version: 2")
+    if plugin.activation_checkpointing:
+        raise UsageError(
+            "fsdp_activation_checkpointing is not supported", where=where, fix="set it to false"
+        )
+    if not names.issuperset(layers):
+        raise UsageError(
+            "the decoder's layers must be wrapped one by one",
+            where=where,
+            fix="give fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP and "
+            f"fsdp_transformer_layer_cls_to_wrap: {','.join(layers)}",
+        )
 
 
 def ready_to_shard(student: Student, plugin: Any, device: torch.device) -> None:

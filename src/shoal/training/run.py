@@ -20,6 +20,7 @@ from shoal.models import families
 from shoal.models.adapters import save_adapters
 from shoal.models.build import build
 from shoal.models.loading import DTYPES, LoadedModel, load_model
+from shoal.models.quiet import quiet
 from shoal.provenance import provenance
 from shoal.prune.folder import check_target, new_folder
 from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
@@ -126,15 +127,16 @@ class _Training:
                 f"unknown dtype {self.job.dtype!r}", where="--dtype", fix=f"use auto, {', '.join(DTYPES)}"
             )
         torch.manual_seed(recipe.seed)
-        model, processor = build(
-            recipe.encoder,
-            recipe.decoder,
-            projector=recipe.projector or "mlp",
-            prompt_template=recipe.prompt_template,
-            response_style=recipe.response_style,
-            end_token=recipe.end_token,
-            dtype=dtype,
-        )
+        with quiet():
+            model, processor = build(
+                recipe.encoder,
+                recipe.decoder,
+                projector=recipe.projector or "mlp",
+                prompt_template=recipe.prompt_template,
+                response_style=recipe.response_style,
+                end_token=recipe.end_token,
+                dtype=dtype,
+            )
         model.projector.float()  # trained, so in full precision
         model = model.to(self.job.device).requires_grad_(False)
         return LoadedModel(

@@ -87,17 +87,21 @@ def mlp_layers(loaded: LoadedModel, layer: int) -> tuple[str, ...]:
     """The linear layers of a decoder layer's MLP.
 
     Raises:
-        ModelError: it has none under a name that is known.
+        ModelError: it has none under a name that is known, or a mixture of experts whose weights are one tensor: an
+            update of what is linear beside them would leave out most of the MLP.
     """
     path = layer_path(loaded, layer)
     module = loaded.model.get_submodule(path)
     names = [name for name in MLP if isinstance(getattr(module, name, None), nn.Module)][:1] or [
         name for name in BARE_MLP if isinstance(getattr(module, name, None), nn.Module)
     ]
-    if found := linear_layers(loaded, [f"{path}.{name}" for name in names]):
+    inside = [each for name in names for each in module.get_submodule(name).parameters()]
+    fused = any(each.ndim > 2 for each in inside)
+    if not fused and (found := linear_layers(loaded, [f"{path}.{name}" for name in names])):
         return found
+    why = "the MLP is a mixture of experts" if fused else ", ".join(names) or "none found"
     raise ModelError(
-        f"layer {layer} has no MLP of linear layers ({', '.join(names) or 'none found'})",
+        f"layer {layer} has no MLP of linear layers ({why})",
         where=type(loaded.model).__name__,
         fix="heal it with --target decoder or projector",
     )

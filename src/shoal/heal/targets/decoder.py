@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Decoder(Target):
-    """Low-rank updates of all linear layers in the decoder's layers."""
+    """Low-rank updates of all linear layers in the decoder's layers; experts that share one tensor stay as they are."""
 
     name: ClassVar[str] = "decoder"
     title: ClassVar[str] = "LoRA on all decoder layers"

@@ -48,7 +48,8 @@ class Support:
     """`memory`, `disk`: ways whose checkpoint the stock class loads and which is the model that was pruned."""
     evaluate: str = ""
     """`engine`, `generate` or nothing: what decodes, with the tokens of the stock `generate`."""
-    heal: bool = False
+    heal: tuple[str, ...] = ()
+    """Targets of which a step has been shown to change what they say and nothing else."""
     checks: tuple[str, ...] = ()
     """What was checked in a fresh process."""
     how: str = ""
@@ -116,7 +117,7 @@ def _cells(one: Support) -> dict[str, str]:
         "audio enters as": ENTRIES[one.audio],
         "audit": ", ".join(one.audit) or "–",
         "prune": ", ".join(one.prune) or "–",
-        "heal": "yes" if one.heal else "–",
+        "heal": ", ".join(one.heal) or "–",
         "evaluate": one.evaluate or "–",
         "verified": verified(one),
         "limits": (speaks + no_processor + stand_in + _sentence(one.limits)).strip() or "–",

@@ -1,0 +1,165 @@
+"""What healing buys: pruned models, healed by each target or not at all, on the same test clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from shoal.report import healing_figure, healing_words, wording
+from shoal.report.bundle import Bundle, Named
+from shoal.report.healing_cells import NONE, PlanCells, against, by_plan, put_back
+from shoal.report.healing_words import rate_name, target_title
+from shoal.report.parts import Section, Table
+from shoal.schema import Healing, HealingCell
+
+ID, TITLE, SHORT = "healing", "What healing buys", "Healing"
+STANDINGS = {"alike": "not told apart", "lower": "lower", "higher": "higher", "unknown": "–"}
+
+
+def build(bundle: Bundle) -> Section | None:
+    """One article for each healing document; None without one."""
+    if not bundle.healings:
+        return None
+    articles = [_article(named, index) for index, named in enumerate(bundle.healings)]
+    draws = any(named.document.cells for named in bundle.healings)
+    return Section(ID, TITLE, SHORT, template="healing.html", view={"articles": articles}, draws=draws)
+
+
+def _article(named: Named[Healing], index: int) -> dict[str, Any]:
+    healing, group = named.document, f"healing-{index}"
+    drawn = healing_figure.figure(healing, group) if healing.cells else None
+    return {
+        "heading": f"{healing.model.ref} · {healing.task}" + (f" · {named.label}" if named.label else ""),
+        "sentences": healing_words.sentences(healing),
+        "lead": _lead(healing),
+        "group": group,
+        "figure": drawn,
+        "choices": healing_figure.choices(drawn, rate_name(healing)) if drawn else [],
+        "table": _table(healing) if healing.cells else None,
+        "further": _further(healing),
+        "settings": _settings(healing),
+    }
+
+
+def _lead(healing: Healing) -> str:
+    data, rate = healing.data, rate_name(healing)
+    level = wording.level_name(healing.baseline_wer.level)
+    no_error = (
+        "" if rate == "WER" else " Of this task it counts edits against the reference, which are no errors."
+    )
+    return (
+        f"Healed on {_amount(healing.train_data.clips, healing.train_data.seconds)}; {rate} on "
+        f"{_amount(data.clips, data.seconds)} for the test.{no_error} The "
+        f"unpruned model: {wording.percent_estimate(healing.baseline_wer)}. Brackets are {level} intervals; what "
+        "healing changes is paired on the same clips. Two targets are told apart only where the intervals of their "
+        "changes do not overlap. The best target is the best on these clips, so a part of its lead is luck."
+    )
+
+
+def _amount(clips: int, seconds: float) -> str:
+    return f"{wording.plural(clips, 'clip')} ({wording.duration(seconds)})"
+
+
+def _table(healing: Healing) -> Table:
+    rate = rate_name(healing)
+    rows = [(group, cell) for group in by_plan(healing) for cell in group.cells]
+    best = {place for place, (group, cell) in enumerate(rows) if cell is group.best}
+    columns = [
+        "Model",
+        "n",
+        "Layers removed",
+        rate,
+        "Against the best target",
+        "Change from not healed",
+        "p",
+        "Share recovered",
+        "What is trained",
+        "Layers left",
+        "Parameters trained",
+        "Steps",
+        "Time",
+    ]
+    caption = f"{rate} by plan and target; the best target of each plan is set apart"
+    return Table(
+        caption,
+        columns,
+        [_row(group, cell) for group, cell in rows],
+        highlight=frozenset(best),
+        text_columns=frozenset({2, 4, 8}),
+    )
+
+
+def _row(group: PlanCells, cell: HealingCell) -> list[str]:
+    return [
+        _name(cell),
+        str(group.n),
+        wording.without_noun(wording.removed_names(cell.plan)),
+        wording.percent_estimate(cell.wer),
+        _standing(group, cell),
+        wording.absolute_change(cell.bought.absolute) if cell.bought else "–",
+        wording.p_value(cell.bought.p_value) if cell.bought else "–",
+        wording.percent_estimate(cell.recovered) if cell.recovered else "–",
+        _healed(cell),
+        str(cell.layers),
+        *(_effort(cell) if cell.target != NONE else ["–"] * 3),
+    ]
+
+
+def _name(cell: HealingCell) -> str:
+    return f"{cell.plan.name}, {'not healed' if cell.target == NONE else cell.target}"
+
+
+def _healed(cell: HealingCell) -> str:
+    more = " (puts one layer back for each block)" if put_back(cell) > 0 else ""
+    return f"{target_title(cell.target)}{more}"
+
+
+def _standing(group: PlanCells, cell: HealingCell) -> str:
+    if group.best is None:
+        return "–"
+    return "best" if cell is group.best else STANDINGS[against(cell, group.best)]
+
+
+def _effort(cell: HealingCell) -> list[str]:
+    steps = f"{cell.steps:,}" if cell.steps else "none, a fit"
+    return [wording.count(cell.trained_parameters), steps, wording.duration(cell.seconds)]
+
+
+def _further(healing: Healing) -> Table | None:
+    """What the main table has no room for; None where nothing of it was measured."""
+    if not any(cell.loss or cell.delta for cell in healing.cells):
+        return None
+    rows = [
+        [
+            _name(cell),
+            wording.absolute_change(cell.delta.absolute) if cell.delta else "–",
+            wording.relative_change(cell.delta.relative) if cell.delta and cell.delta.relative else "–",
+            wording.p_value(cell.delta.p_value) if cell.delta else "–",
+            wording.number_estimate(cell.loss) if cell.loss else "–",
+            wording.count(cell.parameters),
+        ]
+        for group in by_plan(healing)
+        for cell in group.cells
+    ]
+    columns = ["Model", "Change, absolute", "Change, relative", "p", "Loss, nats a token", "Parameters"]
+    return Table(
+        f"{rate_name(healing)} against the unpruned model, and the loss on the test clips", columns, rows
+    )
+
+
+def _settings(healing: Healing) -> Table | None:
+    rows = [[name, value] for name, value in _flat("", healing.settings)]
+    if not rows:
+        return None
+    return Table("Settings of healing", ["Setting", "Value"], rows, text_columns=frozenset({1}))
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Nested settings as `optimisation.steps`, `500`."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), each)
+    elif isinstance(value, list):
+        yield name, ", ".join(map(str, value)) or "none"
+    else:
+        yield name, str(value)
