@@ -17,7 +17,7 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(jobs: Mapping[str, Callable[[], float]], runs: int) -> Timings:
+def interleaved(jobs: Mapping[str, Callable[[], float]], runs: int, *, warm_up: bool = True) -> Timings:
     """Seconds of every job in every run, after one warm-up of each.
 
     Every run does all jobs, every second one in reverse, so that none always follows the same other.
@@ -25,9 +25,10 @@ def interleaved(jobs: Mapping[str, Callable[[], float]], runs: int) -> Timings:
     Args:
         jobs: name → a call that does the work once and returns its seconds.
         runs: how often each is timed.
+        warm_up: do each once before; not where every job warms itself up.
     """
     timings: Timings = {name: [] for name in jobs}
-    for job in jobs.values():
+    for job in jobs.values() if warm_up else ():
         job()
     for run in range(runs):
         for name in list(jobs)[:: -1 if run % 2 else 1]:

@@ -142,7 +142,19 @@ def test_the_command_prints_a_table(filled, folder, capsys):
     ]  # fmt: skip
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == "removed healed by WER % bought recovered % parameters steps seconds".split()
+    assert lines[0].split() == [
+        "removed",
+        "healed",
+        "by",
+        "WER",
+        "%",
+        "bought",
+        "recovered",
+        "%",
+        "parameters",
+        "steps",
+        "seconds",
+    ]
     assert lines[1].startswith("nothing")
     assert [line.split()[0] for line in lines[2:5]] == ["2-3"] * 3
     assert lines[-1] == str(folder / "command" / "healing.json")

@@ -21,7 +21,17 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    Gemma3nForCausalLM,
+    Gemma3nTextConfig,
+    Gemma4ForCausalLM,
+    Gemma4UnifiedForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.gemma3n import configuration_gemma3n
+from transformers.models.timm_wrapper import modeling_timm_wrapper
 
 import tiny_speech
 from families_record import note
@@ -40,12 +50,20 @@ from shoal.training.feeding import examples_of, response_losses
 from shoal.training.native_feed import NativeFeed
 from shoal.training.settings import How, Objective, Optimisation
 from shoal.training.step import Scale, Student
-from tiny_audio import BUILDS
+from tiny_audio import BUILDS, gemma3n, gemma4, gemma4_unified
+from tiny_audio.parts import randomised, tokenizer
 from tiny_models import BUILDERS, tiny
 
 CLIPS = 2
 DEPTH = 6
-TEXT = tuple(BUILDERS)
+GEMMA: dict[str, Callable[[], PreTrainedModel]] = {
+    "gemma3n": lambda: Gemma3nForCausalLM(Gemma3nTextConfig(**gemma3n.decoder(gemma3n.DEPTH))),
+    "gemma4": lambda: Gemma4ForCausalLM(gemma4.build(gemma4.DEPTH).config.text_config),
+    "gemma4_unified": lambda: Gemma4UnifiedForCausalLM(gemma4_unified.build(gemma4.DEPTH).config.text_config),
+}
+"""Text LLMs whose layers read the tokens, not only their embeddings."""
+GEMMA_3N = "Gemma3nForConditionalGeneration"
+TEXT = (*BUILDERS, *GEMMA)
 SPEECH_ONLY = "answers in speech only"
 UNTAUGHT = {
     "CsmForConditionalGeneration": SPEECH_ONLY,
@@ -125,13 +143,21 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Loaded
             folder = tmp_path_factory.mktemp("models") / name
             written = BUILDS[name].write(folder) if name in BUILDS else write_text_model(name, folder)
             made[name] = load_model(str(written), device="cpu", dtype="float32", trust_remote_code=False)
+            for layer in made[name].layers:
+                if hasattr(layer, "altup"):
+                    # It begins as zeros, which leave nothing of the embeddings.
+                    layer.altup.correct_output_scale.fill_(1.0)
         return made[name]
 
     return get
 
 
 def write_text_model(name: str, folder: Path) -> Path:
-    """A text LLM of `tiny_models` whose tokens are characters."""
+    """A text LLM, one of `tiny_models` with characters as its tokens."""
+    if name in GEMMA:
+        randomised(GEMMA[name]()).save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+        return folder
     tiny(name, DEPTH).save_pretrained(folder)
     special = ["<|pad|>", "<|bos|>", "<|eos|>"]
     letters = [*string.printable[:94], "Ġ", "Ċ"]
@@ -210,8 +236,12 @@ def gradients(parameters: dict[str, nn.Parameter], loss: Tensor) -> dict[str, Te
 def test_loss_and_gradients_are_those_of_the_stock_forward_pass(
     name: str, original: Callable[[str], LoadedModel], data: Dataset
 ) -> None:
+    check_loss(original(name), data)
+
+
+def check_loss(original: LoadedModel, data: Dataset) -> None:
     """Through the projector and the input embeddings too, for clips in a batch against clips by themselves."""
-    loaded = fresh(original(name))
+    loaded = fresh(original)
     parameters = marked(loaded)
     feed = NativeFeed(loaded, examples_of(data, tasks.get("asr")), input=input_of(loaded))
     every = np.arange(CLIPS)
@@ -300,7 +330,12 @@ def check_step(loaded: LoadedModel, healing: Job, target: str, layer: int) -> No
 def test_a_step_of_each_target_changes_what_it_says_or_is_refused(
     name: str, original: Callable[[str], LoadedModel], data: Dataset
 ) -> None:
-    loaded, shown = original(name), []
+    check_targets(name, original(name), data)
+
+
+def check_targets(name: str, loaded: LoadedModel, data: Dataset) -> None:
+    """Every target does what it says or is refused as it should be, and the record says which."""
+    shown = []
     (layer,) = [4] if name in SPARSE else removable(loaded, [[3], [1]])
     for target in TARGETS:
         healing = job(loaded, data, target, [layer])
@@ -312,6 +347,23 @@ def test_a_step_of_each_target_changes_what_it_says_or_is_refused(
             check_step(loaded, healing, target, layer)
             shown.append(target)
     note(type(loaded.model).__name__, heal=shown)
+
+
+def test_gemma_3n_with_a_stand_in_for_its_vision_tower(
+    monkeypatch: pytest.MonkeyPatch, original: Callable[[str], LoadedModel], data: Dataset
+) -> None:
+    def init(self: PreTrainedModel, config: PreTrainedConfig) -> None:
+        PreTrainedModel.__init__(self, config)
+        self.timm_model = nn.Linear(2, 2)
+        self.post_init()
+
+    monkeypatch.setattr(modeling_timm_wrapper.TimmWrapperModel, "__init__", init)
+    monkeypatch.setattr(configuration_gemma3n, "requires_backends", lambda *needed: None)
+    monkeypatch.setattr(configuration_gemma3n, "infer_imagenet_subset", lambda config: None, raising=False)
+    monkeypatch.setitem(BUILDS, GEMMA_3N, gemma3n.NEEDS_TIMM[GEMMA_3N])
+    loaded = original(GEMMA_3N)
+    check_loss(loaded, data)
+    check_targets(GEMMA_3N, loaded, data)
 
 
 def test_so_does_a_step_of_shoals_own_class(data: Dataset, tmp_path: Path) -> None:

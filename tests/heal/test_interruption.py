@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import shoal
 import tiny_speech
+from shoal.errors import UsageError
 from shoal.heal.run import _described  # noqa: F401 - imported here, so that a rename shows at once
 from shoal.prune import prune
 from shoal.schema import HealRecord, Plan
+from shoal.training.loop import check_fsdp
 
 KILLS = int(os.environ.get("SHOAL_KILLS", "3"))
 """`SHOAL_KILLS=20` is what the lab book has."""
@@ -149,7 +152,9 @@ def test_two_processes_train_as_one(folder, alone, tmp_path, way):
     out = tmp_path / "launched"
     killed = launch(way, *command(folder, out, *UNEVEN), SHOAL_TEST_STOP_AT="13")
     assert killed.returncode != 0
-    assert f"step 12: {LAUNCHER[way][1]}, {int(way == 'fsdp2')} idle\n" in killed.stderr, killed.stderr[-3000:]
+    assert f"step 12: {LAUNCHER[way][1]}, {int(way == 'fsdp2')} idle\n" in killed.stderr, killed.stderr[
+        -3000:
+    ]
     assert not out.exists()
     launched = launch(way, *command(folder, out, *UNEVEN))
     assert launched.returncode == 0, launched.stderr[-3000:]
@@ -165,10 +170,24 @@ def test_two_processes_train_as_one(folder, alone, tmp_path, way):
     assert not (tmp_path / ".launched.healing").exists()
 
 
-def test_fsdp_that_is_set_up_for_another_model_is_one_line(folder, tmp_path):
-    """What goes into the config is said."""
-    done = launch(
-        "fsdp2", *command(folder, tmp_path / "out"), FSDP_TRANSFORMER_CLS_TO_WRAP="GPT2Block", SHOAL_TEST_WRAP="GPT2Block"
-    )
-    assert done.returncode != 0
-    assert "fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer" in done.stderr
+@pytest.mark.parametrize(
+    ("config", "sharded", "words"),
+    [
+        ({"transformer_cls_names_to_wrap": ["GPT2Block"]}, True, "layer_cls_to_wrap: LlamaDecoderLayer"),
+        ({"transformer_cls_names_to_wrap": None}, True, "layer_cls_to_wrap: LlamaDecoderLayer"),
+        ({"fsdp_version": 1}, True, "fsdp_version: 2"),
+        ({"activation_checkpointing": True}, True, "fsdp_activation_checkpointing"),
+        ({}, False, "this command cannot train sharded parameters"),
+    ],
+)
+def test_fsdp_that_is_set_up_otherwise_is_one_line(config, sharded, words):
+    """What belongs into accelerate's config is said."""
+    right = {
+        "fsdp_version": 2,
+        "activation_checkpointing": False,
+        "transformer_cls_names_to_wrap": ["LlamaDecoderLayer"],
+    }
+    student = SimpleNamespace(loaded=tiny_speech.loaded())
+    check_fsdp(SimpleNamespace(**right), student, sharded=True)
+    with pytest.raises(UsageError, match=words):
+        check_fsdp(SimpleNamespace(**right | config), student, sharded=sharded)

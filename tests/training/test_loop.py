@@ -130,7 +130,7 @@ def test_a_line_of_the_log_that_was_being_written_is_left_out(tmp_path):
 
 def test_a_run_with_other_settings_is_not_taken_up(tmp_path):
     student, _ = run(tmp_path)
-    with pytest.raises(UsageError, match="another a \\(1, now 2\\)"):
+    with pytest.raises(UsageError, match=r"another a \(1, now 2\)"):
         train(student, draws_of(student.feed), OPTIMISATION, tmp_path / "work", settings={"a": 2})
 
 
@@ -160,7 +160,7 @@ def test_a_single_clip_that_does_not_fit_ends_the_run_with_a_word(tmp_path):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
 
     student.register_forward_pre_hook(hook)
-    with pytest.raises(TrainingError, match="memory ran out on a single clip of .*clip"):
+    with pytest.raises(TrainingError, match=r"memory ran out on a single clip of .*clip"):
         run(tmp_path, student=student)
 
 

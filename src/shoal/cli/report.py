@@ -12,7 +12,8 @@ def report(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE…", help="Audits, comparisons, task matrices, plans, searches, scores, benches, healing, heal and training records."
+            metavar="FILE…",
+            help="Audits, comparisons, task matrices, plans, searches, scores, benches, healing, heals.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="HTML", help="Where to write.")] = Path("report.html"),

@@ -28,14 +28,12 @@ from shoal.models.loading import load_model
 from shoal.provenance import provenance
 from shoal.prune.in_memory import prune_in_place
 from shoal.schema import Delta, Estimate, Healing, HealingCell, ModelInfo, Plan, read_json, write_text
-from shoal.training.features import FeatureStore
 from shoal.training.feed import Progress
-from shoal.training.feeding import Losses, examples_of, make_feed, response_losses
+from shoal.training.feeding import Losses, examples_of, make_feed, response_losses, share_states
 from shoal.training.settings import How
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
-    from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
 NONE = "none"
@@ -191,7 +189,7 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
     feed = make_feed(
         loaded, examples_of(grid.test, grid.task), features=grid.how.features, progress=grid.progress
     )
-    _share_states(loaded, grid)
+    share_states(loaded, grid.test, features=grid.how.features)
     run_evaluate(
         loaded,
         grid.test,
@@ -211,26 +209,6 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
         "losses": {"ids": losses.ids, "sums": losses.sums.tolist(), "counts": losses.counts.tolist()},
     }
     write_text(folder / CELL, json.dumps(record) + "\n")
-
-
-def _share_states(loaded: LoadedModel, grid: Grid) -> None:
-    """Project the test clips from the stored states, so that the encoder runs once for all cells.
-
-    The states are in half precision there, for the unpruned model as for every other.
-    """
-    if loaded.kind != "speech_llm":
-        return
-    import torch
-
-    model, processor = cast("Any", (loaded.model, loaded.processor))
-    store = FeatureStore(model, processor, grid.how.features_folder)
-    refs = store.ensure(grid.test, grid.test.rows)
-    by_row = {row: ref for (row, _), ref in refs.items()}
-    with torch.inference_mode():
-        for clip in grid.test.clips():
-            frames = torch.from_numpy(store.read([by_row[clip.id]])).to(loaded.device, torch.float32)
-            weight = model.projector.output.weight
-            loaded.audio_cache.get([clip], lambda _, f=frames, w=weight: model.projector([f.to(w.dtype)]))  # type: ignore[misc]
 
 
 def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Sequence[str]) -> Healing:

@@ -33,7 +33,7 @@ from shoal.prune.in_memory import prune_in_place
 from shoal.schema import HealRecord, InputKind, ModelInfo, Plan, read_json
 from shoal.training.draws import draw
 from shoal.training.feed import Example, Feed, Progress
-from shoal.training.feeding import Processes, examples_of, make_feed, response_losses
+from shoal.training.feeding import Processes, examples_of, make_feed, response_losses, share_states
 from shoal.training.loop import Outcome, load_trained, train
 from shoal.training.settings import How, Objective
 from shoal.training.step import Boundary, Student
@@ -257,11 +257,9 @@ class _Healing:
             each for each in examples_of(self.job.data, self.job.task) if each.row.id in {r.id for r in rows}
         ]
         watched = self._watched(held_out)
-        begun = time.perf_counter()
         choice = self.target.choose(self.student, self._cuts)
         before = self._loss(watched)
-        self._fit_linear(rows)
-        seconds = time.perf_counter() - begun if not self.target.trained else 0.0
+        seconds = self._fit_linear(rows)
         outcome, parameters = Outcome(0, [], seconds, 0), self._linear_parameters
         if self.target.trained:
             outcome, parameters = self._train(choice, examples)
@@ -330,14 +328,17 @@ class _Healing:
             check_teacher(self._teacher, self.student, self.plan)
         return self._teacher
 
-    def _fit_linear(self, rows: Sequence[Row]) -> None:
-        """The closed form, as the target itself or as the start of another."""
+    def _fit_linear(self, rows: Sequence[Row]) -> float:
+        """The closed form, as the target itself or as the start of another; returns its seconds, without encoding."""
         if self.target.trained and self.job.settings.start != "linear":
-            return
+            return 0.0
         assert self.plan is not None
         wanted = self.job.settings.linear
         every = max(1, len(rows) // wanted.clips)
         chosen = list(rows)[::every][: wanted.clips]
+        if self.job.input == "speech":
+            share_states(self.teacher(), self.job.data, chosen, features=self.job.how.features)
+        begun = time.perf_counter()
         batches = prepared_batches(
             self.teacher(), self.job.data, self.job.task, self.job.input, 8, rows=chosen
         )
@@ -352,6 +353,7 @@ class _Healing:
                 f"linear over layers {each.cut.start}-{each.cut.stop - 1}: relative error "
                 f"{each.error_before:.3f} to {each.error_after:.3f} ({each.positions} positions, {len(chosen)} clips)"
             )
+        return time.perf_counter() - begun
 
     def _train(self, choice: Choice, examples: Sequence[Example]) -> tuple[Outcome, int]:
         settings = self.job.settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +23,7 @@ from shoal.training.stacked_feed import StackedFeed
 from shoal.training.step import run_decoder
 
 if TYPE_CHECKING:
-    from shoal.data import Dataset
+    from shoal.data import Clip, Dataset, Row
     from shoal.models.loading import LoadedModel
     from shoal.schema import InputKind
     from shoal.tasks import Task
@@ -201,3 +201,33 @@ def response_losses(
         if progress is not None:
             progress("loss", int(min(part.stop, len(order))), len(order))
     return Losses(feed.names(np.arange(len(order))), sums, counts)
+
+
+def share_states(
+    loaded: LoadedModel, data: Dataset, rows: Sequence[Row] | None = None, *, features: Path | None = None
+) -> None:
+    """Let a SpeechLLM of Shoal's own prepare clips from stored states: its encoder is not run for them again.
+
+    The states are in half precision in the store. Other models are left as they are.
+
+    Args:
+        loaded: the model, whose cache of projected audio is filled, as far as it has room.
+        data: the clips.
+        rows: some of its rows; default all.
+        features: where states are kept; default is Shoal's cache.
+    """
+    if loaded.kind != "speech_llm":
+        return
+    model, processor = cast("Any", (loaded.model, loaded.processor))
+    store = FeatureStore(model, processor, features or cache_dir() / "features")
+    wanted = list(data.rows if rows is None else rows)
+    by_row = {row: ref for (row, _), ref in store.ensure(data, wanted).items()}
+    weight = model.projector.output.weight
+    with torch.inference_mode():
+        for clip in data.clips(wanted):
+            frames = torch.from_numpy(store.read([by_row[clip.id]])).to(weight.device, weight.dtype)
+            loaded.audio_cache.get([clip], _always(model.projector([frames])))
+
+
+def _always(vectors: list[torch.Tensor]) -> Callable[[list[Clip]], list[torch.Tensor]]:
+    return lambda _: vectors

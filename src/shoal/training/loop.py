@@ -517,9 +517,7 @@ def check_fsdp(plugin: Any, student: Student, *, sharded: bool) -> None:
     if plugin.fsdp_version != 2:
         raise UsageError("FSDP 1 is not supported", where=where, fix="give fsdp_version: 2")
     if plugin.activation_checkpointing:
-        raise UsageError(
-            "fsdp_activation_checkpointing is not supported", where=where, fix="set it to false"
-        )
+        raise UsageError("fsdp_activation_checkpointing is not supported", where=where, fix="set it to false")
     if not names.issuperset(layers):
         raise UsageError(
             "the decoder's layers must be wrapped one by one",
