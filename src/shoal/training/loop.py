@@ -380,7 +380,7 @@ class _Trainer(Trainer):
         kept = newest(self._folder)
         where = f"the last good checkpoint is {kept}" if kept else "no checkpoint was reached"
         raise TrainingError(
-            f"step {step + 1}: the loss is {float(loss)} on the clips {', '.join(names[:NAMED])}{more}; {where}; "
+            f"step {step + 1}: the loss is {loss.item()} on the clips {', '.join(names[:NAMED])}{more}; {where}; "
             "try a lower rate or float32"
         )
 
