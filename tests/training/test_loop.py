@@ -255,3 +255,14 @@ def test_the_folder_can_be_moved_between_runs(tmp_path):
     shutil.move(tmp_path / "a" / "work", tmp_path / "b" / "work")
     _, moved = run(tmp_path / "b", steps=4, how=How(save_every=2))
     assert moved.losses == outcome.losses
+
+
+def test_layers_computed_again_give_the_same_step(tmp_path):
+    """Dropout included; and they really are computed again, once in every backward pass."""
+    _, first = run(tmp_path / "a", dropout=0.3)
+    student, calls = student_of(tmp_path / "b", dropout=0.3), []
+    student.loaded.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    again, second = run(tmp_path / "b", student=student, how=How(gradient_checkpointing=True))
+    assert second.losses == pytest.approx(first.losses, rel=1e-6)
+    assert len(calls) == 2 * 4
+    assert not any("forward" in vars(layer) for layer in again.loaded.layers)

@@ -155,7 +155,9 @@ def heal(
 
     dataset = read(data, limit)
     watched = read(validation, None) if validation else None
-    loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    loaded = shoal.load(
+        model, device=training.own_device(device), dtype=dtype, trust_remote_code=trust_remote_code
+    )
     with progress_bars() as progress:
         job = Job(
             dataset,

@@ -55,7 +55,7 @@ def train(
             found,
             out,
             data_root=data_root,
-            device=device,
+            device=training.own_device(device),
             dtype=dtype,
             force=force,
             how=how,

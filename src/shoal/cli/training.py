@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -68,6 +69,12 @@ def how_to(
         features=features,
         gradient_checkpointing=gradient_checkpointing,
     )
+
+
+def own_device(device: str) -> str:
+    """The device of this process: under a launcher, `cuda` is the GPU of its local rank and not the first for all."""
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if launched and device == "cuda" else device
 
 
 def set_fields(settings: Any, given: dict[str, Any]) -> Any:

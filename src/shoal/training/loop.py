@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def train(
     trainer = _Trainer(student, draws, optimisation, folder, how, seed, what, progress)
     trainer.check(sharded=sharded)
     trainer.truncate_log(0 if resume is None else _steps(resume))
-    with quiet():
+    with quiet(), student.layers_again() if how.gradient_checkpointing else nullcontext():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     student.train(False)
     return trainer.outcome()

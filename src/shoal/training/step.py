@@ -87,6 +87,18 @@ class Student(nn.Module):
         """What it is fed."""
         return self._held[1]
 
+    @contextmanager
+    def layers_again(self) -> Iterator[None]:
+        """While the block runs, layers are computed again in the backward pass instead of keeping what is inside."""
+        layers = list(self.loaded.layers)
+        for layer in layers:
+            layer.forward = _again(layer.forward)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward  # the class's own stands behind it
+
     def train(self, mode: bool = True) -> Student:
         """Switch the dropout of low-rank updates; the rest of the model stays in evaluation mode."""
         super().train(False)
@@ -185,6 +197,15 @@ class Student(nn.Module):
         ints = self.feed.ints(batch)  # type: ignore[attr-defined]
         losses: Tensor = self.ctc(inputs.vectors, inputs.counts, ints["ctc_tokens"], ints["ctc_lengths"])
         return losses.sum()
+
+
+def _again(forward: Any) -> Any:
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return checkpointed
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
