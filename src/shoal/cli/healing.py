@@ -11,6 +11,7 @@ from shoal.cli import options, training
 from shoal.cli.table import aligned, with_interval
 from shoal.errors import UsageError
 from shoal.schema import Audit, Healing, Plan
+from shoal.schema.heal import NONE
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -77,7 +78,7 @@ def healing(
     from shoal.heal import targets
     from shoal.heal.grid import Grid, run_grid
     from shoal.heal.settings import HealSettings
-    from shoal.training.settings import How, Objective, Optimisation
+    from shoal.training.settings import Objective, Optimisation
 
     names = list(targets.TARGETS) if target_names == "all" else target_names.split(",")
     for name in names:
@@ -99,13 +100,12 @@ def healing(
         gradient_checkpointing=False,
         run_name="shoal-healing",
     )
-    assert isinstance(how, How)
     settings = HealSettings(
         target=names[0],
         rank=rank,
         alpha=float(rank),
-        optimisation=training.set_fields(Optimisation(steps=steps, clips=clips), {}),
-        objective=training.set_fields(Objective(), {"kl": kl}),
+        optimisation=Optimisation(steps=steps, clips=clips),
+        objective=Objective(kl=kl),
         seed=seed,
     )
     with progress_bars() as progress:
@@ -154,7 +154,7 @@ def table(healing: Healing, out: Path) -> str:
         rows.append(
             (
                 _removed(cell.plan),
-                "not healed" if cell.target == "none" else cell.target,
+                "not healed" if cell.target == NONE else cell.target,
                 with_interval(cell.wer, ".1f", scale=100),
                 "" if cell.bought is None else with_interval(cell.bought.absolute, "+.1f", scale=100),
                 "" if cell.recovered is None else f"{100 * cell.recovered.value:.0f}",

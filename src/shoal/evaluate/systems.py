@@ -145,11 +145,14 @@ def _system(identity: Identity, loaded: LoadedModel, out: Path | None, header: M
 
 def _stem(identity: Identity, removed: Sequence[int], part: Part) -> str:
     """A file name that says what is missing; the same layers have the same file, whoever chose them."""
-    if not removed:
-        return identity.name
-    without = "without" if part == "layer" else f"without-{part}"
-    stem = f"{without}-" + "+".join(map(str, removed))
+    return without(removed, part) if removed else identity.name
+
+
+def without(removed: Sequence[int], part: Part = "layer") -> str:
+    """A file name for a model without some layers, or a part of each."""
+    what = "without" if part == "layer" else f"without-{part}"
+    stem = f"{what}-" + "+".join(map(str, removed))
     digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
     if list(removed) == list(range(removed[0], removed[-1] + 1)) and len(removed) > 1:
-        return f"{without}-{removed[0]}-to-{removed[-1]}"
-    return stem if len(stem) <= 60 else f"{without}-{len(removed)}-layers-{digest}"
+        return f"{what}-{removed[0]}-to-{removed[-1]}"
+    return stem if len(stem) <= 60 else f"{what}-{len(removed)}-layers-{digest}"

@@ -6,7 +6,6 @@ done again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from shoal.evaluate.run import run_evaluate
 from shoal.evaluate.settings import Resampling, TokenLimit
 from shoal.evaluate.significance import PairedBootstrap, Rates
 from shoal.evaluate.summary import word_edits
+from shoal.evaluate.systems import without
 from shoal.heal import targets
 from shoal.heal.run import Job, run_heal
 from shoal.heal.settings import HealSettings
@@ -28,6 +28,8 @@ from shoal.models.loading import load_model
 from shoal.provenance import provenance
 from shoal.prune.in_memory import prune_in_place
 from shoal.schema import Delta, Estimate, Healing, HealingCell, ModelInfo, Plan, read_json, write_text
+from shoal.schema.files import claim
+from shoal.schema.heal import NONE
 from shoal.training.feed import Progress
 from shoal.training.feeding import Losses, examples_of, make_feed, response_losses, share_states
 from shoal.training.settings import How
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.tasks import Task
 
-NONE = "none"
-"""Pruned and not healed."""
 CELL = "cell.json"
 
 
@@ -68,7 +68,6 @@ class Grid:
 class _Cell:
     """One that is done."""
 
-    name: str
     plan: Plan | None
     target: str
     facts: dict[str, Any]
@@ -113,41 +112,25 @@ def run_grid(grid: Grid) -> Healing:
 
 def _own(grid: Grid) -> None:
     """Make sure that the folder's cells, if it has any, were made with these settings."""
-    path = grid.out / "grid.json"
-    wanted = json.loads(
-        json.dumps(
-            {
-                "model": grid.model,
-                "task": grid.task.name,
-                "settings": grid.settings.model_dump(exclude={"target"}),
-                "train": grid.data.info().fingerprint,
-                "test": grid.test.info().fingerprint,
-            }
-        )
-    )
-    if not path.is_file():
-        write_text(path, json.dumps(wanted, indent=1) + "\n")
-        return
-    found = read_json(path)
-    if other := [key for key in wanted if found.get(key) != wanted[key]]:
+    settings = {
+        "model": grid.model,
+        "task": grid.task.name,
+        "settings": grid.settings.model_dump(exclude={"target"}),
+        "train": grid.data.info().fingerprint,
+        "test": grid.test.info().fingerprint,
+    }
+    if (other := claim(grid.out / "grid.json", settings)) is not None:
         raise FileFormatError(
-            f"its cells were made with another {other[0]}", where=str(grid.out), fix="choose another --out"
+            f"its cells were made with another {other.key}", where=str(grid.out), fix="choose another --out"
         )
 
 
 def _name(plan: Plan | None, target: str) -> str:
-    if plan is None:
-        return "full"
-    layers = "+".join(map(str, plan.layers))
-    short = layers if len(layers) <= 40 else hashlib.sha256(layers.encode()).hexdigest()[:12]
-    if plan.block is not None:
-        short = f"{plan.block[0]}-to-{plan.block[1] - 1}"
-    return f"without-{short}-{target}"
+    return "full" if plan is None else f"{without(plan.layers)}-{target}"
 
 
 def _cell(grid: Grid, plan: Plan | None, target: str) -> _Cell:
-    name = _name(plan, target)
-    folder = grid.out / "cells" / name
+    folder = grid.out / "cells" / _name(plan, target)
     if not (folder / CELL).is_file():
         _fill(grid, plan, target, folder)
     found = read_json(folder / CELL)
@@ -156,7 +139,7 @@ def _cell(grid: Grid, plan: Plan | None, target: str) -> _Cell:
         np.array(found["losses"]["sums"]),
         np.array(found["losses"]["counts"], np.int64),
     )
-    return _Cell(name, plan, target, found["facts"], losses, folder)
+    return _Cell(plan, target, found["facts"], losses, folder)
 
 
 def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:

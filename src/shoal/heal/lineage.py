@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from shoal.errors import ModelError, PlanError
-from shoal.heal.cuts import Cut, cuts_of
 from shoal.models.lineage import plan_files, removed_layers
 from shoal.prune.on_disk import check_plan
 from shoal.schema import Plan
@@ -26,11 +25,6 @@ class Origin:
     """All that is missing, in the numbering of `teacher`; None if nothing is known to be."""
     teacher: str | None = None
     """The model that `plan` was made for."""
-
-    @property
-    def cuts(self) -> list[Cut]:
-        """Where layers are missing."""
-        return [] if self.plan is None else cuts_of(self.plan)
 
 
 def origin_of(loaded: LoadedModel, plan: Plan | None) -> Origin:

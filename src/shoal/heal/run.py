@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from shoal.data import fingerprint
-from shoal.errors import FileFormatError, UsageError
+from shoal.errors import UsageError
 from shoal.heal import targets
 from shoal.heal.cuts import Cut, cuts_of
 from shoal.heal.lineage import Origin, check_teacher, origin_of, share_weights
@@ -33,8 +30,9 @@ from shoal.prune.in_memory import prune_in_place
 from shoal.schema import HealRecord, InputKind, ModelInfo, Plan, read_json
 from shoal.training.draws import draw
 from shoal.training.feed import Example, Feed, Progress
-from shoal.training.feeding import Processes, examples_of, make_feed, response_losses, share_states
+from shoal.training.feeding import examples_of, make_feed, response_losses, share_states
 from shoal.training.loop import Outcome, load_trained, train
+from shoal.training.processes import Processes, work_folder
 from shoal.training.settings import How, Objective
 from shoal.training.step import Boundary, Student
 
@@ -104,7 +102,7 @@ def run_heal(model: LoadedModel, job: Job) -> Healed:
         check_target(job.out, model.path if model.path != Path() else None, job.force)
     origin = origin_of(model, job.plan)
     processes = Processes.now(cpu=model.device.type == "cpu")
-    with _work_folder(job.out, processes) as work:
+    with work_folder(job.out, "healing", processes) as work:
         student = _student(model, job, target, origin)
         info = _pruned_info(student, origin, target)
         healing = _Healing(job, target, origin, student, work, processes)
@@ -253,9 +251,8 @@ class _Healing:
     def run(self, info: ModelInfo) -> Healed:
         """Heal, and say how."""
         rows, held_out = _split(self.job)
-        examples = [
-            each for each in examples_of(self.job.data, self.job.task) if each.row.id in {r.id for r in rows}
-        ]
+        trained_on = {row.id for row in rows}
+        examples = [each for each in examples_of(self.job.data, self.job.task) if each.row.id in trained_on]
         watched = self._watched(held_out)
         choice = self.target.choose(self.student, self._cuts)
         before = self._loss(watched)
@@ -357,7 +354,7 @@ class _Healing:
 
     def _train(self, choice: Choice, examples: Sequence[Example]) -> tuple[Outcome, int]:
         settings = self.job.settings
-        teacher = self.teacher() if self._objective.needs_teacher or self.target.needs_teacher else None
+        teacher = self.teacher() if self._objective.needs_teacher else None
         mark(self.student, choice, settings)
         if teacher is not None and self.plan is not None:
             share_weights(teacher, self.student, self.plan.keep)
@@ -366,7 +363,7 @@ class _Healing:
             self.student,
             feed,
             self._objective,
-            teacher=teacher if self._objective.needs_teacher else None,
+            teacher=teacher,
             cuts=boundaries(self._cuts, len(self.student.layers)) if self._objective.hidden else (),
         )
         parameters = sum(each.numel() for each in student.trainable().values())
@@ -407,7 +404,7 @@ class _Healing:
         """What an unfinished run must share with this one to be taken up."""
         return {
             "model": self.student.info().fingerprint,
-            "clips": fingerprint([each.row for each in feed.examples]),
+            "clips": feed.fingerprint,
             "task": self.job.task.name,
             "processes": self._processes.world,
             **{key: value for key, value in _described(self.job).items() if key != "save_as"},
@@ -438,31 +435,6 @@ def projector_trained(loaded: LoadedModel, choice: Choice) -> bool:
 def boundaries(cuts: Sequence[Cut], depth: int) -> list[tuple[Boundary, Boundary]]:
     """Behind each cut: the place in the student of `depth` layers, and in its teacher."""
     return [(Boundary(depth if cut.receiver is None else cut.receiver), Boundary(cut.stop)) for cut in cuts]
-
-
-@contextmanager
-def _work_folder(out: Path | None, processes: Processes) -> Iterator[Path]:
-    """Where an unfinished run lies, so that the same command goes on with it; gone when all is written."""
-    if out is None:
-        with TemporaryDirectory(prefix="shoal-heal-") as place:
-            yield Path(place)
-        return
-    work = out.absolute().with_name(f".{out.name}.healing")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileFormatError(
-            f"cannot be written ({error.strerror})", where=str(work), fix="choose another place with --out"
-        ) from None
-    try:
-        yield work
-    except BaseException:
-        with suppress(OSError):
-            work.rmdir()  # where nothing has begun
-        raise
-    processes.wait()
-    if processes.rank == 0:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write(healed: Healed, job: Job, source: LoadedModel, out: Path) -> Path:

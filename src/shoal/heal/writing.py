@@ -23,6 +23,7 @@ from shoal.models import weights
 from shoal.models.embedded_adapter import WEIGHTS, has_adapter
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.lora import ADAPTER, lora_layers
+from shoal.models.modes import evaluating
 from shoal.prune.folder import check_target, new_folder
 from shoal.prune.on_disk import write_beside, write_model
 from shoal.prune.probe import probe
@@ -138,18 +139,6 @@ def write_adapters(
             report = _checked(verify_checkpoint(place, expected), draft, out)
         (draft / "README.md").write_text(heal_card(record, place, report, base=named), encoding="utf-8")
     return out
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """`model` in evaluation mode while the block runs; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def save_adapters(
     projector = {_PROJECTOR + name: tensor for name, tensor in model.projector.state_dict().items()}
     tensors = projector | lora.to_tensors(updates)
     folder = Path(folder)
-    _write_tensors(folder / TENSORS_FILE, row_int8.compress(tensors) if compress else tensors)
+    write_tensors(folder / TENSORS_FILE, row_int8.compress(tensors) if compress else tensors)
     spec = AdapterSpec(
         provenance=provenance(device=str(model.device), dtype=str(model.dtype).removeprefix("torch.")),
         encoder=encoder,
@@ -207,7 +207,12 @@ def _lora_spec(updates: lora.Updates) -> LoraSpec | None:
     return LoraSpec(rank=rank, alpha=rank, targets=sorted({name.rpartition(".")[2] for name in updates}))
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Save tensors under a temporary name, then rename.
+
+    Raises:
+        FileFormatError: the folder cannot be made or written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,21 +71,26 @@ def front_matter(
         library: that loads the checkpoint.
         tags: more than those of every pruned model.
     """
-    licence = []
-    if info.licence:
-        known = info.licence.lower() in HUB_LICENCES
-        named = [f"license: {info.licence.lower()}"]
-        licence = named if known else ["license: other", f"license_name: {_quoted(info.licence)}"]
     lines = [
         f"library_name: {library}",
-        f"base_model: {_quoted(base or info.ref)}",
-        *licence,
+        f"base_model: {quoted(base or info.ref)}",
+        *licence_lines(info.licence),
         f"tags: [{', '.join(['shoal', 'layer-pruning', *tags])}]",
     ]
     return "\n".join(["---", *lines, "---"])
 
 
-def _quoted(text: str) -> str:
+def licence_lines(licence: str | None) -> list[str]:
+    """A licence as the Hub wants it named; nothing where it is not known."""
+    if not licence:
+        return []
+    if licence.lower() in HUB_LICENCES:
+        return [f"license: {licence.lower()}"]
+    return ["license: other", f"license_name: {quoted(licence)}"]
+
+
+def quoted(text: str) -> str:
+    """`text` in one line, as YAML takes it in quotation marks."""
     escaped = " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

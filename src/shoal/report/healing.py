@@ -7,10 +7,11 @@ from typing import Any
 
 from shoal.report import healing_figure, healing_words, wording
 from shoal.report.bundle import Bundle, Named
-from shoal.report.healing_cells import NONE, PlanCells, against, by_plan, put_back
+from shoal.report.healing_cells import PlanCells, against, by_plan, put_back
 from shoal.report.healing_words import rate_name, target_title
 from shoal.report.parts import Section, Table
 from shoal.schema import Healing, HealingCell
+from shoal.schema.heal import NONE
 
 ID, TITLE, SHORT = "healing", "What healing buys", "Healing"
 STANDINGS = {"alike": "not told apart", "lower": "lower", "higher": "higher", "unknown": "–"}

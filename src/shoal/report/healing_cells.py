@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from shoal.schema import Estimate, Healing, HealingCell, Plan
+from shoal.schema.heal import NONE
 
-NONE = "none"
-"""The target of a model that was pruned and not healed."""
 LINEAR, RECEIVER, JOINT = "linear", "receiver", "joint"
 
 Told: TypeAlias = Literal["lower", "higher", "alike", "unknown"]

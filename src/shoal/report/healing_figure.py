@@ -9,10 +9,11 @@ from statistics import median
 import plotly.graph_objects as go
 
 from shoal.report import look, wording
-from shoal.report.healing_cells import NONE, put_back
+from shoal.report.healing_cells import put_back
 from shoal.report.healing_words import rate_name, target_order
 from shoal.report.parts import Choice, Figure
 from shoal.schema import Estimate, Healing, HealingCell
+from shoal.schema.heal import NONE
 
 AXES = {"linear": "Linear", "log": "Logarithmic"}
 CLIP = 1.5

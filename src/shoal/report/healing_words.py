@@ -8,7 +8,6 @@ from shoal.report import wording
 from shoal.report.healing_cells import (
     JOINT,
     LINEAR,
-    NONE,
     RECEIVER,
     PlanCells,
     against,
@@ -19,6 +18,7 @@ from shoal.report.healing_cells import (
 )
 from shoal.report.main_score import RECOGNITION, TOLERANCE
 from shoal.schema import Healing, HealingCell
+from shoal.schema.heal import NONE
 
 CHANCE = "without intervals nobody can tell whether that is chance"
 UNTOLD = {"alike": "not told apart", "unknown": CHANCE}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shoal.errors import FileFormatError
 
@@ -29,6 +30,36 @@ def read_json(path: str | os.PathLike[str]) -> Any:
             where=str(path),
             fix="make the file again",
         ) from None
+
+
+class Difference(NamedTuple):
+    """A setting that is not as it was."""
+
+    key: str
+    found: Any
+    wanted: Any
+
+
+def claim(path: Path, settings: Mapping[str, Any]) -> Difference | None:
+    """Write down the settings that a folder's work is done with; where some are there, compare.
+
+    Args:
+        path: of the file; made if it is not there.
+        settings: what JSON can hold, or has a text for.
+
+    Returns:
+        The first setting that differs, by name; None if the folder is free or was claimed by the same settings.
+
+    Raises:
+        FileFormatError: the file cannot be read or written.
+    """
+    wanted = json.loads(json.dumps(dict(settings), default=str))
+    if not path.is_file():
+        write_text(path, json.dumps(wanted, indent=1) + "\n")
+        return None
+    found = read_json(path)
+    differing = (key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key))
+    return next((Difference(key, found.get(key), wanted.get(key)) for key in differing), None)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -11,6 +11,9 @@ from shoal.schema.plan import Plan
 from shoal.schema.record import Estimate, Record
 from shoal.schema.scores import Delta
 
+NONE = "none"
+"""The target of a model that was pruned and not healed."""
+
 
 class HealRecord(Document):
     """How a pruned model was healed; lies in its folder."""
@@ -49,7 +52,7 @@ class HealingCell(Record):
 
     plan: Plan
     target: str
-    """Or `none`: pruned and not healed."""
+    """Or `NONE`."""
     layers: int
     """Decoder layers left; `replace` puts one back."""
     parameters: int

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from shoal._version import __version__
 from shoal.models.adapters import ADAPTERS_FILE
-from shoal.prune.card import HUB_LICENCES
+from shoal.prune.card import licence_lines, quoted
 from shoal.schema import DataInfo, TrainingRecord
 
 NOT_VALIDATED = (
@@ -42,19 +41,11 @@ def _front_matter(record: TrainingRecord) -> str:
     recipe = record.recipe
     lines = [
         "library_name: shoal",
-        f"base_model: [{json.dumps(recipe['encoder'])}, {json.dumps(recipe['decoder'])}]",
-        *_licence(recipe.get("licence")),
+        f"base_model: [{quoted(recipe['encoder'])}, {quoted(recipe['decoder'])}]",
+        *licence_lines(recipe.get("licence")),
         "tags: [shoal, speech, automatic-speech-recognition]",
     ]
     return "\n".join(["---", *lines, "---"])
-
-
-def _licence(name: str | None) -> list[str]:
-    if not name:
-        return []
-    if name.lower() in HUB_LICENCES:
-        return [f"license: {name.lower()}"]
-    return ["license: other", f"license_name: {json.dumps(name)}"]
 
 
 def _made_of(recipe: dict[str, Any]) -> list[str]:

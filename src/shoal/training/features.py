@@ -8,25 +8,25 @@ encoder never does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shoal.data import MAX_BATCH_SECONDS, Clip, Dataset, Row, batches
 from shoal.errors import MeasureError, UsageError
+from shoal.models.modes import evaluating
 from shoal.models.speech_llm import WHISPER_SAMPLES_PER_FRAME, SpeechLLM, SpeechLLMProcessor
 from shoal.training.augment import PLAIN, Variant, at_speed, masked
 from shoal.training.feature_keys import Sources, encoder_key, seed, state_key
+from shoal.training.feed import Progress
 from shoal.training.state_files import FeatureRef, StateFiles, States, StateWriter
 
 __all__ = ["PLAIN", "FeatureRef", "FeatureStore", "Variant"]
 
-Progress = Callable[[str, int, int], None]
 Refs = dict[tuple[str, Variant], FeatureRef]
 
 _DTYPES: dict[torch.dtype, npt.DTypeLike] = {torch.float16: np.float16, torch.float32: np.float32}
@@ -182,7 +182,7 @@ class FeatureStore:
             name: value.to(encoder.device, encoder.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
-        with _evaluating(encoder), torch.inference_mode():
+        with evaluating(encoder), torch.inference_mode():
             states = self._model.encode(**moved)
             kept = torch.cat(states).to(self._dtype).cpu().numpy()
         parts = np.split(kept, np.cumsum([len(state) for state in states])[:-1])
@@ -225,15 +225,3 @@ def _masked(inputs: dict[str, Tensor], seeds: Sequence[int]) -> Tensor:
     valid = [math.ceil(count / _SAMPLES_PER_MEL_FRAME) for count in inputs["audio_samples"].tolist()]
     clips = zip(inputs["input_features"], valid, seeds, strict=True)
     return torch.stack([masked(features, frames, seed) for features, frames, seed in clips])
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every part is in the mode it was in."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

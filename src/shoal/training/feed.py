@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from torch import Tensor
+
+from shoal.data import fingerprint
+from shoal.training.draws import Ints
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
-Ints = npt.NDArray[np.int64]
 Batch = dict[str, Any]
 """What `Feed.collate` makes: tensors, and what is no tensor and stays on the CPU."""
 Progress = Callable[[str, int, int], None]
@@ -89,6 +91,11 @@ class Feed(ABC):
             batch: from `collate`, where the model runs.
         """
 
+    @property
+    def fingerprint(self) -> str:
+        """What its clips are, see `shoal.data.fingerprint`."""
+        return fingerprint([each.row for each in self.examples])
+
     def names(self, examples: Ints) -> list[str]:
         """Ids of the clips, for messages."""
         return [self.examples[each].row.id for each in examples.tolist()]
@@ -99,3 +106,11 @@ def ragged(starts: Ints, counts: Ints) -> Ints:
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - (ends - counts), counts) + np.arange(total)
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`."""
+    return {
+        name: each.to(device, non_blocking=True) if isinstance(each, Tensor) else each
+        for name, each in batch.items()
+    }

@@ -17,8 +17,9 @@ from shoal.measure.targets import Targets
 from shoal.models.weights import cache_dir
 from shoal.training.draws import parts
 from shoal.training.features import PLAIN, FeatureStore, Variant
-from shoal.training.feed import Example, Feed, Progress
+from shoal.training.feed import Example, Feed, Progress, moved
 from shoal.training.native_feed import NativeFeed
+from shoal.training.processes import Processes
 from shoal.training.stacked_feed import StackedFeed
 from shoal.training.step import run_decoder
 
@@ -29,33 +30,6 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among those that train together."""
-
-    rank: int = 0
-    world: int = 1
-
-    @classmethod
-    def now(cls, *, cpu: bool) -> Processes:
-        """As the launcher says; alone without one. Joins the others where there are any."""
-        import os
-
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
-        from accelerate import PartialState
-
-        state = PartialState(cpu=cpu)
-        return cls(state.process_index, state.num_processes)
-
-    def wait(self) -> None:
-        """Until all have come here."""
-        if self.world > 1:
-            from accelerate import PartialState
-
-            PartialState().wait_for_everyone()
 
 
 def examples_of(data: Dataset, task: Task, source: int = 0) -> list[Example]:
@@ -101,7 +75,9 @@ def make_feed(
     if loaded.kind == "speech_llm" and input == "speech":
         return _stacked(loaded, examples, spoken, variants, features, processes or Processes(), progress)
     if input == "speech":
-        usable = {id(data): {clip.id for clip in data.clips()} for data in _datasets(examples)}
+        usable = {
+            id(data): {clip.id for clip in data.clips(_rows(examples, data))} for data in _datasets(examples)
+        }
         examples = [each for each in examples if each.row.id in usable[id(each.data)]]
     _check_any(examples)
     return NativeFeed(loaded, examples, input=input, through_projector=through_projector)
@@ -116,15 +92,18 @@ def _stacked(
     processes: Processes,
     progress: Progress | None,
 ) -> StackedFeed:
-    model, processor = cast("Any", (loaded.model, loaded.processor))
-    store = FeatureStore(model, processor, features or cache_dir() / "features")
+    store = _store(loaded, features)
     refs: dict[tuple[int, str, Variant], Any] = {}
     for _ in range(2 if processes.world > 1 else 1):
         # The second time, what the other processes have encoded is there too.
         for data in _datasets(examples):
-            rows = [each.row for each in examples if each.data is data]
             found = store.ensure(
-                data, rows, variants, rank=processes.rank, world=processes.world, progress=progress
+                data,
+                _rows(examples, data),
+                variants,
+                rank=processes.rank,
+                world=processes.world,
+                progress=progress,
             )
             refs |= {(id(data), row, variant): ref for (row, variant), ref in found.items()}
         processes.wait()
@@ -135,8 +114,17 @@ def _stacked(
     return StackedFeed(loaded, usable, store, chosen, spoken=spoken)
 
 
+def _store(loaded: LoadedModel, folder: Path | None) -> FeatureStore:
+    model, processor = cast("Any", (loaded.model, loaded.processor))
+    return FeatureStore(model, processor, folder or cache_dir() / "features")
+
+
 def _datasets(examples: Sequence[Example]) -> list[Dataset]:
     return list({id(each.data): each.data for each in examples}.values())
+
+
+def _rows(examples: Sequence[Example], data: Dataset) -> list[Row]:
+    return [each.row for each in examples if each.data is data]
 
 
 def _check_any(examples: Sequence[Example]) -> None:
@@ -180,11 +168,7 @@ def response_losses(
     for part in parts(feed.lengths[order], positions=positions):
         chosen = order[part]
         batch = feed.collate(chosen, np.zeros_like(chosen))
-        moved = {
-            name: each.to(loaded.device) if isinstance(each, torch.Tensor) else each
-            for name, each in batch.items()
-        }
-        inputs = feed.inputs(loaded, moved)
+        inputs = feed.inputs(loaded, moved(batch, loaded.device))
         _, last = run_decoder(loaded, inputs, (), whole=True)
         assert last is not None
         states = last.flatten(0, 1).index_select(0, inputs.index)
@@ -218,15 +202,14 @@ def share_states(
     """
     if loaded.kind != "speech_llm":
         return
-    model, processor = cast("Any", (loaded.model, loaded.processor))
-    store = FeatureStore(model, processor, features or cache_dir() / "features")
+    store, projector = _store(loaded, features), cast("Any", loaded.model.projector)
     wanted = list(data.rows if rows is None else rows)
     by_row = {row: ref for (row, _), ref in store.ensure(data, wanted).items()}
-    weight = model.projector.output.weight
+    weight = projector.output.weight
     with torch.inference_mode():
         for clip in data.clips(wanted):
             frames = torch.from_numpy(store.read([by_row[clip.id]])).to(weight.device, weight.dtype)
-            loaded.audio_cache.get([clip], _always(model.projector([frames])))
+            loaded.audio_cache.get([clip], _always(projector([frames])))
 
 
 def _always(vectors: list[torch.Tensor]) -> Callable[[list[Clip]], list[torch.Tensor]]:

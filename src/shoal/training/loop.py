@@ -11,7 +11,7 @@ import gc
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils.fsdp_utils import get_parameters_from_modules
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -28,13 +28,14 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from shoal.errors import FileFormatError, TrainingError, UsageError
+from shoal.models.adapters import write_tensors
 from shoal.models.quiet import quiet
-from shoal.schema import read_json, write_text
+from shoal.schema import write_text
+from shoal.schema.files import claim
 from shoal.training.draws import Draws, Ints, halved, parts
+from shoal.training.feed import Progress, moved
 from shoal.training.settings import How, Objective, Optimisation
 from shoal.training.step import Scale, Student
-
-Progress = Callable[[str, int, int], None]
 
 MARKER = "shoal-complete"
 """The last file of a checkpoint; a folder without it was being written when the process ended."""
@@ -92,7 +93,7 @@ def train(
         TrainingError: the loss is not a number, or a single clip does not fit into memory.
     """
     how = how or How()
-    _own(folder, dict(settings or {}))
+    _own(folder, settings or {})
     resume = newest(folder)
     trainer = _Trainer(student, draws, optimisation, folder, how, seed, what, progress)
     trainer.check(sharded=sharded)
@@ -117,20 +118,11 @@ def _steps(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _own(folder: Path, settings: dict[str, Any]) -> None:
+def _own(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make the folder, or make sure that it is of a run with these settings."""
-    path, wanted = folder / SETTINGS, json.loads(json.dumps(settings, default=str))
-    if not path.is_file():
-        write_text(path, json.dumps(wanted, indent=1) + "\n")
-        return
-    found = read_json(path)
-    if found != wanted:
-        other = next(
-            (key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)), "something"
-        )
+    if (other := claim(folder / SETTINGS, settings)) is not None:
         raise UsageError(
-            f"it holds an unfinished run with another {other} ({_short(found.get(other))}, now "
-            f"{_short(wanted.get(other))})",
+            f"it holds an unfinished run with another {other.key} ({_short(other.found)}, now {_short(other.wanted)})",
             where=str(folder),
             fix="run that command again to finish it, or remove the folder to begin anew",
         )
@@ -248,20 +240,23 @@ class _Trainer(Trainer):
         self.optimizer: torch.optim.Optimizer | None
         if self.optimizer is None:
             groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+            projector = self.student.loaded.family.projector(self.student.model)
+            projected = set() if projector is None else set(projector.parameters())
             for name, parameter in self.student.trainable().items():
                 # AdamW takes a group's parameters at once: sharded ones and whole ones do not mix.
                 whole = self.is_fsdp_enabled and parameter.dim() == 0
-                groups.setdefault((self._rate(name), whole), []).append(parameter)
+                rate = self._rate(name, projected=parameter in projected)
+                groups.setdefault((rate, whole), []).append(parameter)
             self.optimizer = torch.optim.AdamW(
                 [{"params": each, "lr": rate} for (rate, _), each in groups.items()],
                 weight_decay=self._optimisation.weight_decay,
             )
         return self.optimizer
 
-    def _rate(self, name: str) -> float:
+    def _rate(self, name: str, *, projected: bool) -> float:
         if ".lora_" in name:
             return self._optimisation.lora_lr
-        if name.startswith("ctc.") or is_projector(self.student, name):
+        if projected or name.startswith("ctc."):
             return self._optimisation.projector_lr
         return self._optimisation.full_lr
 
@@ -332,12 +327,11 @@ class _Trainer(Trainer):
         passes += passes[-1:] * inputs["idle"]
         last = len(passes) - 1
         for place, (batch, part) in enumerate(passes):
-            moved = {name: _moved(value, self.args.device) for name, value in batch.items()}
             with ExitStack() as stack:
                 if place < last:
                     stack.enter_context(self.accelerator.no_sync(model))
                 with self.compute_loss_context_manager():
-                    found = model(moved, scale, terms)
+                    found = model(moved(batch, self.args.device), scale, terms)
                 self._check(found["loss"], step, inputs["examples"][part])
                 idle = place >= len(inputs["batches"])
                 self.accelerator.backward(found["loss"] * (0 if idle else world))
@@ -395,8 +389,7 @@ class _Trainer(Trainer):
             if self.args.should_save:
                 found[name] = whole.cpu()
         if self.args.should_save:
-            place.mkdir(parents=True, exist_ok=True)
-            write_tensors(found, place / TENSORS)
+            write_tensors(place / TENSORS, found)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         del model
@@ -546,16 +539,6 @@ def ready_to_shard(student: Student, plugin: Any, device: torch.device) -> None:
         plugin.mixed_precision_policy = MixedPrecisionPolicy(policy.param_dtype, torch.float32)
 
 
-def is_projector(student: Student, name: str) -> bool:
-    """Whether a parameter of the student is the projector's."""
-    projector = student.loaded.family.projector(student.model)
-    path = name.removeprefix("model.")
-    owner = dict(student.model.named_parameters()).get(path)
-    return (
-        projector is not None and owner is not None and any(owner is each for each in projector.parameters())
-    )
-
-
 def load_trained(module: nn.Module, path: Path, prefix: str = "") -> None:
     """Put saved parameters into a module.
 
@@ -587,13 +570,6 @@ def _like(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
             tensor.to(parameter.device, parameter.dtype), parameter.device_mesh, parameter.placements
         )
     return tensor
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Save tensors under a temporary name, then rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, temporary)
-    temporary.replace(path)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -642,10 +618,6 @@ def _arguments(
 def _only(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     (item,) = items
     return item
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
 
 def _mixed(*numbers: int) -> int:

@@ -22,7 +22,8 @@ from shoal.measure.feeding import SILENCE
 from shoal.measure.targets import targets_of
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.stacking import stacked
-from shoal.training.feed import Batch, Example, Feed, Inputs, Ints
+from shoal.training.draws import Ints
+from shoal.training.feed import Batch, Example, Feed, Inputs
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch

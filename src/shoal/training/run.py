@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import torch
 
 from shoal import tasks
 from shoal.data import Dataset, read_manifests
-from shoal.errors import FileFormatError, UsageError
+from shoal.errors import UsageError
 from shoal.heal.lora import add_lora
 from shoal.models import families
 from shoal.models.adapters import save_adapters
@@ -29,8 +28,9 @@ from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.draws import Draws, draw
 from shoal.training.features import PLAIN, Variant
 from shoal.training.feed import Example, Feed, Progress
-from shoal.training.feeding import Processes, examples_of, make_feed, response_losses
+from shoal.training.feeding import examples_of, make_feed, response_losses
 from shoal.training.loop import Outcome, train
+from shoal.training.processes import Processes, work_folder
 from shoal.training.recipe import Recipe, Source
 from shoal.training.settings import How, Objective, Optimisation
 from shoal.training.step import Student
@@ -92,7 +92,6 @@ class _Training:
     def __init__(self, job: TrainJob) -> None:
         self.job, self.recipe = job, job.recipe
         self._processes = Processes.now(cpu=job.device == "cpu")
-        self._work = job.out.absolute().with_name(f".{job.out.name}.training")
         self._stages: list[StageRecord] = []
         self._notes: list[str] = []
         self._encode_seconds = 0.0
@@ -102,21 +101,11 @@ class _Training:
         data = [read_source(each, self.job.data_root, self.recipe.seed) for each in self.recipe.train]
         watched = [read_source(each, self.job.data_root, self.recipe.seed) for each in self.recipe.validation]
         self.loaded = self._build()
-        try:
-            self._work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileFormatError(
-                f"cannot be written ({error.strerror})", where=str(self._work), fix="choose another --out"
-            ) from None
-        feed = self._feed(data)
-        ctc = self._align(feed)
-        self._train(feed, ctc)
-        record = None
-        if self._processes.rank == 0:
-            record = self._save(data, watched)
-            shutil.rmtree(self._work, ignore_errors=True)
-        self._processes.wait()
-        return record
+        with work_folder(self.job.out, "training", self._processes) as self._work:
+            feed = self._feed(data)
+            ctc = self._align(feed)
+            self._train(feed, ctc)
+            return self._save(data, watched) if self._processes.rank == 0 else None
 
     def _build(self) -> LoadedModel:
         """The untrained model; its projector depends on the seed alone."""
@@ -237,7 +226,7 @@ class _Training:
             how=self.job.how,
             settings={
                 "recipe": self.recipe.model_dump(mode="json"),
-                "clips": [len(student.feed.examples), fingerprint_of(student.feed)],
+                "clips": [len(student.feed.examples), student.feed.fingerprint],
                 "processes": self._processes.world,
             },
             seed=self.recipe.seed,
@@ -347,13 +336,6 @@ def read_source(source: Source, root: Path, seed: int) -> Dataset:
         max_clip_seconds=source.max_seconds,
         seed=seed,
     )
-
-
-def fingerprint_of(feed: Feed) -> str:
-    """What the clips of a feed are."""
-    from shoal.data import fingerprint as rows_fingerprint
-
-    return rows_fingerprint([each.row for each in feed.examples])
 
 
 def _info(rows: Dataset, source: Source) -> DataInfo:

@@ -58,14 +58,9 @@ class Objective(Strict):
         return self.kl > 0 or self.hidden > 0
 
     @property
-    def needs_logits(self) -> bool:
-        """Whether the decoder must be run to its end."""
-        return self.ce > 0 or self.kl > 0
-
-    @property
     def needs_decoder(self) -> bool:
         """Whether the decoder must be run at all."""
-        return self.needs_logits or self.hidden > 0
+        return self.ce > 0 or self.kl > 0 or self.hidden > 0
 
 
 @dataclass(frozen=True)
@@ -88,13 +83,6 @@ class How:
     gradient_checkpointing: bool = False
     extra: dict[str, object] = field(default_factory=dict)
     """Further `TrainingArguments`."""
-
-    @property
-    def features_folder(self) -> Path:
-        """Where states are kept."""
-        from shoal.models.weights import cache_dir
-
-        return self.features or cache_dir() / "features"
 
     def save_steps(self, steps: int) -> int:
         """Steps between checkpoints in a run of `steps`."""

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from shoal.models.prepare import frame_of
-from shoal.training.feed import Batch, Example, Feed, Inputs, Ints, ragged
+from shoal.training.draws import Ints
+from shoal.training.feed import Batch, Example, Feed, Inputs, ragged
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -76,28 +77,20 @@ class StackedFeed(Feed):
         """Tokenise prompts and responses, each once."""
 
         def ids(texts: Sequence[str]) -> list[list[int]]:
-            found: Any = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-            return [list(each) for each in found]
+            # A tokenizer may refuse what is empty.
+            found: Any = loaded.tokenizer([text or " " for text in texts], add_special_tokens=False)[
+                "input_ids"
+            ]
+            return [list(each) if text else [] for text, each in zip(texts, found, strict=True)]
 
         instructions = sorted({example.task.instruction for example in self.examples})
         frames = [frame_of(loaded, instruction) for instruction in instructions]
-        prefixes = [
-            each if frame.prefix else []
-            for frame, each in zip(frames, ids([f.prefix or " " for f in frames]), strict=True)
-        ]
-        suffixes = [
-            each if frame.suffix else []
-            for frame, each in zip(frames, ids([f.suffix or " " for f in frames]), strict=True)
-        ]
         place = {instruction: number for number, instruction in enumerate(instructions)}
         self._asks = np.array([place[example.task.instruction] for example in self.examples], np.int64)
+        prefixes, suffixes = ids([frame.prefix for frame in frames]), ids([frame.suffix for frame in frames])
+        responses = ids([loaded.response_text(each.task.target(each.row)) for each in self.examples])
         self._prefixes, self._prefix_counts, self._prefix_starts = _flat(prefixes)
         self._suffixes, self._suffix_counts, self._suffix_starts = _flat(suffixes)
-        texts = [loaded.response_text(example.task.target(example.row)) for example in self.examples]
-        responses = [
-            each if text else []
-            for text, each in zip(texts, ids([text or " " for text in texts]), strict=True)
-        ]
         self._responses, self._counts, self._starts = _flat(responses)
         self._end = int(loaded.tokenizer.convert_tokens_to_ids(loaded.model.config.end_token))
         self._said = np.array([example.task.name == "asr" for example in self.examples], bool)

@@ -43,8 +43,6 @@ class Target(ABC):
     """Whether the result can be saved as adapters of the pruned checkpoint."""
     needs_cuts: ClassVar[bool] = False
     """Whether it must be known where layers are missing."""
-    needs_teacher: ClassVar[bool] = False
-    """Whether the unpruned model is asked, whatever the objective."""
     hidden_only: ClassVar[bool] = False
     """Whether it learns from hidden states alone, unless it is told otherwise."""
 

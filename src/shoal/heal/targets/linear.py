@@ -20,7 +20,6 @@ class Linear(Target):
     trained: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
     needs_cuts: ClassVar[bool] = True
-    needs_teacher: ClassVar[bool] = True
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
         """Nothing is trained."""

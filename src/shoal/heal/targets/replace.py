@@ -25,7 +25,6 @@ class Replace(Target):
     title: ClassVar[str] = "one layer in place of each block"
     adapts: ClassVar[bool] = False
     needs_cuts: ClassVar[bool] = True
-    needs_teacher: ClassVar[bool] = True
     hidden_only: ClassVar[bool] = True
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
