@@ -45,6 +45,12 @@ class Output:
     decode_seconds: float
     fields: dict[str, Any] = field(default_factory=dict)
     """All keys of the manifest row."""
+    data: str = ""
+    """The data set the row came from: the name of its manifest; empty in files from before there was one."""
+    choices: dict[str, float] | None = None
+    """Log-likelihood (nats, summed over its tokens) of every answer that the task allows; None if none were asked."""
+    loss: tuple[float, int] | None = None
+    """Cross-entropy of the right answer, teacher-forced: sum (nats) and number of tokens; None if not measured."""
 
     def line(self) -> str:
         """As JSON in one line."""

@@ -27,14 +27,8 @@ class Delta(Record):
     relative: Estimate | None = None
     p_value: float | None = None
     """Two-sided, from the paired bootstrap."""
-
-
-class GroupScore(Record):
-    """WER of the clips that share one value of a manifest field."""
-
-    clips: int
-    wer: Estimate
-    delta: Delta | None = None
+    p_holm: float | None = None
+    """After Holm's correction over all systems of the document that are compared with the baseline."""
 
 
 class MeasuredScore(Record):
@@ -50,6 +44,16 @@ class MeasuredScore(Record):
     """What computed it, with version and settings."""
 
 
+class GroupScore(Record):
+    """Scores of the clips that share one value of a manifest field."""
+
+    clips: int
+    wer: Estimate
+    delta: Delta | None = None
+    measures: dict[str, MeasuredScore] = Field(default_factory=dict)
+    """What a task other than `asr` is scored by, as in `SystemScores`."""
+
+
 class SystemScores(Record):
     """One system (the unpruned model or one plan) on the clips."""
 
@@ -61,6 +65,10 @@ class SystemScores(Record):
     wer: Estimate
     """Of `asr`; for other tasks no more than the rate of edits between answer and reference, see `measures`."""
     cer: Estimate
+    compound_wer: Estimate | None = None
+    """WER after compounds were merged ("white paper" / "whitepaper"), by kaldialign; None but for `asr`."""
+    disagreements: int = 0
+    """Utterances whose plain word errors kaldialign and jiwer count differently: 0, or one of them is wrong."""
     word_counts: Counts
     char_counts: Counts
     empty_references: int = 0
@@ -70,7 +78,7 @@ class SystemScores(Record):
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
     """What a task other than `asr` is scored by, by name, the headline first."""
     groups: dict[str, dict[str, GroupScore]] = Field(default_factory=dict)
-    """Field → value → score; `worst_group` names the field's worst."""
+    """Field → value → score; `worst_group` names the field's worst. The field `data` is the data set of a clip."""
     worst_group: dict[str, str] = Field(default_factory=dict)
     outputs_file: str | None = None
     encode_seconds: float = 0.0

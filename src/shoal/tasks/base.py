@@ -13,6 +13,7 @@ from shoal.schema import InputKind
 
 Unit = Literal["word", "char"]
 """What an error rate counts."""
+Answering = Literal["decode", "choose", "loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Task(ABC):
     """What may fill the audio slot."""
     alone: ClassVar[bool] = False
     """Whether the response stands alone: no prompt, no audio, only what the tokeniser puts first."""
+    answered_by: ClassVar[tuple[Answering, ...]] = ("decode",)
+    """It writes freely, or picks the likeliest of `choices`, or the loss of the right answer is taken."""
     scored_by: ClassVar[tuple[str, ...]] = ()
     """Names in `shoal.evaluate.quality`, the headline first; none where no answer is asked."""
 
@@ -56,6 +59,11 @@ class Task(ABC):
         Raises:
             ManifestError: the row does not hold it.
         """
+
+    def choices(self, row: Row) -> list[str]:
+        """The answers that a row allows, the right one among them; empty where any text may be an answer."""
+        del row
+        return []
 
     def field(self, row: Row, name: str) -> str:
         """A field of the manifest as one line of text.
