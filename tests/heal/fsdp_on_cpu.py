@@ -7,11 +7,16 @@ processes are called MULTI_GPU for as long as it takes accelerate to decide. All
 but for the device. Without FSDP nothing is changed: the processes are DDP's.
 
 Every step prints a line to stderr: the class of the model, the processes, the classes of its parameters.
-SHOAL_TEST_STOP_AT is the number of steps after which all processes end, as if they had been killed.
+Where SHOAL_TEST_STOP_AT is a number of steps, the command runs twice: each process makes another, which ends after that
+many steps as if it had been killed, and then runs the command itself. So everything is imported once for both. What is
+healed is verified in the process that wrote it.
 """
 
 import os
 import sys
+from pathlib import Path
+
+ENDED = "ended as if it had been killed"
 
 
 def patch_accelerate() -> None:
@@ -29,11 +34,11 @@ def patch_accelerate() -> None:
     state.AcceleratorState.__init__ = init
 
 
-def patch_trainer() -> None:
+def patch_trainer(stop: int) -> None:
     """Say how each step is trained, and end where that is asked for."""
     from shoal.training import loop
 
-    step, stop = loop._Trainer.training_step, int(os.environ.get("SHOAL_TEST_STOP_AT", "-1"))
+    step = loop._Trainer.training_step
 
     def watched(self, model, inputs, num_items_in_batch=None):
         if inputs["step"] == stop:
@@ -48,11 +53,34 @@ def patch_trainer() -> None:
     loop._Trainer.training_step = watched
 
 
-if __name__ == "__main__":
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        patch_accelerate()
-    patch_trainer()
+def end_on_the_way(arguments: list[str], stop: int) -> None:
+    """Run the command in another process until it has ended behind `stop` steps, having written nothing."""
+    process = os.fork()
+    if process == 0:
+        # The launcher keeps a store for one run alone.
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+        sys.exit(run(arguments, stop))
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) != 0
+    assert not Path(arguments[arguments.index("--out") + 1]).exists()
+    print(ENDED, file=sys.stderr)
+
+
+def run(arguments: list[str], stop: int = -1) -> int:
     from shoal.cli import main
 
-    sys.exit(main(sys.argv[1:]))
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        patch_accelerate()
+    patch_trainer(stop)
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    from forked_commands import imported
+
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    imported()
+    if "SHOAL_TEST_STOP_AT" in os.environ:
+        end_on_the_way(sys.argv[1:], int(os.environ["SHOAL_TEST_STOP_AT"]))
+    sys.exit(run(sys.argv[1:]))

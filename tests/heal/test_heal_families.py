@@ -7,10 +7,9 @@ without it the test fails where the record says something else.
 from __future__ import annotations
 
 import copy
-import gc
 import math
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,15 +116,6 @@ WRITTEN = {
     "gpt2": "decoder",
 }
 """Class → the target whose checkpoint is written."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_to_collect() -> Iterator[None]:
-    """The Trainer collects garbage after every run, which takes longer than the run when all of this is loaded."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

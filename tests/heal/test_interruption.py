@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from forked_commands import ENVIRONMENT, ForkedCommands, FreshCommands
+from fsdp_on_cpu import ENDED
+from safetensors.torch import load_file
 
 import shoal
 import tiny_speech
 from shoal.errors import UsageError
-from shoal.heal.run import _described  # noqa: F401 - imported here, so that a rename shows at once
 from shoal.prune import prune
 from shoal.schema import HealRecord, Plan
 from shoal.training.loop import check_fsdp
 
 KILLS = int(os.environ.get("SHOAL_KILLS", "3"))
 """`SHOAL_KILLS=20` is what the lab book has."""
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+FRESH = "SHOAL_KILLS" in os.environ
+"""Whether all that is killed begins with its imports and verifies in a process of its own, as a user's command does."""
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +39,16 @@ def folder(tmp_path_factory):
     loaded.path = place / "nowhere"
     loaded.path.mkdir()
     plan = Plan.model_validate(tiny_speech.plan(1, 2).model_dump() | {"allow_last": False})
-    prune(loaded, plan, place / "pruned")
+    prune(loaded, plan, place / "pruned", verify=False)
     tiny_speech.write_clips(place / "clips", 12)
     return place
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    found = FreshCommands if FRESH else ForkedCommands
+    with closing(found(tmp_path_factory.mktemp("commands"))) as each:
+        yield each
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
@@ -47,45 +59,32 @@ def command(folder: Path, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def undisturbed(folder):
-    out = folder / "undisturbed"
-    done = subprocess.run(
-        [sys.executable, "-m", "shoal", *command(folder, out)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def healed(commands, folder: Path, out: Path, *more: str) -> HealRecord:
+    assert commands.run(command(folder, out, *more)) == 0, commands.output()
     return HealRecord.load(out / "shoal-heal.json")
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_model(folder, undisturbed):
-    """SIGKILL at random moments of the whole command, loading and writing included."""
-    out = folder / "killed"
-    random = np.random.default_rng(0)
-    longest, kills = 20.0, 0
+def test_a_run_that_is_killed_goes_on_to_the_same_model(folder, commands, tmp_path):
+    """SIGKILL at random moments of the whole command, loading and writing included.
+
+    The last run is a user's own command, in a new interpreter.
+    """
+    begun = time.monotonic()
+    undisturbed = healed(commands, folder, folder / "undisturbed")
+    longest = time.monotonic() - begun
+    out, random, kills = folder / "killed", np.random.default_rng(0), 0
     while kills < KILLS:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "shoal", *command(folder, out)],
-            env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
         begun = time.monotonic()
-        try:
-            process.wait(timeout=float(random.uniform(5, longest)))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        code = commands.run(command(folder, out), within=float(random.uniform(0.1, 1) * longest))
+        if code is None:
             kills += 1
             continue
         # It came to its end before it was killed: begin anew, and kill earlier.
-        assert process.returncode == 0, process.stderr.read()
-        longest = max(6.0, 0.8 * (time.monotonic() - begun))
+        assert code == 0, commands.output()
+        longest = 0.8 * (time.monotonic() - begun)
         check(out, undisturbed)
-        remove(out)
-    done = subprocess.run(
-        [sys.executable, "-m", "shoal", *command(folder, out)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+        shutil.rmtree(out)
+    healed(FreshCommands(tmp_path), folder, out)
     check(out, undisturbed)
     left = {path.name for path in folder.iterdir()}
     assert not [name for name in left if name.startswith(".killed.healing")]
@@ -96,12 +95,9 @@ def check(out: Path, undisturbed: HealRecord) -> None:
     assert record.last_loss == undisturbed.last_loss
     assert record.loss_after == undisturbed.loss_after
     assert record.steps == undisturbed.steps
-
-
-def remove(out: Path) -> None:
-    import shutil
-
-    shutil.rmtree(out)
+    ours, theirs = (load_file(each / "model.safetensors") for each in (out, out.with_name("undisturbed")))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 HERE = Path(__file__).parent
@@ -114,9 +110,13 @@ LAUNCHER = {
 """Options of `accelerate launch`, and what the training then is."""
 
 
+UNEVEN = ("--steps", "20", "--clips", "5", "--dropout", "0", "--max-positions", "10", "--save-every", "5")
+"""Every clip is a part by itself: three of one process, two of the other."""
+
+
 def launch(way: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Two processes on the CPU; see `fsdp_on_cpu`."""
-    port = str(20_000 + os.getpid() % 20_000 + list(LAUNCHER).index(way))
+    port = str(20_000 + os.getpid() % 20_000 + 2 * list(LAUNCHER).index(way))
     return subprocess.run(
         [
             sys.executable, "-m", "accelerate.commands.launch", *LAUNCHER[way][0], "--num_processes", "2",
@@ -128,19 +128,9 @@ def launch(way: str, *arguments: str, **environment: str) -> subprocess.Complete
 
 
 @pytest.fixture(scope="module")
-def alone(folder):
+def alone(folder, commands):
     """One process, for what is launched with the same options."""
-    out = folder / "alone"
-    done = subprocess.run(
-        [sys.executable, "-m", "shoal", *command(folder, out, *UNEVEN)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return HealRecord.load(out / "shoal-heal.json")
-
-
-UNEVEN = ("--steps", "20", "--clips", "5", "--dropout", "0", "--max-positions", "10", "--save-every", "5")
-"""Every clip is a part by itself: three of one process, two of the other."""
+    return healed(commands, folder, folder / "alone", *UNEVEN)
 
 
 @pytest.mark.parametrize("way", list(LAUNCHER))
@@ -150,16 +140,14 @@ def test_two_processes_train_as_one(folder, alone, tmp_path, way):
     Killed on the way, too: behind step 13 all end, and the command goes on from the checkpoint of step 10.
     """
     out = tmp_path / "launched"
-    killed = launch(way, *command(folder, out, *UNEVEN), SHOAL_TEST_STOP_AT="13")
-    assert killed.returncode != 0
-    assert f"step 12: {LAUNCHER[way][1]}, {int(way == 'fsdp2')} idle\n" in killed.stderr, killed.stderr[
-        -3000:
-    ]
-    assert not out.exists()
-    launched = launch(way, *command(folder, out, *UNEVEN))
+    launched = launch(way, *command(folder, out, *UNEVEN), SHOAL_TEST_STOP_AT="13")
     assert launched.returncode == 0, launched.stderr[-3000:]
-    assert f"step 10: {LAUNCHER[way][1]}" in launched.stderr
-    assert "step 9:" not in launched.stderr
+    killed, _, went_on = launched.stderr.rpartition(ENDED)
+    assert killed.count(ENDED) == 1
+    assert f"step 12: {LAUNCHER[way][1]}, {int(way == 'fsdp2')} idle\n" in killed, killed[-3000:]
+    assert "step 13:" not in killed
+    assert f"step 10: {LAUNCHER[way][1]}" in went_on
+    assert "step 9:" not in went_on
     ours = HealRecord.load(out / "shoal-heal.json")
     assert (ours.steps, ours.clips, ours.trained_parameters) == (20, 100, alone.trained_parameters)
     assert ours.last_loss == pytest.approx(alone.last_loss, rel=1e-4)

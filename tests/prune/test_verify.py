@@ -27,14 +27,19 @@ def good(tmp_path_factory):
     return folder, expectation(model, CASES)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_users_have_it(forked_verification):
+    """With all its imports, wherever a process is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        if forked_verification is not None:
+            patch.setattr(verify, "_run_child", forked_verification)
+        yield
+
+
 @pytest.fixture
 def folder(good, tmp_path):
     """A copy to damage."""
     return shutil.copytree(good[0], tmp_path / "copy")
-
-
-def failed(folder, good) -> set[str]:
-    return {check.name for check in verify_checkpoint(folder, good[1]).failures}
 
 
 def failed_here(folder, good) -> set[str]:
@@ -66,14 +71,79 @@ def nudge(tensors) -> None:
     tensors["model.layers.2.mlp.up_proj.weight"][0, 0] += 1e-7
 
 
-def test_a_good_checkpoint_passes_every_check(good):
-    report = verify_checkpoint(*good)
+BAD_INDEX = """
+from transformers import Gemma3ForCausalLM
+
+class Careless(Gemma3ForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model.layers[2].self_attn.layer_idx = 1
+"""
+
+FORGETFUL = """
+from transformers import Gemma3ForCausalLM
+
+class Forgetful(Gemma3ForCausalLM):
+    def save_pretrained(self, folder, **options):
+        state = self.state_dict()
+        state["model.norm.weight"] = state["model.norm.weight"] + 1
+        super().save_pretrained(folder, state_dict=state, **options)
+"""
+
+
+def add_code(folder, name: str, code: str, class_name: str = "Careless") -> None:
+    (folder / f"{name}.py").write_text(code)
+    edit_config(folder, auto_map={"AutoModelForCausalLM": f"{name}.{class_name}"})
+
+
+FRESH = {
+    "good": lambda f: None,
+    "careless": lambda f: add_code(f, "careless", BAD_INDEX),
+    "needy": lambda f: add_code(f, "needy", "import shoal\n" + BAD_INDEX),
+    "forgetful": lambda f: add_code(f, "forgetful", FORGETFUL, "Forgetful"),
+    "nudged": lambda f: edit_weights(f, nudge),
+}
+"""What is done to a checkpoint before a fresh process looks at it."""
+
+
+@pytest.fixture(scope="module")
+def reports(good, tmp_path_factory):
+    """What one fresh process says of all of them."""
+    place, jobs = tmp_path_factory.mktemp("fresh"), []
+    for name, sabotage in FRESH.items():
+        sabotage(shutil.copytree(good[0], place / name))
+        jobs.append((place / name, good[1]))
+    return dict(zip(FRESH, verify_checkpoints(jobs), strict=True))
+
+
+def failed(report) -> list[str]:
+    return [check.name for check in report.failures]
+
+
+def test_a_good_checkpoint_passes_every_check(good, reports):
+    report = reports["good"]
     assert [check.name for check in report.checks] == [
         "load", "keys", "depth", "config", "tensors", "logits", "round_trip", "cache",
     ]  # fmt: skip
     assert report.passed
     assert not failed_here(good[0], good)
     assert report.checks[5].difference <= report.checks[5].tolerance
+
+
+def test_layers_that_share_a_cache_slot_are_caught(reports):
+    assert failed(reports["careless"]) == ["cache"]
+
+
+def test_a_checkpoint_that_needs_shoal_to_load_is_caught(reports):
+    assert failed(reports["needy"]) == ["load"]
+
+
+def test_a_checkpoint_that_is_another_after_saving_it_again_is_caught(reports):
+    assert failed(reports["forgetful"]) == ["round_trip"]
+
+
+def test_several_folders_share_a_process_and_keep_their_reports(reports):
+    assert failed(reports["nudged"]) == ["tensors", "round_trip"]
 
 
 @pytest.mark.parametrize(
@@ -102,28 +172,6 @@ def test_sabotage_is_caught(folder, good, sabotage, caught_by):
     assert caught_by in failed_here(folder, good)
 
 
-BAD_INDEX = """
-from transformers import Gemma3ForCausalLM
-
-class Careless(Gemma3ForCausalLM):
-    def __init__(self, config):
-        super().__init__(config)
-        self.model.layers[2].self_attn.layer_idx = 1
-"""
-
-
-def test_layers_that_share_a_cache_slot_are_caught(folder, good):
-    (folder / "careless.py").write_text(BAD_INDEX)
-    edit_config(folder, auto_map={"AutoModelForCausalLM": "careless.Careless"})
-    assert failed(folder, good) == {"cache"}
-
-
-def test_a_checkpoint_that_needs_shoal_to_load_is_caught(folder, good):
-    (folder / "needy.py").write_text("import shoal\n" + BAD_INDEX)
-    edit_config(folder, auto_map={"AutoModelForCausalLM": "needy.Careless"})
-    assert failed(folder, good) == {"load"}
-
-
 def test_a_child_that_dies_is_an_error_not_a_pass(good, monkeypatch, tmp_path):
     script = tmp_path / "dies.py"
     script.write_text("raise SystemExit(3)")
@@ -132,33 +180,9 @@ def test_a_child_that_dies_is_an_error_not_a_pass(good, monkeypatch, tmp_path):
         verify_checkpoint(*good)
 
 
-FORGETFUL = """
-from transformers import Gemma3ForCausalLM
-
-class Forgetful(Gemma3ForCausalLM):
-    def save_pretrained(self, folder, **options):
-        state = self.state_dict()
-        state["model.norm.weight"] = state["model.norm.weight"] + 1
-        super().save_pretrained(folder, state_dict=state, **options)
-"""
-
-
-def test_a_checkpoint_that_is_another_after_saving_it_again_is_caught(folder, good):
-    (folder / "forgetful.py").write_text(FORGETFUL)
-    edit_config(folder, auto_map={"AutoModelForCausalLM": "forgetful.Forgetful"})
-    assert failed(folder, good) == {"round_trip"}
-
-
 def test_what_there_is_no_memory_for_is_said_to_be_not_done(folder, good, monkeypatch):
     monkeypatch.setattr(verify_child, "_free_memory", lambda: 0.0)
     checks = {
         check["name"]: check["detail"] for check in checkpoint_checks(folder, good[1].facts, good[1].tensors)
     }
     assert "not done" in checks["round_trip"]
-
-
-def test_several_folders_share_a_process_and_keep_their_reports(folder, good):
-    edit_weights(folder, nudge)
-    fine, damaged = verify_checkpoints([good, (folder, good[1])])
-    assert fine.passed
-    assert [check.name for check in damaged.failures] == ["tensors", "round_trip"]
