@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from shoal._version import __version__
 from shoal.bench import bench
+from shoal.card import card
 from shoal.data import Dataset, read_manifests
 from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
 from shoal.evaluate import evaluate
+from shoal.evaluate.validate import validate
 from shoal.heal import heal
 from shoal.measure import audit, compare, task_matrix
 from shoal.models import load
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "audit",
     "bench",
+    "card",
     "compare",
     "evaluate",
     "heal",
@@ -57,4 +60,5 @@ __all__ = [
     "select",
     "task_matrix",
     "train",
+    "validate",
 ]

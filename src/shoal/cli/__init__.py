@@ -16,6 +16,7 @@ import typer
 from shoal._version import __version__
 from shoal.cli.audit import audit
 from shoal.cli.bench import bench
+from shoal.cli.card import card
 from shoal.cli.compare import compare
 from shoal.cli.demo import demo
 from shoal.cli.evaluate import evaluate
@@ -27,6 +28,7 @@ from shoal.cli.report import report
 from shoal.cli.search import search
 from shoal.cli.select import select
 from shoal.cli.train import train
+from shoal.cli.validate import validate
 from shoal.cli.weights import app as weights
 from shoal.errors import ShoalError
 
@@ -52,6 +54,8 @@ for command in (
     evaluate,
     bench,
     report,
+    card,
+    validate,
     families,
 ):
     app.command()(command)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from shoal.cli import options, training
+from shoal.cli.card import warn_of_speech
 from shoal.errors import UsageError
 from shoal.schema import HealRecord, Plan
 
@@ -99,6 +100,7 @@ def heal(
     """Heal a pruned model and write it, verified; the same command again goes on where it was interrupted."""
     import shoal
     from shoal import tasks
+    from shoal.card.speaking import unheard
     from shoal.cli.progress import progress_bars
     from shoal.heal import targets
     from shoal.heal.run import Job, finished, run_heal
@@ -180,6 +182,8 @@ def heal(
             record = healed.record if healed.folder is not None else None
     if record is not None:
         typer.echo(record.model_dump_json(indent=1) if json else summary(record, out))
+        if unheard(record.model, folder=out):
+            warn_of_speech(str(out))
 
 
 def summary(record: HealRecord, out: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoal.cli import options
+from shoal.cli.card import warn_of_speech
 from shoal.errors import UsageError
 from shoal.schema import ModelInfo, Plan
 
@@ -47,6 +48,7 @@ def prune(
     json: options.Json = False,
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
+    from shoal.card.speaking import unheard
     from shoal.models.weights import resolve
     from shoal.prune.from_folder import choose_way
     from shoal.prune.in_memory import check_whole
@@ -67,6 +69,8 @@ def prune(
         chosen = given or manual(model, info.depth, wanted, allow_last=allow_last)
         folder = _in_memory(loaded, chosen, out, force)
     typer.echo(_json(chosen, folder) if json else summary(info, chosen, folder))
+    if unheard(info):
+        warn_of_speech(str(folder))
 
 
 def _load(model: str, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
@@ -124,7 +128,6 @@ def parse_layers(text: str) -> list[int]:
 
 def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
     """A few lines for a person: what went, what is left, what was checked."""
-    from shoal.prune.card import speaks
     from shoal.prune.verify import REPORT_FILE, VerificationReport
 
     gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
@@ -134,7 +137,6 @@ def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
         f"removed layers {', '.join(map(str, plan.layers)) or 'none'} of {plan.depth}",
         f"{left:,} of {info.total_parameters:,} parameters left ({left / info.total_parameters:.1%})",
         *(f"verified {check.name}: {check.detail}" for check in checks),
-        *(["not validated: what it says aloud; this model answers in speech"] if speaks(info) else []),
         str(folder),
     ]
     return "\n".join(lines)

@@ -202,7 +202,7 @@ def _split(job: Job) -> tuple[list[Row], list[Row]]:
     """Rows to train on, and rows of the same data to watch the loss on; the same in every run."""
     rows = job.data.rows
     if job.validation is not None:
-        return rows, []
+        return list(rows), []
     count = min(MOST_HELD_OUT, round(HELD_OUT * len(rows)))
     ordered = sorted(range(len(rows)), key=lambda at: rows[at].id)
     chosen = set(np.random.default_rng([job.settings.seed, 7]).permutation(ordered)[:count].tolist())

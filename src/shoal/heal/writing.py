@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from shoal.card.facts import Folder
+from shoal.card.writing import CARD, first_card
 from shoal.errors import ModelError, VerificationError
-from shoal.heal.card import heal_card
 from shoal.heal.lora import exactly, lora_state, merged
 from shoal.models import weights
 from shoal.models.embedded_adapter import WEIGHTS, has_adapter
@@ -90,7 +91,8 @@ def write_merged(
         report = None
         if expected is not None:
             report = checked(verify_checkpoint(draft, expected), draft, out, done="healed")
-        (draft / "README.md").write_text(heal_card(record, draft, report), encoding="utf-8")
+        text = first_card(Folder(draft), record.model, report)
+        (draft / CARD).write_text(text, encoding="utf-8")
     return out
 
 
@@ -137,7 +139,8 @@ def write_adapters(
         if verify:
             expected = _expected(loaded, draft, tensors, modules_to_save)
             report = _checked(verify_checkpoint(place, expected), draft, out)
-        (draft / "README.md").write_text(heal_card(record, place, report, base=named), encoding="utf-8")
+        text = first_card(Folder(draft, place, named), record.model, report)
+        (draft / CARD).write_text(text, encoding="utf-8")
     return out
 
 

@@ -1,4 +1,4 @@
-"""What happened to a checkpoint before: the plans and the records of healing that Shoal left in its folder."""
+"""What happened to a checkpoint before: the plans and the records of healing and training that Shoal left in it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ PLAN_FILE = "shoal-plan.json"
 """The plan that made a pruned checkpoint; those before it are numbered `shoal-plan-1.json` …"""
 HEAL_FILE = "shoal-heal.json"
 """How a healed checkpoint was healed; earlier healings are numbered `shoal-heal-1.json` …"""
+TRAINING_FILE = "shoal-training.json"
+"""How a SpeechLLM was trained, if Shoal did that."""
+SOURCE_FILE = "shoal-source.json"
+"""The models that a pruned checkpoint comes from, see `shoal.card.source`."""
 
 
 def removed_layers(folder: Path) -> list[int]:

@@ -15,13 +15,21 @@ from pathlib import Path
 
 from shoal.errors import InputError, ShoalError, UsageError
 from shoal.models.adapters import ADAPTERS_FILE
-from shoal.models.lineage import HEAL_FILE, PLAN_FILE, heal_files, numbered, plan_files
+from shoal.models.lineage import (
+    HEAL_FILE,
+    PLAN_FILE,
+    SOURCE_FILE,
+    TRAINING_FILE,
+    heal_files,
+    numbered,
+    plan_files,
+)
 
 WEIGHT_SUFFIXES = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"}
 )
 NOT_CARRIED = frozenset({"config.json", "adapter_config.json", "README.md", ADAPTERS_FILE})
-"""Written anew, or true of the unpruned folder only; so are all files of Shoal's own, `shoal-…`."""
+"""Written anew, or true of the unpruned folder only; so are all files of Shoal's own, `shoal-…`, but the history."""
 CARRIED_TENSORS = frozenset({"spk_dict.pt"})
 """Data in a weights' format that a stock class reads beside its weights (the voices of Qwen-Omni)."""
 LARGEST_SIDE_FILE = 256 * 2**20
@@ -113,6 +121,10 @@ def carry_over(
     healed = [path for folder in (source, *adapters) for path in heal_files(folder)]
     for number, path in enumerate(healed, start=1):
         shutil.copyfile(path, draft / numbered(HEAL_FILE, number))
+    # What is pruned now is noted by whoever prunes it, see `shoal.card.source`.
+    for name in (TRAINING_FILE,) if plan_follows else (TRAINING_FILE, SOURCE_FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, draft / name)
 
 
 def is_side_file(path: Path) -> bool:

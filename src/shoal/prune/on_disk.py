@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.card.facts import Folder
+from shoal.card.source import note_source
+from shoal.card.writing import CARD, first_card
 from shoal.errors import ModelError, PlanError
 from shoal.models.families import find
 from shoal.models.lineage import PLAN_FILE
 from shoal.models.quiet import quiet
-from shoal.prune.card import card
+from shoal.provenance import provenance
 from shoal.prune.folder import carry_over, check_target, disk_full, new_folder
 from shoal.prune.in_memory import check_whole, kept_layers, pruned
 from shoal.prune.probe import probe
@@ -112,7 +115,8 @@ def write_checkpoint(
         )
         report = None if expected is None else checked(verify_checkpoint(draft, expected), draft, out)
         if info is not None:
-            (draft / "README.md").write_text(card(plan, info, report), encoding="utf-8")
+            note_source(draft, info, source, provenance())
+            (draft / CARD).write_text(first_card(Folder(draft), info, report), encoding="utf-8")
     return out
 
 

@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shoal._version import __version__
+from shoal.card.facts import Folder
+from shoal.card.source import note_source
+from shoal.card.writing import CARD, first_card
 from shoal.errors import FileFormatError, VerificationError
 from shoal.models.lineage import PLAN_FILE
 from shoal.provenance import provenance
-from shoal.prune.card import card
 from shoal.prune.config_files import to_text
 from shoal.prune.draft import Draft, draft_of, key_of
 from shoal.prune.folder import carry_over, check_target, disk_full
@@ -104,7 +106,9 @@ def write_sharded(
         TensorDigests(provenance=provenance(), files=digests).save(draft.folder / TENSORS_FILE)
         _check_written(draft.folder, work)
         report = None if verify is None else verify(draft.folder)
-        (draft.folder / "README.md").write_text(card(plan, work.info, report), encoding="utf-8")
+        note_source(draft.folder, work.info, source, provenance())
+        text = first_card(Folder(draft.folder), work.info, report)
+        (draft.folder / CARD).write_text(text, encoding="utf-8")
     return out
 
 

@@ -62,6 +62,8 @@ class Headline:
 
     verdict: str
     explanation: str
+    warning: str
+    """Of a model that answers in speech; empty for any other, and where that was tested."""
     tiles: list[Tile]
     untested: list[str]
     cautions: list[str]
@@ -81,6 +83,7 @@ def build(bundle: Bundle) -> Headline:
         verdict=verdict,
         explanation=explanation,
         tiles=tiles.build(bundle, found.system if found else None),
+        warning=limits.speech_warning(bundle),
         untested=limits.untested(bundle),
         cautions=limits.cautions(bundle),
         removed=removed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shoal.card.limits import TASK_NAMES
+from shoal.card.speaking import GENERATION, unheard
 from shoal.report import healing_limits, wording
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION
@@ -9,14 +11,24 @@ from shoal.schema import Estimate, Healing, Scores
 
 FEW_CLIPS = 200
 HIGH_WER = 0.5
-TASK_NAMES = {
-    "asr": "speech recognition",
-    "ast": "speech translation",
-    "ser": "emotion recognition",
-    "sqa": "spoken questions and instructions",
-    "tts": "speech generation",
-    "lm": "modelling of text",
-}
+
+__all__ = ["TASK_NAMES", "cautions", "speech_warning", "untested"]
+
+
+def speech_warning(bundle: Bundle) -> str:
+    """What stands at the top of a report on a model that answers in speech, until that is among its scores."""
+    models = [
+        *(document.model for document in bundle.measured),
+        *(each.document.model for each in bundle.heals),
+    ]
+    scores = [named.document for named in bundle.scores]
+    silent = list(dict.fromkeys(model.ref for model in models if unheard(model, scores)))
+    if not silent:
+        return ""
+    return (
+        f"{wording.listing(silent)} answers in speech, and nothing here was tested of what fewer layers do to that. "
+        f"Add scores of the task {GENERATION}, and listen, before you use a pruned one."
+    )
 
 
 def untested(bundle: Bundle) -> list[str]:
@@ -33,7 +45,7 @@ def untested(bundle: Bundle) -> list[str]:
 
 
 def _task_note(bundle: Bundle) -> str:
-    others = [name for task, name in TASK_NAMES.items() if task not in (*bundle.tasks, "tts", "lm")]
+    others = [name for task, name in TASK_NAMES.items() if task not in (*bundle.tasks, GENERATION, "lm")]
     done = [TASK_NAMES.get(task, task) for task in bundle.tasks]
     verb = "was" if len(done) == 1 else "were"
     only = f"Only {wording.listing(done)} {verb} looked at." if done else "No task was looked at."
@@ -44,7 +56,7 @@ def _task_note(bundle: Bundle) -> str:
 def _speech_note(bundle: Bundle) -> str:
     return (
         ""
-        if "tts" in bundle.tasks
+        if GENERATION in bundle.tasks or speech_warning(bundle)
         else "Generating speech was not tested, and nothing here carries over to it."
     )
 

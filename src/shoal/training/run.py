@@ -12,18 +12,20 @@ import numpy as np
 import torch
 
 from shoal import tasks
+from shoal.card.facts import Folder
+from shoal.card.writing import CARD, first_card
 from shoal.data import Dataset, read_manifests
 from shoal.errors import UsageError
 from shoal.heal.lora import add_lora
 from shoal.models import families
 from shoal.models.adapters import save_adapters
 from shoal.models.build import build
+from shoal.models.lineage import TRAINING_FILE
 from shoal.models.loading import DTYPES, LoadedModel, load_model
 from shoal.models.quiet import quiet
 from shoal.provenance import provenance
 from shoal.prune.folder import check_target, new_folder
 from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
-from shoal.training.card import training_card
 from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.draws import Draws, draw
 from shoal.training.features import PLAIN, Variant
@@ -38,7 +40,6 @@ from shoal.training.step import Student
 if TYPE_CHECKING:
     from shoal.training.stacked_feed import StackedFeed
 
-RECORD_FILE = "shoal-training.json"
 HELD_OUT_CLIPS = 256
 """Clips of a validation source at most, where the recipe sets no limit."""
 
@@ -79,7 +80,7 @@ def run_train(job: TrainJob) -> TrainingRecord | None:
 
 def finished(job: TrainJob) -> TrainingRecord | None:
     """The record of a folder in which this very recipe is carried out already; None if it is not."""
-    path = job.out / RECORD_FILE
+    path = job.out / TRAINING_FILE
     if not path.is_file():
         return None
     record = TrainingRecord.load(path)
@@ -289,8 +290,8 @@ class _Training:
                 encode_seconds=round(self._encode_seconds, 2),
                 notes=self._notes,
             )
-            write_text(draft / RECORD_FILE, record.model_dump_json(indent=1) + "\n")
-            write_text(draft / "README.md", training_card(record))
+            write_text(draft / TRAINING_FILE, record.model_dump_json(indent=1) + "\n")
+            write_text(draft / CARD, first_card(Folder(draft)))
         return record
 
 
