@@ -33,7 +33,7 @@ def test_the_peak_counts_from_when_it_was_forgotten():
 
 def test_one_clip_has_a_peak(tmp_path):
     (clip, *_) = dataset(tmp_path).clips()
-    assert peak_of_one_clip(loaded(), clip, "asr", 3) > 50_000_000
+    assert peak_of_one_clip(loaded(), clip, tasks.get("asr"), 3) > 50_000_000
 
 
 def test_a_fresh_process_measures_a_saved_model(tmp_path):

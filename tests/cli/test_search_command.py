@@ -83,7 +83,7 @@ def test_the_plan_can_be_evaluated(run, good, tmp_path):
         (["--max-mb", "nan"], "--max-mb: nan is no bound"),
         (["--limit", "1"], "1 clip cannot be split"),
         (["--cluster", "room"], "use utterance or speaker"),
-        (["--task", "lm"], "nothing is decoded for the task lm"),
+        (["--task", "lm"], "--input: the task lm cannot take the input 'speech'; use text"),
         (["--metric", "angular"], "greedy of layers cannot rank by 'angular'"),
     ],
 )

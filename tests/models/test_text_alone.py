@@ -45,9 +45,9 @@ def kinds_of(model: LoadedModel, text: str, before: int) -> list[int]:
 def test_a_speech_llm_reads_its_text_without_template_and_audio() -> None:
     model = loaded()
     batch = model.prepare(clips("She ran."), LM, input="text", response=True)
-    # Its tokeniser has no first token, and it writes in lower case without punctuation.
-    assert batch.token_ids.tolist() == [model.tokenizer("she ran")["input_ids"]]
-    assert batch.kinds.tolist() == [kinds_of(model, "she ran", 0)]
+    # Its tokeniser has no first token. It writes answers in lower case without punctuation, but this is no answer.
+    assert batch.token_ids.tolist() == [model.tokenizer("She ran.")["input_ids"]]
+    assert batch.kinds.tolist() == [kinds_of(model, "She ran.", 0)]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

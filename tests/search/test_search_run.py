@@ -52,11 +52,11 @@ def answered(model, folder, task="asr", field="text", more=" and more"):
 
 
 def counting(monkeypatch):
-    """Counts batches that are decoded."""
+    """Counts the windows that systems answer."""
     from shoal.evaluate import transcribe
 
-    calls, real = [], transcribe.greedy
-    monkeypatch.setattr(transcribe, "greedy", lambda *a, **k: calls.append(1) or real(*a, **k))
+    calls, real = [], transcribe.answers
+    monkeypatch.setattr(transcribe, "answers", lambda *a, **k: calls.append(1) or real(*a, **k))
     return calls
 
 
@@ -316,7 +316,7 @@ def test_an_unpruned_model_that_gets_nothing_right_is_refused(model, tmp_path):
         ({"max_layers": 4}, "already"),
         ({"max_layers": 2, "part": "mlp"}, "whole layers"),
         ({"replicates": 20}, "--replicates"),
-        ({"task": "lm"}, "nothing is decoded"),
+        ({"task": "lm"}, "the task lm cannot take the input 'speech'; use text"),
         ({"task": "ser", "input": "text"}, "the task ser cannot take the input 'text'"),
     ],
 )

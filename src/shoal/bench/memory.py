@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal import tasks
 from shoal.errors import MeasureError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def peak_memory(
         "threads": torch.get_num_threads(),
         "layers": list(layers),
         "part": part,
-        "task": task.name,
+        "task": [task.name, tasks.settings_to_keep(task)],
         "new_tokens": new_tokens,
     }
     with tempfile.TemporaryDirectory(prefix="shoal-memory-") as scratch:

@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     samples = np.load(folder / "samples.npy")
     clip = Clip(Row("clip", Path("clip.wav"), len(samples) / SAMPLE_RATE), samples)
     with gone_without(loaded, spec["layers"], spec["part"]):
-        peak = peak_of_one_clip(loaded, clip, spec["task"], spec["new_tokens"])
+        peak = peak_of_one_clip(loaded, clip, tasks.restored(*spec["task"]), spec["new_tokens"])
     (folder / "result.json").write_text(json.dumps({"peak_bytes": peak}), encoding="utf-8")
 
 
@@ -63,11 +63,11 @@ def gone_without(loaded: LoadedModel, layers: list[int], part: Part) -> Iterator
             yield
 
 
-def peak_of_one_clip(loaded: LoadedModel, clip: Clip, task: str, new_tokens: int) -> int:
+def peak_of_one_clip(loaded: LoadedModel, clip: Clip, task: tasks.Task, new_tokens: int) -> int:
     """Peak bytes of this process, or of its GPU, while it embeds and decodes one clip."""
     leave_files(loaded.model)
     forget_peak(loaded.device)
-    batch = loaded.prepare([clip], tasks.get(task), input="speech", response=False, padding_side="left")
+    batch = loaded.prepare([clip], task, input="speech", response=False, padding_side="left")
     greedy(loaded.lm, batch, eos_ids=(), max_new_tokens=new_tokens)
     return peak_bytes(loaded.device)
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.evaluate.outputs import Output
-from shoal.evaluate.quality import Accuracy, Chrf, compared, headline, scores
+from shoal.evaluate.quality import Accuracy, BestOfAccepted, Chrf, LossScore, answers, headline, scores
 from shoal.evaluate.run import header
 from shoal.evaluate.settings import TokenLimit
-from shoal.evaluate.systems import check_hears, open_systems
+from shoal.evaluate.systems import check_can_answer, open_systems
 from shoal.evaluate.transcribe import Progress, Transcriber
 from shoal.measure.importance import Candidate, Floats, ImportanceSums, Ints
 from shoal.select import manual
+from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -55,8 +56,8 @@ def decode_without(
     Raises:
         UsageError: the model cannot hear, or nothing is decoded for the task.
     """
-    headline(task)
-    check_hears(model)
+    task = task.on(data.rows).only(NEEDS[headline(task).name])
+    check_can_answer(model, task)
     limit = TokenLimit()
     depth = model.info().depth
     plans = [
@@ -93,12 +94,15 @@ def decode_without(
 
 def _errors(task: Task, outputs: Sequence[Output]) -> tuple[Floats, Ints, str]:
     """Errors (U,), what they are counted in (U,), and what their ratio is called."""
-    score, texts = headline(task), compared(task, outputs)
-    if isinstance(score, Accuracy):
-        right = score.statistics(*texts)
-        return 1 - right[:, 0], right[:, 1].astype(np.int64), "error rate"
+    score, answered = headline(task), answers(task, outputs)
+    if isinstance(score, Accuracy | BestOfAccepted):
+        right = score.statistics(answered)
+        return right[:, 1] - right[:, 0], right[:, 1].astype(np.int64), "error rate"
+    if isinstance(score, LossScore):
+        nats = score.statistics(answered)
+        return nats[:, 0], nats[:, 1].astype(np.int64), "loss"
     if chrf := next((each for each in scores(task) if isinstance(each, Chrf)), None):
-        similar = np.nan_to_num(chrf.value(chrf.statistics(*texts)))
+        similar = np.nan_to_num(chrf.value(chrf.statistics(answered)))
         return 1 - similar / 100, np.ones(len(outputs), dtype=np.int64), "1 - chrF"
-    table = score.statistics(*texts)
+    table = score.statistics(answered)
     return table[:, 1:].sum(1), table[:, [0, 1, 3]].sum(1).astype(np.int64), score.name

@@ -184,7 +184,8 @@ def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKi
         model.dtype_name,
         data.info().fingerprint,
         task.name,
-        task.instruction,
+        # A text that stands alone is read as it stands, whatever the model's style of answers.
+        task.instruction if not task.alone else "as it stands",
         hashlib.sha256(answers.encode()).hexdigest(),
         list(inputs),
     ]

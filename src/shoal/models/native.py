@@ -343,6 +343,8 @@ class DecoderWithHead(nn.Module):
         # In a tuple, so that they are not registered as children: this is a view, whose state is the model's.
         self._parts: tuple[Any, Any, Any] = (decoder.get_input_embeddings(), decoder, family.head(model))
         self.config = family.text_config(model)
+        # As transformers' models say it themselves: whether a step can be recorded as a CUDA graph.
+        self._can_compile_fullgraph = bool(getattr(decoder, "_can_compile_fullgraph", False))
 
     def forward(
         self,

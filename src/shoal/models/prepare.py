@@ -107,9 +107,15 @@ def prepare(
         rows = _alone(model, clips) if task.alone else _asked(model, clips, task, input)
         if response:
             for row, clip in zip(rows, clips, strict=True):
-                row.append(_tokens(model, Kind.TEXT, model.response_text(task.target(clip.row))))
+                row.append(_tokens(model, Kind.TEXT, _written(model, task, clip)))
         batch = _assemble(model, [clip.id for clip in clips], rows, padding_side)
         return replace(batch, ends=not task.alone)
+
+
+def _written(model: LoadedModel, task: Task, clip: Clip) -> str:
+    """The right answer as the model writes its answers; a text that stands alone is the same for all models."""
+    target = task.target(clip.row)
+    return target if task.alone else model.response_text(target)
 
 
 def _check_input(task: Task, input: InputKind) -> None:

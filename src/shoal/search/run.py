@@ -11,7 +11,7 @@ from shoal import tasks
 from shoal.errors import UsageError
 from shoal.evaluate.quality import headline
 from shoal.evaluate.significance import holm
-from shoal.evaluate.systems import check_hears
+from shoal.evaluate.systems import check_can_answer
 from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Plan, PlanSource, Search, SearchStep
 from shoal.search import budget as limits
@@ -21,6 +21,7 @@ from shoal.search.splits import Split, given, split
 from shoal.search.strategies import choices, removable_layers
 from shoal.search.trials import Trials
 from shoal.search.words import reason
+from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -47,12 +48,15 @@ def run_search(
     """See `shoal.search.search`."""
     task = tasks.get(task) if isinstance(task, str) else task
     score = headline(task)
-    check_hears(loaded)
+    task = task.only(NEEDS[score.name])
+    check_can_answer(loaded, task)
     parts = split(data, settings.resampling.seed) if confirm_data is None else given(data, confirm_data)
     for half in (parts.validation, parts.confirmation):
         loaded.check_lengths(half.rows)
-    budget = limits.with_usual_increase(budget, task.name)
+    budget = limits.with_usual_increase(budget, task.settings.kind)
     _check(loaded, task, budget, settings)
+    # The same on both splits, whichever labels are in them.
+    task = task.on([*parts.validation.rows, *parts.confirmation.rows])
     hunt = Hunt(loaded, parts, task, budget, settings, out=out, progress=progress)
     steps = list(hunt.steps())
     confirmations = hunt.confirm(steps)
@@ -95,7 +99,12 @@ def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: Settings) 
     info = loaded.info()
     if settings.input not in loaded.inputs or settings.input not in task.inputs:
         by = loaded.ref if settings.input not in loaded.inputs else f"the task {task.name}"
-        raise UsageError(f"{by} cannot take the input {settings.input!r}", where="--input", fix="use speech")
+        possible = [name for name in loaded.inputs if name in task.inputs]
+        raise UsageError(
+            f"{by} cannot take the input {settings.input!r}",
+            where="--input",
+            fix=f"use {' or '.join(possible)}" if possible else "choose another task",
+        )
     removable = removable_layers(info.depth, allow_last=settings.allow_last)
     limits.check_replicates(budget, settings.resampling.replicates, settings.confirm_plans)
     whole = settings.part == "layer"
@@ -143,7 +152,7 @@ class Hunt:
     def tested_increase(self) -> float:
         """What plans are tested against on unseen clips."""
         asked = self._budget.max_increase
-        return limits.usual_increase(self._task.name) if asked is None else asked
+        return limits.usual_increase(self._task.settings.kind) if asked is None else asked
 
     def steps(self) -> Iterator[SearchStep]:
         """Try plans of 1, 2, … layers, until `patience` of them in a row break the budget by their value.

@@ -28,7 +28,7 @@ class Split:
         first, second = self.validation, self.confirmation
         manifests = list(dict.fromkeys(first.manifests + second.manifests))
         skipped = first.skipped if first.skipped is second.skipped else first.skipped + second.skipped
-        return Dataset(manifests, first.rows + second.rows, skipped).info()
+        return Dataset(manifests, [*first.rows, *second.rows], skipped).info()
 
 
 def split(data: Dataset, seed: int) -> Split:

@@ -1,4 +1,4 @@
-"""One split of the clips: plans are decoded on it, scored, and compared with the unpruned model."""
+"""One split of the clips: plans are decoded on it, scored, and answers with the unpruned model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from shoal.bootstrap import Floats
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluate.quality import compared, headline, paired_change
+from shoal.evaluate.quality import answers, headline, paired_change
 from shoal.evaluate.run import header
 from shoal.evaluate.significance import PairedBootstrap, Rates
 from shoal.evaluate.systems import System, open_systems
@@ -142,7 +142,7 @@ class Trials:
 
     def _statistics(self, system: System) -> Floats:
         outputs = [system.outputs.outputs[clip] for clip in self._ids]
-        return self.metric.statistics(*compared(self._task, outputs))
+        return self.metric.statistics(answers(self._task, outputs))
 
     @cached_property
     def _bootstrap(self) -> PairedBootstrap:

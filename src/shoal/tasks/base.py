@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from shoal.data.clip import Row
 from shoal.errors import ManifestError
 from shoal.schema import InputKind
+from shoal.tasks.languages import WITHOUT_SPACES, primary
+from shoal.tasks.settings import NEEDS, Answering, TaskSettings
 
 Unit = Literal["word", "char"]
 """What an error rate counts."""
-Answering = Literal["decode", "choose", "loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,76 @@ class Normaliser:
 
 
 class Task(ABC):
-    """One task. Languages are BCP 47 tags or ISO 639 codes (`en`, `en-US`, `eng`), None where unknown."""
+    """One task. Languages are BCP 47 tags or ISO 639 codes (`en`, `en-US`, `eng`), None where unknown.
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    instruction: ClassVar[str]
-    """What the model is asked, after the audio."""
-    needs_text: ClassVar[bool]
-    """Whether a row without `text` cannot be used."""
-    inputs: ClassVar[tuple[InputKind, ...]] = ("speech", "text")
-    """What may fill the audio slot."""
+    Args:
+        settings: what the YAML says.
+    """
+
     alone: ClassVar[bool] = False
     """Whether the response stands alone: no prompt, no audio, only what the tokeniser puts first."""
-    answered_by: ClassVar[tuple[Answering, ...]] = ("decode",)
-    """It writes freely, or picks the likeliest of `choices`, or the loss of the right answer is taken."""
-    scored_by: ClassVar[tuple[str, ...]] = ()
-    """Names in `shoal.evaluate.quality`, the headline first; none where no answer is asked."""
+    spoken: ClassVar[bool] = False
+    """Whether the answer is speech: the clip itself, after its words."""
+    bleu_tokenizer: str | None = None
+    """Of sacrebleu, where BLEU needs another one than `13a`."""
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+
+    @property
+    def name(self) -> str:
+        """As `--task` and reports have it."""
+        return self.settings.name
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return self.settings.title
+
+    @property
+    def instruction(self) -> str:
+        """What the model is asked, after the audio."""
+        return self.settings.instruction
+
+    @property
+    def inputs(self) -> tuple[InputKind, ...]:
+        """What may fill the audio slot."""
+        return self.settings.inputs
+
+    @property
+    def answered_by(self) -> tuple[Answering, ...]:
+        """How the model is asked."""
+        return self.settings.answered_by
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        """Names in `shoal.evaluate.quality`, the headline first."""
+        return self.settings.scored_by
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether a row without `text` cannot be used."""
+        return self.settings.fields.get("text") == "text"
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What of the task decides raw outputs, for their header; only name and instruction for plain decoding."""
+        more: dict[str, Any] = {}
+        if self.answered_by != ("decode",):
+            more["answered_by"] = list(self.answered_by)
+        if "choose" in self.answered_by and self.settings.labels:
+            more["labels"] = list(self.settings.labels)
+        return {"name": self.name, "instruction": self.instruction, **more}
+
+    def only(self, *ways: Answering) -> Self:
+        """The same task, answered in these ways alone and scored by what they decide."""
+        kept = tuple(name for name in self.scored_by if NEEDS[name] in ways)
+        return type(self)(self.settings.model_copy(update={"answered_by": ways, "scored_by": kept}))
+
+    def on(self, rows: Iterable[Row]) -> Self:
+        """The task as it is on these rows: what they decide, such as a set of labels that the YAML leaves open."""
+        del rows
+        return self
 
     @abstractmethod
     def target(self, row: Row) -> str:
@@ -60,24 +115,27 @@ class Task(ABC):
             ManifestError: the row does not hold it.
         """
 
+    def accepted(self, text: str, fields: Mapping[str, Any]) -> list[str]:
+        """All answers that count as right: the target `text` first, and what else stands in the row's fields."""
+        del fields
+        return [text]
+
     def choices(self, row: Row) -> list[str]:
         """The answers that a row allows, the right one among them; empty where any text may be an answer."""
         del row
         return []
 
-    def field(self, row: Row, name: str) -> str:
-        """A field of the manifest as one line of text.
+    def field(self, row: Row, role: str) -> str:
+        """What the row holds for a role (`label`, `translation` …), as one line of text.
 
         Raises:
             ManifestError: the row does not have it, or it is empty or not text.
         """
+        name = self.settings.fields[role]
         value = row.fields.get(name)
         if value is not None and not isinstance(value, str):
             raise ManifestError(f"{name} is not text", where=row.place, fix="write it in quotation marks")
-        text = " ".join((value or "").split())
-        if not text:
-            raise ManifestError(f"no {name}", where=row.place, fix=f"add the field {name}")
-        return text
+        return self._line(value or "", name, row)
 
     def transcript(self, row: Row) -> str:
         """What is said, in one line: it takes the place of the audio in the text input.
@@ -85,21 +143,36 @@ class Task(ABC):
         Raises:
             ManifestError: the row has no text.
         """
-        text = " ".join(row.text.split())
+        name = self.settings.fields.get("text", "text")
+        return self._line(row.text, name, row) if name == "text" else self.field(row, "text")
+
+    def _line(self, value: str, name: str, row: Row) -> str:
+        text = " ".join(value.split())
         if not text:
-            raise ManifestError("no text", where=row.place, fix="add the transcript")
+            fix = "add the transcript" if name == "text" else f"add the field {name}"
+            raise ManifestError(f"no {name}", where=row.place, fix=fix)
         return text
 
-    @abstractmethod
     def normaliser(self, lang: str | None) -> Normaliser:
         """How answers in `lang` are normalised before they are compared."""
+        from shoal.tasks.normalisers import NORMALISERS
 
-    @abstractmethod
+        return NORMALISERS[self.settings.normaliser](self._answered_in(lang))
+
     def unit(self, lang: str | None) -> Unit:
-        """What the headline error rate counts in `lang`."""
+        """What an error rate counts in `lang`: `char` where the script of the answer has no spaces, else `word`."""
+        return "char" if primary(self._answered_in(lang)) in WITHOUT_SPACES else "word"
+
+    def _answered_in(self, lang: str | None) -> str | None:
+        return self.settings.target_lang or lang
 
     def words(self, text: str, lang: str | None) -> str:
         """`text`, normalised, with a space between what `unit` counts: between all characters where that is `char`."""
-        if self.unit(lang) == "word":
-            return text
-        return " ".join(character for character in text if not character.isspace())
+        return spaced(text, self.unit(lang))
+
+
+def spaced(text: str, unit: Unit) -> str:
+    """`text` with a space between what `unit` counts."""
+    if unit == "word":
+        return text
+    return " ".join(character for character in text if not character.isspace())

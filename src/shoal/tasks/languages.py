@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
+from shoal.errors import UsageError
+
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo", "dz"})
 """Languages whose script does not put spaces between words: a word error rate would count sentences."""
 
+_NAMES = {
+    "ar": "Arabic",
+    "ca": "Catalan",
+    "cs": "Czech",
+    "cy": "Welsh",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "et": "Estonian",
+    "fa": "Persian",
+    "fi": "Finnish",
+    "fr": "French",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "lv": "Latvian",
+    "mn": "Mongolian",
+    "nl": "Dutch",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sl": "Slovenian",
+    "sv": "Swedish",
+    "ta": "Tamil",
+    "th": "Thai",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "vi": "Vietnamese",
+    "yue": "Cantonese",
+    "zh": "Chinese",
+}
+"""Names of the languages that corpora translate into (CoVoST 2, FLEURS, Europarl-ST and a few more)."""
 _SPELLINGS = {
     "en": ("eng", "english"),
     "zh": ("zho", "chi", "cmn", "chinese", "mandarin"),
@@ -30,3 +70,18 @@ def primary(lang: str | None) -> str | None:
     if "yue" in parts[1:]:
         return "yue"
     return _CODES.get(parts[0], parts[0]) or None
+
+
+def language_name(lang: str) -> str:
+    """The English name of a language: `German` for `de` or `de-CH`.
+
+    Raises:
+        UsageError: it has none here.
+    """
+    if (name := _NAMES.get(primary(lang) or "")) is None:
+        raise UsageError(
+            f"no name for the language {lang!r}",
+            where="target_lang",
+            fix=f"write the instruction without {{language}}, or use {', '.join(_NAMES)}",
+        )
+    return name

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import string
 import unicodedata
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 
 from shoal._version import __version__
 from shoal.tasks.base import Normaliser
 from shoal.tasks.languages import primary
+from shoal.tasks.settings import NormaliserName
+
+REMEMBERED = 8192
+"""Texts whose normalised form is kept, a few megabytes."""
 
 
 def whisper(lang: str | None) -> Normaliser:
@@ -25,7 +32,9 @@ def whisper(lang: str | None) -> Normaliser:
 def _english() -> Normaliser:
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    return Normaliser("whisper-english", version("whisper-normalizer"), EnglishTextNormalizer())
+    # Half a millisecond a text, and every system brings the same references again.
+    function = lru_cache(maxsize=REMEMBERED)(EnglishTextNormalizer())
+    return Normaliser("whisper-english", version("whisper-normalizer"), function)
 
 
 @lru_cache(maxsize=1)
@@ -48,3 +57,29 @@ def _bare(text: str) -> str:
 
 LABEL = Normaliser("label", __version__, _bare)
 """Lower case without punctuation: `Happy.` and `happy` are the same label."""
+
+
+def _squad(text: str) -> str:
+    """`normalize_answer` of SQuAD's `evaluate-v1.1.py`."""
+    bare = "".join(each for each in text.lower() if each not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare)
+
+
+_SQUAD = Normaliser("squad", "1.1", _squad)
+
+
+def squad(lang: str | None) -> Normaliser:
+    """SQuAD's for English and where no language is named (Rajpurkar et al. 2016); no articles are taken elsewhere.
+
+    Elsewhere all of Unicode's punctuation goes, as in MLQA (Lewis et al. 2020).
+    """
+    return _SQUAD if primary(lang) in ("en", None) else LABEL
+
+
+NORMALISERS: Mapping[NormaliserName, Callable[[str | None], Normaliser]] = {
+    "whisper": whisper,
+    "none": lambda _: NONE,
+    "label": lambda _: LABEL,
+    "squad": squad,
+}
+"""Name in a task's YAML → the normaliser for a language."""

@@ -93,7 +93,7 @@ class StackedFeed(Feed):
         self._suffixes, self._suffix_counts, self._suffix_starts = _flat(suffixes)
         self._responses, self._counts, self._starts = _flat(responses)
         self._end = int(loaded.tokenizer.convert_tokens_to_ids(loaded.model.config.end_token))
-        self._said = np.array([example.task.name == "asr" for example in self.examples], bool)
+        self._said = np.array([example.task.settings.kind == "asr" for example in self.examples], bool)
 
     def spoken_tokens(self) -> list[list[int]]:
         """The response's tokens of every example whose response is what is said."""

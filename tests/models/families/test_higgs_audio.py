@@ -89,3 +89,19 @@ def test_the_audit_equals_the_states_of_the_stock_forward(loaded, side, tmp_path
         assert sums.sums[kept][1] / sums.counts[kept] == pytest.approx(
             float(np.mean(np.arccos(cosines)) / np.pi), abs=1e-6
         )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_loss_of_its_codes_is_the_stock_loss(loaded, side, tmp_path):
+    data = dataset(tmp_path / "clips", 3)
+    clips = list(data.clips(data.rows))
+    batch = loaded.prepare(clips, tasks.get("tts"), response=True, padding_side=side)
+    with torch.no_grad():
+        losses, rows = loaded.family.spoken_losses(loaded.model, batch)
+        for row, clip in enumerate(clips):
+            inputs = dict(loaded.prepare([clip], tasks.get("tts"), response=True).inputs)
+            codes = inputs["audio_input_ids"]
+            stock = loaded.model(**inputs, audio_labels=codes, use_cache=False).loss
+            # The sum over codebooks of means over frames.
+            assert float(losses[rows == row].sum()) == pytest.approx(float(stock) * codes.shape[1], rel=1e-5)
+            assert int((rows == row).sum()) == codes.shape[1] * CODEBOOKS

@@ -210,6 +210,61 @@ class AudioLLM(Family):
         del loaded, names, samples, response, padding_side
         return None
 
+    @property
+    def speech_tokens(self) -> bool:
+        """Whether the loss of the speech tokens of a clip, given its words, is known: see `spoken_losses`."""
+        return type(self).spoken_losses is not AudioLLM.spoken_losses
+
+    def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the speech tokens of each clip, teacher-forced, given its words.
+
+        Args:
+            model: the model, with or without all its layers.
+            batch: B clips with their words.
+
+        Returns:
+            Nats (N,) for each of the codes of all codebooks and frames, the end included where the model is given one,
+            and the clips (N,) int64 that they belong to.
+
+        Raises:
+            ModelError: the model has no speech tokens, or what they are is not known here.
+        """
+        del batch
+        raise ModelError(
+            "the loss of its speech tokens is not known",
+            where=type(model).__name__,
+            fix="add `spoken_losses` to its family in shoal/models/families",
+        )
+
+    @property
+    def says(self) -> bool:
+        """Whether `speak` is there."""
+        return type(self).speak is not AudioLLM.speak
+
+    def speak(
+        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float
+    ) -> list[Samples]:
+        """Say texts, greedily, by the class's own `generate` and the codec inside the checkpoint.
+
+        Args:
+            model: the model, with or without all its layers.
+            processor: the checkpoint's own.
+            texts: what to say.
+            seconds: where speech that has not ended is cut, to the frame above.
+
+        Returns:
+            Samples (n,) of each at `sampling_rate`; none where the model ends at once.
+
+        Raises:
+            ModelError: the class does not speak, or how it does is not known here.
+        """
+        del processor, texts, seconds
+        raise ModelError(
+            "how it says a given text is not known",
+            where=type(model).__name__,
+            fix="add `speak` to its family in shoal/models/families",
+        )
+
     def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """The model's inputs with other tokens `ids` and their `mask`, both (B, T), in the place of the request's."""
         return inputs | dict(zip(self.tokens, (ids, mask), strict=True))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from shoal.models.families.audio_llm import Samples
 from shoal.models.families.speech_generator import SpeechGenerator
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+
+    from shoal.models.batch import PreparedBatch
 
 
 class Csm(SpeechGenerator):
@@ -36,6 +42,54 @@ class Csm(SpeechGenerator):
         """The default padding token of the config is the audio token, which would take a frame: pad with 0."""
         return super().with_tokens(inputs, ids * mask, mask)
 
+    def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
+        """The first code of every frame by the backbone, the others by the depth decoder; the last frame is the end."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        inputs = {name: batch.inputs[name] for name in ("input_ids", "input_values", "input_values_cutoffs")}
+        # The class puts the codes of every frame into the labels, whatever stands there.
+        labels = torch.full_like(inputs["input_ids"], -100)
+        output = model(**batch.inputs, labels=labels, use_cache=False)
+        merge: Any = model._merge_input_ids_with_input_values
+        codes = merge(**inputs, labels=labels)["labels"]  # (B, T, codebooks)
+        clips, places = (codes[..., 0] != -100).nonzero(as_tuple=True)
+        frames = codes[clips, places]  # (F, codebooks)
+        first = cross_entropy(output.logits[clips, places - 1].float(), frames[:, 0], reduction="none")
+        others = output.depth_decoder_logits.float().view(*frames[:, 1:].shape, -1)
+        rest = cross_entropy(others.flatten(0, 1), frames[:, 1:].flatten(), reduction="none")
+        return torch.cat([first, rest]), torch.cat([clips, clips.repeat_interleave(frames.shape[1] - 1)])
+
+    def speak(
+        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float
+    ) -> list[Samples]:
+        """Speaker 0 says each text; codes that the codec does not have are taken for its last."""
+        import torch
+
+        from shoal.models.quiet import quiet
+
+        before, after = self.prompt(processor, "").split(self.mark(processor), 1)
+        after = after.partition(processor.audio_token)[0]
+        inputs = processor.tokenizer(
+            [f"{before}{text}{after}" for text in texts],
+            add_special_tokens=False,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        ).to(model.device)
+        codec: Any = model.codec_model
+        frames = math.ceil(seconds * codec.config.frame_rate)
+        with torch.no_grad(), quiet():
+            generate: Any = model.generate
+            codes = generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                do_sample=False,
+                max_new_tokens=frames,
+                **self.generate_options,
+            )  # (B, F, codebooks)
+            return [_samples(codec, each, model.config.codebook_eos_token_id) for each in codes]
+
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random text tokens."""
         from shoal.prune.probe import token_batch
@@ -44,6 +98,17 @@ class Csm(SpeechGenerator):
         ids = tokens["input_ids"]
         ids[ids == model.config.audio_eos_token_id] = 0
         return tokens
+
+
+def _samples(codec: Any, codes: Tensor, end: int) -> Samples:
+    """What the codec makes of codes (F, codebooks), up to the frame that is the end."""
+    ends = (codes == end).all(dim=-1).nonzero()
+    kept = codes[: int(ends.min())] if len(ends) else codes
+    if not len(kept):
+        return np.zeros(0, dtype=np.float32)
+    kept = kept.clamp(max=codec.config.codebook_size - 1)
+    samples: Samples = codec.decode(kept.T[None]).audio_values[0, 0].float().cpu().numpy()
+    return samples
 
 
 FAMILY = Csm()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shoal.models.batch import Kind
 from shoal.models.families.speech_generator import SpeechGenerator
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+
+    from shoal.models.batch import PreparedBatch
 
 
 class HiggsAudio(SpeechGenerator):
@@ -39,6 +42,19 @@ class HiggsAudio(SpeechGenerator):
             {"role": "assistant", "content": [{"type": "audio"}]},
         ]
         return str(processor.apply_chat_template(turns, tokenize=False))
+
+    def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
+        """The codes of all codebooks at once, as they are delayed; the marks of their ends included."""
+        from torch.nn.functional import cross_entropy
+
+        config = model.config
+        logits = model(**batch.inputs, use_cache=False).logits
+        logits = logits.view(*logits.shape[:2], config.num_codebooks, config.codebook_size).float()
+        frame = batch.kinds == Kind.AUDIO
+        clips, places = frame.nonzero(as_tuple=True)
+        codes = batch.inputs["audio_input_ids"][batch.inputs["audio_input_ids_mask"].bool()]  # (F, codebooks)
+        losses = cross_entropy(logits[clips, places - 1].flatten(0, 1), codes.flatten(), reduction="none")
+        return losses, clips.repeat_interleave(config.num_codebooks)
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random tokens, and random codes at the end of both rows: layers treat the two apart."""
