@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shoal.bootstrap import interval, make_resampler
+from shoal.bootstrap import ROWS, interval, make_resampler
 
 
 def test_replicates_equal_a_loop_over_the_same_draws() -> None:
@@ -64,3 +64,27 @@ def test_speakers_with_alike_clips_widen_the_interval() -> None:
 def test_replicates_without_positions_are_left_out_of_the_interval() -> None:
     low, high = interval(np.array([[1.0], [np.nan], [2.0]]), 0.9)
     assert 1 <= low[0] <= high[0] <= 2
+
+
+def test_draws_in_parts_are_those_of_one_call() -> None:
+    replicates = 2 * ROWS + 7
+    drawn = make_resampler([None] * 9, replicates=replicates, seed=11).weights
+    at_once = np.random.default_rng(11).multinomial(9, np.full(9, 1 / 9), size=replicates)
+    assert (drawn == at_once).all()
+
+
+def test_totals_of_every_shape_are_sums_over_the_clips_drawn() -> None:
+    rng = np.random.default_rng(2)
+    resampler = make_resampler(["b", "a", None, "b", None], replicates=ROWS + 3, seed=0)
+    values = rng.integers(0, 200, (5, 2)).astype(np.uint8)
+    found, alone = resampler.totals(values), resampler.totals(values[:, 1])
+    for replicate in (0, ROWS - 1, ROWS + 2):
+        times = [int(resampler.weights[replicate, group]) for group in resampler.groups]
+        lists = [row for row, number in zip(values.tolist(), times, strict=True) for _ in range(number)]
+        assert found[replicate].tolist() == [sum(row[0] for row in lists), sum(row[1] for row in lists)]
+        assert alone[replicate] == found[replicate, 1]
+
+
+def test_no_clips_have_no_totals() -> None:
+    resampler = make_resampler([], replicates=4, seed=0)
+    assert resampler.totals(np.zeros((0, 3))).tolist() == [[0, 0, 0]] * 4

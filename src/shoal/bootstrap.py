@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ Floats = npt.NDArray[np.float64]
 MAX_CLUSTERS = 4096
 """With more utterances than this, random groups of them are resampled: the variance of the mean is the same in
 expectation, and memory stays bounded."""
+ROWS = 128
+"""Replicates drawn or summed at a time: only so many rows of weights stand in memory as 8 bytes a number."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Resampler:
     """
 
     groups: npt.NDArray[np.intp]
-    weights: Floats
+    weights: npt.NDArray[np.uint16]
 
     @property
     def clusters(self) -> int:
@@ -34,9 +37,13 @@ class Resampler:
 
     def totals(self, values: npt.NDArray[np.generic]) -> Floats:
         """Replicates of the column sums of `values` (U, C) or (U,): (replicates, C) or (replicates,)."""
-        by_cluster = np.zeros((self.clusters, *values.shape[1:]), dtype=np.float64)
-        np.add.at(by_cluster, self.groups, values)
-        return self.weights @ by_cluster
+        columns = values.reshape(len(values), math.prod(values.shape[1:]))
+        by_cluster = np.zeros((self.clusters, columns.shape[1]))
+        for place, column in enumerate(columns.T):
+            by_cluster[:, place] = np.bincount(self.groups, column, minlength=self.clusters)
+        parts = range(0, len(self.weights), ROWS)
+        totals = [self.weights[start : start + ROWS].astype(np.float64) @ by_cluster for start in parts]
+        return np.concatenate(totals).reshape(len(self.weights), *values.shape[1:])
 
     def means(self, sums: Floats, counts: npt.NDArray[np.int64]) -> Floats:
         """Replicates (replicates, C) of sums (U, C) / counts (U,); NaN where a replicate drew no position."""
@@ -56,15 +63,35 @@ def make_resampler(
         seed: of the draw; the same seed and clusters give the same weights.
         max_clusters: see `MAX_CLUSTERS`.
     """
-    names = [f"\0{index}" if cluster is None else cluster for index, cluster in enumerate(clusters)]
-    groups = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)[1].astype(np.intp)
+    groups, count = _numbered(clusters)
     generator = np.random.default_rng(seed)
-    count = int(groups.max(initial=-1)) + 1
     if count > max_clusters:
         groups = (generator.permutation(count) % max_clusters)[groups]
         count = max_clusters
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=replicates) if count else None
-    return Resampler(groups, np.zeros((replicates, 0)) if weights is None else weights.astype(np.float64))
+    return Resampler(groups, _draws(generator, count, replicates))
+
+
+def _numbered(clusters: Sequence[str | None]) -> tuple[npt.NDArray[np.intp], int]:
+    """Utterance → number of its cluster, and how many there are.
+
+    Utterances of their own come first, in the order of their places as text (0, 1, 10, 11 …), then clusters by name.
+    """
+    alone = np.array([place for place, name in enumerate(clusters) if name is None], dtype=np.intp)
+    named = sorted({name for name in clusters if name is not None})
+    number = {name: len(alone) + rank for rank, name in enumerate(named)}
+    groups = np.fromiter((0 if name is None else number[name] for name in clusters), np.intp, len(clusters))
+    written = alone.astype(f"U{len(str(len(clusters)))}")
+    groups[alone[np.argsort(written, kind="stable")]] = np.arange(len(alone))
+    return groups, len(alone) + len(named)
+
+
+def _draws(generator: np.random.Generator, count: int, replicates: int) -> npt.NDArray[np.uint16]:
+    """(replicates, count): how often each of `count` clusters is drawn; each is drawn once on average."""
+    weights = np.zeros((replicates, count), dtype=np.uint16)
+    for start in range(0, replicates if count else 0, ROWS):
+        rows = weights[start : start + ROWS]
+        rows[:] = generator.multinomial(count, np.full(count, 1 / count), size=len(rows))
+    return weights
 
 
 def interval(replicates: Floats, level: float) -> tuple[Floats, Floats]:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.evaluate.significance import PairedBootstrap, Rates, holm, two_sided_p
+from shoal.evaluate.significance import PairedBootstrap, Rates, correct, holm, two_sided_p
+from shoal.schema import Delta, Estimate
 
 
 def simulated(rng, utterances, rate, *, extra=0.0):
@@ -183,6 +184,22 @@ def test_holms_adjusted_p_values_reject_what_his_procedure_rejects(p_values, alp
         p_values, alpha
     )
     assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+
+
+def test_a_family_of_differences_is_corrected_without_those_that_have_no_p():
+    family = [None, *(Delta(absolute=Estimate(value=0.1), p_value=p) for p in (0.04, None, 0.01))]
+    correct(family)
+    assert [delta.p_holm for delta in family[1:]] == [pytest.approx(0.04), None, pytest.approx(0.02)]
+
+
+def test_the_standard_error_of_a_rate_is_that_of_theory():
+    base, _, lengths = simulated(np.random.default_rng(6), 400, 0.2)
+    bootstrap = PairedBootstrap.draw([None] * 400, replicates=3000, seed=0)
+    rates = bootstrap.rates(base, lengths)
+    residuals = base - rates.value * lengths
+    by_theory = np.sqrt((residuals**2).sum()) / lengths.sum()
+    assert bootstrap.standard_error(rates) == pytest.approx(by_theory, rel=0.05)
+    assert PairedBootstrap.draw(["one"] * 400, replicates=9, seed=0).standard_error(rates) is None
 
 
 def test_holms_correction_by_hand():

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shoal.cli import options
-from shoal.cli.table import aligned, with_interval
+from shoal.cli import options, shards
+from shoal.cli.card import warn_if_unheard
+from shoal.cli.evaluation_tables import summary
 from shoal.errors import UsageError
-from shoal.schema import Delta, MeasuredScore, Plan, Scores, SystemScores
+from shoal.schema import Plan, Scores
 
 CHECK_FAILED = 4
-HEADINGS = ("system", "removed", "WER %", "relative %", "p", "CER %", "ins/del/sub", "cut off")
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="As for audit; not needed with --rescore.")
     ] = None,
@@ -34,6 +36,12 @@ def evaluate(
         str | None, typer.Option("--against", metavar="MODEL", help="Another checkpoint, to be the baseline.")
     ] = None,
     task: options.TaskName = "asr",
+    asr: Annotated[
+        str | None,
+        typer.Option(
+            "--asr", metavar="MODEL", help="With --task tts: speak, and score what this model hears."
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option("--out", metavar="DIR", help="For scores.json and outputs/; the same again resumes."),
@@ -42,11 +50,27 @@ def evaluate(
     where: options.Where = None,
     lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
-    batch_size: options.BatchSize = 16,
+    batch_size: options.DecodeBatchSize = 16,
     max_new_tokens: options.MaxNewTokens = None,
     group_by: Annotated[
         list[str] | None,
         typer.Option("--group-by", metavar="FIELD", help="Score by this field; default speaker. Repeatable."),
+    ] = None,
+    out_of_domain: Annotated[
+        list[str] | None,
+        typer.Option("--out-of-domain", metavar="SET", help="A data set to mark and pool so. Repeatable."),
+    ] = None,
+    comet: Annotated[
+        str | None,
+        typer.Option(
+            "--comet", metavar="MODEL", help="Score translations by COMET too, in SHOAL_COMET_PYTHON."
+        ),
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export", metavar="FORMAT", help="lm-eval, nemo or trn, into DIR/exports. Repeatable."
+        ),
     ] = None,
     max_wer: Annotated[
         str | None, typer.Option("--max-wer", metavar="SHARE", help="Exit with 4 if the WER is higher.")
@@ -60,6 +84,15 @@ def evaluate(
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Score the outputs in --out again, without a model.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="K/N", help="Decode only part K of N, for the run without --shard to score."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Decode in so many processes on this machine.")
+    ] = None,
     cluster: options.Cluster = "utterance",
     replicates: options.Replicates = 1000,
     seed: options.Seed = 0,
@@ -72,10 +105,21 @@ def evaluate(
     import shoal
     from shoal import tasks
     from shoal.cli.progress import progress_bars
+    from shoal.evaluate import evaluate_shard
     from shoal.evaluate import rescore as score_again
     from shoal.evaluate.checks import broken_limits
     from shoal.evaluate.quality import headline
+    from shoal.evaluate.settings import Extras
+    from shoal.evaluate.shards import Shard
+    from shoal.evaluate.spoken import check_spoken, spoken_by
 
+    part = None if shard is None else Shard.parse(shard)
+    if part and (rescore or workers or max_wer or max_wer_increase):
+        raise UsageError(
+            "a part of the clips is decoded and not scored",
+            where="--shard",
+            fix="give --rescore, --workers and --max-… without it",
+        )
     unit = options.parse_cluster(cluster)
     wer_limit, increase_limit = _share(max_wer, "--max-wer"), _share(max_wer_increase, "--max-wer-increase")
     if increase_limit is not None and not (plan or against or rescore):
@@ -83,40 +127,88 @@ def evaluate(
             "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
         )
     if rescore:
-        scores = score_again(out, group_by=group_by, cluster=unit, replicates=replicates, seed=seed)
+        scores = score_again(
+            out,
+            group_by=group_by,
+            out_of_domain=out_of_domain or (),
+            comet=comet,
+            exports=export or (),
+            cluster=unit,
+            replicates=replicates,
+            seed=seed,
+        )
     elif model is None:
         raise UsageError(
             "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
         )
     else:
-        headline(tasks.get(task))
+        asked = tasks.get(task)
+        headline(asked)
+        if asr is not None:
+            check_spoken(asked)
+        Extras(out_of_domain or (), comet, export or ()).scorer(asked, out)
         plans = [Plan.load(path) for path in plan or ()]
-        dataset = options.read_data(
-            data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
-        )
+        if workers:
+            shards.run_workers(context, workers)
+        elif part:
+            shards.end_with_parent()
+        with progress_bars() as progress:
+            dataset = options.read_data(
+                data,
+                task=task,
+                limit=limit,
+                where=where,
+                lang=lang,
+                max_bad=max_bad,
+                seed=seed,
+                progress=progress,
+            )
         loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         baseline = (
             shoal.load(against, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             if against
             else None
         )
+        if asr is not None:
+            heard = shoal.load(asr, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+            asked = spoken_by(asked, heard)
+        if part:
+            with progress_bars() as progress:
+                done = evaluate_shard(
+                    loaded,
+                    dataset,
+                    asked,
+                    shard=(part.number, part.of),
+                    out=out,
+                    plans=plans,
+                    against=baseline,
+                    batch_size=batch_size,
+                    max_new_tokens=max_new_tokens,
+                    progress=progress,
+                )
+            typer.echo(dumps(shards.as_json(done)) if json else shards.as_text(done))
+            return
         with progress_bars() as progress:
             scores = shoal.evaluate(
                 loaded,
                 dataset,
-                task,
+                asked,
                 plans=plans,
                 against=baseline,
                 out=out,
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
                 group_by=group_by,
+                out_of_domain=out_of_domain or (),
+                comet=comet,
+                exports=export or (),
                 cluster=unit,
                 replicates=replicates,
                 seed=seed,
                 progress=progress,
             )
     _print(scores, out, as_json=json)
+    warn_if_unheard([scores], model)
     broken = broken_limits(scores, max_wer=wer_limit, max_wer_increase=increase_limit)
     if broken:
         typer.echo(f"shoal: {'; '.join(broken)}", err=True)
@@ -129,76 +221,3 @@ def _share(text: str | None, flag: str) -> float | None:
 
 def _print(scores: Scores, out: Path, *, as_json: bool) -> None:
     typer.echo(scores.model_dump_json(indent=1) if as_json else summary(scores, out))
-
-
-def summary(scores: Scores, out: Path) -> str:
-    """A table for a person: systems down, what the task is scored by across."""
-    data = scores.data
-    return "\n".join(
-        [
-            f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}",
-            aligned(_headings(scores.systems[0]), [_cells(system) for system in scores.systems]),
-            *(worst_groups(scores) if scores.task == "asr" else []),
-            f"normaliser {scores.normaliser}, scorer {_scorer(scores)}",
-            str(out / "scores.json"),
-        ]
-    )
-
-
-def _headings(system: SystemScores) -> list[str]:
-    if not system.measures:
-        return list(HEADINGS)
-    first, *others = (f"{name} %" if score.fraction else name for name, score in system.measures.items())
-    return ["system", "removed", first, "relative %", "p", *others, "cut off"]
-
-
-def _cells(system: SystemScores) -> list[str]:
-    if not system.measures:
-        return _recognition_cells(system)
-    first, *others = system.measures.values()
-    cells = [_points(first), *_change(first.delta), *map(_points, others)]
-    return [system.name, str(len(system.removed)), *cells, str(system.truncated)]
-
-
-def _points(score: MeasuredScore) -> str:
-    return with_interval(score.value, ".1f", scale=100 if score.fraction else 1)
-
-
-def _recognition_cells(system: SystemScores) -> list[str]:
-    counts = system.word_counts
-    return [
-        system.name,
-        str(len(system.removed)),
-        with_interval(system.wer, ".1f", scale=100),
-        *_change(system.delta_wer),
-        with_interval(system.cer, ".1f", scale=100),
-        f"{counts.insertions}/{counts.deletions}/{counts.substitutions}",
-        str(system.truncated),
-    ]
-
-
-def _change(delta: Delta | None) -> list[str]:
-    """Relative difference and p-value."""
-    relative = delta.relative if delta else None
-    p_value = delta.p_value if delta else None
-    return [
-        "" if relative is None else with_interval(relative, "+.1f", scale=100),
-        "" if p_value is None else f"{p_value:.3f}",
-    ]
-
-
-def _scorer(scores: Scores) -> str:
-    measures = scores.systems[0].measures
-    signed = [f"{name} {score.signature}" for name, score in measures.items()]
-    return "; ".join(signed) or scores.scorer
-
-
-def worst_groups(scores: Scores) -> list[str]:
-    """One line for every field and system: the group that fares worst."""
-    return [
-        f"worst {field} of {system.name}: {value},"
-        f" WER {with_interval(system.groups[field][value].wer, '.1f', scale=100)} %,"
-        f" {system.groups[field][value].clips} clips"
-        for system in scores.systems
-        for field, value in system.worst_group.items()
-    ]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from shoal.data.clip import Row
 from shoal.errors import UsageError
 from shoal.evaluate.outputs import Output
 from shoal.evaluate.significance import PairedBootstrap
+
+if TYPE_CHECKING:
+    from shoal.evaluate.comet import Comet
+    from shoal.tasks import Task
 
 BASE_TOKENS = 16
 TOKENS_PER_SECOND = 20
@@ -45,6 +50,30 @@ class TokenLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Extras:
+    """What is scored and written besides what the task asks for."""
+
+    out_of_domain: Sequence[str] = ()
+    """Names of data sets; those and all others are pooled."""
+    comet: str | None = None
+    """A checkpoint or a name of a model of COMET."""
+    exports: Sequence[str] = ()
+    """Formats of `shoal.evaluate.export`."""
+
+    def scorer(self, task: Task, out: Path | None) -> Comet | None:
+        """Make sure, before anything is decoded, that all of this can be done; returns COMET if it is asked for.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        from shoal.evaluate.comet import Comet
+        from shoal.evaluate.export import check_formats
+
+        check_formats(self.exports, out)
+        return None if self.comet is None else Comet.of(self.comet, task)
+
+
+@dataclass(frozen=True, slots=True)
 class Resampling:
     """How intervals are made."""
 
@@ -55,5 +84,9 @@ class Resampling:
 
     def draw(self, outputs: Sequence[Output]) -> PairedBootstrap:
         """A bootstrap over the clips of `outputs`."""
-        clusters = [output.speaker if self.cluster == "speaker" else None for output in outputs]
+        return self.draw_over([output.speaker for output in outputs])
+
+    def draw_over(self, speakers: Sequence[str | None]) -> PairedBootstrap:
+        """A bootstrap over clips of these speakers, None where a clip names none."""
+        clusters = speakers if self.cluster == "speaker" else [None] * len(speakers)
         return PairedBootstrap.draw(clusters, replicates=self.replicates, seed=self.seed, level=self.level)

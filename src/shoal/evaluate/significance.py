@@ -8,7 +8,7 @@ all replicates of all systems are one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,11 @@ class PairedBootstrap:
         """The rate with its interval; without one if there is a single cluster to draw."""
         return self._bounded(rates.value, rates.replicates)
 
+    def standard_error(self, rates: Rates) -> float | None:
+        """Standard deviation of the score over the draws; None where nothing varies."""
+        known = rates.replicates[~np.isnan(rates.replicates)]
+        return float(known.std(ddof=1)) if self._can_vary and len(known) > 1 else None
+
     def delta(self, system: Rates, baseline: Rates) -> Delta:
         """Absolute and relative paired difference, and the two-sided p-value of the absolute one.
 
@@ -108,6 +113,13 @@ def two_sided_p(difference: Floats) -> float:
     known = difference[~np.isnan(difference)]
     below, above = np.count_nonzero(known <= 0), np.count_nonzero(known >= 0)
     return float(min(1.0, 2 * (min(below, above) + 1) / (len(known) + 1)))
+
+
+def correct(family: Iterable[Delta | None]) -> None:
+    """Fill in `p_holm` of a family of differences; those without a p-value are no part of it."""
+    tested = [(delta, delta.p_value) for delta in family if delta is not None and delta.p_value is not None]
+    for (delta, _), adjusted in zip(tested, holm([p for _, p in tested]), strict=True):
+        delta.p_holm = adjusted
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

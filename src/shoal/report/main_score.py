@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shoal.report.units import score_text
-from shoal.schema import Delta, Estimate, Scores, SystemScores
+from shoal.report import wording
+from shoal.report.units import number_of, score_text
+from shoal.schema import Delta, Estimate, GroupScore, Scores, SystemScores
 
 RECOGNITION = "asr"
 TOLERANCE = 0.25
@@ -49,6 +50,25 @@ def main_score(scores: Scores, system: SystemScores) -> MainScore | None:
     for name, found in system.measures.items():
         return MainScore(name, found.value, found.delta, found.higher_is_better, found.fraction)
     return None
+
+
+def group_score(scores: Scores, group: GroupScore) -> MainScore | None:
+    """What a group of clips is judged by; None where it was not scored by that."""
+    if scores.task == RECOGNITION:
+        return MainScore("WER", group.wer, group.delta)
+    for name, found in group.measures.items():
+        return MainScore(name, found.value, found.delta, found.higher_is_better, found.fraction)
+    return None
+
+
+def change_text(score: MainScore | None) -> str:
+    """The absolute change in points, with its interval; a dash where there is none."""
+    if score is None or score.delta is None:
+        return "–"
+    absolute = score.delta.absolute
+    if score.fraction:
+        return wording.absolute_change(absolute)
+    return wording.with_interval(absolute, number_of(absolute, sign=True), " points")
 
 
 def turned(estimate: Estimate) -> Estimate:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal.report import wording
+from shoal.report import groups, wording
 from shoal.report.bundle import Named
 from shoal.report.parts import Table
 from shoal.report.units import number_of, score_text
-from shoal.schema import Delta, Estimate, MeasuredScore, Scores, SystemScores
+from shoal.schema import Delta, MeasuredScore, Scores, SystemScores
+from shoal.tasks.settings import NEEDS
 
 
 def article(named: Named[Scores], lead: str) -> dict[str, Any]:
@@ -20,6 +21,7 @@ def article(named: Named[Scores], lead: str) -> dict[str, Any]:
         "lead": lead,
         "measures": [_table(scores, name) for name in names],
         "signatures": _signatures(scores),
+        **groups.view(scores),
     }
 
 
@@ -35,35 +37,34 @@ def _table(scores: Scores, name: str) -> Table:
             name,
             "Change, absolute",
             "Change, relative",
-            "p",
+            groups.p_heading(scores),
             "Outputs cut",
         ],
-        rows=[_row(name, system, found) for system, found in systems],
+        rows=[_row(scores, name, system, found) for system, found in systems],
         highlight=frozenset({0}),
         text_columns=frozenset({2}),
     )
 
 
-def _row(name: str, system: SystemScores, found: MeasuredScore) -> list[str]:
+def _row(scores: Scores, name: str, system: SystemScores, found: MeasuredScore) -> list[str]:
     delta = found.delta
     return [
         f"{system.name} ({system.model_ref})" if system.model_ref else system.name,
         str(len(system.removed)),
         removed_list(system),
         score_text(name, found.value, fraction=found.fraction),
-        _absolute(delta, fraction=found.fraction) if delta else "–",
+        _absolute(name, delta, fraction=found.fraction) if delta else "–",
         wording.relative_change(delta.relative) if delta and delta.relative else "–",
-        wording.p_value(delta.p_value) if delta else "–",
+        groups.p_text(scores, delta),
         f"{system.truncated:,}",
     ]
 
 
-def _absolute(delta: Delta, *, fraction: bool) -> str:
-    return wording.absolute_change(delta.absolute) if fraction else _plain(delta.absolute)
-
-
-def _plain(estimate: Estimate) -> str:
-    return wording.with_interval(estimate, number_of(estimate, sign=True), " points")
+def _absolute(name: str, delta: Delta, *, fraction: bool) -> str:
+    if fraction:
+        return wording.absolute_change(delta.absolute)
+    unit = "" if NEEDS.get(name) == "loss" else " points"
+    return wording.with_interval(delta.absolute, number_of(delta.absolute, sign=True), unit)
 
 
 def _signatures(scores: Scores) -> list[tuple[str, str]]:

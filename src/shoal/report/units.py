@@ -7,11 +7,12 @@ from math import floor, log10
 
 from shoal.report import wording
 from shoal.schema import Estimate
+from shoal.tasks.settings import NEEDS
 
-FRACTIONS = frozenset({"WER", "CER", "accuracy", "UAR", "macro-F1"})
+FRACTIONS = frozenset(name for name, way in NEEDS.items() if way != "loss" and name not in ("BLEU", "chrF"))
 """Scores of which 1 is a hundred per cent; all others are written as they are stored."""
 
-ERROR_RATES = frozenset({"WER", "CER"})
+ERROR_RATES = frozenset({"WER", "CER", *(name for name, way in NEEDS.items() if way == "loss")})
 """Scores of which less is better."""
 
 

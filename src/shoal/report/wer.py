@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, measures, wording
+from shoal.report import groups, look, measures, wording
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION, TOLERANCE
 from shoal.report.measures import removed_list, removed_words
@@ -77,7 +77,7 @@ def _article(named: Named[Scores], index: int) -> dict[str, Any]:
         "figure": figure,
         "table": _table(scores),
         "errors": _errors(scores),
-        "groups": _groups(scores),
+        **groups.view(scores),
     }
 
 
@@ -88,7 +88,7 @@ def lead(scores: Scores) -> str:
         f"{wording.plural(scores.data.clips, 'clip')}, {wording.duration(scores.data.seconds)} of speech. "
         f"Scored with {scores.scorer} after {scores.normaliser}; decoding: {decoding}. Brackets are "
         f"{wording.level_name(scores.level)} intervals ({scores.replicates:,} bootstrap replicates over "
-        f"{scores.cluster}s; differences are paired on the same clips)."
+        f"{scores.cluster}s; differences are paired on the same clips).{groups.holm_sentence(scores)}"
     )
 
 
@@ -188,8 +188,8 @@ def _draw_strategy(figure: go.Figure, strategy: str, systems: Sequence[SystemSco
 
 def _medians(systems: Sequence[SystemScores]) -> tuple[list[int], list[float]]:
     """One point for each n: the median over seeds."""
-    groups = [(n, list(group)) for n, group in groupby(systems, key=lambda system: len(system.removed))]
-    return [n for n, _ in groups], [100 * median(system.wer.value for system in group) for _, group in groups]
+    found = [(n, list(group)) for n, group in groupby(systems, key=lambda system: len(system.removed))]
+    return [n for n, _ in found], [100 * median(system.wer.value for system in group) for _, group in found]
 
 
 def _table(scores: Scores) -> Table:
@@ -204,11 +204,20 @@ def _table(scores: Scores) -> Table:
                 wording.percent_estimate(system.wer),
                 wording.absolute_change(delta.absolute) if delta else "–",
                 wording.relative_change(delta.relative) if delta and delta.relative else "–",
-                wording.p_value(delta.p_value) if delta else "–",
+                groups.p_text(scores, delta),
                 wording.percent_estimate(system.cer),
             ]
         )
-    columns = ["System", "n", "Layers removed", "WER", "Change, absolute", "Change, relative", "p", "CER"]
+    columns = [
+        "System",
+        "n",
+        "Layers removed",
+        "WER",
+        "Change, absolute",
+        "Change, relative",
+        groups.p_heading(scores),
+        "CER",
+    ]
     return Table(
         caption="Error rates; changes are against the first row, on the same clips",
         columns=columns,
@@ -228,6 +237,8 @@ def _errors(scores: Scores) -> Table:
             f"{system.word_counts.hits:,}",
             f"{system.truncated:,}",
             f"{system.empty_references:,}",
+            wording.percent_estimate(system.compound_wer) if system.compound_wer else "–",
+            f"{system.disagreements:,}" if system.compound_wer else "–",
         ]
         for system in scores.systems
     ]
@@ -239,43 +250,12 @@ def _errors(scores: Scores) -> Table:
         "Right",
         "Outputs cut at the limit",
         "Empty references",
+        "WER, compounds merged",
+        "Clips that kaldialign counts differently",
     ]
     return Table(
         caption="Word errors by kind. An output cut at the token limit is usually a loop",
         columns=columns,
         rows=rows,
         highlight=frozenset({0}),
-    )
-
-
-def _groups(scores: Scores) -> list[Table]:
-    fields = list(dict.fromkeys(field for system in scores.systems for field in system.groups))
-    return [_group_table(scores, field) for field in fields]
-
-
-def _group_table(scores: Scores, field: str) -> Table:
-    systems = [system for system in scores.systems if system.groups.get(field)]
-    rows = []
-    for system in systems:
-        groups = system.groups[field]
-        worst = system.worst_group.get(field)
-        found = groups.get(worst) if worst is not None else None
-        delta = found.delta.relative if found and found.delta else None
-        rows.append(
-            [
-                system.name,
-                worst or "–",
-                str(found.clips) if found else "–",
-                wording.percent_estimate(found.wer) if found else "–",
-                wording.relative_change(delta) if delta else "–",
-                wording.percent_estimate(system.wer),
-            ]
-        )
-    count = max(len(system.groups[field]) for system in systems)
-    return Table(
-        caption=f"Worst group by “{field}” ({wording.plural(count, 'group')})",
-        columns=["System", "Worst group", "Clips", "WER there", "Change there, relative", "WER overall"],
-        rows=rows,
-        highlight=frozenset({0}),
-        text_columns=frozenset({1}),
     )

@@ -28,7 +28,8 @@ class Delta(Record):
     p_value: float | None = None
     """Two-sided, from the paired bootstrap."""
     p_holm: float | None = None
-    """After Holm's correction over all systems of the document that are compared with the baseline."""
+    """After Holm's correction: over all systems of the document that are compared with the baseline, or, for the
+    headline score of a group, over the groups of its field that are large enough to be judged."""
 
 
 class MeasuredScore(Record):
@@ -78,8 +79,13 @@ class SystemScores(Record):
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
     """What a task other than `asr` is scored by, by name, the headline first."""
     groups: dict[str, dict[str, GroupScore]] = Field(default_factory=dict)
-    """Field → value → score; `worst_group` names the field's worst. The field `data` is the data set of a clip."""
+    """Field → value → score; `worst_group` names the field's worst. The field `data` is the data set of a clip, the
+    field `domain` pools the sets that are `in` and `out` of domain."""
     worst_group: dict[str, str] = Field(default_factory=dict)
+    most_worsened: dict[str, str] = Field(default_factory=dict)
+    """Field → the group whose headline score worsened most against its own baseline, in points; none where none did."""
+    standard_errors: dict[str, float] = Field(default_factory=dict)
+    """Of `wer`, `cer`, `compound_wer` and each measure, by name: the standard deviation over the bootstrap draws."""
     outputs_file: str | None = None
     encode_seconds: float = 0.0
     prefill_seconds: float = 0.0
@@ -103,6 +109,8 @@ class Scores(Document):
     model: ModelInfo
     data: DataInfo
     task: str
+    task_settings: dict[str, Any] = Field(default_factory=dict)
+    """What the task was (`shoal.tasks.TaskSettings`); empty: Shoal's own of that name, as it is."""
     normaliser: str
     """Name and version."""
     scorer: str
@@ -112,5 +120,7 @@ class Scores(Document):
     level: float = 0.95
     cluster: Literal["utterance", "speaker"] = "utterance"
     seed: int = 0
+    out_of_domain: list[str] = Field(default_factory=list)
+    """Data sets that are unlike what the model was trained, or the plans were chosen, on."""
     systems: list[SystemScores]
     examples: list[Example] = Field(default_factory=list)
