@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sacrebleu
 
+from shoal.data import Row
 from shoal.errors import UsageError
-from shoal.evaluate.groups import MIN_GROUP_CLIPS
+from shoal.evaluate.groups import MIN_GROUP_CLIPS, check_fields
 from shoal.evaluate.settings import Resampling
 from stored_outputs import by_id, output, summary
 
@@ -208,3 +210,13 @@ def test_small_groups_are_scored_and_not_named():
     system = summary(found, group_by=["sex"]).systems[0]
     assert system.groups["sex"]["x"].wer.value == 1
     assert system.worst_group == {"sex": "m"}
+
+
+def test_a_field_that_no_row_has_is_refused_before_anything_is_decoded():
+    rows = [
+        Row(id=f"{n}", audio=Path("a.wav"), duration=1.0, fields={"accent": a}) for n, a in enumerate("xy")
+    ]
+    check_fields(["accent", "speaker", "data"], rows)
+    check_fields(None, iter(()))
+    with pytest.raises(UsageError, match=r"no clip has the field 'sex'.*accent"):
+        check_fields(["accent", "sex"], rows)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shoal.data.clip import Row
 from shoal.errors import FileFormatError
+from shoal.evaluate import line_index, stored
 from shoal.evaluate.outputs import Output, OutputFile, header_path, read_outputs
 
 HEADER = {"model": {"fingerprint": "abc", "note": {"ref": "here"}}, "removed": [3, 4]}
@@ -127,14 +130,84 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
         file.append([output()])
 
 
-def test_an_output_answers_its_row_wherever_the_audio_lies():
-    kept = Output.of_record(json.loads(output().line()))
-    assert kept.answers(row(), "naïve café")
-    assert not kept.answers(row(), "another text")
-    assert not kept.answers(row(duration=1.6), "naïve café")
-    assert not kept.answers(row(speaker="s2"), "naïve café")
-    assert not kept.answers(row(fields={"room": "car"}), "naïve café")
-    assert not kept.answers(row(audio=Path("/data/b.wav")), "naïve café")
+@pytest.fixture(params=["on the disk", "read again", "in memory"])
+def file(request, tmp_path):
+    """Holds the output of `a`."""
+    path = None if request.param == "in memory" else tmp_path / "full.jsonl"
+    made = OutputFile.open(path, HEADER)
+    made.append([output()])
+    return OutputFile.open(path, HEADER) if request.param == "read again" else made
+
+
+def test_an_output_answers_its_row_wherever_the_audio_lies(file):
+    assert file.has(row(), "naïve café")
+    assert not file.has(row(), "another text")
+    assert not file.has(row("b"), "naïve café")
+    assert not file.has(row(duration=1.6), "naïve café")
+    assert not file.has(row(speaker="s2"), "naïve café")
+    assert not file.has(row(fields={"room": "car"}), "naïve café")
+    assert not file.has(row(audio=Path("/data/b.wav")), "naïve café")
+
+
+@given(
+    said=st.lists(
+        st.lists(st.tuples(st.sampled_from("abcdefg"), st.text(max_size=4)), max_size=4), max_size=8
+    ),
+    fresh=st.sampled_from([0, 2, 1024]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_index_is_a_dictionary_of_the_last_lines(said, fresh, tmp_path, monkeypatch):
+    """However many lines are sorted in already; the reference is a plain `dict`."""
+    monkeypatch.setattr(line_index, "FRESH", fresh)
+    path = tmp_path / "full.jsonl"
+    path.unlink(missing_ok=True)
+    file, expected = OutputFile.open(path, HEADER), {}
+    for group in said:
+        made = [output(name, pred_text=text) for name, text in group]
+        file.append(made)
+        for each in made:
+            expected.pop(each.id, None)
+            expected[each.id] = each.pred_text
+    for found in (file.outputs, read_outputs(path)):
+        assert len(found) == len(expected)
+        assert list(found) == list(expected)
+        assert [each.pred_text for each in found.values()] == list(expected.values())
+        assert {name: each.pred_text for name, each in found.items()} == expected
+        assert {name: found[name].pred_text for name in expected} == expected
+        assert [name in found for name in "abcdefgh"] == [name in expected for name in "abcdefgh"]
+        with pytest.raises(KeyError):
+            found["h"]
+
+
+def test_everything_in_an_output_comes_back(tmp_path):
+    whole = output(
+        choices={"yes": -0.5, "no": -1.0}, loss=(3.5, 2), data="corpus", speaker=None, truncated=True
+    )
+    OutputFile.open(tmp_path / "full.jsonl", HEADER).append([whole])
+    found = read_outputs(tmp_path / "full.jsonl")["a"]
+    assert replace(found, fields={}) == replace(whole, fields={})
+
+
+def test_outputs_are_read_from_the_file_and_not_kept(tmp_path):
+    path = tmp_path / "full.jsonl"
+    OutputFile.open(path, HEADER).append([output(pred_text="one")])
+    found = read_outputs(path)
+    path.write_text(path.read_text().replace("one", "two"))
+    assert found["a"].pred_text == "two"
+    path.write_text("shorter\n")
+    with pytest.raises(FileFormatError, match="changed while they were in use"):
+        found["a"]
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_cut_line_that_is_longer_than_a_chunk_is_removed(left, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "CHUNK", 16)
+    path = tmp_path / "full.jsonl"
+    OutputFile.open(path, HEADER).append([output(f"whole{number}") for number in range(left)])
+    whole = path.read_bytes() if left else b""
+    path.write_bytes(whole + output("cut").line().encode()[:-1])
+    assert len(OutputFile.open(path, HEADER).outputs) == left
+    assert path.read_bytes() == whole
 
 
 def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shoal.cli import options, shards
+from shoal.cli import options
 from shoal.cli.card import warn_if_unheard
+from shoal.cli.evaluating import Evaluation
 from shoal.cli.evaluation_tables import summary
-from shoal.errors import UsageError
-from shoal.schema import Plan, Scores
 
 CHECK_FAILED = 4
 
@@ -102,122 +100,16 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Transcribe with the unpruned model and every plan, and score them on the same clips, with intervals."""
-    import shoal
-    from shoal import tasks
-    from shoal.cli.progress import progress_bars
-    from shoal.evaluate import evaluate_shard
-    from shoal.evaluate import rescore as score_again
+    given = {name: value for name, value in locals().items() if name != "context"}
     from shoal.evaluate.checks import broken_limits
-    from shoal.evaluate.quality import headline
-    from shoal.evaluate.settings import Extras
-    from shoal.evaluate.shards import Shard
-    from shoal.evaluate.spoken import check_spoken, spoken_by
 
-    part = None if shard is None else Shard.parse(shard)
-    if part and (rescore or workers or max_wer or max_wer_increase):
-        raise UsageError(
-            "a part of the clips is decoded and not scored",
-            where="--shard",
-            fix="give --rescore, --workers and --max-… without it",
-        )
-    unit = options.parse_cluster(cluster)
-    wer_limit, increase_limit = _share(max_wer, "--max-wer"), _share(max_wer_increase, "--max-wer-increase")
-    if increase_limit is not None and not (plan or against or rescore):
-        raise UsageError(
-            "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
-        )
-    if rescore:
-        scores = score_again(
-            out,
-            group_by=group_by,
-            out_of_domain=out_of_domain or (),
-            comet=comet,
-            exports=export or (),
-            cluster=unit,
-            replicates=replicates,
-            seed=seed,
-        )
-    elif model is None:
-        raise UsageError(
-            "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
-        )
-    else:
-        asked = tasks.get(task)
-        headline(asked)
-        if asr is not None:
-            check_spoken(asked)
-        Extras(out_of_domain or (), comet, export or ()).scorer(asked, out)
-        plans = [Plan.load(path) for path in plan or ()]
-        if workers:
-            shards.run_workers(context, workers)
-        elif part:
-            shards.end_with_parent()
-        with progress_bars() as progress:
-            dataset = options.read_data(
-                data,
-                task=task,
-                limit=limit,
-                where=where,
-                lang=lang,
-                max_bad=max_bad,
-                seed=seed,
-                progress=progress,
-            )
-        loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        baseline = (
-            shoal.load(against, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-            if against
-            else None
-        )
-        if asr is not None:
-            heard = shoal.load(asr, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-            asked = spoken_by(asked, heard)
-        if part:
-            with progress_bars() as progress:
-                done = evaluate_shard(
-                    loaded,
-                    dataset,
-                    asked,
-                    shard=(part.number, part.of),
-                    out=out,
-                    plans=plans,
-                    against=baseline,
-                    batch_size=batch_size,
-                    max_new_tokens=max_new_tokens,
-                    progress=progress,
-                )
-            typer.echo(dumps(shards.as_json(done)) if json else shards.as_text(done))
-            return
-        with progress_bars() as progress:
-            scores = shoal.evaluate(
-                loaded,
-                dataset,
-                asked,
-                plans=plans,
-                against=baseline,
-                out=out,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                group_by=group_by,
-                out_of_domain=out_of_domain or (),
-                comet=comet,
-                exports=export or (),
-                cluster=unit,
-                replicates=replicates,
-                seed=seed,
-                progress=progress,
-            )
-    _print(scores, out, as_json=json)
+    asked = Evaluation(**given)
+    scores = asked.carry_out(context)
+    if scores is None:
+        return
+    typer.echo(scores.model_dump_json(indent=1) if json else summary(scores, out))
     warn_if_unheard([scores], model)
-    broken = broken_limits(scores, max_wer=wer_limit, max_wer_increase=increase_limit)
+    broken = broken_limits(scores, **asked.limits())
     if broken:
         typer.echo(f"shoal: {'; '.join(broken)}", err=True)
         raise typer.Exit(CHECK_FAILED)
-
-
-def _share(text: str | None, flag: str) -> float | None:
-    return None if text is None else options.parse_share(text, flag)
-
-
-def _print(scores: Scores, out: Path, *, as_json: bool) -> None:
-    typer.echo(scores.model_dump_json(indent=1) if as_json else summary(scores, out))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -20,7 +20,12 @@ Data = Annotated[
         "--data", metavar="MANIFEST", help="NeMo JSONL, folder of audio + .txt, or hf:NAME. Repeatable."
     ),
 ]
-TaskName = Annotated[str, typer.Option("--task", help="What is asked of the model.")]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        "--task", help="What is asked: asr, ast, ser, sqa, lm, tts, or a YAML file (docs/tasks.md)."
+    ),
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many clips, evenly spaced.")]
 Where = Annotated[
     list[str] | None,
@@ -43,6 +48,32 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Clips a forward pass.")]
+
+
+def parse_batch_size(text: str | int) -> int | Literal["auto"]:
+    """`"16"` → 16; `"auto"` as it is.
+
+    Raises:
+        UsageError: neither.
+    """
+    if text == "auto":
+        return "auto"
+    if not str(text).isdecimal() or int(text) < 1:
+        raise UsageError(
+            f"{text!r} is not a batch size", where="--batch-size", fix="give a number above 0, or auto"
+        )
+    return int(text)
+
+
+DecodeBatchSize = Annotated[
+    Any,
+    typer.Option(
+        "--batch-size",
+        metavar="N|auto",
+        parser=parse_batch_size,
+        help="Clips decoded at once; auto: as many as memory allows.",
+    ),
+]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option("--max-new-tokens", min=1, help="Most tokens a clip; default follows its length."),
@@ -61,6 +92,7 @@ def read_data(
     lang: str | None,
     max_bad: float,
     seed: int,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Dataset:
     """The data set that a command's options name; see `shoal.read_manifests`."""
     import shoal
@@ -74,6 +106,7 @@ def read_data(
         lang=lang,
         max_bad=max_bad,
         seed=seed,
+        progress=progress,
     )
 
 

@@ -191,10 +191,9 @@ def _named(headings: tuple[str, ...], score: str) -> list[str]:
 
 
 def _percent(found: Search) -> bool:
-    from shoal import tasks
-    from shoal.evaluate.quality import headline
+    from shoal.evaluate.quality import by_name
 
-    return headline(tasks.get(found.task)).fraction
+    return by_name(found.score_name).fraction
 
 
 def _points(found: Search, score: Estimate) -> str:

@@ -3,8 +3,9 @@
 from shoal.data.audio import load_audio
 from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.data.clip import SAMPLE_RATE, Clip, Row
-from shoal.data.dataset import Dataset, fingerprint
+from shoal.data.dataset import Dataset
 from shoal.data.manifest import read_manifests
+from shoal.data.rows import Rows, fingerprint
 
 __all__ = [
     "MAX_BATCH_SECONDS",
@@ -12,6 +13,7 @@ __all__ = [
     "Clip",
     "Dataset",
     "Row",
+    "Rows",
     "batches",
     "fingerprint",
     "load_audio",

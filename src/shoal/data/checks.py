@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from shoal.data.audio import read_header, tolerance
@@ -20,26 +23,31 @@ class Limits:
     max_seconds: float = 120.0
 
 
-def parse_row(raw: RawRow, *, needs_text: bool, lang: str | None) -> Row:
+def parse_row(
+    raw: RawRow, row_id: str, *, needs_text: bool, lang: str | None, duration: float | None = None
+) -> Row:
     """Check the fields of a raw row; its audio is not touched.
 
     Args:
-        raw: the row as its source holds it, with its id.
+        raw: the row as its source holds it.
+        row_id: unique in the data set.
         needs_text: whether a row without `text` is bad.
         lang: the language of rows that name none.
+        duration: what `check_audio` found, where it has been asked.
 
     Returns:
-        The row; `duration` is 0 where the manifest does not give it.
+        The row; without `duration`, its own is the manifest's, 0 where there is none.
 
     Raises:
         ManifestError: a field is missing, of the wrong type or out of range.
     """
-    where, fields = f"{raw.manifest}:{raw.line}", raw.fields
+    fields = raw.fields
     try:
+        said = _seconds(fields, "duration", zero_is_bad=True) or 0.0
         return Row(
-            id=raw.id,
+            id=row_id,
             audio=raw.folder / audio_path(fields),
-            duration=_seconds(fields, "duration", zero_is_bad=True) or 0.0,
+            duration=said if duration is None else duration,
             offset=_seconds(fields, "offset", zero_is_bad=False) or 0.0,
             text=_transcript(fields, needs_text=needs_text),
             lang=_optional_text(fields, "lang") or lang,
@@ -50,7 +58,7 @@ def parse_row(raw: RawRow, *, needs_text: bool, lang: str | None) -> Row:
             blob=raw.blob,
         )
     except ValueError as error:
-        raise ManifestError(str(error), where=where) from None
+        raise ManifestError(str(error), where=f"{raw.manifest}:{raw.line}") from None
 
 
 def audio_path(fields: dict[str, Any]) -> str:
@@ -69,8 +77,59 @@ def audio_path(fields: dict[str, Any]) -> str:
     return value
 
 
-def check_audio(row: Row, limits: Limits) -> Row:
-    """Compare a row with the header of its audio file.
+class AudioCheck:
+    """Compares rows with the headers of their audio files; many segments of a few files cost few looks.
+
+    Args:
+        limits: what is too short or too long.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lengths: dict[Path, float] = {}
+
+    def __call__(self, row: Row) -> Row:
+        """See `check_audio`.
+
+        Raises:
+            AudioError: the file cannot be used, or disagrees with the row.
+        """
+        return check_audio(row, self._length(row), self._limits)
+
+    def look(self, rows: Iterable[Row], pool: Executor) -> None:
+        """Read the headers of several rows at once: where files come over a network, waiting is most of the work.
+
+        What is wrong with a file is said when its row is checked.
+        """
+        files = {row.audio: row for row in rows if row.blob is None and row.audio not in self._lengths}
+        if len(self._lengths) + len(files) > MOST_LENGTHS:
+            self._lengths.clear()
+        for audio, length in zip(files, pool.map(_length_if_sound, files.values()), strict=True):
+            if length is not None:
+                self._lengths[audio] = length
+
+    def _length(self, row: Row) -> float:
+        """Of the whole file (s)."""
+        if row.blob is not None:
+            return read_header(row).seconds
+        length = self._lengths.get(row.audio)
+        return read_header(row).seconds if length is None else length
+
+
+MOST_LENGTHS = 4096
+"""Files whose lengths `AudioCheck` remembers."""
+
+
+def _length_if_sound(row: Row) -> float | None:
+    # libsndfile keeps one message for all threads, so errors are left to a look in the main thread.
+    try:
+        return read_header(row).seconds
+    except AudioError:
+        return None
+
+
+def check_audio(row: Row, length: float, limits: Limits) -> Row:
+    """Compare a row with its audio file, which lasts `length` seconds.
 
     Without `offset` the row is the whole file, so `duration` must agree with it; with `offset` the segment
     must lie inside the file. A difference within `tolerance` is rounding, and the file is right.
@@ -79,9 +138,8 @@ def check_audio(row: Row, limits: Limits) -> Row:
         The row with the duration that can be read.
 
     Raises:
-        AudioError: the file cannot be used, or disagrees with the row.
+        AudioError: the file disagrees with the row.
     """
-    length = read_header(row).seconds
     name, rest = row.audio_name, length - row.offset
     if rest <= 0:
         raise AudioError(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal.data.labels import label_of
+
 SAMPLE_RATE = 16_000
 """Everything is resampled to this rate (Hz), mono."""
 
@@ -44,6 +46,11 @@ class Row:
     def place(self) -> str:
         """Where the row stands: `manifest:line`."""
         return f"{self.manifest}:{self.line}"
+
+    @property
+    def data(self) -> str:
+        """Short name of the data set that the row belongs to."""
+        return label_of(self.manifest)
 
     @property
     def audio_name(self) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from shoal.data import badrows
 from shoal.data.audio import decoder_name, load_audio, resampler_name
 from shoal.data.clip import Clip, Row
+from shoal.data.rows import Rows, facts
 from shoal.errors import AudioError
 from shoal.schema import BadRow, DataInfo
 
@@ -21,13 +19,14 @@ class Dataset:
 
     Attributes:
         manifests: the sources as the user named them.
-        rows: the rows in use; a row whose samples turn out bad leaves the list when it is decoded.
+        rows: the rows in use, read from their manifest when they are asked for; a row whose samples turn out bad
+            leaves them when it is decoded.
         skipped: the rows left out, and why.
         max_bad: how many rows may be left out (a share below 1, or a count).
     """
 
     manifests: list[str]
-    rows: list[Row]
+    rows: Sequence[Row]
     skipped: list[BadRow] = field(default_factory=list)
     max_bad: float = 0.01
     examined: int = 0
@@ -43,7 +42,8 @@ class Dataset:
         Raises:
             ManifestError: more rows are bad than `max_bad` allows.
         """
-        for row in tuple(self.rows if rows is None else rows):
+        # `rows` is replaced, never changed, when one leaves; what the caller gave may be changed by the caller.
+        for row in self.rows if rows is None else tuple(rows):
             if row.id in self._undecodable:
                 continue
             try:
@@ -55,21 +55,26 @@ class Dataset:
 
     def only(self, rows: Sequence[Row]) -> Dataset:
         """Another data set of some of these rows."""
-        return Dataset(self.manifests, list(rows), max_bad=self.max_bad, examined=len(rows))
+        kept = rows if isinstance(rows, Rows) else list(rows)
+        return Dataset(self.manifests, kept, max_bad=self.max_bad, examined=len(rows))
+
+    def ids(self) -> list[str]:
+        """The ids of the rows, in their order; no row is read for it."""
+        return list(self.rows.ids()) if isinstance(self.rows, Rows) else [row.id for row in self.rows]
 
     def info(self) -> DataInfo:
         """What was used, for the record; call it after decoding to have every skipped row in it."""
-        speakers = {row.speaker for row in self.rows if row.speaker is not None}
+        found = self.rows.facts if isinstance(self.rows, Rows) else facts(self.rows)
         return DataInfo(
             manifests=self.manifests,
             clips=len(self.rows),
-            seconds=round(sum(row.duration for row in self.rows), 3),
-            speakers=len(speakers) or None,
-            languages=sorted({row.lang for row in self.rows if row.lang}),
+            seconds=found.seconds,
+            speakers=found.speakers or None,
+            languages=found.languages,
             skipped=self.skipped,
             audio_decoder=decoder_name(),
             resampler=resampler_name(),
-            fingerprint=fingerprint(self.rows),
+            fingerprint=found.fingerprint,
         )
 
     def _leave_out(self, row: Row, reason: str) -> None:
@@ -77,20 +82,9 @@ class Dataset:
         self._undecodable.add(row.id)
         self._bad_audio.append(bad)
         self.skipped.append(bad)
-        self.rows = [kept for kept in self.rows if kept.id != row.id]
+        if isinstance(self.rows, Rows):
+            self.rows = self.rows.without(row.id)
+        else:
+            self.rows = [kept for kept in self.rows if kept.id != row.id]
         badrows.warn([bad], self.examined)
         badrows.refuse_too_many(self._bad_audio, self.examined, self.max_bad)
-
-
-def fingerprint(rows: Sequence[Row]) -> str:
-    """SHA-256 over path, offset, duration and text of the rows, in order; the same on every machine.
-
-    Of an absolute path only the file name counts.
-    """
-    digest = hashlib.sha256()
-    for row in rows:
-        path = PurePosixPath(str(row.fields.get("audio_filepath", row.audio.name)))
-        name = path.name if path.is_absolute() else path.as_posix()
-        line = json.dumps([name, f"{row.offset:.3f}", f"{row.duration:.3f}", row.text])
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
 
 from shoal.data.checks import audio_path
 from shoal.data.sources import RawRow, Source
@@ -23,12 +23,19 @@ class IdGiver:
         self._used: set[str] = set()
         self._next: dict[str, int] = {}
 
-    def name_rows(self, source: Source) -> tuple[list[RawRow], list[BadRow]]:
-        """Name the rows of one source; rows that cannot be named or repeat an id come back as bad."""
+    def name_rows(self, source: Source, bad: list[BadRow]) -> Iterator[tuple[int, RawRow, str]]:
+        """Name the rows of one source, one after the other.
+
+        Args:
+            source: read twice, in order.
+            bad: takes the rows that cannot be named or repeat an id.
+
+        Yields:
+            Place in the source, the row, and its id.
+        """
         own_lines: dict[str, int] = {}
         stems = Counter(_stem(raw.fields.get("audio_filepath")) for raw in source.rows)
-        named, bad = [], []
-        for raw in source.rows:
+        for place, raw in enumerate(source.rows):
             try:
                 row_id = self._own(raw, source.label, own_lines) or self._made(raw, source.label, stems)
             except (InputError, ValueError) as error:
@@ -36,8 +43,7 @@ class IdGiver:
                 bad.append(BadRow(manifest=raw.manifest, line=raw.line, reason=reason))
             else:
                 self._used.add(row_id)
-                named.append(replace(raw, id=row_id))
-        return named, bad
+                yield place, raw, row_id
 
     def _own(self, raw: RawRow, label: str, lines: dict[str, int]) -> str | None:
         """The row's own id.

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from shoal.data import badrows
-from shoal.data.checks import Limits, check_audio, parse_row
+from shoal.data.checks import AudioCheck, Limits
 from shoal.data.clip import Row
 from shoal.data.dataset import Dataset
 from shoal.data.ids import IdGiver
-from shoal.data.sources import RawRow, read_source
-from shoal.data.subset import evenly_spaced, matching
+from shoal.data.rows import RowIndex, Rows
+from shoal.data.sources import RawRow, Source, read_source
+from shoal.data.subset import evenly_spaced, matches, no_match
 from shoal.errors import InputError, ManifestError, UsageError
 from shoal.schema import BadRow
 
-RowT = TypeVar("RowT", RawRow, Row)
 Ref = str | os.PathLike[str]
+Progress = Callable[[str, int, int], None]
+QUIET_SECONDS = 2.0
+"""Looking at the audio says nothing of its progress for so long."""
+LOOKERS = 8
+AT_ONCE = 256
+"""Rows whose audio headers are read by so many threads together."""
 
 
 def read_manifests(
@@ -30,6 +38,7 @@ def read_manifests(
     needs_text: bool = True,
     lang: str | None = None,
     max_clip_seconds: float = 120.0,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read one or more sources; see `shoal.data.sources.read_source` for what a source can be.
 
@@ -43,28 +52,26 @@ def read_manifests(
         needs_text: whether a row without a transcript is bad.
         lang: the language of rows that name none.
         max_clip_seconds: longer utterances are bad rows.
+        progress: called with ("look at audio", rows looked at, in all) once that has taken a few seconds.
 
     Returns:
         The data set, rows in manifest order. Left-out rows are in `skipped` and named in a warning on stderr.
 
     Raises:
-        ManifestError: a source cannot be read, has no usable row, or more rows are bad than `max_bad` allows.
+        ManifestError: a source cannot be read or changes meanwhile, has no usable row, or more rows are bad than
+            `max_bad` allows.
         UsageError: an argument is wrong, or `where` leaves no row.
     """
     refs = _refs(sources)
     badrows.check_max_bad(max_bad)
     if not max_clip_seconds > 0:
         raise UsageError(f"{max_clip_seconds:g} s", where="--max-clip-seconds", fix="give a number above 0")
-    named, broken = _read_all(refs)
-    wanted = matching(named, where)
-    sound, malformed = _sift(wanted, lambda raw: parse_row(raw, needs_text=needs_text, lang=lang))
-    broken = _in_order(broken + malformed)
-    badrows.refuse_too_many(broken, len(sound) + len(broken), max_bad)
-    chosen = evenly_spaced(sound, limit, seed)
-    limits = Limits(max_seconds=max_clip_seconds)
-    rows, bad_audio = _sift(chosen, lambda row: check_audio(row, limits))
+    index, broken = _survey([read_source(ref) for ref in refs], where or {}, needs_text=needs_text, lang=lang)
+    badrows.refuse_too_many(broken, len(index) + len(broken), max_bad)
+    chosen = evenly_spaced(range(len(index)), limit, seed)
+    places, bad_audio = _check_audio(index, chosen, Limits(max_seconds=max_clip_seconds), progress)
     badrows.refuse_too_many(bad_audio if max_bad < 1 else _in_order(broken + bad_audio), len(chosen), max_bad)
-    return _dataset(refs, rows, broken, bad_audio, max_bad)
+    return _dataset(refs, Rows(index, places), broken, bad_audio, max_bad)
 
 
 def _refs(sources: Ref | Sequence[Ref]) -> list[str]:
@@ -78,37 +85,64 @@ def _refs(sources: Ref | Sequence[Ref]) -> list[str]:
     return refs
 
 
-def _read_all(refs: Sequence[str]) -> tuple[list[RawRow], list[BadRow]]:
-    """All rows with their ids, and the rows that cannot be parsed or named."""
-    giver = IdGiver()
-    named: list[RawRow] = []
-    broken: list[BadRow] = []
-    for ref in refs:
-        source = read_source(ref)
-        rows, bad = giver.name_rows(source)
-        named += rows
-        broken += source.bad + bad
-    return named, broken
+def _survey(
+    sources: Sequence[Source], where: Mapping[str, str], *, needs_text: bool, lang: str | None
+) -> tuple[RowIndex, list[BadRow]]:
+    """The rows that `where` leaves and whose fields are sound, and those that are not.
+
+    Raises:
+        UsageError: `where` leaves no row.
+    """
+    index, giver = RowIndex(sources, needs_text=needs_text, lang=lang), IdGiver()
+    broken = [bad for source in sources for bad in source.bad]
+    named = wanted = 0
+    for number, source in enumerate(sources):
+        for within, raw, row_id in giver.name_rows(source, broken):
+            named += 1
+            if matches(raw.fields, where):
+                wanted += 1
+                with _noting(raw, broken):
+                    index.add(number, within, raw, row_id)
+    if named and not wanted:
+        raise no_match([raw.fields for source in sources for raw in source.rows], where)
+    return index, _in_order(broken)
+
+
+def _check_audio(
+    index: RowIndex, places: Sequence[int], limits: Limits, progress: Progress | None
+) -> tuple[list[int], list[BadRow]]:
+    """The places whose audio can be used, their `seconds` put right, and the bad rows."""
+    check, begun = AudioCheck(limits), time.monotonic()
+    kept: list[int] = []
+    bad: list[BadRow] = []
+    with ThreadPoolExecutor(LOOKERS, "shoal-look") as pool:
+        for start in range(0, len(places), AT_ONCE):
+            group = [(place, index.row(place)) for place in places[start : start + AT_ONCE]]
+            check.look((row for _, row in group), pool)
+            for place, row in group:
+                with _noting(row, bad):
+                    index.seconds[place] = check(row).duration
+                    kept.append(place)
+            if progress is not None and time.monotonic() - begun > QUIET_SECONDS:
+                progress("look at audio", start + len(group), len(places))
+    return kept, bad
+
+
+@contextmanager
+def _noting(row: RawRow | Row, bad: list[BadRow]) -> Iterator[None]:
+    """A row that cannot be used joins `bad`."""
+    try:
+        yield
+    except InputError as error:
+        bad.append(BadRow(manifest=row.manifest, line=row.line, reason=error.what))
 
 
 def _in_order(bad: Sequence[BadRow]) -> list[BadRow]:
     return sorted(bad, key=lambda row: (row.manifest, row.line))
 
 
-def _sift(items: Sequence[RowT], check: Callable[[RowT], Row]) -> tuple[list[Row], list[BadRow]]:
-    """Apply `check` to every item: the rows that pass, and the bad rows."""
-    rows: list[Row] = []
-    bad: list[BadRow] = []
-    for item in items:
-        try:
-            rows.append(check(item))
-        except InputError as error:
-            bad.append(BadRow(manifest=item.manifest, line=item.line, reason=error.what))
-    return rows, bad
-
-
 def _dataset(
-    refs: list[str], rows: list[Row], broken: list[BadRow], bad_audio: list[BadRow], max_bad: float
+    refs: list[str], rows: Rows, broken: list[BadRow], bad_audio: list[BadRow], max_bad: float
 ) -> Dataset:
     skipped = _in_order(broken + bad_audio)
     examined = len(rows) + len(bad_audio)

@@ -8,23 +8,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from shoal.data.sources import RawRow
 from shoal.errors import UsageError
 
 T = TypeVar("T")
 _MAX_LISTED = 12
 
 
-def matching(rows: Sequence[RawRow], where: Mapping[str, str] | None) -> list[RawRow]:
-    """The rows whose fields have all the values of `where` (compared as text), in their order.
+def matches(fields: Mapping[str, Any], where: Mapping[str, str]) -> bool:
+    """Whether the fields have all the values of `where`, compared as text."""
+    return all(key in fields and as_text(fields[key]) == value for key, value in where.items())
 
-    Raises:
-        UsageError: no row has them; the message lists the values there are.
-    """
-    kept = [row for row in rows if _matches(row.fields, where or {})]
-    if rows and not kept and where:
-        raise UsageError(_explain([row.fields for row in rows], where), fix="change --where")
-    return kept
+
+def no_match(fields: Sequence[Mapping[str, Any]], where: Mapping[str, str]) -> UsageError:
+    """Says that no row has the values of `where`, and which values there are."""
+    wanted = " and ".join(f"{key}={value}" for key, value in where.items())
+    available = "; ".join(_available(fields, key) for key in where)
+    return UsageError(f"none of {len(fields)} rows has {wanted} ({available})", fix="change --where")
 
 
 def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
@@ -49,16 +48,6 @@ def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
 def as_text(value: Any) -> str:
     """A field's value as `where` compares it: JSON's words for true, false and null, else Python's `str`."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
-def _matches(fields: Mapping[str, Any], where: Mapping[str, str]) -> bool:
-    return all(key in fields and as_text(fields[key]) == value for key, value in where.items())
-
-
-def _explain(fields: Sequence[Mapping[str, Any]], where: Mapping[str, str]) -> str:
-    wanted = " and ".join(f"{key}={value}" for key, value in where.items())
-    available = "; ".join(_available(fields, key) for key in where)
-    return f"none of {len(fields)} rows has {wanted} ({available})"
 
 
 def _available(fields: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -7,8 +7,9 @@ group that fares worst is named, and the one whose score worsened most against i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from shoal.evaluate.rating import Judge
 from shoal.evaluate.significance import correct
 from shoal.evaluate.tally import Clips, Tally
 from shoal.schema import Delta, GroupScore
+
+if TYPE_CHECKING:
+    from shoal.data import Row
 
 MIN_GROUP_CLIPS = 5
 MIN_GROUP_WORDS = 30
@@ -81,8 +85,7 @@ def _several(clips: Clips, field: str) -> bool:
 def _grouping(clips: Clips, field: str) -> Grouping:
     values = clips.values[field]
     if all(value is None for value in values):
-        known = ", ".join(sorted(clips.known))
-        raise UsageError(f"no clip has the field {field!r}", where="--group-by", fix=f"fields are {known}")
+        raise _no_field(field, clips.known)
     return Grouping(field, _members(_age_bands(values) if field == "age" else values))
 
 
@@ -110,6 +113,29 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def check_fields(group_by: Sequence[str] | None, rows: Iterable[Row]) -> None:
+    """Make sure, before anything is decoded, that there is something to group by.
+
+    Raises:
+        UsageError: no row has a field.
+    """
+    wanted = set(group_by or ()) - {"speaker", "lang", DATA, DOMAIN}
+    known: set[str] = set()
+    for row in rows if wanted else ():
+        present = {name for name, value in row.fields.items() if value is not None}
+        known |= present
+        wanted -= present
+        if not wanted:
+            return
+    for field in sorted(wanted):
+        raise _no_field(field, known | {"speaker", "lang", DATA})
+
+
+def _no_field(field: str, known: Set[str]) -> UsageError:
+    fix = f"fields are {', '.join(sorted(known))}"
+    return UsageError(f"no clip has the field {field!r}", where="--group-by", fix=fix)
 
 
 def check_sets(out_of_domain: Sequence[str], known: Set[str]) -> None:

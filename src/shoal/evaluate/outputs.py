@@ -1,110 +1,45 @@
 """Raw outputs on disk, one JSON line a clip, so that scoring can be repeated and decoding resumed.
 
-A line is the manifest row as NeMo writes transcriptions: its own fields, `text` (the reference), `pred_text`
-(what the model said, untouched) and, under `shoal`, what only we know. Beside `NAME.jsonl` lies `NAME.json`,
-the header: model, layers removed, task and decoding settings. Lines are only ever appended under the same
-header. A later line for the same clip replaces an earlier one.
+`shoal.evaluate.output` has what a line is. Beside `NAME.jsonl` lies `NAME.json`, the header: model, layers removed,
+task and decoding settings. Lines are only ever appended under the same header. A later line for the same clip replaces
+an earlier one. What is in memory is where each line stands, not the lines.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shoal.data.clip import Row
 from shoal.errors import FileFormatError
+from shoal.evaluate.output import Output, question_of
+from shoal.evaluate.stored import StoredOutputs
 from shoal.schema import read_json, write_text
 
+__all__ = ["Output", "OutputFile", "header_path", "read_outputs"]
 OUTPUTS_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What one system said to one clip."""
-
-    id: str
-    audio_filepath: str
-    duration: float
-    offset: float
-    text: str
-    """The reference."""
-    pred_text: str
-    """The raw output."""
-    lang: str | None
-    speaker: str | None
-    tokens: int
-    """Generated, without the end token."""
-    truncated: bool
-    encode_seconds: float
-    """This clip's share of its batch's time, as the other seconds."""
-    prefill_seconds: float
-    decode_seconds: float
-    fields: dict[str, Any] = field(default_factory=dict)
-    """All keys of the manifest row."""
-    data: str = ""
-    """The data set the row came from: the name of its manifest; empty in files from before there was one."""
-    choices: dict[str, float] | None = None
-    """Log-likelihood (nats, summed over its tokens) of every answer that the task allows; None if none were asked."""
-    loss: tuple[float, int] | None = None
-    """Cross-entropy of the right answer, teacher-forced: sum (nats) and number of tokens; None if not measured."""
-
-    def line(self) -> str:
-        """As JSON in one line."""
-        return json.dumps(self._record(), ensure_ascii=False, default=str)
-
-    def _record(self) -> dict[str, Any]:
-        own = asdict(self)
-        fields = own.pop("fields")
-        main = {
-            key: own.pop(key) for key in ("id", "audio_filepath", "duration", "offset", "text", "pred_text")
-        }
-        return {**fields, **main, "shoal": own}
-
-    @classmethod
-    def of_record(cls, record: dict[str, Any]) -> Output:
-        """The reverse of `line`.
-
-        Raises:
-            KeyError, TypeError: a key is missing or not what it should be.
-        """
-        main = {
-            key: record[key] for key in ("id", "audio_filepath", "duration", "offset", "text", "pred_text")
-        }
-        return cls(
-            **main, **record["shoal"], fields={key: value for key, value in record.items() if key != "shoal"}
-        )
-
-    def answers(self, row: Row, reference: str) -> bool:
-        """Whether this is an output for `row` as it stands now; the audio's folder may have moved."""
-        mine = _question(self, Path(self.audio_filepath).name, self.text)
-        return mine == _question(row, row.audio.name, reference)
-
-
-def _question(clip: Row | Output, audio_name: str, reference: str) -> str:
-    extra = {key: value for key, value in clip.fields.items() if key not in _OWN_KEYS}
-    parts = [audio_name, clip.duration, clip.offset, reference, clip.lang, clip.speaker, extra]
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
-_OWN_KEYS = frozenset({"id", "audio_filepath", "duration", "offset", "text", "pred_text", "shoal"})
-
-
 class OutputFile:
-    """The outputs of one system, in memory and, with a path, on disk.
+    """The outputs of one system: on disk with a path, else in memory.
 
-    Args:
-        path: `NAME.jsonl`, or None to keep nothing on disk.
+    Attributes:
+        path: `NAME.jsonl`, or None.
         header: what decides the outputs; see `open`.
+        outputs: by clip id; with a path they are read from the disk whenever one is asked for, and only where their
+            lines stand is in memory.
+        beside: files of the same header that others write, whose clips need no decoding either.
+        added: how many outputs `append` was given.
     """
 
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
         self.path = path
         self.header = dict(header)
-        self.outputs: dict[str, Output] = {}
+        self.beside: Sequence[StoredOutputs] = ()
+        self.added = 0
+        self.outputs: dict[str, Output] | StoredOutputs = {}
 
     @classmethod
     def open(cls, path: Path | None, header: Mapping[str, Any]) -> OutputFile:
@@ -122,25 +57,29 @@ class OutputFile:
         if path is None:
             return opened
         if path.exists() or header_path(path).exists():
-            _check_same(path, read_json(header_path(path)), opened.header)
-            opened.outputs = read_outputs(path, repair=True)
+            check_header(path, opened.header)
+        opened.outputs = StoredOutputs(path, repair=True)
         write_text(header_path(path), json.dumps(opened.header, indent=1, ensure_ascii=False) + "\n")
         return opened
 
     def has(self, row: Row, reference: str) -> bool:
         """Whether the clip needs no decoding any more."""
-        found = self.outputs.get(row.id)
-        return found is not None and found.answers(row, reference)
+        question = question_of(row, reference)
+        if not isinstance(self.outputs, StoredOutputs):
+            return row.id in self.outputs and self.outputs[row.id].question == question
+        return any(stored.answers(row.id, question) for stored in (self.outputs, *self.beside))
 
     def append(self, outputs: Sequence[Output]) -> None:
-        """Add outputs; on disk they are there when this returns.
+        """Add outputs; with a path they are in the file when this returns.
 
         Raises:
             FileFormatError: the file cannot be written.
         """
-        if self.path is not None:
-            _append(self.path, "".join(output.line() + "\n" for output in outputs))
-        self.outputs |= {output.id: output for output in outputs}
+        if isinstance(self.outputs, StoredOutputs):
+            self.outputs.append(outputs)
+        else:
+            self.outputs |= {output.id: output for output in outputs}
+        self.added += len(outputs)
 
 
 def header_path(path: Path) -> Path:
@@ -148,53 +87,24 @@ def header_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def read_outputs(path: Path, *, repair: bool = False) -> dict[str, Output]:
-    """All outputs by clip id; a last line that was cut while being written is left out.
+def read_outputs(path: Path) -> Mapping[str, Output]:
+    """All outputs by clip id, read from the disk whenever one is asked for.
 
-    Args:
-        path: `NAME.jsonl`.
-        repair: also remove a cut last line from the file, so that more can be appended.
+    A last line that was cut while being written is left out.
 
     Raises:
         FileFormatError: cannot be read, or a line is not an output.
     """
-    try:
-        data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        if repair and len(whole) < len(data):
-            os.truncate(path, len(whole))
-    except OSError as error:
-        raise FileFormatError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    found: dict[str, Output] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            output = Output.of_record(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(
-                f"not an output ({type(error).__name__}: {error})",
-                where=f"{path}:{number}",
-                fix="delete this line; its clip is then decoded again",
-            ) from None
-        found[output.id] = output
-    return found
+    return StoredOutputs(path)
 
 
-def _append(path: Path, text: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise FileFormatError(
-            f"cannot be written ({error.strerror})",
-            where=str(path),
-            fix="make room or choose another --out; the same command then goes on",
-        ) from None
+def check_header(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Make sure that the outputs in `path` were made with the settings in `wanted`.
 
-
-def _check_same(path: Path, there: Any, wanted: Mapping[str, Any]) -> None:
-    before = _flat(there)
+    Raises:
+        FileFormatError: the header is not there, or another one; the first difference is named.
+    """
+    before = _flat(read_json(header_path(path)))
     now = _flat(json.loads(json.dumps(wanted)))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:

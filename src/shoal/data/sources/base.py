@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,11 @@ class RawRow:
     manifest: str
     """The source as the user named it."""
     line: int
-    """1-based line, or position in a source without lines."""
+    """1-based line, or position in a source without lines; ascending within a source."""
     fields: dict[str, Any]
     folder: Path = field(default_factory=Path)
     """Relative audio paths start here."""
     blob: AudioBytes | None = None
-    id: str = ""
-    """Unique in the data set; given once all sources are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +33,6 @@ class Source:
     """As the user gave it, for messages."""
     label: str
     """Short name without any folder of this machine, for ids."""
-    rows: list[RawRow]
+    rows: Sequence[RawRow]
+    """In memory, or read from the disk whenever one is asked for."""
     bad: list[BadRow] = field(default_factory=list)

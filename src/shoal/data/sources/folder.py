@@ -47,7 +47,7 @@ def read_folder(folder: Path) -> Source:
     Raises:
         ManifestError: there is no audio file, or the folder cannot be read.
     """
-    source = Source(name=str(folder), label=folder.resolve().name or "folder", rows=[])
+    name, rows, bad = str(folder), list[RawRow](), list[BadRow]()
     try:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _AUDIO_SUFFIXES)
     except OSError as error:
@@ -60,11 +60,11 @@ def read_folder(folder: Path) -> Source:
         )
     for number, path in enumerate(files, 1):
         try:
-            source.rows.append(RawRow(source.name, number, _fields(path, folder), folder=folder))
+            rows.append(RawRow(name, number, _fields(path, folder), folder=folder))
         except (OSError, UnicodeDecodeError) as error:
             reason = f"the transcript of {path.name} cannot be read ({type(error).__name__})"
-            source.bad.append(BadRow(manifest=source.name, line=number, reason=reason))
-    return source
+            bad.append(BadRow(manifest=name, line=number, reason=reason))
+    return Source(name=name, label=folder.resolve().name or "folder", rows=rows, bad=bad)
 
 
 def _fields(path: Path, folder: Path) -> dict[str, Any]:

@@ -132,12 +132,12 @@ def _source(name: str, label: str, load: Any) -> Source:
             fix="check the reference",
         ) from None
     splits = loaded if isinstance(loaded, dict) else {str(loaded.split or ""): loaded}
-    source = Source(name=name, label=label, rows=[])
+    rows: list[RawRow] = []
     for split, table in splits.items():
-        source.rows.extend(_rows(table, split, name, start=len(source.rows) + 1))
-    if not source.rows:
+        rows.extend(_rows(table, split, name, start=len(rows) + 1))
+    if not rows:
         raise ManifestError("the data set is empty", where=name)
-    return source
+    return Source(name=name, label=label, rows=rows)
 
 
 def _rows(table: Any, split: str, name: str, start: int) -> list[RawRow]:

@@ -4,51 +4,103 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+from shoal.data.labels import label_of
 from shoal.data.sources.base import RawRow, Source
+from shoal.data.sources.pieces import Pieces
 from shoal.errors import ManifestError
 from shoal.schema import BadRow
 
 _UTF16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
+class ManifestRows(Sequence[RawRow]):
+    """The rows of a manifest on the disk, parsed whenever one is asked for; 16 bytes a row are in memory.
+
+    Raises:
+        ManifestError: (of every access) the manifest has changed since it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._name, self._folder = path, str(path), path.parent
+        self._pieces = Pieces(path)
+        self._starts, self._lengths, self._lines = array("Q"), array("I"), array("I")
+
+    def add(self, line: _Line) -> None:
+        """Take in where a row stands."""
+        self._starts.append(line.start)
+        self._lengths.append(line.length)
+        self._lines.append(line.number)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, place: int) -> RawRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[RawRow]: ...
+    def __getitem__(self, place: int | slice) -> RawRow | list[RawRow]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        number = self._lines[place]
+        raw = self._pieces.read(self._starts[place], self._lengths[place])
+        try:
+            fields = _parse(_decode(raw, self._path, number))
+        except ValueError as error:  # a change that left size and time as they were
+            raise ManifestError(str(error), where=f"{self._name}:{number}") from None
+        return RawRow(self._name, number, fields, folder=self._folder)
+
+
 def read_jsonl(path: Path) -> Source:
     """Read a manifest; blank lines are ignored, lines that are no JSON object become bad rows.
 
-    A byte order mark and Windows line ends are accepted.
+    A byte order mark and Windows line ends are accepted. Rows stay on the disk, but for a pipe, which can be read
+    only once.
 
     Raises:
         ManifestError: cannot be read, empty, binary, not UTF-8 or a JSON array.
     """
-    source = Source(name=str(path), label=_label(path), rows=[])
-    for number, text in _lines(path):
+    name, bad = str(path), list[BadRow]()
+    rows: list[RawRow] | ManifestRows = [] if path.is_fifo() else ManifestRows(path)
+    for line in _lines(path):
         try:
-            fields = _parse(text)
+            fields = _parse(line.text)
         except ValueError as error:
-            source.bad.append(BadRow(manifest=source.name, line=number, reason=str(error)))
+            bad.append(BadRow(manifest=name, line=line.number, reason=str(error)))
+            continue
+        if isinstance(rows, ManifestRows):
+            rows.add(line)
         else:
-            source.rows.append(RawRow(source.name, number, fields, folder=path.parent))
-    if not source.rows and not source.bad:
-        raise ManifestError("the manifest is empty", where=str(path), fix="write one JSON object a line")
-    return source
+            rows.append(RawRow(name, line.number, fields, folder=path.parent))
+    if not rows and not bad:
+        raise ManifestError("the manifest is empty", where=name, fix="write one JSON object a line")
+    return Source(name=name, label=label_of(name), rows=rows, bad=bad)
 
 
-def _label(path: Path) -> str:
-    """`test` for `corpus/test.jsonl`, but `corpus` for `corpus/manifest.jsonl`, whose stem says nothing."""
-    return path.resolve().parent.name or "manifest" if path.stem == "manifest" else path.stem
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that is not blank, and where it stands."""
+
+    number: int
+    start: int
+    length: int
+    text: str
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their 1-based numbers."""
+def _lines(path: Path) -> Iterator[_Line]:
+    start = 0
     try:
         with path.open("rb") as handle:
             for number, raw in enumerate(handle, 1):
                 text = _decode(raw, path, number)
                 if text:
-                    yield number, text
+                    yield _Line(number, start, len(raw), text)
+                start += len(raw)
     except OSError as error:
         raise ManifestError(f"cannot be read ({error.strerror})", where=str(path)) from None
 

@@ -1,0 +1,172 @@
+"""The rows of a data set: an index in memory, each row read when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import overload
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.data.checks import parse_row
+from shoal.data.clip import Row
+from shoal.data.sources import RawRow, Source
+from shoal.data.texts import Texts
+
+Places = npt.NDArray[np.uint32]
+
+
+class RowIndex:
+    """Where every row stands, what it is called and how long it is: about 26 bytes a row and its id.
+
+    Args:
+        sources: what the rows are read from.
+        needs_text: as for `parse_row`.
+        lang: as for `parse_row`.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, needs_text: bool, lang: str | None) -> None:
+        self.sources, self._needs_text, self._lang = list(sources), needs_text, lang
+        self._source, self._within, self.seconds = array("H"), array("I"), array("d")
+        self._ids, self._sums = Texts(), array("I")
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def add(self, source: int, within: int, raw: RawRow, row_id: str) -> None:
+        """Take in a row.
+
+        Args:
+            source: number of its source.
+            within: its place there.
+            raw: the row.
+            row_id: unique.
+
+        Raises:
+            ManifestError: its fields are not what they should be.
+        """
+        row = self._parsed(raw, row_id, None)
+        self._source.append(source)
+        self._within.append(within)
+        self.seconds.append(row.duration)
+        self._ids.append(row_id)
+        self._sums.append(crc32(row_id.encode("utf-8", "surrogatepass")))
+
+    def row(self, place: int) -> Row:
+        """Read a row.
+
+        Raises:
+            ManifestError: its manifest has changed.
+        """
+        raw = self.sources[self._source[place]].rows[self._within[place]]
+        return self._parsed(raw, self._ids[place], self.seconds[place])
+
+    def id(self, place: int) -> str:
+        """The id of a row, without reading it."""
+        return self._ids[place]
+
+    def places_of(self, row_id: str, places: Places) -> Places:
+        """Which of `places` hold the row of this id; checksums are compared first, so that it is quick."""
+        sums = np.frombuffer(self._sums, np.uint32)[places]
+        likely = places[sums == crc32(row_id.encode("utf-8", "surrogatepass"))]
+        return np.array([place for place in likely if self.id(int(place)) == row_id], np.uint32)
+
+    def _parsed(self, raw: RawRow, row_id: str, seconds: float | None) -> Row:
+        return parse_row(raw, row_id, needs_text=self._needs_text, lang=self._lang, duration=seconds)
+
+
+class Rows(Sequence[Row]):
+    """Rows of an index, in their order; itself never changes.
+
+    Slices are views. Reading a row again gives an equal one, not the same one.
+
+    Args:
+        index: knows all rows.
+        places: those that are in here.
+    """
+
+    def __init__(self, index: RowIndex, places: Iterable[int]) -> None:
+        self._index = index
+        self._places = np.fromiter(places, np.uint32)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> Rows: ...
+    def __getitem__(self, place: int | slice) -> Row | Rows:
+        if isinstance(place, slice):
+            return Rows._of(self._index, self._places[place])
+        return self._index.row(int(self._places[place]))
+
+    def __iter__(self) -> Iterator[Row]:
+        for place in self._places:
+            yield self._index.row(int(place))
+
+    def ids(self) -> Iterator[str]:
+        """The ids in order, without reading the rows."""
+        for place in self._places:
+            yield self._index.id(int(place))
+
+    def without(self, row_id: str) -> Rows:
+        """All but one."""
+        gone = self._index.places_of(row_id, self._places)
+        return Rows._of(self._index, self._places[~np.isin(self._places, gone)])
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the record says of them; they are read once for it."""
+        return facts(self)
+
+    @classmethod
+    def _of(cls, index: RowIndex, places: Places) -> Rows:
+        rows = cls(index, ())
+        rows._places = places
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a record says of rows."""
+
+    seconds: float
+    speakers: int
+    languages: list[str]
+    fingerprint: str
+
+
+def facts(rows: Iterable[Row]) -> Facts:
+    """Read rows once and sum them up."""
+    digest, seconds = hashlib.sha256(), 0.0
+    speakers: set[str | None] = set()
+    languages: set[str | None] = set()
+    for row in rows:
+        digest.update(_said(row))
+        seconds += row.duration
+        speakers.add(row.speaker)
+        languages.add(row.lang)
+    named = sorted(language for language in languages if language)
+    return Facts(round(seconds, 3), len(speakers - {None}), named, digest.hexdigest())
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """SHA-256 over path, offset, duration and text of the rows, in order; the same on every machine.
+
+    Of an absolute path only the file name counts.
+    """
+    return rows.facts.fingerprint if isinstance(rows, Rows) else facts(rows).fingerprint
+
+
+def _said(row: Row) -> bytes:
+    path = PurePosixPath(str(row.fields.get("audio_filepath", row.audio.name)))
+    name = path.name if path.is_absolute() else path.as_posix()
+    return json.dumps([name, f"{row.offset:.3f}", f"{row.duration:.3f}", row.text]).encode() + b"\n"

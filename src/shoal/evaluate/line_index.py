@@ -1,0 +1,86 @@
+"""Where each clip's line stands in a file of outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FRESH = 1024
+"""So many new lines, and an eighth of those that are sorted, are kept in a dictionary before they are sorted in."""
+
+
+class Place(NamedTuple):
+    """Where a line stands (bytes, its end of line included), and what question it answers (a hash)."""
+
+    start: int
+    length: int
+    question: int
+
+
+class LineIndex:
+    """Key → place, 28 bytes each: arrays in the order of the keys, and a dictionary of what came lately.
+
+    Args:
+        entries: (key, place) in the order of the lines; of several with one key the last counts. Keys and questions
+            are signed 64-bit numbers.
+    """
+
+    def __init__(self, entries: Iterable[tuple[int, Place]] = ()) -> None:
+        self._sort(np.fromiter(((key, *place) for key, place in entries), _ENTRY))
+
+    def __len__(self) -> int:
+        return len(self._keys) + len(self._fresh)
+
+    def find(self, key: int) -> Place | None:
+        """Where the line of `key` stands."""
+        if key in self._fresh:
+            return self._fresh[key]
+        at = self._at(key)
+        return None if at is None else Place(*self._places[at].item())
+
+    def put(self, key: int, place: Place) -> None:
+        """A new line; it takes the place of an older one for the same key."""
+        at = self._at(key)
+        if at is not None:
+            self._places[at] = place
+            return
+        self._fresh[key] = place
+        if len(self._fresh) > FRESH + len(self._keys) // 8:
+            self._sort(self._all())
+
+    def in_order(self) -> Iterator[tuple[int, Place]]:
+        """All, in the order of their lines."""
+        entries = self._all()
+        for at in np.argsort(entries["start"], kind="stable"):
+            key, *place = entries[at].item()
+            yield key, Place(*place)
+
+    def _at(self, key: int) -> int | None:
+        at = int(self._keys.searchsorted(key))
+        return at if at < len(self._keys) and self._keys[at] == key else None
+
+    def _all(self) -> npt.NDArray[np.void]:
+        entries = np.empty(len(self), _ENTRY)
+        entries["key"][: len(self._keys)] = self._keys
+        for name in Place._fields:
+            entries[name][: len(self._keys)] = self._places[name]
+        for at, (key, place) in enumerate(self._fresh.items(), len(self._keys)):
+            entries[at] = (key, *place)
+        return entries
+
+    def _sort(self, entries: npt.NDArray[np.void]) -> None:
+        entries = entries[np.argsort(entries["key"], kind="stable")]
+        last = np.append(entries["key"][1:] != entries["key"][:-1], True) if len(entries) else slice(0)
+        entries = entries[last]
+        self._keys = entries["key"].copy()
+        self._places = np.empty(len(entries), _PLACE)
+        for name in Place._fields:
+            self._places[name] = entries[name]
+        self._fresh: dict[int, Place] = {}
+
+
+_PLACE = np.dtype([("start", np.int64), ("length", np.uint32), ("question", np.int64)])
+_ENTRY = np.dtype([("key", np.int64), *((name, _PLACE[name]) for name in Place._fields)])
