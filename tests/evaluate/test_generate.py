@@ -1,4 +1,4 @@
-"""The decode engine gives the tokens that transformers' own `generate` gives."""
+"""Decoding a batch gives the tokens that transformers' own `generate` gives."""
 
 from __future__ import annotations
 
@@ -125,19 +125,6 @@ def test_an_end_token_at_once_gives_no_tokens_and_is_not_a_cut(model):
     decoded = greedy(model, left_padded(model, prompts(2)), eos_ids=range(97), max_new_tokens=9)
     assert decoded.tokens == [[], []]
     assert decoded.truncated == [False, False]
-
-
-def test_on_token_sees_every_token_with_its_row(model):
-    seen: dict[int, list[int]] = {}
-
-    def on_token(rows, tokens):
-        for row, token in zip(rows, tokens, strict=True):
-            seen.setdefault(row, []).append(token)
-
-    decoded = greedy(
-        model, left_padded(model, prompts()), eos_ids=(), max_new_tokens=[2, 7, 1, 4, 4, 3], on_token=on_token
-    )
-    assert [seen[row] for row in range(6)] == decoded.tokens
 
 
 def test_both_timings_are_positive_and_half_precision_works(model):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
+    from shoal.evaluate.shards import ShardOutputs
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan, Scores
     from shoal.tasks import Task
 
-__all__ = ["evaluate", "rescore"]
+__all__ = ["evaluate", "evaluate_shard", "rescore"]
 
 
 def evaluate(
@@ -23,9 +24,12 @@ def evaluate(
     plans: Sequence[Plan] = (),
     against: LoadedModel | None = None,
     out: str | Path | None = None,
-    batch_size: int = 16,
+    batch_size: int | Literal["auto"] = 16,
     max_new_tokens: int | None = None,
     group_by: Sequence[str] | None = None,
+    out_of_domain: Sequence[str] = (),
+    comet: str | None = None,
+    exports: Sequence[str] = (),
     cluster: Literal["utterance", "speaker"] = "utterance",
     replicates: int = 1000,
     level: float = 0.95,
@@ -45,9 +49,13 @@ def evaluate(
         against: another checkpoint, to be the baseline.
         out: folder for `scores.json` and the raw outputs in `outputs/`; running again there decodes only
             what is missing.
-        batch_size: clips a batch.
+        batch_size: clips that are decoded at once, at most; `auto` is as many as the free memory allows.
         max_new_tokens: most tokens a clip may get; None is 16 and 20 for every second of audio, at most 448.
-        group_by: manifest fields to score by; None is the speaker, where known.
+        group_by: manifest fields to score by; None is the speaker, where known. The data set is added where there are
+            several, except for an empty list. Many different ages (`age`) become bands of ten years.
+        out_of_domain: names of data sets that are unlike the others; those and the others are pooled as well.
+        comet: a checkpoint of COMET, or the name of one: scores translations too; see `shoal.evaluate.comet`.
+        exports: formats to write the outputs in, under `exports/`: `lm-eval`, `nemo`, `trn`.
         cluster: what the bootstrap draws.
         replicates: bootstrap replicates.
         level: of the intervals.
@@ -55,13 +63,14 @@ def evaluate(
         progress: called with ("transcribe", clips × systems done, in all).
 
     Raises:
-        UsageError: a text LLM, a task for which nothing is decoded, or an argument that makes no sense.
+        UsageError: a text LLM, a task for which nothing is decoded, or an argument that makes no sense; or another
+            process is decoding into `out`.
         PlanError: a plan for another depth.
         ManifestError: no usable clip or reference.
         FileFormatError: `out` holds outputs of another model or other settings.
     """
     from shoal.evaluate.run import run_evaluate
-    from shoal.evaluate.settings import Resampling, TokenLimit
+    from shoal.evaluate.settings import Extras, Resampling, TokenLimit
 
     return run_evaluate(
         model,
@@ -75,6 +84,62 @@ def evaluate(
         resampling=Resampling(replicates, level, cluster, seed),
         group_by=group_by,
         progress=progress,
+        extras=Extras(out_of_domain, comet, exports),
+    )
+
+
+def evaluate_shard(
+    model: LoadedModel,
+    data: Dataset,
+    task: Task | str = "asr",
+    *,
+    shard: tuple[int, int],
+    out: str | Path,
+    plans: Sequence[Plan] = (),
+    against: LoadedModel | None = None,
+    batch_size: int | Literal["auto"] = 16,
+    max_new_tokens: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ShardOutputs:
+    """Decode every N-th clip, for `evaluate` to score once all shards are there.
+
+    The shards of an evaluation can be run by several processes at the same time, in any order, again, and in another
+    number; none repeats what another has finished before. `evaluate` with the same arguments and `out` then takes
+    their outputs up, decodes what is missing, and scores; there is nothing to score in a part of the clips.
+
+    Args:
+        model: as for `evaluate`, and so are the arguments that are not named here.
+        data: all clips, not only those of the shard.
+        task: what is asked.
+        shard: (K, N) for the K-th of N parts, from 1.
+        out: folder that all shards share; outputs go to `outputs/SYSTEM.shard-K-of-N.jsonl`.
+        plans: systems besides the unpruned model.
+        against: another checkpoint, to be the baseline.
+        batch_size: clips that are decoded at once, at most; `auto` is as many as the free memory allows.
+        max_new_tokens: most tokens a clip may get.
+        progress: called with ("transcribe", clips × systems done, in all), of this shard.
+
+    Raises:
+        UsageError: as `evaluate`; no such shard; or another process is at the same one, or at the whole.
+        PlanError: a plan for another depth.
+        ManifestError: a row without the task's answer, or too many clips whose audio is bad.
+        FileFormatError: `out` holds outputs of another model or other settings.
+    """
+    from shoal.evaluate.run import run_shard
+    from shoal.evaluate.settings import TokenLimit
+    from shoal.evaluate.shards import Shard
+
+    return run_shard(
+        model,
+        data,
+        task,
+        Shard(*shard),
+        plans=plans,
+        against=against,
+        batch_size=batch_size,
+        limit=TokenLimit(max_new_tokens),
+        out=Path(out),
+        progress=progress,
     )
 
 
@@ -82,6 +147,9 @@ def rescore(
     folder: str | Path,
     *,
     group_by: Sequence[str] | None = None,
+    out_of_domain: Sequence[str] = (),
+    comet: str | None = None,
+    exports: Sequence[str] = (),
     cluster: Literal["utterance", "speaker"] = "utterance",
     replicates: int = 1000,
     level: float = 0.95,
@@ -93,7 +161,11 @@ def rescore(
 
     Args:
         folder: the `out` of an earlier `evaluate`.
-        group_by: manifest fields to score by; None is the speaker, where known.
+        group_by: manifest fields to score by; None is the speaker, where known. The data set is added where there are
+            several, except for an empty list. Many different ages (`age`) become bands of ten years.
+        out_of_domain: names of data sets that are unlike the others; those and the others are pooled as well.
+        comet: a checkpoint of COMET, or the name of one: scores translations too; see `shoal.evaluate.comet`.
+        exports: formats to write the outputs in, under `exports/`: `lm-eval`, `nemo`, `trn`.
         cluster: what the bootstrap draws.
         replicates: bootstrap replicates.
         level: of the intervals.
@@ -101,10 +173,14 @@ def rescore(
 
     Raises:
         FileFormatError: `scores.json` or an outputs file is missing or broken.
+        UsageError: an unknown field, data set or format, or COMET cannot be used.
     """
     from shoal.evaluate.run import run_rescore
-    from shoal.evaluate.settings import Resampling
+    from shoal.evaluate.settings import Extras, Resampling
 
     return run_rescore(
-        Path(folder), resampling=Resampling(replicates, level, cluster, seed), group_by=group_by
+        Path(folder),
+        resampling=Resampling(replicates, level, cluster, seed),
+        group_by=group_by,
+        extras=Extras(out_of_domain, comet, exports),
     )

@@ -1,13 +1,14 @@
-"""The decode engine: greedy, batched, with finished rows leaving the batch.
+"""Greedy decoding of one batch, with finished rows leaving it: for timing, and for caches of any kind.
 
 It starts from embedded positions (`PreparedBatch`), so the encoder runs once per batch however many pruned
-versions of the decoder are tried on it, and it times the prefill apart from the steps after it.
+versions of the decoder are tried on it, and it times the prefill apart from the steps after it. Data sets are decoded
+by `shoal.evaluate.engine`, which gives the same tokens.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -18,9 +19,6 @@ from transformers import DynamicCache, PreTrainedModel
 
 from shoal.models.batch import PreparedBatch
 from shoal.models.quiet import quiet
-
-OnToken = Callable[[list[int], list[int]], None]
-"""Called after every step with the rows still in the batch and the token each of them got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,6 @@ def greedy(
     *,
     eos_ids: Collection[int],
     max_new_tokens: int | Sequence[int],
-    on_token: OnToken | None = None,
 ) -> Decoded:
     """Decode a left-padded batch greedily: the same tokens as `generate(do_sample=False)`, in less time.
 
@@ -61,7 +58,6 @@ def greedy(
         batch: B rows padded on the left, embedded with `(B, T, d)` values, on the model's device.
         eos_ids: tokens that end a row; empty to decode every row to its limit.
         max_new_tokens: the limit, end token included; one for all rows or one for each.
-        on_token: called after every step.
 
     Returns:
         The tokens of every row and the two timings.
@@ -80,7 +76,7 @@ def greedy(
     prefilled = clock(device)
     position = positions[:, -1:]
     while True:
-        stay = rows.take(tokens.tolist(), on_token)
+        stay = rows.take(tokens.tolist())
         if not stay:
             break
         if len(stay) < len(tokens):
@@ -131,7 +127,7 @@ def generated(
     prompt = batch.inputs.get("decoder_input_ids", batch.inputs.get("input_ids"))
     rows = _Rows(limits, frozenset(eos_ids))
     for step in sequences[:, _repeated(sequences, prompt) :].T:
-        if not rows.take(step[torch.tensor(rows.active, device=step.device)].tolist(), None):
+        if not rows.take(step[torch.tensor(rows.active, device=step.device)].tolist()):
             break
     return Decoded(rows.tokens, rows.truncated, 0.0, seconds)
 
@@ -157,10 +153,8 @@ class _Rows:
         self.truncated = [False for _ in self.limits]
         self.active = list(range(len(self.limits)))
 
-    def take(self, new: list[int], on_token: OnToken | None) -> list[int]:
+    def take(self, new: list[int]) -> list[int]:
         """Add one token to every active row; returns the places in the batch that stay."""
-        if on_token is not None:
-            on_token(list(self.active), new)
         stay = [place for place, token in enumerate(new) if self._goes_on(self.active[place], token)]
         self.active = [self.active[place] for place in stay]
         return stay

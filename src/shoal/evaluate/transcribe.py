@@ -1,40 +1,35 @@
 """All clips through all systems.
 
-The encoder is the same for every plan, so a batch is embedded once and then decoded by one system after the
-other.
+The encoder is the same for every plan, so a window of clips is embedded once and then answered by one system after
+the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.data import MAX_BATCH_SECONDS, batches
-from shoal.evaluate.generate import Decoded, clock, generated, greedy
-from shoal.evaluate.outputs import Output
-from shoal.evaluate.settings import TokenLimit
-from shoal.prune.in_memory import pruned
+import numpy as np
+import numpy.typing as npt
+
+from shoal.evaluate.answering import answers
+from shoal.evaluate.engine import Engines
+from shoal.evaluate.room import slots_that_fit
+from shoal.evaluate.window import windows
 
 if TYPE_CHECKING:
-    from shoal.data import Clip, Dataset, Row
+    from shoal.data import Dataset, Row
+    from shoal.evaluate.engine import BatchSize
+    from shoal.evaluate.settings import TokenLimit
     from shoal.evaluate.systems import System
-    from shoal.models.batch import PreparedBatch
+    from shoal.evaluate.window import Window
     from shoal.models.loading import LoadedModel
-    from shoal.schema import Part
     from shoal.tasks import Task
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Clips, embedded."""
-
-    clips: list[Clip]
-    prepared: PreparedBatch
-    encode_seconds: float
+Lacking = npt.NDArray[np.bool_]
+"""(N, S): whether system s has no output for row n yet. All that is kept of the rows."""
 
 
 class Transcriber:
@@ -44,108 +39,111 @@ class Transcriber:
         data: the clips.
         task: what is asked.
         limit: how many tokens a clip may get.
-        batch_size: clips a batch at most.
+        batch_size: clips that are decoded at once, at most; `auto` is as many as memory allows.
 
     Raises:
         ManifestError: a row does not hold the task's right answer.
     """
 
-    def __init__(self, data: Dataset, task: Task, limit: TokenLimit, batch_size: int) -> None:
+    def __init__(self, data: Dataset, task: Task, limit: TokenLimit, batch_size: BatchSize) -> None:
         self._data, self._task, self._limit, self._batch_size = data, task, limit, batch_size
-        self._references = {row.id: task.target(row) for row in data.rows}
+        self._longest, seconds = 0, -1.0
+        for place, row in enumerate(data.rows):
+            task.target(row)
+            if row.duration > seconds:
+                self._longest, seconds = place, row.duration
 
     def run(self, systems: Sequence[System], progress: Progress | None = None) -> None:
-        """Transcribe, batch after batch; every batch is stored as soon as it is decoded."""
-        pending = [self._pending(system) for system in systems]
-        total = len(systems) * len(self._data.rows)
-        done = total - sum(map(len, pending))
-        for group, rows in _alike(systems, pending):
-            for part in batches(rows, max_clips=self._batch_size, max_seconds=MAX_BATCH_SECONDS):
-                for _ in self._transcribe(group, part):
-                    done += len(part)
-                    if progress is not None:
-                        progress("transcribe", done, total)
+        """Transcribe, window after window; outputs are stored as they come.
 
-    def _pending(self, system: System) -> list[Row]:
-        return [row for row in self._data.rows if not system.outputs.has(row, self._references[row.id])]
+        Args:
+            systems: with the outputs that they have already.
+            progress: called with ("transcribe", clips × systems done, in all).
+        """
+        rows = self._data.rows
+        lacking = self._lacking(systems, rows)
+        tally = _Tally(progress, lacking.size - int(lacking.sum()), lacking.size)
+        for model in {id(system.loaded): None for system in systems}:
+            places = [place for place, system in enumerate(systems) if id(system.loaded) == model]
+            self._run_model([systems[place] for place in places], rows, lacking[:, places], tally)
 
-    def _transcribe(self, systems: Sequence[System], rows: Sequence[Row]) -> Iterator[System]:
-        """Yields each system when its outputs for `rows` are stored; equal systems are decoded once."""
-        batch = self._embed(systems[0].loaded, rows)
-        known: dict[tuple[Part, tuple[int, ...]], list[Output]] = {}
-        for system in systems:
-            without = (system.part, tuple(system.removed))
-            if batch is not None and without not in known:
-                known[without] = self._outputs(batch, _decode(system, batch, self._limit), system)
-            system.outputs.append(known.get(without, []))
-            yield system
+    def _lacking(self, systems: Sequence[System], rows: Sequence[Row]) -> Lacking:
+        lacking = np.zeros((len(rows), len(systems)), dtype=np.bool_)
+        for place, row in enumerate(rows):
+            reference = self._task.target(row)
+            lacking[place] = [not system.outputs.has(row, reference) for system in systems]
+        return lacking
 
-    def _embed(self, loaded: LoadedModel, rows: Sequence[Row]) -> _Batch | None:
-        """None if no row's audio can be used."""
-        clips = list(self._data.clips(rows))
-        if not clips:
-            return None
-        start = clock(loaded.device)
-        prepared = loaded.prepare(clips, self._task, input="speech", response=False, padding_side="left")
-        return _Batch(clips, prepared, clock(loaded.device) - start)
+    def _run_model(
+        self,
+        systems: Sequence[System],
+        rows: Sequence[Row],
+        lacking: Lacking,
+        tally: _Tally,
+    ) -> None:
+        """All systems of one model, which share its encoder."""
+        places = np.flatnonzero(lacking.any(axis=1))
+        if not len(places):
+            return
+        loaded, start = systems[0].loaded, 0
+        slots = self._slots(loaded, rows)
+        engines = Engines(slots)
+        for window in windows(loaded, self._data, rows, places, self._task, slots=slots):
+            here = places[start : start + len(window.rows)]
+            start += len(here)
+            for same in _equal(systems):
+                needed = lacking[here][:, same]
+                self._run_window([systems[place] for place in same], window, needed, engines, tally)
 
-    def _outputs(self, batch: _Batch, decoded: Decoded, system: System) -> list[Output]:
-        loaded = system.loaded
-        written = loaded.tokenizer.batch_decode(decoded.tokens, skip_special_tokens=True)
-        texts = [loaded.family.answer(loaded.processor, text) for text in written]
-        share = 1 / len(batch.clips)
-        return [
-            Output(
-                id=clip.id,
-                audio_filepath=str(clip.row.audio),
-                duration=clip.row.duration,
-                offset=clip.row.offset,
-                text=self._references[clip.id],
-                pred_text=text,
-                lang=clip.row.lang,
-                speaker=clip.row.speaker,
-                tokens=len(tokens),
-                truncated=truncated,
-                encode_seconds=batch.encode_seconds * share,
-                prefill_seconds=decoded.prefill_seconds * share,
-                decode_seconds=decoded.decode_seconds * share,
-                fields=clip.row.fields,
-            )
-            for clip, text, tokens, truncated in zip(
-                batch.clips, texts, decoded.tokens, decoded.truncated, strict=True
-            )
-        ]
+    def _slots(self, loaded: LoadedModel, rows: Sequence[Row]) -> int:
+        """Clips that are decoded at once, at most."""
+        if self._batch_size != "auto":
+            return self._batch_size
+        longest = rows[min(self._longest, len(rows) - 1)]
+        return slots_that_fit(loaded, self._data, longest, self._task, self._limit)
 
-
-def _decode(system: System, batch: _Batch, limit: TokenLimit) -> Decoded:
-    loaded, layers = system.loaded, system.removed
-    limits = [_limit(loaded, limit, clip.row) for clip in batch.clips]
-    with pruned(loaded.model, layers, part=system.part, family=loaded.family) if layers else nullcontext():
-        if not loaded.engine:
-            return generated(
-                loaded.family.answering(loaded.model),
-                batch.prepared,
-                eos_ids=loaded.eos_ids,
-                max_new_tokens=limits,
-                options=loaded.family.generate_options,
-            )
-        return greedy(loaded.lm, batch.prepared, eos_ids=loaded.eos_ids, max_new_tokens=limits)
+    def _run_window(
+        self, systems: Sequence[System], window: Window, lacking: Lacking, engines: Engines, tally: _Tally
+    ) -> None:
+        """Equal systems, decoded once."""
+        wanted = {row.id for row, lacks in zip(window.rows, lacking, strict=True) if lacks.any()}
+        left = int(lacking.sum())
+        found = answers(
+            systems[0],
+            window,
+            wanted,
+            self._task,
+            self._limit,
+            engines=engines,
+            group=engines.slots,
+        )
+        files = {id(system.outputs): system.outputs for system in systems}  # on the disk they share one
+        for outputs in found:
+            for file in files.values():
+                file.append(outputs)
+            left -= tally.add(min(left, len(outputs) * len(systems)))
+        tally.add(left)  # rows whose audio cannot be used
 
 
-def _limit(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:
-    """The limit for one clip; a model may need more than the automatic one, but not more than the user allows."""
-    given = limit.of(row)
-    if limit.fixed is not None:
-        return given
-    return loaded.family.token_limit(loaded.processor, row.duration, given)
+@dataclass(slots=True)
+class _Tally:
+    """How far it is."""
+
+    progress: Progress | None
+    done: int
+    total: int
+
+    def add(self, count: int) -> int:
+        """`count` more outputs are there; returns `count`."""
+        self.done += count
+        if self.progress is not None and count:
+            self.progress("transcribe", self.done, self.total)
+        return count
 
 
-def _alike(
-    systems: Sequence[System], pending: Sequence[list[Row]]
-) -> Iterator[tuple[list[System], list[Row]]]:
-    """Systems of one model that lack the same rows, so that they can share the encoder's work."""
-    groups: dict[tuple[int, tuple[str, ...]], tuple[list[System], list[Row]]] = {}
-    for system, rows in zip(systems, pending, strict=True):
-        key = (id(system.loaded), tuple(row.id for row in rows))
-        groups.setdefault(key, ([], rows))[0].append(system)
+def _equal(systems: Sequence[System]) -> Iterator[list[int]]:
+    """Places of systems of one model that go without the same."""
+    groups: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for place, system in enumerate(systems):
+        groups.setdefault((system.part, tuple(system.removed)), []).append(place)
     yield from groups.values()

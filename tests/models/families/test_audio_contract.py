@@ -22,6 +22,7 @@ from shoal.errors import AudioError, UsageError
 from shoal.evaluate.systems import check_hears
 from shoal.measure.collector import collect
 from shoal.models import families
+from shoal.models.batch import PreparedBatch
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.loading import LoadedModel, load_model
 from shoal.prune.from_folder import prune_folder
@@ -223,6 +224,7 @@ def test_decoding_gives_the_tokens_of_generate(name, folders, data):
             batch = loaded.prepare(clips, task, input="speech", response=False, padding_side="left")
             if loaded.engine:
                 ours = greedy(loaded.lm, batch, eos_ids=(), max_new_tokens=5)
+                assert all(said == ours.tokens for said in continuously(loaded, batch))
             else:
                 ours = generated(loaded.family.answering(loaded.model), batch, eos_ids=(), max_new_tokens=5)
             for clip, tokens in zip(clips, ours.tokens, strict=True):
@@ -234,6 +236,23 @@ def test_decoding_gives_the_tokens_of_generate(name, folders, data):
                 )
                 assert theirs[-5:] == tokens
     note(name, evaluate="engine" if loaded.engine else "generate")
+
+
+def continuously(loaded: LoadedModel, batch: PreparedBatch) -> list[list[list[int]]]:
+    """What continuous batching says, in plain and in recorded steps, as far as the class allows them."""
+    from shoal.evaluate.engine import Engine, prompts_of, supported
+    from shoal.evaluate.engine.steps import EagerSteps, GraphSteps
+
+    lm = loaded.lm
+    if not supported(lm):
+        return []
+    recorded = [GraphSteps(lm, at_once=2, capture=lambda step, undo: step)] * lm._can_compile_fullgraph
+    found = []
+    for steps in (EagerSteps(lm, at_once=1), *recorded):
+        engine = Engine(lm, eos_ids=(), slots=2, steps=steps)
+        rows = {done.row: done.tokens for done in engine.run(prompts_of(batch, [5] * len(batch.ids)))}
+        found.append([rows[row] for row in range(len(batch.ids))])
+    return found
 
 
 def expected_of(loaded: LoadedModel, removed: list[int]) -> Expectation:
