@@ -7,28 +7,9 @@ import sacrebleu
 
 from shoal import tasks
 from shoal.errors import ManifestError
-from shoal.evaluate.outputs import Output
 from shoal.evaluate.settings import Resampling
 from shoal.evaluate.summary import EXAMPLES, Identity, summarise
-
-
-def output(number, text, said, *, lang="en", speaker=None, **fields):
-    return Output(
-        id=f"c{number:03}",
-        audio_filepath=f"{number}.wav",
-        duration=1.0,
-        offset=0.0,
-        text=text,
-        pred_text=said,
-        lang=lang,
-        speaker=speaker,
-        tokens=1,
-        truncated=False,
-        encode_seconds=0.0,
-        prefill_seconds=0.0,
-        decode_seconds=0.0,
-        fields=fields,
-    )
+from stored_outputs import output
 
 
 def scored(*systems, **options):

@@ -7,7 +7,6 @@ second forward pass.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from shoal.measure.collector import UtteranceSums
 from shoal.measure.importance import ImportanceSums, from_arrays, to_arrays
 from shoal.measure.metric import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
+from shoal.schema.files import replaced
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -138,18 +138,8 @@ def save_sums(path: Path, content: SumsFile) -> Path:
         arrays[f"{name}_values"], arrays[f"{name}_counts"] = sums.values, sums.counts
         arrays[f"{name}_utterances"] = np.array(sums.utterances, dtype=np.str_)
         arrays[f"{name}_speakers"] = np.array([speaker or "" for speaker in sums.speakers], dtype=np.str_)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        raise FileFormatError(
-            f"cannot be written ({error.strerror})", where=str(path), fix="choose another place with --out"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as file:
+        np.savez(file, **arrays)
     return path
 
 

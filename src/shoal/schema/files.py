@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+import yaml
 
 from shoal.errors import FileFormatError
 
@@ -62,6 +64,29 @@ def claim(path: Path, settings: Mapping[str, Any]) -> Difference | None:
     return next((Difference(key, found.get(key), wanted.get(key)) for key in differing), None)
 
 
+def read_yaml(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str, Any]:
+    """Parse a YAML file that holds one mapping.
+
+    Args:
+        path: of the file.
+        what: it should be, such as `a recipe`.
+        fix: what to do where it is something else.
+
+    Raises:
+        FileFormatError: not there, not readable, not YAML or no mapping.
+    """
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileFormatError("no such file", where=str(path), fix="check the path") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise FileFormatError(f"not YAML that can be read ({reason})", where=str(path)) from None
+    if not isinstance(found, dict):
+        raise FileFormatError(f"not {what}", where=str(path), fix=fix)
+    return found
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write `text` under `path` through a temporary name in the same folder; returns the path.
 
@@ -69,16 +94,30 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
         FileFormatError: the folder cannot be made or written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with replaced(target) as stream:
+        stream.write(text.encode())
+    return target
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its name when everything is in it.
+
+    Raises:
+        FileFormatError: the folder cannot be made or written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            yield stream
+        temporary.replace(path)
     except OSError as error:
         raise FileFormatError(
-            f"cannot be written ({error.strerror})", where=str(target), fix="choose another place with --out"
+            f"cannot be written ({error.strerror})",
+            where=str(path),
+            fix="make room, or choose another place with --out",
         ) from None
     finally:
         with suppress(OSError):
             temporary.unlink()
-    return target

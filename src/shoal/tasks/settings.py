@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from shoal.errors import FileFormatError
 from shoal.schema import InputKind, Record
 from shoal.schema.document import first_problem
+from shoal.schema.files import read_yaml
 
 Answering = Literal["decode", "choose", "loss"]
 """The model writes freely; the likeliest of the allowed answers is taken; the loss of the right answer is taken."""
@@ -90,7 +91,7 @@ def read_settings(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> TaskS
     Raises:
         FileFormatError: no file, no YAML, no kind, an unknown key or a value that makes no sense.
     """
-    found = _mapping(path)
+    found = read_yaml(path, what="a task", fix="write kind: ser, instruction: …")
     kind = found.get("kind")
     if kind not in kinds:
         raise FileFormatError(
@@ -99,19 +100,6 @@ def read_settings(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> TaskS
             fix=f"write kind: with one of {', '.join(kinds)}",
         )
     return _merged(built_in(str(kind)), found, Path(path))
-
-
-def _mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileFormatError("no such file", where=str(path), fix="check the path") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise FileFormatError(f"not YAML that can be read ({reason})", where=str(path)) from None
-    if not isinstance(found, dict):
-        raise FileFormatError("not a task", where=str(path), fix="write kind: ser, instruction: …")
-    return found
 
 
 def _merged(base: TaskSettings, found: dict[str, Any], path: Path) -> TaskSettings:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from shoal.errors import FileFormatError
 from shoal.schema.document import first_problem
+from shoal.schema.files import read_yaml
 from shoal.training.settings import Optimisation, Strict
 
 
@@ -115,15 +114,7 @@ class Recipe(Strict):
         Raises:
             FileFormatError: not there, not YAML, an unknown or missing key, a value out of range.
         """
-        try:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise FileFormatError("no such file", where=str(path), fix="check the path") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise FileFormatError(f"not YAML that can be read ({reason})", where=str(path)) from None
-        if not isinstance(found, dict):
-            raise FileFormatError("not a recipe", where=str(path), fix="write encoder:, decoder:, train: …")
+        found = read_yaml(path, what="a recipe", fix="write encoder:, decoder:, train: …")
         try:
             return cls.model_validate(found)
         except ValidationError as error:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from shoal.errors import FileFormatError
 from shoal.evaluate.tally import blocks
+from shoal.schema import files
 
 if TYPE_CHECKING:
     from shoal.evaluate.outputs import Output
@@ -61,16 +61,7 @@ def replaced(path: Path) -> Iterator[TextIO]:
     Raises:
         FileFormatError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-            yield stream
-        temporary.replace(path)
-    except OSError as error:
-        raise FileFormatError(
-            f"cannot be written ({error.strerror})", where=str(path), fix="make room or choose another --out"
-        ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with files.replaced(path) as binary:
+        stream = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="\n")
+        yield stream
+        stream.detach()
