@@ -67,6 +67,33 @@ def test_rows_whose_audio_is_bad_are_in_no_batch(model, data):
     assert {clip.id for batch in only.batches for clip in batch.clips} == {rows[0].id, rows[2].id}
 
 
+def test_an_encoder_without_memory_is_given_fewer_clips(model, data, monkeypatch):
+    (whole,) = windows_of(model, data, range(6), slots=6)
+    real, tried = window.embed, []
+
+    def embed(loaded, clips, task):
+        tried.append(len(clips))
+        if len(clips) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return real(loaded, clips, task)
+
+    monkeypatch.setattr(window, "embed", embed)
+    (parts,) = windows_of(model, data, range(6), slots=6)
+    assert tried == [6, 3, 1, 2, 3, 1, 2]
+    assert parts.rows == whole.rows
+    said = [clip.id for batch in parts.batches for clip in batch.clips]
+    assert said == [clip.id for batch in whole.batches for clip in batch.clips]
+
+
+def test_an_encoder_that_cannot_take_one_clip_says_so(model, data, monkeypatch):
+    def embed(*_):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(window, "embed", embed)
+    with pytest.raises(torch.OutOfMemoryError):
+        windows_of(model, data, range(2), slots=2)
+
+
 def test_a_task_that_takes_no_speech_is_given_no_audio(model, data, monkeypatch):
     monkeypatch.setattr(Dataset, "clips", lambda *_: pytest.fail("audio was read"))
     read = window.read_clips(data, list(data.rows), tasks.get("lm"))

@@ -17,6 +17,7 @@ import torch
 from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.data.clip import Clip, Row
 from shoal.evaluate.ahead import ahead
+from shoal.evaluate.engine.memory import give_back, out_of_memory
 from shoal.evaluate.generate import clock
 
 if TYPE_CHECKING:
@@ -113,8 +114,27 @@ def _embedded(
     stream = torch.cuda.Stream(loaded.device) if loaded.device.type == "cuda" else None
     for each in read:
         with _on(stream):
-            batch = embed(loaded, each.clips, task) if each.clips else None
-        yield batch, each.rows
+            parts = embedded_in_parts(loaded, each.clips, task) if each.clips else []
+        for part in parts[:-1]:
+            yield part, None
+        yield parts[-1] if parts else None, each.rows
+
+
+def embedded_in_parts(loaded: LoadedModel, clips: list[Clip], task: Task) -> list[Batch]:
+    """The clips in one batch; in several, where the encoder has no memory for all of them.
+
+    Raises:
+        torch.OutOfMemoryError: one clip alone is too much.
+    """
+    try:
+        return [embed(loaded, clips, task)]
+    except RuntimeError as error:
+        if len(clips) == 1 or not out_of_memory(error):
+            raise
+    # Not in the handler: the error holds on to everything that was computed.
+    give_back(loaded.device)
+    half = len(clips) // 2
+    return [part for some in (clips[:half], clips[half:]) for part in embedded_in_parts(loaded, some, task)]
 
 
 @contextmanager
