@@ -54,7 +54,7 @@ def test_a_limit_that_does_not_hold_ends_with_4_after_the_table(evaluate, capsys
     captured = capsys.readouterr()
     assert "manual-2" in captured.out
     assert "WER" in captured.err
-    assert "is above 1.00%" in captured.err
+    assert "WER <= 1.0% does not hold" in captured.err
 
 
 def test_a_limit_that_holds_ends_with_0(evaluate):

@@ -101,15 +101,12 @@ def evaluate(
 ) -> None:
     """Transcribe with the unpruned model and every plan, and score them on the same clips, with intervals."""
     given = {name: value for name, value in locals().items() if name != "context"}
-    from shoal.evaluate.checks import broken_limits
-
     asked = Evaluation(**given)
     scores = asked.carry_out(context)
     if scores is None:
         return
     typer.echo(scores.model_dump_json(indent=1) if json else summary(scores, out))
     warn_if_unheard([scores], model)
-    broken = broken_limits(scores, **asked.limits())
-    if broken:
+    if broken := asked.broken(scores):
         typer.echo(f"shoal: {'; '.join(broken)}", err=True)
         raise typer.Exit(CHECK_FAILED)

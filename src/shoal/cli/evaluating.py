@@ -18,6 +18,7 @@ from shoal.schema import Plan, Scores
 if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.evaluate.engine import BatchSize
+    from shoal.evaluate.promises import Promise
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
@@ -93,13 +94,28 @@ class Evaluation:
             )
         return self._evaluated(self._load(self.model), dataset, self._speaking(asked))
 
-    def limits(self) -> dict[str, float | None]:
-        """The limits that the scores must keep."""
+    def broken(self, scores: Scores) -> list[str]:
+        """One line for every limit that the point values do not keep; `shoal validate` also looks at intervals."""
+        from shoal.evaluate.validate import validate
+
+        promises = self._promises()
+        if not promises:
+            return []
+        found = validate(promises, [scores], confident=False)
+        return [
+            f"{each.where or 'nothing to judge'}: {each.promise} does not hold ({each.shown or each.reason})"
+            for each in found.failures
+        ]
+
+    def _promises(self) -> list[Promise]:
+        from shoal.evaluate import promise_forms
+
         given = {"max_wer": self.max_wer, "max_wer_increase": self.max_wer_increase}
-        return {
-            name: None if text is None else options.parse_share(text, f"--{name.replace('_', '-')}")
+        return [
+            getattr(promise_forms, name)(options.parse_share(text, f"--{name.replace('_', '-')}"))
             for name, text in given.items()
-        }
+            if text is not None
+        ]
 
     def _check(self) -> None:
         from shoal.evaluate.shards import Shard
@@ -114,7 +130,8 @@ class Evaluation:
                 )
         options.parse_cluster(self.cluster)
         compared = self.plan or self.against or self.rescore
-        if self.limits()["max_wer_increase"] is not None and not compared:
+        self._promises()
+        if self.max_wer_increase is not None and not compared:
             raise UsageError(
                 "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
             )

@@ -200,10 +200,10 @@ def summary(validation: Validation) -> str:
         [each.promise, each.shown or "-", each.verdict, each.where or each.reason]
         for each in validation.findings
     ]
-    judged = "the interval's bound must keep a promise, too" if validation.confident else "by point values"
-    name = validation.checkpoint or "the systems that are compared with a baseline"
+    judged = "by the bound of each interval" if validation.confident else "by point values"
+    name = validation.checkpoint or "given results"
     headings = ["promise", "measured", "verdict", "where"]
-    return "\n".join([f"{name}, {judged}", aligned(headings, rows)])
+    return "\n".join([f"{name}, judged {judged}", aligned(headings, rows)])
 
 
 def _check(

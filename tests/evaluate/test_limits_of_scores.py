@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from shoal.errors import UsageError
-from shoal.evaluate.checks import broken_limits
+from shoal.evaluate.promise_forms import max_wer, max_wer_increase
+from shoal.evaluate.validate import validate
 from shoal.schema import Counts, DataInfo, Delta, Estimate, ModelInfo, Provenance, Scores, SystemScores
 
 
@@ -41,30 +39,34 @@ def scores(*systems):
     )
 
 
+def broken(found, *promises):
+    return validate(promises, [found], confident=False).failures
+
+
 def test_limits_that_hold_give_no_line():
     found = scores(system("full", 0.2), system("cut", 0.22, absolute=0.02, relative=0.1))
-    assert broken_limits(found, max_wer=0.22, max_wer_increase=0.1) == []
-    assert broken_limits(found) == []
+    assert broken(found, max_wer(0.22), max_wer_increase(0.1)) == []
 
 
 def test_a_broken_limit_names_system_value_and_interval():
     found = scores(system("full", 0.2), system("cut", 0.3, absolute=0.1, relative=0.5))
-    (line,) = broken_limits(found, max_wer_increase=0.25)
-    assert line == "cut: WER increase +50.0% [+40.0%, +60.0%] is above +25.0%"
-    (line,) = broken_limits(found, max_wer=0.25)
-    assert line == "cut: WER 30.00% is above 25.00%"
+    (finding,) = broken(found, max_wer_increase(0.25))
+    assert "cut" in finding.where
+    assert finding.shown == "+50.0 % [+40.0, +60.0]"
+    (finding,) = broken(found, max_wer(0.25))
+    assert finding.measured.value == 0.3
 
 
 def test_the_baseline_is_not_judged_unless_it_is_alone():
-    assert broken_limits(scores(system("full", 0.9), system("cut", 0.1, absolute=-0.8)), max_wer=0.5) == []
-    assert len(broken_limits(scores(system("full", 0.9)), max_wer=0.5)) == 1
+    assert broken(scores(system("full", 0.9), system("cut", 0.1, absolute=-0.8)), max_wer(0.5)) == []
+    assert len(broken(scores(system("full", 0.9)), max_wer(0.5))) == 1
 
 
-def test_over_a_perfect_baseline_any_error_is_too_much():
-    assert broken_limits(scores(system("full", 0.0), system("a", 0.1, absolute=0.1)), max_wer_increase=9.0)
-    assert not broken_limits(scores(system("full", 0.0), system("a", 0.0, absolute=0.0)), max_wer_increase=0)
+def test_after_a_baseline_without_errors_any_error_is_too_many():
+    assert broken(scores(system("full", 0.0), system("a", 0.1, absolute=0.1)), max_wer_increase(9.0))
+    assert not broken(scores(system("full", 0.0), system("a", 0.0, absolute=0.0)), max_wer_increase(0))
 
 
-def test_an_increase_needs_a_baseline():
-    with pytest.raises(UsageError, match="--max-wer-increase"):
-        broken_limits(scores(system("full", 0.2)), max_wer_increase=0.25)
+def test_an_increase_without_a_baseline_does_not_hold():
+    (finding,) = broken(scores(system("full", 0.2)), max_wer_increase(0.25))
+    assert "no baseline" in finding.reason
