@@ -67,6 +67,15 @@ def test_the_checkpoint_is_the_picked_plan_and_loads_with_the_stock_class(result
     assert shoal.load(str(result.checkpoint)).info().removed_layers == result.plan.layers
 
 
+def test_the_card_of_the_checkpoint_has_its_scores(settings: DemoSettings, result: DemoResult) -> None:
+    card = (result.checkpoint / "README.md").read_text()
+    scores = shoal.Scores.load(settings.out / "scores.json")
+    system = next(each for each in scores.systems if each.removed == result.plan.layers)
+    assert f"{100 * system.wer.value:.1f}" in card
+    assert "Speed and memory: `shoal bench` was not run" not in card
+    assert len(list((result.checkpoint / "validation").iterdir())) == 3
+
+
 def test_again_runs_no_forward_pass(
     settings: DemoSettings, result: DemoResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The whole way in one go: audit, compare, select, evaluate, prune, bench, report.
+"""The whole way in one go: audit, compare, select, evaluate, prune, bench, card, report.
 
 Every step leaves its file in the output folder; running it again picks up what is there.
 """
@@ -96,6 +96,8 @@ def run_demo(settings: DemoSettings, progress: Progress, say: Say) -> DemoResult
     checkpoint = _prune(model, plan, settings.out / "checkpoint")
     say("Timing the unpruned and the pruned model, interleaved")
     bench = _bench(model, dataset, [plan, _largest(plans)], settings, progress)
+    say("Writing its card: what was measured, and what was not validated")
+    shoal.card(checkpoint, [audit, scores, bench], attach=True, device=settings.device)
     documents: list[Document] = [audit, comparison, scores, bench, plan]
     report = shoal.render(documents, settings.out / "report.html")
     return DemoResult(report, checkpoint, plan)
