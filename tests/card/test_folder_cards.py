@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 import shoal
 from card_documents import around, bench, data, delta, group, measure, plan, provenance, scores, system
 from shoal.card.source import source_record
+from shoal.card.words import data_name
 from shoal.errors import FileFormatError, UsageError
 from shoal.heal.lora import add_lora
 from shoal.heal.writing import write_adapters, write_merged
@@ -351,3 +352,9 @@ def test_an_audit_of_the_unpruned_model_gives_the_distance_of_what_went(place, p
     assert row in text_of(pruned)
     with pytest.raises(UsageError, match="another model"):
         shoal.card(pruned, [made])
+
+
+def test_a_card_does_not_tell_where_a_machine_keeps_its_clips():
+    assert data_name(data("/home/ada/corpora/calls/test.jsonl")) == "calls/test.jsonl"
+    assert data_name(data("calls/test.jsonl")) == "calls/test.jsonl"
+    assert data_name(data("hf:org/calls:en")) == "hf:org/calls:en"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.card.facts import CHECKED, Facts
-from shoal.card.words import bullets, code, section, table
+from shoal.card.words import bullets, code, data_name, section, table
 from shoal.schema import DataInfo, HealRecord, Plan, TrainingRecord
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _source(info: DataInfo, source: dict[str, Any]) -> str:
     speakers = f", {info.speakers} speakers" if info.speakers else ""
     languages = f", {' '.join(info.languages)}" if info.languages else ""
     return (
-        f"{code(', '.join(info.manifests))}{f' ({kept})' if kept else ''}, {source['task']}: {info.clips:,} clips, "
+        f"{code(data_name(info))}{f' ({kept})' if kept else ''}, {source['task']}: {info.clips:,} clips, "
         f"{info.seconds / 3600:.2f} h{speakers}{languages}"
     )
 

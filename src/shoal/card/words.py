@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from shoal.schema import DataInfo, Delta, Estimate
 
@@ -56,8 +57,15 @@ def p_value(delta: Delta | None) -> str:
 
 
 def data_name(data: DataInfo) -> str:
-    """What the clips are called: the manifests' names, in one line."""
-    return " ".join(", ".join(data.manifests).split()) or "clips without a name"
+    """What the clips are called: the manifests' names, in one line.
+
+    Of an absolute path only folder and name: the rest says where this machine keeps it, which is nobody's business.
+    """
+    names = [
+        "/".join(path.parts[-2:]) if (path := PurePath(name)).is_absolute() else name
+        for name in data.manifests
+    ]
+    return " ".join(", ".join(names).split()) or "clips without a name"
 
 
 def listing(names: Sequence[str]) -> str:
