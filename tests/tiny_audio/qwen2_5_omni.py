@@ -76,6 +76,13 @@ def build(depth: int) -> PreTrainedModel:
         talker_config={
             **text_fields(2, embedding_size=32, head_dim=8, vocab_size=40),
             "rope_parameters": dict(ROPE),
+            "tts_text_start_token_id": 12,
+            "tts_text_end_token_id": 13,
+            "tts_text_pad_token_id": 14,
+            "tts_codec_pad_token_id": 36,
+            "tts_codec_start_token_id": 37,
+            "tts_codec_end_token_id": 38,
+            "tts_codec_mask_token_id": 39,
         },
         token2wav_config={
             "dit_config": {

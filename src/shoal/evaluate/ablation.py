@@ -12,6 +12,7 @@ from shoal.evaluate.outputs import Output
 from shoal.evaluate.quality import Accuracy, BestOfAccepted, Chrf, LossScore, answers, headline, scores
 from shoal.evaluate.run import header
 from shoal.evaluate.settings import TokenLimit
+from shoal.evaluate.spoken import as_known
 from shoal.evaluate.systems import check_can_answer, open_systems
 from shoal.evaluate.transcribe import Progress, Transcriber
 from shoal.measure.importance import Candidate, Floats, ImportanceSums, Ints
@@ -58,6 +59,7 @@ def decode_without(
     """
     task = task.on(data.rows).only(NEEDS[headline(task).name])
     check_can_answer(model, task)
+    task = as_known(task, model, data.rows)
     limit = TokenLimit()
     depth = model.info().depth
     plans = [

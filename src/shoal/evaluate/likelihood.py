@@ -163,7 +163,7 @@ def summed(losses: Tensor, rows: Tensor, count: int) -> list[Loss]:
 def _spoken(loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> list[Loss]:
     """The same of the speech tokens of each clip, given its words."""
     assert isinstance(loaded.family, AudioLLM)
-    batch = loaded.prepare(clips, task, input="speech", response=True, padding_side="right")
+    batch = loaded.family.spoken_batch(loaded, clips, task)
     losses, rows = loaded.family.spoken_losses(loaded.model, batch)
     return summed(losses, rows, len(clips))
 

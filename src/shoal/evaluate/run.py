@@ -16,6 +16,7 @@ from shoal.evaluate.locks import Locks
 from shoal.evaluate.quality import headline
 from shoal.evaluate.settings import Extras, Resampling, TokenLimit
 from shoal.evaluate.shards import Shard, ShardOutputs, open_shard, open_whole, read_whole
+from shoal.evaluate.spoken import as_known
 from shoal.evaluate.summary import Identity, summarise
 from shoal.evaluate.systems import check_can_answer, open_systems
 from shoal.evaluate.transcribe import Progress, Transcriber
@@ -122,6 +123,7 @@ def _checked(task: Task | str, data: Dataset, loaded: LoadedModel, against: Load
             check_can_answer(each, task)
             if "speech" in task.inputs:
                 each.check_lengths(data.rows)
+            task = as_known(task, each, data.rows)
     return task
 
 

@@ -120,6 +120,27 @@ def spoken_by(task: Task, asr: LoadedModel) -> Task:
     return check_spoken(task).heard_by(Listener(asr))
 
 
+def as_known(task: Task, loaded: LoadedModel, rows: Sequence[Row]) -> Task:
+    """A spoken task as it can be asked of these rows.
+
+    Where what makes a model's speech tokens of audio is not at hand, the rows hold the tokens; with none in any row,
+    the words that are heard are what is left to score.
+
+    Raises:
+        ManifestError: a row lacks its speech tokens, and others have them or nothing is heard.
+    """
+    family = loaded.family
+    if not task.spoken or "loss" not in task.answered_by or not isinstance(family, AudioLLM):
+        return task
+    if not family.tokens_field:
+        return task
+    if "decode" in task.answered_by and not any(family.tokens_field in row.fields for row in rows):
+        return task.only("decode")
+    for row in rows:
+        family.check_spoken(row)
+    return task
+
+
 def heard(loaded: LoadedModel, clips: Sequence[Clip], task: Task, listener: Listener) -> Iterator[Heard]:
     """Let a model, pruned or not, say the words of clips, and write down what is heard.
 
@@ -132,11 +153,10 @@ def heard(loaded: LoadedModel, clips: Sequence[Clip], task: Task, listener: List
     family = loaded.family
     assert isinstance(family, AudioLLM)
     most = [min(TIMES_AS_LONG * clip.row.duration + SECONDS_MORE, listener.longest) for clip in clips]
-    speech = family.speak(
-        loaded.model, loaded.processor, [task.target(clip.row) for clip in clips], max(most)
-    )
+    words = [task.target(clip.row) for clip in clips]
+    speech = family.speak(loaded.model, loaded.processor, words, max(most), task.instruction)
     said = [
-        _cut(samples, family.sampling_rate(loaded.processor), seconds)
+        _cut(samples, family.spoken_rate(loaded.processor), seconds)
         for samples, seconds in zip(speech, most, strict=True)
     ]
     again = [_clip(clip, samples) for clip, (samples, _) in zip(clips, said, strict=True)]

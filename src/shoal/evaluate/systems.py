@@ -68,6 +68,7 @@ def check_can_answer(loaded: LoadedModel, task: Task) -> None:
 
     Raises:
         UsageError: it cannot hear, write or speak, as the task needs it, or its answers cannot be scored that way.
+        ModelError: the checkpoint lacks the part that speaks.
     """
     if task.spoken:
         _check_speaks(loaded, task)
@@ -86,13 +87,15 @@ def check_can_answer(loaded: LoadedModel, task: Task) -> None:
 
 def _check_speaks(loaded: LoadedModel, task: Task) -> None:
     loaded.check_fed()
-    if not isinstance(loaded.family, AudioLLM) or not loaded.family.speech_tokens:
+    known = isinstance(loaded.family, AudioLLM) and loaded.family.speech_tokens
+    if not isinstance(loaded.family, AudioLLM) or ("loss" in task.answered_by and not known):
         raise UsageError(
             f"the loss of speech tokens is not known for {loaded.ref} ({type(loaded.model).__name__}), "
             f"and the task {task.name} is measured by it",
             where="MODEL",
             fix="give a speech generator whose tokens are known, such as CSM",
         )
+    loaded.family.check_talks(loaded.model)
     if "decode" not in task.answered_by:
         return
     if not loaded.family.says:

@@ -11,6 +11,7 @@ from shoal import tasks
 from shoal.errors import UsageError
 from shoal.evaluate.quality import headline
 from shoal.evaluate.significance import holm
+from shoal.evaluate.spoken import as_known
 from shoal.evaluate.systems import check_can_answer
 from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Plan, PlanSource, Search, SearchStep
@@ -56,7 +57,8 @@ def run_search(
     budget = limits.with_usual_increase(budget, task.settings.kind)
     _check(loaded, task, budget, settings)
     # The same on both splits, whichever labels are in them.
-    task = task.on([*parts.validation.rows, *parts.confirmation.rows])
+    rows = [*parts.validation.rows, *parts.confirmation.rows]
+    task = as_known(task.on(rows), loaded, rows)
     hunt = Hunt(loaded, parts, task, budget, settings, out=out, progress=progress)
     steps = list(hunt.steps())
     confirmations = hunt.confirm(steps)

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from shoal.data.clip import Clip, Row
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
     from shoal.models.native import Line
     from shoal.schema import InputKind
+    from shoal.tasks import Task
 
 Samples = npt.NDArray[np.float32]
 Entry = Literal["slot", "added", "cross", "codes", "none"]
@@ -51,6 +53,8 @@ class AudioLLM(Family):
     """What the chat template is told besides, such as to leave out thinking."""
     untaught: ClassVar[str] = ""
     """Why the model cannot be trained on given transcripts, where batches do not hold them as it would write them."""
+    tokens_field: ClassVar[str] = ""
+    """The manifest's field for the speech tokens of a clip, where what makes them of audio is not at hand."""
     limits: ClassVar[str] = ""
     """What a user should know that does not follow from the other fields; one sentence for the table."""
 
@@ -215,12 +219,32 @@ class AudioLLM(Family):
         """Whether the loss of the speech tokens of a clip, given its words, is known: see `spoken_losses`."""
         return type(self).spoken_losses is not AudioLLM.spoken_losses
 
+    def check_talks(self, model: PreTrainedModel) -> None:
+        """Make sure that `model` has the parts that speak, where a checkpoint of its class may lack them.
+
+        Raises:
+            ModelError: one is not there.
+        """
+        del model
+
+    def check_spoken(self, row: Row) -> None:
+        """Make sure that a row holds the speech tokens, where there is a `tokens_field`.
+
+        Raises:
+            ManifestError: it does not.
+        """
+        del row
+
+    def spoken_batch(self, loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> PreparedBatch:
+        """What `spoken_losses` takes: by default the clips with their words, padded on the right."""
+        return loaded.prepare(clips, task, input="speech", response=True, padding_side="right")
+
     def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the speech tokens of each clip, teacher-forced, given its words.
 
         Args:
             model: the model, with or without all its layers.
-            batch: B clips with their words.
+            batch: B clips with their words, from `spoken_batch`.
 
         Returns:
             Nats (N,) for each of the codes of all codebooks and frames, the end included where the model is given one,
@@ -241,8 +265,17 @@ class AudioLLM(Family):
         """Whether `speak` is there."""
         return type(self).speak is not AudioLLM.speak
 
+    def spoken_rate(self, processor: Any) -> int:
+        """Of what `speak` gives, Hz: by default that of what is heard."""
+        return self.sampling_rate(processor)
+
     def speak(
-        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        texts: Sequence[str],
+        seconds: float,
+        instruction: str = "",
     ) -> list[Samples]:
         """Say texts, greedily, by the class's own `generate` and the codec inside the checkpoint.
 
@@ -251,14 +284,15 @@ class AudioLLM(Family):
             processor: the checkpoint's own.
             texts: what to say.
             seconds: where speech that has not ended is cut, to the frame above.
+            instruction: what a model is told that does not take every text for one to say.
 
         Returns:
-            Samples (n,) of each at `sampling_rate`; none where the model ends at once.
+            Samples (n,) of each at `spoken_rate`; none where the model ends at once.
 
         Raises:
             ModelError: the class does not speak, or how it does is not known here.
         """
-        del processor, texts, seconds
+        del processor, texts, seconds, instruction
         raise ModelError(
             "how it says a given text is not known",
             where=type(model).__name__,

@@ -61,13 +61,19 @@ class Csm(SpeechGenerator):
         return torch.cat([first, rest]), torch.cat([clips, clips.repeat_interleave(frames.shape[1] - 1)])
 
     def speak(
-        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        texts: Sequence[str],
+        seconds: float,
+        instruction: str = "",
     ) -> list[Samples]:
         """Speaker 0 says each text; codes that the codec does not have are taken for its last."""
         import torch
 
         from shoal.models.quiet import quiet
 
+        del instruction
         before, after = self.prompt(processor, "").split(self.mark(processor), 1)
         after = after.partition(processor.audio_token)[0]
         inputs = processor.tokenizer(

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from shoal.models.families import talker
 from shoal.models.families.omni import Omni
 from shoal.models.families.windowed import one_window
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from shoal.data.clip import Clip, Row
+    from shoal.models.batch import PreparedBatch
+    from shoal.models.families.audio_llm import Samples
+    from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
 
 
 class Qwen25Omni(Omni):
@@ -13,11 +25,86 @@ class Qwen25Omni(Omni):
 
     name = "qwen2_5_omni"
     classes = ("Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2_5OmniForConditionalGeneration")
+    tokens_field = talker.FIELD
     limits = "The talker was trained on the states of the whole thinker."
 
     def longest(self, processor: Any) -> float | None:
         """One window."""
         return one_window(processor)
+
+    def check_talks(self, model: PreTrainedModel) -> None:
+        """See `shoal.models.families.talker.check_talks`."""
+        talker.check_talks(model)
+
+    def check_spoken(self, row: Row) -> None:
+        """See `shoal.models.families.talker.check_given`."""
+        talker.check_given(row)
+
+    def asked_to_say(self, processor: Any, instruction: str, text: str) -> str:
+        """The prompt that asks for a text, after the system prompt with which the model speaks."""
+        asked = (("system", talker.SYSTEM), ("user", f"{instruction}\n{text}"))
+        turns = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in asked]
+        template = self.chat_template(processor)
+        return str(
+            processor.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False, chat_template=template
+            )
+        )
+
+    def spoken_batch(self, loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> PreparedBatch:
+        """The request for each clip's words, the words as the thinker's reply, and the row's speech tokens.
+
+        Raises:
+            ManifestError: a row holds no speech tokens of this model's.
+            ModelError: the model has no talker, or no chat template.
+        """
+        talker.check_talks(loaded.model)
+        words = [task.target(clip.row) for clip in clips]
+        prompts = [self.asked_to_say(loaded.processor, task.instruction, text) for text in words]
+        speaks: Any = loaded.model.talker
+        return talker.forced(
+            [clip.id for clip in clips],
+            loaded.tokenizer(prompts, add_special_tokens=False)["input_ids"],
+            loaded.tokenizer(words, add_special_tokens=False)["input_ids"],
+            [talker.given(clip.row, speaks) for clip in clips],
+        ).to(loaded.device)
+
+    def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
+        """The talker's, which has one codebook, beside a thinker that replies with the very words."""
+        return talker.losses(model, batch)
+
+    def spoken_rate(self, processor: Any) -> int:
+        """The vocoder's."""
+        del processor
+        return talker.RATE
+
+    def speeches(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        texts: Sequence[str],
+        seconds: float,
+        instruction: str = "",
+    ) -> list[talker.Speech]:
+        """Waves and speech tokens of what the model replies when it is asked to say each text; see `speak`."""
+        talker.check_talks(model)
+        asked = [self.asked_to_say(processor, instruction, text) for text in texts]
+        inputs = processor.tokenizer(
+            asked, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+        ).to(model.device)
+        return talker.say(model, {name: inputs[name] for name in ("input_ids", "attention_mask")}, seconds)
+
+    def speak(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        texts: Sequence[str],
+        seconds: float,
+        instruction: str = "",
+    ) -> list[Samples]:
+        """The thinker replies and the talker speaks as it does; nothing where either ends at once."""
+        found = self.speeches(model, processor, texts, seconds, instruction)
+        return [each.samples for each in found]
 
 
 FAMILY = Qwen25Omni()
