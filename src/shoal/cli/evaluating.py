@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The options of the command, under their names there."""
 
     model: str | None
     data: list[str] | None
-    plan: list[Path] | None
+    plan: list[Path] | None = None
     against: str | None
     task: str
-    asr: str | None
+    asr: str | None = None
     out: Path
     limit: int | None
     where: list[str] | None
@@ -41,27 +41,27 @@ class Evaluation:
     batch_size: BatchSize
     max_new_tokens: int | None
     group_by: list[str] | None
-    out_of_domain: list[str] | None
-    comet: str | None
-    export: list[str] | None
-    max_wer: str | None
-    max_wer_increase: str | None
-    rescore: bool
-    shard: str | None
-    workers: int | None
+    out_of_domain: list[str] | None = None
+    comet: str | None = None
+    export: list[str] | None = None
+    max_wer: str | None = None
+    max_wer_increase: str | None = None
+    rescore: bool = False
+    shard: str | None = None
+    workers: int | None = None
     cluster: str
     replicates: int
     seed: int
     device: str
     dtype: str
     trust_remote_code: bool
-    json: bool
+    json: bool = False
 
-    def carry_out(self, context: typer.Context) -> Scores | None:
+    def carry_out(self, context: typer.Context | None = None) -> Scores | None:
         """Decode and score, score again, or decode a part and say so.
 
         Args:
-            context: of the command, whose options workers are given.
+            context: of the command, whose options workers are given; None where there are none.
 
         Returns:
             The scores; None for a part.
@@ -77,7 +77,7 @@ class Evaluation:
                 "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
             )
         asked = self._asked()
-        if self.workers:
+        if self.workers and context is not None:
             shards.run_workers(context, self.workers)
         elif self.shard:
             shards.end_with_parent()

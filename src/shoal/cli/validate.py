@@ -10,6 +10,7 @@ import typer
 
 from shoal.cli import options
 from shoal.cli.card import is_folder, warn_if_unheard
+from shoal.cli.evaluating import Evaluation
 from shoal.cli.table import aligned
 from shoal.errors import UsageError
 
@@ -107,7 +108,7 @@ def validate(
     where: options.Where = None,
     lang: options.Lang = None,
     max_bad: options.MaxBad = 0.01,
-    batch_size: options.BatchSize = 16,
+    batch_size: options.DecodeBatchSize = 16,
     max_new_tokens: options.MaxNewTokens = None,
     group_by: Annotated[
         list[str] | None,
@@ -125,10 +126,8 @@ def validate(
 
     Files in CHECKPOINT/validation count without being named (see shoal card --attach).
     """
-    import shoal
     from shoal.card.attached import attach as keep
     from shoal.card.attached import read
-    from shoal.cli.progress import progress_bars
     from shoal.evaluate.junit import write_junit
     from shoal.evaluate.validate import validate as judge
 
@@ -145,32 +144,31 @@ def validate(
         *_named(require_task, require),
     ]
     _check(checkpoint, data, against, [*(scores or ()), *(bench or ())], promises, attach)
-    unit = options.parse_cluster(cluster)
+    options.parse_cluster(cluster)
     given: list[Labelled] = [read(path) for path in (*(scores or ()), *(bench or ()))]
     own: Fingerprint | None = None
     if data and checkpoint is not None:
-        dataset = options.read_data(
-            data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
-        )
-        loaded = shoal.load(checkpoint, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        baseline = None
-        if against:
-            baseline = shoal.load(against, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        with progress_bars() as progress:
-            found = shoal.evaluate(
-                loaded,
-                dataset,
-                task,
-                against=baseline,
-                out=out,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                group_by=group_by,
-                cluster=unit,
-                replicates=replicates,
-                seed=seed,
-                progress=progress,
-            )
+        found = Evaluation(
+            model=checkpoint,
+            data=data,
+            against=against,
+            task=task,
+            out=out,
+            limit=limit,
+            where=where,
+            lang=lang,
+            max_bad=max_bad,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            group_by=group_by,
+            cluster=cluster,
+            replicates=replicates,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        ).carry_out()
+        assert found is not None  # only a part of the clips has no scores
         given.append((str(out / "scores.json"), found))
         own = _known(found, checkpoint, device, trust_remote_code)
     validation = judge(
