@@ -45,6 +45,15 @@ def loaded(*, seed: int = 0, projector: str = "mlp", **text: Any) -> LoadedModel
     )
 
 
+def saved(folder: Path) -> LoadedModel:
+    """A tiny model, written to `folder` with its processor."""
+    model = loaded()
+    model.model.save_pretrained(folder)
+    assert model.processor is not None
+    model.processor.save_pretrained(folder)
+    return model
+
+
 def write_clips(folder: Path, count: int = 6, **fields: Any) -> Path:
     """A manifest of `count` noise clips of 0.3 to 0.8 s, by two speakers; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,16 +9,14 @@ import pytest
 from shoal import tasks
 from shoal.cli import main
 from shoal.schema import Bench, Scores
-from tiny_speech import loaded, plan, write_clips
+from tiny_speech import plan, saved, write_clips
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A saved tiny model, a manifest and a plan."""
     folder = tmp_path_factory.mktemp("good")
-    model = loaded()
-    model.model.save_pretrained(folder / "model")
-    model.processor.save_pretrained(folder / "model")
+    saved(folder / "model")
     write_clips(folder / "clips")
     plan(1, 2).save(folder / "plan.json")
     return folder

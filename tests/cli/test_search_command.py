@@ -10,16 +10,14 @@ from shoal.cli import main
 from shoal.evaluate import evaluate
 from shoal.evaluate.outputs import read_outputs
 from shoal.schema import Plan, Search
-from tiny_speech import dataset, loaded
+from tiny_speech import dataset, loaded, saved
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A saved tiny model, and clips that say what it hears, and a little more."""
     folder = tmp_path_factory.mktemp("good")
-    model = loaded()
-    model.model.save_pretrained(folder / "model")
-    model.processor.save_pretrained(folder / "model")
+    model = saved(folder / "model")
     data = dataset(folder / "clips", 8)
     evaluate(model, data, out=folder / "said", replicates=10, max_new_tokens=8)
     said = read_outputs(folder / "said" / "outputs" / "full.jsonl")

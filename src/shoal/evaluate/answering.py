@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoal.evaluate.engine import prompts_of
-from shoal.evaluate.generate import Decoded, clock, generated, greedy
+from shoal.evaluate.generate import Decoded, clock, decoded, written
 from shoal.evaluate.outputs import Output
 from shoal.evaluate.window import Judged
 from shoal.prune.in_memory import pruned
@@ -171,25 +171,17 @@ def _continuously(
         yield Said(batch, clip, done.tokens, done.truncated, done.prefill_seconds, done.decode_seconds)
 
 
-def _shares(batch: Batch, decoded: Decoded) -> Iterator[Said]:
+def _shares(batch: Batch, found: Decoded) -> Iterator[Said]:
     share = 1 / len(batch.clips)
-    for clip, tokens, truncated in zip(batch.clips, decoded.tokens, decoded.truncated, strict=True):
+    for clip, tokens, truncated in zip(batch.clips, found.tokens, found.truncated, strict=True):
         yield Said(
-            batch, clip, tokens, truncated, decoded.prefill_seconds * share, decoded.decode_seconds * share
+            batch, clip, tokens, truncated, found.prefill_seconds * share, found.decode_seconds * share
         )
 
 
 def _decode(loaded: LoadedModel, batch: Batch, limit: TokenLimit) -> Decoded:
     limits = [limit_of(loaded, limit, clip.row) for clip in batch.clips]
-    if loaded.engine:
-        return greedy(loaded.lm, batch.prepared, eos_ids=loaded.eos_ids, max_new_tokens=limits)
-    return generated(
-        loaded.family.answering(loaded.model),
-        batch.prepared,
-        eos_ids=loaded.eos_ids,
-        max_new_tokens=limits,
-        options=loaded.family.generate_options,
-    )
+    return decoded(loaded, batch.prepared, limits)
 
 
 def limit_of(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:
@@ -203,9 +195,7 @@ def limit_of(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:
 def _outputs(
     loaded: LoadedModel, task: Task, group: Sequence[Said], judged: dict[str, Judged]
 ) -> list[Output]:
-    tokens = [list(said.tokens) for said in group]
-    written = loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    texts = [loaded.family.answer(loaded.processor, text) for text in written]
+    texts = written(loaded, [said.tokens for said in group])
     return [
         _output(said, text if said.text is None else said.text, judged[said.clip.id], task)
         for said, text in zip(group, texts, strict=True)

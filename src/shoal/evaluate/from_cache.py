@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from shoal.measure.collector import last_states
-from shoal.measure.head import logit_chunks, logits_at, token_losses
+from shoal.measure.head import losses_at
 from shoal.models.families.audio_llm import AudioLLM
 
 if TYPE_CHECKING:
@@ -132,13 +132,7 @@ def _sums(loaded: LoadedModel, states: Tensor, due: Sequence[Sequence[int]]) -> 
     """Log-likelihood of what is due after each of the states (N, 1 + n, d), from the first on; -1 is the end."""
     rows = torch.tensor([row for row, each in enumerate(due) for _ in each])
     places = torch.tensor([place for each in due for place in range(len(each))])
-    wanted = states[rows.to(states.device), places.to(states.device)]
     tokens = torch.tensor([token for each in due for token in each], device=states.device)
-    losses = torch.cat(
-        [
-            token_losses(logits_at(loaded, wanted[part]), tokens[part], loaded.eos_ids)
-            for part in logit_chunks(loaded, wanted)
-        ]
-    )
+    losses = losses_at(loaded, states[rows.to(states.device), places.to(states.device)], tokens)
     sums = torch.zeros(len(due), dtype=torch.float64).index_add(0, rows, losses.double().cpu())
     return (-sums).tolist()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from shoal.models.batch import PreparedBatch
 from shoal.models.quiet import quiet
+
+if TYPE_CHECKING:
+    from shoal.models.loading import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,31 @@ def generated(
         if not rows.take(step[torch.tensor(rows.active, device=step.device)].tolist()):
             break
     return Decoded(rows.tokens, rows.truncated, 0.0, seconds)
+
+
+def decoded(loaded: LoadedModel, batch: PreparedBatch, limits: Sequence[int]) -> Decoded:
+    """Decode a batch in whichever of the two ways the model can be decoded.
+
+    Args:
+        loaded: the model, with or without all its layers.
+        batch: B rows, padded on the left.
+        limits: tokens for each of them, end token included.
+    """
+    if loaded.engine:
+        return greedy(loaded.lm, batch, eos_ids=loaded.eos_ids, max_new_tokens=limits)
+    return generated(
+        loaded.family.answering(loaded.model),
+        batch,
+        eos_ids=loaded.eos_ids,
+        max_new_tokens=limits,
+        options=loaded.family.generate_options,
+    )
+
+
+def written(loaded: LoadedModel, tokens: Sequence[Sequence[int]]) -> list[str]:
+    """The answers that tokens of several rows say."""
+    texts = loaded.tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True)
+    return [loaded.family.answer(loaded.processor, text) for text in texts]
 
 
 def _repeated(sequences: Tensor, prompt: Tensor | None) -> int:

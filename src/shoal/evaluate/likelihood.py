@@ -20,7 +20,7 @@ from shoal.errors import MeasureError
 from shoal.evaluate.from_cache import continues, log_likelihoods
 from shoal.evaluate.window import Judged
 from shoal.measure.collector import decoder_arguments, last_states
-from shoal.measure.head import check_head, logit_chunks, logits_at, token_losses
+from shoal.measure.head import check_head, losses_at
 from shoal.measure.targets import targets_of
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.tasks import Task
@@ -120,8 +120,7 @@ def _one_after_the_other(
 
 def _losses(loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> list[Loss]:
     """Cross-entropy of the right answer to each clip, and its tokens; (0, 0) where none of them is predicted."""
-    kind = "speech" if "speech" in task.inputs else "text"
-    batch = loaded.prepare(clips, task, input=kind, response=True, padding_side="right")  # type: ignore[arg-type]
+    batch = loaded.prepare(clips, task, input=task.input, response=True, padding_side="right")
     _check_once(loaded, batch)
     try:
         return response_losses(loaded, batch)
@@ -145,12 +144,8 @@ def response_losses(loaded: LoadedModel, batch: PreparedBatch) -> list[Loss]:
     """
     targets = targets_of(batch, "text", loaded.eos_ids)
     states = last_states(loaded.decoder(**decoder_arguments(loaded.decoder, batch), use_cache=False))
-    wanted = states[targets.rows, targets.positions]
-    parts = [
-        token_losses(logits_at(loaded, wanted[part]), targets.tokens[part], loaded.eos_ids)
-        for part in logit_chunks(loaded, wanted)
-    ]
-    return summed(torch.cat(parts), targets.rows, len(batch.ids))
+    losses = losses_at(loaded, states[targets.rows, targets.positions], targets.tokens)
+    return summed(losses, targets.rows, len(batch.ids))
 
 
 def summed(losses: Tensor, rows: Tensor, count: int) -> list[Loss]:

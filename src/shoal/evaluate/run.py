@@ -121,7 +121,7 @@ def _checked(task: Task | str, data: Dataset, loaded: LoadedModel, against: Load
     for each in (loaded, against):
         if each is not None:
             check_can_answer(each, task)
-            if "speech" in task.inputs:
+            if task.input == "speech":
                 each.check_lengths(data.rows)
             task = as_known(task, each, data.rows)
     return task

@@ -16,7 +16,8 @@ import numpy as np
 from shoal import tasks
 from shoal.data.clip import SAMPLE_RATE, Clip, Row
 from shoal.errors import UsageError
-from shoal.evaluate.generate import generated, greedy
+from shoal.evaluate.answering import limit_of
+from shoal.evaluate.generate import decoded, written
 from shoal.evaluate.settings import TokenLimit
 from shoal.evaluate.systems import check_hears
 from shoal.models.families.audio_llm import AudioLLM, Samples
@@ -81,19 +82,8 @@ class Listener:
     def _written(self, clips: Sequence[Clip]) -> list[str]:
         asr = self._asr
         batch = asr.prepare(clips, self._task, input="speech", response=False, padding_side="left")
-        limits = [self._limit.of(clip.row) for clip in clips]
-        options: dict[str, Any] = {"eos_ids": asr.eos_ids, "max_new_tokens": limits}
-        if asr.engine:
-            decoded = greedy(asr.lm, batch, **options)
-        else:
-            limits = [
-                asr.family.token_limit(asr.processor, clip.row.duration, limit)
-                for clip, limit in zip(clips, limits, strict=True)
-            ]
-            options |= {"max_new_tokens": limits, "options": asr.family.generate_options}
-            decoded = generated(asr.family.answering(asr.model), batch, **options)
-        written = asr.tokenizer.batch_decode(decoded.tokens, skip_special_tokens=True)
-        return [asr.family.answer(asr.processor, text) for text in written]
+        limits = [limit_of(asr, self._limit, clip.row) for clip in clips]
+        return written(asr, decoded(asr, batch, limits).tokens)
 
 
 def check_spoken(task: Task) -> tasks.Tts:

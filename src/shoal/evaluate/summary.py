@@ -18,6 +18,7 @@ from shoal.evaluate.groups import GroupScores, groupings, noted_fields, score_gr
 from shoal.evaluate.outputs import Output
 from shoal.evaluate.rating import Judge, Rating
 from shoal.evaluate.score import EditCounts, word_counts
+from shoal.evaluate.scores.errors import units_apart
 from shoal.evaluate.significance import PairedBootstrap, Rates, correct
 from shoal.evaluate.tally import Tally, label_set, tallied
 from shoal.schema import Example, Plan, SystemScores
@@ -102,12 +103,7 @@ def summarise(
 
 def word_edits(outputs: Sequence[Output], task: Task) -> EditCounts:
     """The edits of every output against its reference, normalised; in words, or what `task` counts instead."""
-    normalisers = [task.normaliser(output.lang) for output in outputs]
-    pairs = list(zip(normalisers, outputs, strict=True))
-    return word_counts(
-        [task.words(normalise(output.text), output.lang) for normalise, output in pairs],
-        [task.words(normalise(output.pred_text), output.lang) for normalise, output in pairs],
-    )
+    return word_counts(*units_apart(quality.answers(task, outputs)))
 
 
 def _measures(

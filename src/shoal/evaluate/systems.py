@@ -72,7 +72,7 @@ def check_can_answer(loaded: LoadedModel, task: Task) -> None:
     """
     if task.spoken:
         _check_speaks(loaded, task)
-    elif "speech" in task.inputs:
+    elif task.input == "speech":
         check_hears(loaded)
         _check_says_anything(loaded, task)
     else:

@@ -172,7 +172,7 @@ def _read(data: Dataset, chunks: Iterable[list[Row]], slots: int, task: Task) ->
 
 def read_clips(data: Dataset, rows: Sequence[Row], task: Task) -> list[Clip]:
     """The clips of `rows` whose audio can be used; without samples where the task takes only text."""
-    if "speech" in task.inputs:
+    if task.input == "speech":
         return list(data.clips(rows))
     return [Clip(row, np.zeros(0, dtype=np.float32)) for row in rows]
 
@@ -180,6 +180,5 @@ def read_clips(data: Dataset, rows: Sequence[Row], task: Task) -> list[Clip]:
 def embed(loaded: LoadedModel, clips: list[Clip], task: Task) -> Batch:
     """Embed clips up to where the answer begins."""
     start = clock(loaded.device)
-    kind = "speech" if "speech" in task.inputs else "text"
-    prepared = loaded.prepare(clips, task, input=kind, response=False, padding_side="left")  # type: ignore[arg-type]
+    prepared = loaded.prepare(clips, task, input=task.input, response=False, padding_side="left")
     return Batch(clips, prepared, clock(loaded.device) - start)

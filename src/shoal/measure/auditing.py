@@ -184,8 +184,7 @@ def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKi
         model.dtype_name,
         data.info().fingerprint,
         task.name,
-        # A text that stands alone is read as it stands, whatever the model's style of answers.
-        task.instruction if not task.alone else "as it stands",
+        task.asked,
         hashlib.sha256(answers.encode()).hexdigest(),
         list(inputs),
     ]

@@ -64,6 +64,15 @@ def logit_chunks(loaded: LoadedModel, states: Tensor) -> list[slice]:
     return [slice(first, first + size) for first in range(0, len(states), size)]
 
 
+def losses_at(loaded: LoadedModel, states: Tensor, tokens: Tensor) -> Tensor:
+    """Cross-entropy in nats (N,) of `tokens` (N,) after states (N, d); see `token_losses`, a part at a time."""
+    parts = [
+        token_losses(logits_at(loaded, states[part]), tokens[part], loaded.eos_ids)
+        for part in logit_chunks(loaded, states)
+    ]
+    return torch.cat(parts)
+
+
 def check_losses(losses: Tensor, targets: Targets, ids: Sequence[str]) -> None:
     """Make sure that the full model has a loss.
 

@@ -155,8 +155,7 @@ def _key(loaded: LoadedModel, data: Dataset, task: Task, settings: Settings) -> 
         data.info().fingerprint,
         [task.target(row) for row in data.rows],
         task.name,
-        # A text that stands alone is read as it stands, whatever the model's style of answers.
-        task.instruction if not task.alone else "as it stands",
+        task.asked,
         settings.ranked_by,
         settings.input,
         settings.counted,

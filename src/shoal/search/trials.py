@@ -1,4 +1,4 @@
-"""One split of the clips: plans are decoded on it, scored, and answers with the unpruned model."""
+"""One split of the clips: plans are decoded on it, scored, and compared with the unpruned model."""
 
 from __future__ import annotations
 

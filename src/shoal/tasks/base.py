@@ -73,6 +73,17 @@ class Task(ABC):
         return self.settings.inputs
 
     @property
+    def input(self) -> InputKind:
+        """What fills it when the task is asked: speech, unless only text may."""
+        return "speech" if "speech" in self.inputs else "text"
+
+    @property
+    def asked(self) -> str:
+        """What of the task decides measurements of a given answer, besides the answer."""
+        # A text that stands alone is read as it stands, whatever the model's style of answers.
+        return "as it stands" if self.alone else self.instruction
+
+    @property
     def answered_by(self) -> tuple[Answering, ...]:
         """How the model is asked."""
         return self.settings.answered_by

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from shoal.errors import ManifestError
-from shoal.measure.head import check_losses, logit_chunks, logits_at, token_losses
+from shoal.measure.head import check_losses, losses_at
 from shoal.measure.targets import Targets
 from shoal.models.weights import cache_dir
 from shoal.training.draws import parts
@@ -172,12 +172,7 @@ def response_losses(
         _, last = run_decoder(loaded, inputs, (), whole=True)
         assert last is not None
         states = last.flatten(0, 1).index_select(0, inputs.index)
-        losses = torch.cat(
-            [
-                token_losses(logits_at(loaded, states[chunk]), inputs.tokens[chunk], loaded.eos_ids)
-                for chunk in logit_chunks(loaded, states)
-            ]
-        )
+        losses = losses_at(loaded, states, inputs.tokens)
         check_losses(losses, Targets(inputs.rows, inputs.index, inputs.tokens), feed.names(chosen))
         rows = inputs.rows.cpu().numpy()
         sums[chosen] = np.bincount(rows, losses.double().cpu().numpy(), minlength=len(chosen))
