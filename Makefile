@@ -40,6 +40,7 @@ test: lint types unit
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --cache-dir .ruff_cache/imports
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -52,8 +53,8 @@ unit: $(VENV)/.dev
 families: $(VENV)/.dev
 	rm -f src/shoal/models/families/verified.json
 	SHOAL_WRITE_FAMILIES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope \
-	  tests/models/families tests/measure/test_architectures.py tests/prune/test_speech_llm_checkpoints.py \
-	  tests/heal/test_heal_families.py \
+	  tests/models/families tests/measurement/test_architectures.py tests/pruning/test_speech_llm_checkpoints.py \
+	  tests/healing/test_heal_families.py \
 	  --deselect tests/models/families/test_table.py
 	$(BIN)/python docs/write_families.py
 

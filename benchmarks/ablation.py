@@ -25,17 +25,18 @@ import torch
 
 from shoal import tasks
 from shoal.data import read_manifests
+from shoal.decoder.batches import prepared_batches
 from shoal.demo import clips_manifest
-from shoal.measure.ablating import block_candidates
-from shoal.measure.ablation import Ablation
-from shoal.measure.feeding import prepared_batches
-from shoal.measure.importance import Candidate, Floats, Ints
-from shoal.measure.racing import Race, rounds_of
+from shoal.measurement.ablating import block_candidates
+from shoal.measurement.ablation import Ablation
+from shoal.measurement.importance import Floats, Ints
+from shoal.measurement.racing import Race, rounds_of
 from shoal.models import load
 from shoal.models.batch import PreparedBatch
 from shoal.models.loading import LoadedModel
-from shoal.prune.in_memory import pruned
+from shoal.pruning.in_memory import pruned
 from shoal.schema import InputKind
+from shoal.schema.words import Candidate
 from support.interleave import Figures, interleaved, median_ratio, print_times, rounded, seconds_of
 
 ROOT = Path(__file__).resolve().parents[1]

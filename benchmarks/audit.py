@@ -24,13 +24,13 @@ import torch
 
 from shoal.data import Row, read_manifests
 from shoal.demo import clips_manifest
-from shoal.measure.summary import summarise
-from shoal.measure.sums import Sums
+from shoal.measurement.summary import summarise
+from shoal.measurement.sums import Sums
 from shoal.models import load
 from shoal.models.loading import LoadedModel
 from support.audit_memory import measure_memory
 from support.audit_peers import measure_peers
-from support.audit_work import audit_sums, forward, numbers, prepare
+from support.audit_work import audit_sums, forward, numbers, prepared_rows
 from support.interleave import Figures, interleaved, median_ratio, print_times, rounded, seconds_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def parse() -> argparse.Namespace:
 
 def measure_time(model: LoadedModel, rows: Sequence[Row], batch_size: int, runs: int) -> Figures:
     """The audit against a plain forward pass, interleaved."""
-    prepared = prepare(model, rows, batch_size, response=True)
+    prepared = prepared_rows(model, rows, batch_size, response=True)
     sums = audit_sums(model, prepared)
     timings = interleaved(
         {

@@ -34,10 +34,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from shoal import tasks
 from shoal.data import Row, read_manifests
 from shoal.data.subset import evenly_spaced
+from shoal.decoder.prepare import prepare
 from shoal.demo import clips_manifest
-from shoal.evaluate.engine import Engine, prompts_of
-from shoal.evaluate.generate import clock, greedy
-from shoal.evaluate.settings import TokenLimit
+from shoal.evaluation.engine import Engine, prompts_of
+from shoal.evaluation.generate import clock, greedy
+from shoal.evaluation.settings import TokenLimit
 from shoal.models import load
 from shoal.models.batch import Kind, PreparedBatch
 from support.interleave import Figures, Timings, interleaved, median_ratio, print_times, rounded
@@ -123,7 +124,7 @@ def recorded(options: argparse.Namespace) -> Work:
     clips = list(data.clips(rows))
     task, limit = tasks.get("asr"), TokenLimit()
     groups = [clips[at : at + options.batch] for at in range(0, len(clips), options.batch)]
-    batches = [model.prepare(group, task, input="speech", response=False) for group in groups]
+    batches = [prepare(model, group, task, input="speech", response=False) for group in groups]
     limits = [[limit.of(clip.row) for clip in group] for group in groups]
     announce(options, options.model, batches, limits)
     return Work(model.lm, batches, limits, model.eos_ids, options.batch)

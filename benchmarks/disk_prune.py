@@ -5,7 +5,7 @@
 A random checkpoint of Llama-3.1-8B's shape (32 layers, bf16, 16 GB in shards of at most 5 GB) is written once under
 `--cache`. Then layers 16 to 28 are removed from it, three ways, interleaved, each in a process of its own:
 
-- shoal: `shoal.prune.sharded.write_sharded`, which also hashes every tensor and writes all to the disk;
+- shoal: `shoal.pruning.sharded.write_sharded`, which also hashes every tensor and writes all to the disk;
 - mergekit: `mergekit-yaml`, passthrough of two slices, `--lazy-unpickle --copy-tokenizer --out-shard-size 5B`;
 - cp: a copy, by `dd`, of as many bytes as stay, out of the same files: the floor.
 

@@ -40,12 +40,12 @@ from torch import Tensor
 
 from shoal import tasks
 from shoal.data import Dataset, Row, read_manifests
-from shoal.heal import targets
-from shoal.heal.cuts import cuts_between
-from shoal.heal.run import mark, projector_trained
-from shoal.heal.settings import STEPS, HealSettings
+from shoal.healing import targets
+from shoal.healing.cuts import cuts_between
+from shoal.healing.run import mark, projector_trained
+from shoal.healing.settings import STEPS, HealSettings
 from shoal.models import load
-from shoal.prune.in_memory import prune_in_place
+from shoal.pruning.in_memory import prune_in_place
 from shoal.training.draws import Draws, draw
 from shoal.training.feeding import examples_of, make_feed
 from shoal.training.loop import train

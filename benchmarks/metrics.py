@@ -24,13 +24,13 @@ import numpy as np
 import torch
 
 from shoal import audit, read_manifests, tasks
-from shoal.bootstrap import interval, make_resampler
 from shoal.data import Dataset, Row
-from shoal.measure.ablation import Ablation
-from shoal.measure.feeding import prepared_batches
+from shoal.decoder.batches import prepared_batches
+from shoal.measurement.ablation import Ablation
 from shoal.models import load
 from shoal.models.loading import LoadedModel
 from shoal.schema import Audit, InputKind, MetricTrust, Trust
+from shoal.statistics import interval, make_resampler
 from support.interleave import Figures, rounded
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -43,7 +43,7 @@ def forked_verification() -> Iterator[Callable[..., None] | None]:
         yield None
         return
     from forked_verification import Verifier
-    from shoal.prune import verify
+    from shoal.pruning import verify
 
     verifier, fresh = Verifier(), verify._run_child
     with pytest.MonkeyPatch.context() as patch:

@@ -1,8 +1,8 @@
 """Verification of checkpoints without a second of imports for each: forked from a process that has not seen Shoal.
 
 `python -I forked_verification.py` imports what `verify_child.py` does, and no more. It reads a line of JSON for each
-verification and makes a process that runs the script as `shoal.prune.verify` would have it run.
-`tests/prune/test_verify.py` has its checkpoints verified as users have; with `SHOAL_FRESH=1` all tests do.
+verification and makes a process that runs the script as `shoal.pruning.verify` would have it run.
+`tests/pruning/test_verify.py` has its checkpoints verified as users have; with `SHOAL_FRESH=1` all tests do.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Verifier:
         self._server: subprocess.Popen[str] | None = None
 
     def run(self, folder: Path, scratch: Path, places: Sequence[Path], timeout: float) -> None:
-        """In place of `shoal.prune.verify._run_child`."""
+        """In place of `shoal.pruning.verify._run_child`."""
         from shoal.errors import VerificationError
-        from shoal.prune.verify import CHILD
+        from shoal.pruning.verify import CHILD
 
         printed = scratch / "printed.txt"
         job = {

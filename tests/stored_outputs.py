@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from shoal import tasks
-from shoal.evaluate.outputs import Output
-from shoal.evaluate.settings import Resampling
-from shoal.evaluate.summary import Identity, summarise
+from shoal.evaluation.outputs import Output
+from shoal.evaluation.settings import Resampling
+from shoal.evaluation.summary import Identity, summarise
 from shoal.schema import (
     Counts,
     DataInfo,

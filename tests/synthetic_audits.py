@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from shoal.bootstrap import make_resampler
-from shoal.measure.importance import Candidate, ImportanceSums, summarise_importance
-from shoal.measure.metric import column_count
-from shoal.measure.summary import summarise
-from shoal.measure.sums import Sums, SumsFile, save_sums
+from shoal.measurement.importance import ImportanceSums, summarise_importance
+from shoal.measurement.metric import column_count
+from shoal.measurement.summary import summarise
+from shoal.measurement.sums import Sums, SumsFile, save_sums
 from shoal.schema import SCOPES, Audit, InputKind, ModelInfo, Part, Provenance, Quantity
+from shoal.schema.words import Candidate
+from shoal.statistics import make_resampler
 
 DEPTH = 6
 

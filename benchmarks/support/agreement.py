@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.measure.blocks import to_triangle
-from shoal.measure.sums import Sums
+from shoal.measurement.blocks import to_triangle
+from shoal.measurement.sums import Sums
 from shoal.schema import Scope
 
 Floats = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ from shoal.data import Row
 from shoal.models.batch import PreparedBatch
 from shoal.models.loading import LoadedModel
 from support.agreement import COMPARE, Agreement, Ours
-from support.audit_work import audit_sums, numbers, prepare
+from support.audit_work import audit_sums, numbers, prepared_rows
 from support.environments import InstallError
 from support.interleave import Figures, Timings, interleaved, median_ratio, print_times, rounded, seconds_of
 from support.peers import Peer, PeerError, Process, known_peers, save_batches
@@ -46,7 +46,7 @@ def measure_peers(
     The peers take whole texts and look at the last token, so all get prompts without a response: there the
     audit's scope `last` is the last token.
     """
-    prepared = prepare(model, rows, batch_size, response=False)
+    prepared = prepared_rows(model, rows, batch_size, response=False)
     batch_of = np.repeat(np.arange(len(prepared)), [len(batch.ids) for batch in prepared])
     ours = Ours(audit_sums(model, prepared), batch_of)
     cache.mkdir(parents=True, exist_ok=True)

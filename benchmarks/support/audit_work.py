@@ -10,21 +10,23 @@ import torch
 
 from shoal import tasks
 from shoal.data import Clip, Row, batches
-from shoal.measure.collector import collect
-from shoal.measure.metric import METRICS
-from shoal.measure.sums import Sums, SumsWriter
+from shoal.decoder.prepare import prepare
+from shoal.measurement.collector import collect
+from shoal.measurement.metric import METRICS
+from shoal.measurement.sums import Sums, SumsWriter
 from shoal.models.batch import PreparedBatch
 from shoal.models.loading import LoadedModel
 from shoal.schema import SCOPES
 
 
-def prepare(
+def prepared_rows(
     model: LoadedModel, rows: Sequence[Row], batch_size: int, *, response: bool
 ) -> list[PreparedBatch]:
     """Padded, embedded batches of the transcripts; no audio is needed for them."""
     task = tasks.get("asr")
     return [
-        model.prepare(
+        prepare(
+            model,
             [without_samples(row) for row in group],
             task,
             input="text",

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from shoal.provenance import provenance
-from shoal.prune.sharded import write_sharded
+from shoal.pruning.sharded import write_sharded
 from shoal.schema import Plan
 
 

@@ -150,7 +150,7 @@ def shoal(place: Place) -> list[Outcome]:
 
 def _shoal(place: Place, out: Path) -> tuple[int, str]:
     from shoal.errors import ShoalError
-    from shoal.prune.on_disk import write_checkpoint
+    from shoal.pruning.on_disk import write_checkpoint
     from shoal.schema import Plan, Provenance
 
     plan = Plan(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.data import read_manifests
-from shoal.measure import audit
+from shoal.measurement import audit
 from shoal.models import load
 from shoal.schema import InputKind
 

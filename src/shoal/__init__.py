@@ -15,21 +15,22 @@ Importing is cheap: torch and transformers are loaded by the functions that need
 from __future__ import annotations
 
 from shoal._version import __version__
-from shoal.bench import bench
-from shoal.card import card
+from shoal.benchmarking import bench
+from shoal.cards import card
+from shoal.comparison import compare, task_matrix
 from shoal.data import Dataset, read_manifests
 from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
-from shoal.evaluate import evaluate
-from shoal.evaluate.validate import validate
-from shoal.heal import heal
-from shoal.measure import audit, compare, task_matrix
+from shoal.evaluation import evaluate
+from shoal.healing import heal
+from shoal.measurement import audit
 from shoal.models import load
-from shoal.prune import prune, prune_folder
+from shoal.plan_search import search
+from shoal.pruning import prune, prune_folder
 from shoal.report import render
 from shoal.schema import Audit, Bench, Comparison, Plan, Scores, Search, TaskMatrix
-from shoal.search import search
-from shoal.select import select
+from shoal.selection import select
 from shoal.training import train
+from shoal.validation.validate import validate
 
 __all__ = [
     "Audit",

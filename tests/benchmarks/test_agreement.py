@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoal.measure.metric import metric_slices
-from shoal.measure.sums import Sums
+from shoal.measurement.metric import metric_slices
+from shoal.measurement.sums import Sums
 from shoal.schema import SCOPES
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

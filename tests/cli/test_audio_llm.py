@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from shoal.cli import main
-from shoal.prune.sharded import changed_tensors
+from shoal.pruning.sharded import changed_tensors
 from tiny_audio import BUILDS
 from tiny_speech import write_clips
 
@@ -94,7 +94,7 @@ def test_a_model_that_does_not_fit_is_pruned_and_says_what_was_not_checked(
     model, tmp_path, capsys, monkeypatch
 ):
     # By name: `shoal.prune` is the function of the API where it is looked up as an attribute.
-    from_folder = import_module("shoal.prune.from_folder")
+    from_folder = import_module("shoal.pruning.from_folder")
     monkeypatch.setattr(from_folder, "fits_in_memory", lambda path: False)
     code, out, _ = run(capsys, "prune", model, "--layers-list", "1,3", "--out", tmp_path / "out")
     assert code == 0

@@ -54,7 +54,7 @@ def scores_file(place, tmp_path):
 def speaker(tmp_path, capsys, monkeypatch):
     """A pruned model that answers in speech, and what pruning said."""
     # By name: `shoal.prune` is the function of the API where it is looked up as an attribute.
-    monkeypatch.setattr(import_module("shoal.prune.from_folder"), "fits_in_memory", lambda path: False)
+    monkeypatch.setattr(import_module("shoal.pruning.from_folder"), "fits_in_memory", lambda path: False)
     BUILDS[SPEAKS].write(tmp_path / "speaks")
     folder = tmp_path / "shallower"
     code, out, err = run(capsys, "prune", tmp_path / "speaks", "--layers-list", 1, "--out", folder)
@@ -208,7 +208,7 @@ def test_a_healed_model_that_speaks_warns(capsys, speaker, place, tmp_path, monk
         data=data(),
         trained_parameters=1,
     )
-    monkeypatch.setattr(import_module("shoal.heal.run"), "finished", lambda *_: record)
+    monkeypatch.setattr(import_module("shoal.healing.run"), "finished", lambda *_: record)
     given = ["heal", folder, "--data", place / "clips" / "manifest.jsonl", "--out", tmp_path / "healed"]
     code, _, err = run(capsys, *given)
     assert code == 0

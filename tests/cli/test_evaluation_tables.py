@@ -10,7 +10,7 @@ import shoal
 from shoal.cli import main
 from shoal.cli.evaluation_tables import summary as printed
 from shoal.errors import UsageError
-from shoal.evaluate import rescore, tally
+from shoal.evaluation import rescore, tally
 from stored_outputs import evaluation, output
 from tiny_speech import loaded, write_clips
 

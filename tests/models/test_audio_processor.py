@@ -11,8 +11,8 @@ import transformers
 from shoal.models import stock
 from shoal.models.audio_processor import SEEING, Blind, audio_processor
 from shoal.models.loading import load_model
-from shoal.prune.on_disk import write_pruned
-from shoal.select import manual
+from shoal.pruning.on_disk import write_pruned
+from shoal.selection import manual
 from tiny_audio import gemma4, qwen2_5_omni, qwen2_audio
 
 

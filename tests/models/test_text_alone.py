@@ -10,6 +10,7 @@ import torch
 
 from shoal import tasks
 from shoal.data.clip import Clip, Row
+from shoal.decoder.prepare import prepare
 from shoal.errors import ManifestError, UsageError
 from shoal.models import families
 from shoal.models.batch import Kind
@@ -44,7 +45,7 @@ def kinds_of(model: LoadedModel, text: str, before: int) -> list[int]:
 
 def test_a_speech_llm_reads_its_text_without_template_and_audio() -> None:
     model = loaded()
-    batch = model.prepare(clips("She ran."), LM, input="text", response=True)
+    batch = prepare(model, clips("She ran."), LM, input="text", response=True)
     # Its tokeniser has no first token. It writes answers in lower case without punctuation, but this is no answer.
     assert batch.token_ids.tolist() == [model.tokenizer("She ran.")["input_ids"]]
     assert batch.kinds.tolist() == [kinds_of(model, "She ran.", 0)]
@@ -53,7 +54,7 @@ def test_a_speech_llm_reads_its_text_without_template_and_audio() -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_text_llm_reads_its_first_token_and_the_text(side) -> None:
     model = text_llm()
-    batch = model.prepare(clips(*TEXTS), LM, input="text", response=True, padding_side=side)
+    batch = prepare(model, clips(*TEXTS), LM, input="text", response=True, padding_side=side)
     for text, kinds, tokens in zip(TEXTS, batch.kinds, batch.token_ids, strict=True):
         assert kinds[kinds > 0].tolist() == kinds_of(model, text, 1)
         assert tokens[kinds > 0].tolist() == [
@@ -64,7 +65,7 @@ def test_a_text_llm_reads_its_first_token_and_the_text(side) -> None:
 
 
 def test_without_a_response_only_the_first_token_is_there() -> None:
-    batch = text_llm().prepare(clips("yes"), LM, input="text", response=False)
+    batch = prepare(text_llm(), clips("yes"), LM, input="text", response=False)
     assert batch.token_ids.tolist() == [[1]]
 
 
@@ -74,7 +75,7 @@ def test_an_audio_llm_reads_the_text_as_its_stock_forward_does(name, tmp_path) -
     model = load_model(str(folder), device="cpu", dtype="float32", trust_remote_code=False)
     if "text" not in model.inputs:
         return
-    batch = model.prepare(clips(*TEXTS), LM, input="text", response=True, padding_side="right")
+    batch = prepare(model, clips(*TEXTS), LM, input="text", response=True, padding_side="right")
     with torch.inference_mode():
         together = model.decoder(**batch.call)[0]
     for row, text in enumerate(TEXTS):
@@ -97,9 +98,9 @@ def stock_states(model: LoadedModel, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize(("task", "input"), [("lm", "speech"), ("ser", "text")])
 def test_an_input_that_the_task_does_not_take_is_refused(task, input) -> None:
     with pytest.raises(UsageError, match=rf"^--input: the task {task} does not take the input '{input}'"):
-        loaded().prepare(clips("yes"), tasks.get(task), input=input, response=True)
+        prepare(loaded(), clips("yes"), tasks.get(task), input=input, response=True)
 
 
 def test_a_row_without_text_is_refused_by_its_place() -> None:
     with pytest.raises(ManifestError, match=r"^m\.jsonl:3: no text"):
-        loaded().prepare(clips(""), LM, input="text", response=True)
+        prepare(loaded(), clips(""), LM, input="text", response=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.evaluate import rescore
+from shoal.evaluation import rescore
 from shoal.report import groups, render
 from stored_outputs import evaluation, output
 

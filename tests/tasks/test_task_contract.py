@@ -13,8 +13,8 @@ import yaml
 from shoal import tasks
 from shoal.data import Row
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluate import quality
-from shoal.evaluate.output import Output
+from shoal.evaluation import quality
+from shoal.evaluation.output import Output
 from shoal.tasks.settings import NEEDS
 
 FIELDS = {

@@ -9,8 +9,9 @@ from tiny_training import adapted, feed_of
 
 import tiny_speech
 from shoal import tasks
-from shoal.measure.collector import decoder_arguments
-from shoal.measure.targets import targets_of
+from shoal.decoder.loss_targets import targets_of
+from shoal.decoder.prepare import prepare
+from shoal.decoder.states import decoder_arguments
 from shoal.training.feed import ragged
 from shoal.training.feeding import examples_of, make_feed, response_losses
 from shoal.training.native_feed import NativeFeed
@@ -30,7 +31,7 @@ def test_a_batch_is_what_the_model_prepares_clip_by_clip(tmp_path, projector):
     batch = feed.collate(chosen, np.zeros_like(chosen))
     inputs = feed.inputs(loaded, batch)
     clips = [clip for at in chosen for clip in feed.examples[at].data.clips([feed.examples[at].row])]
-    prepared = loaded.prepare(clips, tasks.get("asr"), response=True, padding_side="right")
+    prepared = prepare(loaded, clips, tasks.get("asr"), response=True, padding_side="right")
     assert torch.equal(inputs.real, prepared.kinds != 0)
     real = inputs.real[..., None]
     # The store keeps states in half precision.
@@ -135,7 +136,7 @@ def test_text_input_feeds_a_text_model_too(tmp_path):
 def test_decoder_arguments_of_a_prepared_batch_carry_no_graph(tmp_path):
     loaded = tiny_speech.loaded()
     (clip, *_) = tiny_speech.dataset(tmp_path).clips()
-    prepared = loaded.prepare([clip], tasks.get("asr"), response=True, padding_side="right")
+    prepared = prepare(loaded, [clip], tasks.get("asr"), response=True, padding_side="right")
     with torch.inference_mode(False):
         call = decoder_arguments(loaded.decoder, prepared)
     assert not call["inputs_embeds"].is_inference()

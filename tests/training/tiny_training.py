@@ -9,12 +9,11 @@ import numpy as np
 
 import tiny_speech
 from shoal import tasks
-from shoal.heal.lora import add_lora
-from shoal.heal.targets.base import linear_layers
 from shoal.models.loading import LoadedModel
 from shoal.training.draws import Draws, draw
 from shoal.training.feed import Feed
 from shoal.training.feeding import examples_of, make_feed
+from shoal.training.lora import add_lora, linear_layers
 from shoal.training.settings import Objective
 from shoal.training.step import Student
 

@@ -64,7 +64,7 @@ def audit(
     """Measure what the decoder layers do: by similarity in one pass, by gradients, by leaving them out."""
     import shoal
     from shoal.cli.progress import progress_bars
-    from shoal.measure.wanted import Wanted
+    from shoal.measurement.wanted import Wanted
 
     unit = options.parse_cluster(cluster)
     asked: dict[str, Any] = {"race": race, "decode": decode}

@@ -12,8 +12,8 @@ import typer
 from shoal.cli import options
 
 if TYPE_CHECKING:
-    from shoal.card.attached import Evidence
-    from shoal.card.facts import Facts
+    from shoal.cards.attached import Evidence
+    from shoal.cards.facts import Facts
 
 Files = list[Path] | None
 
@@ -51,8 +51,8 @@ def card(
 
     Files in DIR/validation count without being named.
     """
-    from shoal.card.attached import read
-    from shoal.card.writing import write_card
+    from shoal.cards.attached import read
+    from shoal.cards.writing import write_card
 
     given = [read(path) for path in (*(scores or ()), *(bench or ()), *(audit or ()))]
     path, facts = write_card(
@@ -71,7 +71,7 @@ def card(
 
 def warn_of_speech(name: str) -> None:
     """One line on stderr for a changed model that answers in speech, which nobody has tested."""
-    from shoal.card.speaking import warning
+    from shoal.cards.speaking import warning
 
     typer.echo(f"shoal: {warning(name)}", err=True)
 
@@ -83,7 +83,7 @@ def warn_if_unheard(documents: Sequence[Evidence], checkpoint: str | None) -> No
         documents: what was measured.
         checkpoint: what the user calls the model, if it was named; a folder may hold more.
     """
-    from shoal.card.speaking import changed, unheard
+    from shoal.cards.speaking import changed, unheard
     from shoal.schema import Bench, Scores
 
     folder = Path(checkpoint).expanduser() if checkpoint is not None and is_folder(checkpoint) else None
@@ -101,7 +101,7 @@ def is_folder(ref: str) -> bool:
 
 def summary(facts: Facts, path: Path) -> str:
     """What the card rests on, and what it says was not validated."""
-    from shoal.card.limits import limits
+    from shoal.cards.limits import limits
 
     tested = ", ".join(dict.fromkeys(each.task for each in facts.measured)) or "none"
     lines = [facts.title, f"tasks tested: {tested}", "not validated:"]
@@ -109,7 +109,7 @@ def summary(facts: Facts, path: Path) -> str:
 
 
 def _json(facts: Facts, path: Path) -> str:
-    from shoal.card.limits import limits
+    from shoal.cards.limits import limits
 
     record = {
         "path": str(path),

@@ -17,10 +17,10 @@ from shoal.schema import Plan, Scores
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
-    from shoal.evaluate.engine import BatchSize
-    from shoal.evaluate.promises import Promise
+    from shoal.evaluation.engine import BatchSize
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
+    from shoal.validation.requirements import Promise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Evaluation:
 
     def broken(self, scores: Scores) -> list[str]:
         """One line for every limit that the point values do not keep; `shoal validate` also looks at intervals."""
-        from shoal.evaluate.validate import validate
+        from shoal.validation.validate import validate
 
         promises = self._promises()
         if not promises:
@@ -108,17 +108,17 @@ class Evaluation:
         ]
 
     def _promises(self) -> list[Promise]:
-        from shoal.evaluate import promise_forms
+        from shoal.validation import requirement_syntax
 
         given = {"max_wer": self.max_wer, "max_wer_increase": self.max_wer_increase}
         return [
-            getattr(promise_forms, name)(options.parse_share(text, f"--{name.replace('_', '-')}"))
+            getattr(requirement_syntax, name)(options.parse_share(text, f"--{name.replace('_', '-')}"))
             for name, text in given.items()
             if text is not None
         ]
 
     def _check(self) -> None:
-        from shoal.evaluate.shards import Shard
+        from shoal.evaluation.shards import Shard
 
         if self.shard is not None:
             Shard.parse(self.shard)
@@ -139,9 +139,9 @@ class Evaluation:
     def _asked(self) -> Task:
         """The task; everything that can be refused before a model is loaded is refused here."""
         from shoal import tasks
-        from shoal.evaluate.quality import headline
-        from shoal.evaluate.settings import Extras
-        from shoal.evaluate.spoken import check_spoken
+        from shoal.evaluation.quality import headline
+        from shoal.evaluation.settings import Extras
+        from shoal.evaluation.spoken import check_spoken
 
         asked = tasks.get(self.task)
         headline(asked)
@@ -153,7 +153,7 @@ class Evaluation:
 
     def _speaking(self, asked: Task) -> Task:
         """The task with a recogniser that listens, if one was named."""
-        from shoal.evaluate.spoken import spoken_by
+        from shoal.evaluation.spoken import spoken_by
 
         return asked if self.asr is None else spoken_by(asked, self._load(self.asr))
 
@@ -166,14 +166,14 @@ class Evaluation:
         return shoal.load(ref, device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
 
     def _rescored(self) -> Scores:
-        from shoal.evaluate import rescore
+        from shoal.evaluation import rescore
 
         return rescore(self.out, **self._scoring())
 
     def _evaluated(self, loaded: LoadedModel, dataset: Dataset, asked: Task) -> Scores | None:
         import shoal
-        from shoal.evaluate import evaluate_shard
-        from shoal.evaluate.shards import Shard
+        from shoal.evaluation import evaluate_shard
+        from shoal.evaluation.shards import Shard
 
         decoding: dict[str, Any] = {
             "plans": self._plans(),

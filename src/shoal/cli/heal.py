@@ -100,11 +100,11 @@ def heal(
     """Heal a pruned model and write it, verified; the same command again goes on where it was interrupted."""
     import shoal
     from shoal import tasks
-    from shoal.card.speaking import unheard
+    from shoal.cards.speaking import unheard
     from shoal.cli.progress import progress_bars
-    from shoal.heal import targets
-    from shoal.heal.run import Job, finished, run_heal
-    from shoal.heal.settings import CLIPS, STEPS, HealSettings
+    from shoal.healing import targets
+    from shoal.healing.run import Job, finished, run_heal
+    from shoal.healing.settings import CLIPS, STEPS, HealSettings
     from shoal.training.settings import Objective, Optimisation
 
     if input_kind not in ("speech", "text"):

@@ -74,10 +74,10 @@ def healing(
     """Heal every plan by every target and test them on the same clips: WER with intervals, seconds, parameters."""
     from shoal import tasks
     from shoal.cli.progress import progress_bars
-    from shoal.evaluate.settings import Resampling, TokenLimit
-    from shoal.heal import targets
-    from shoal.heal.grid import Grid, run_grid
-    from shoal.heal.settings import HealSettings
+    from shoal.evaluation.settings import Resampling, TokenLimit
+    from shoal.healing import targets
+    from shoal.healing.grid import Grid, run_grid
+    from shoal.healing.settings import HealSettings
     from shoal.training.settings import Objective, Optimisation
 
     names = list(targets.TARGETS) if target_names == "all" else target_names.split(",")

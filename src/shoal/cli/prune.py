@@ -48,11 +48,11 @@ def prune(
     json: options.Json = False,
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
-    from shoal.card.speaking import unheard
+    from shoal.cards.speaking import unheard
     from shoal.models.weights import resolve
-    from shoal.prune.from_folder import choose_way
-    from shoal.prune.in_memory import check_whole
-    from shoal.select import manual
+    from shoal.pruning.from_folder import choose_way
+    from shoal.pruning.in_memory import check_whole
+    from shoal.selection import manual
 
     _check_choice(plan, layers_list)
     # Read before the model is: a wrong plan shows at once.
@@ -80,14 +80,14 @@ def _load(model: str, device: str, dtype: str, trust_remote_code: bool) -> Loade
 
 
 def _in_memory(loaded: LoadedModel, plan: Plan, out: Path, force: bool) -> Path:
-    from shoal.prune import prune as write_pruned
+    from shoal.pruning import prune as write_pruned
 
     return write_pruned(loaded, plan, out, force=force)
 
 
 def _on_disk(model: str, plan: Plan, out: Path, force: bool, trust_remote_code: bool) -> Path:
     from shoal.cli.progress import progress_bars
-    from shoal.prune.from_folder import prune_folder
+    from shoal.pruning.from_folder import prune_folder
 
     with progress_bars() as progress:
         return prune_folder(
@@ -104,8 +104,8 @@ def _info(model: str, trust_remote_code: bool) -> ModelInfo:
     """What the model is, from its config alone."""
     from shoal.models.families import find
     from shoal.models.info import model_info
+    from shoal.models.meta_model import meta_model
     from shoal.models.weights import resolve
-    from shoal.prune.meta_model import meta_model
 
     source = resolve(model)
     skeleton = meta_model(source.path, trust_remote_code=trust_remote_code)
@@ -128,7 +128,7 @@ def parse_layers(text: str) -> list[int]:
 
 def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
     """A few lines for a person: what went, what is left, what was checked."""
-    from shoal.prune.verify import REPORT_FILE, VerificationReport
+    from shoal.schema.verification import REPORT_FILE, VerificationReport
 
     gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
     left = info.total_parameters - gone
@@ -148,8 +148,8 @@ def _check_choice(plan: Path | None, layers_list: str | None) -> None:
 
 
 def _json(plan: Plan, folder: Path) -> str:
-    from shoal.prune.verify import REPORT_FILE
     from shoal.schema import read_json
+    from shoal.schema.verification import REPORT_FILE
 
     record = {
         "path": str(folder),

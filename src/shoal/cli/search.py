@@ -107,11 +107,11 @@ def search(
     import shoal
     from shoal import tasks
     from shoal.cli.progress import progress_bars
-    from shoal.evaluate.quality import headline
-    from shoal.evaluate.settings import Resampling, TokenLimit
-    from shoal.search.budget import make_budget
-    from shoal.search.run import run_search
-    from shoal.search.settings import Settings
+    from shoal.evaluation.quality import headline
+    from shoal.evaluation.settings import Resampling, TokenLimit
+    from shoal.plan_search.budget import make_budget
+    from shoal.plan_search.run import run_search
+    from shoal.plan_search.settings import Settings
 
     headline(tasks.get(task))
     budget = make_budget(
@@ -160,7 +160,7 @@ def search(
 
 def summary(found: Search, out: Path) -> str:
     """For a person: what was asked, the plans that were tried, the test on unseen clips, the outcome."""
-    from shoal.search.words import budget_words
+    from shoal.plan_search.words import budget_words
 
     name = f"{found.score_name} %" if _percent(found) else found.score_name
     lines = [
@@ -191,7 +191,7 @@ def _named(headings: tuple[str, ...], score: str) -> list[str]:
 
 
 def _percent(found: Search) -> bool:
-    from shoal.evaluate.quality import by_name
+    from shoal.evaluation.quality import by_name
 
     return by_name(found.score_name).fraction
 

@@ -63,8 +63,8 @@ def select(
     json: options.Json = False,
 ) -> None:
     """Choose the layers to remove from an audit, or from several of one model, and write the plan."""
-    from shoal.select import mergekit_yaml
-    from shoal.select import select as choose
+    from shoal.selection import mergekit_yaml
+    from shoal.selection import select as choose
 
     paths = [path / "audit.json" if path.is_dir() else path for path in audits]
     plan = choose(

@@ -16,7 +16,7 @@ import typer
 from shoal.errors import ShoalError
 
 if TYPE_CHECKING:
-    from shoal.evaluate.shards import ShardOutputs
+    from shoal.evaluation.shards import ShardOutputs
 
 SCORING = frozenset(
     {

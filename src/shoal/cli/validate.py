@@ -15,11 +15,11 @@ from shoal.cli.table import aligned
 from shoal.errors import UsageError
 
 if TYPE_CHECKING:
-    from shoal.card.attached import Labelled
-    from shoal.card.identity import Fingerprint
-    from shoal.evaluate.promises import Promise
-    from shoal.evaluate.validate import Validation
+    from shoal.cards.attached import Labelled
+    from shoal.cards.identity import Fingerprint
     from shoal.schema import Scores
+    from shoal.validation.requirements import Promise
+    from shoal.validation.validate import Validation
 
 PROMISE_BROKEN = 4
 Limit = str | None
@@ -126,10 +126,10 @@ def validate(
 
     Files in CHECKPOINT/validation count without being named (see shoal card --attach).
     """
-    from shoal.card.attached import attach as keep
-    from shoal.card.attached import read
-    from shoal.evaluate.junit import write_junit
-    from shoal.evaluate.validate import validate as judge
+    from shoal.cards.attached import attach as keep
+    from shoal.cards.attached import read
+    from shoal.validation.junit import write_junit
+    from shoal.validation.validate import validate as judge
 
     promises = [
         *_numbers(max_latency_ratio, min_speedup),
@@ -225,7 +225,7 @@ def _check(
 
 
 def _numbers(max_latency_ratio: float | None, min_speedup: float | None) -> list[Promise]:
-    from shoal.evaluate import promise_forms as forms
+    from shoal.validation import requirement_syntax as forms
 
     return [
         *_made(forms.max_latency_ratio, max_latency_ratio),
@@ -241,7 +241,7 @@ def _texts(
     max_bleu_drop: Limit,
     max_size: Limit,
 ) -> list[Promise]:
-    from shoal.evaluate import promise_forms as forms
+    from shoal.validation import requirement_syntax as forms
 
     shares: list[tuple[Callable[[float], Promise], str, Limit]] = [
         (forms.max_wer, "--max-wer", max_wer),
@@ -257,7 +257,7 @@ def _texts(
 
 
 def _named(tasks: Sequence[str] | None, promises: Sequence[str] | None) -> list[Promise]:
-    from shoal.evaluate import promise_forms as forms
+    from shoal.validation import requirement_syntax as forms
 
     return [
         *(forms.require_task(name) for name in tasks or ()),
@@ -271,7 +271,7 @@ def _made(make: Callable[[Given], Promise], given: Given | None) -> list[Promise
 
 def _known(found: Scores, checkpoint: str, device: str, trust_remote_code: bool) -> Fingerprint:
     """The fingerprint in the dtype that was just loaded; in others the checkpoint is loaded again."""
-    from shoal.card.identity import fingerprints_of
+    from shoal.cards.identity import fingerprints_of
 
     other = fingerprints_of(checkpoint, device=device, trust_remote_code=trust_remote_code)
     return lambda dtype: found.model.fingerprint if dtype == found.provenance.dtype else other(dtype)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from shoal.errors import ModelError, UsageError, WeightsError
+from shoal.errors import AudioError, ModelError, UsageError, WeightsError
 from shoal.models import families, weights
 from shoal.models.audio_cache import AudioCache
-from shoal.models.batch import PreparedBatch
 from shoal.models.embedded_adapter import (
     CONFIG,
     add_adapter,
@@ -28,18 +27,17 @@ from shoal.models.embedded_adapter import (
 )
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.info import Kind, kind_of, model_info
-from shoal.models.native import check_length
-from shoal.models.prepare import prepare
 from shoal.models.quiet import quiet
 from shoal.models.speech_llm import RESPONSE_STYLES
 from shoal.models.stock import load_parts
 from shoal.schema import InputKind, ModelInfo
 
 if TYPE_CHECKING:
-    from shoal.data.clip import Clip, Row
+    from shoal.data.clip import Row
     from shoal.models.families.base import Family
-    from shoal.tasks import Task
 
+WINDOW_TOLERANCE_SECONDS = 0.1
+"""What a clip may be longer than the model's window: less than a sound."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -107,7 +105,21 @@ class LoadedModel:
             AudioError: a clip is longer than the processor's window.
         """
         for row in rows:
-            check_length(self, row.duration, row)
+            self.check_length(row.duration, row)
+
+    def check_length(self, seconds: float, row: Row) -> None:
+        """Refuse a clip of which the model would hear the beginning only.
+
+        Raises:
+            AudioError: it is longer than the processor's window.
+        """
+        longest = self.family.longest(self.processor) if isinstance(self.family, AudioLLM) else None
+        if longest is not None and seconds > longest + WINDOW_TOLERANCE_SECONDS:
+            raise AudioError(
+                f"{row.audio_name} is {seconds:.1f} s long, and the model hears {longest:g} s of a clip",
+                where=row.place,
+                fix="split it, or leave long clips out",
+            )
 
     @property
     def engine(self) -> bool:
@@ -150,18 +162,6 @@ class LoadedModel:
     def response_text(self, text: str) -> str:
         """`text` as this model writes its responses (lower case without punctuation, say)."""
         return RESPONSE_STYLES[self.model.config.response_style](text) if self.kind == "speech_llm" else text
-
-    def prepare(
-        self,
-        clips: Sequence[Clip],
-        task: Task,
-        *,
-        input: InputKind = "speech",
-        response: bool = False,
-        padding_side: Literal["left", "right"] = "left",
-    ) -> PreparedBatch:
-        """Embed clips for the decoder; see `shoal.models.prepare.prepare`."""
-        return prepare(self, clips, task, input=input, response=response, padding_side=padding_side)
 
     def forget_info(self) -> None:
         """Let `info` be computed anew: for a model that was changed for good."""

@@ -45,7 +45,7 @@ def rate_name(healing: Healing) -> str:
 
 def target_title(name: str) -> str:
     """What a target trains, in a few words."""
-    from shoal.heal.targets import TARGETS  # needs torch, so not before there is something healed
+    from shoal.healing.targets import TARGETS  # needs torch, so not before there is something healed
 
     if name == NONE:
         return "nothing"
@@ -54,7 +54,7 @@ def target_title(name: str) -> str:
 
 def target_order(names: Sequence[str]) -> list[str]:
     """Each name once: no healing, then the targets in the order of their registry, then any others."""
-    from shoal.heal.targets import TARGETS
+    from shoal.healing.targets import TARGETS
 
     known = [NONE, *TARGETS]
     others = sorted({*names} - {*known})

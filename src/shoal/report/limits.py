@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shoal.card.limits import TASK_NAMES
-from shoal.card.speaking import GENERATION, unheard
+from shoal.cards.limits import TASK_NAMES
+from shoal.cards.speaking import GENERATION, unheard
 from shoal.report import healing_limits, wording
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION

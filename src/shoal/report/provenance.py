@@ -10,7 +10,7 @@ from shoal.report.bundle import Bundle, Described, Named
 from shoal.report.parts import Section, Table
 from shoal.report.units import number_of
 from shoal.schema import DataInfo, Document, Estimate, HealRecord, Plan, PlanSource
-from shoal.select.mergekit import mergekit_yaml
+from shoal.selection.mergekit import mergekit_yaml
 
 ID, TITLE, SHORT = "provenance", "Where the numbers come from", "Provenance"
 

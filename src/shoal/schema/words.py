@@ -17,3 +17,6 @@ Triangle = list[list[float]]
 Part = Literal["layer", "attention", "mlp"]
 """What of a layer is meant: all of it, or one of its two contributions to the residual stream."""
 PARTS: tuple[Part, ...] = ("layer", "attention", "mlp")
+
+Candidate = tuple[int, ...]
+"""Layers to go without, ascending."""

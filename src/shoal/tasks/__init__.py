@@ -16,8 +16,9 @@ from shoal.errors import FileFormatError, UsageError
 from shoal.schema.document import first_problem
 from shoal.tasks.asr import Asr
 from shoal.tasks.ast import Ast
-from shoal.tasks.base import Normaliser, Task, Unit
+from shoal.tasks.base import Task, Unit
 from shoal.tasks.lm import Lm
+from shoal.tasks.normalisers import Normaliser
 from shoal.tasks.ser import Ser
 from shoal.tasks.settings import TaskSettings, built_in, read_settings
 from shoal.tasks.sqa import Sqa

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from shoal.data.clip import Row
 from shoal.errors import ManifestError
 from shoal.schema import InputKind
 from shoal.tasks.languages import WITHOUT_SPACES, primary
+from shoal.tasks.normalisers import NORMALISERS, Normaliser
 from shoal.tasks.settings import NEEDS, Answering, TaskSettings
 
 Unit = Literal["word", "char"]
 """What an error rate counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Normaliser:
-    """Text as it is compared; the name and version belong to every score."""
-
-    name: str
-    version: str
-    function: Callable[[str], str]
-
-    def __call__(self, text: str) -> str:
-        """Normalise `text`; words are separated by single spaces, none at the ends."""
-        return " ".join(self.function(text).split())
-
-    @property
-    def label(self) -> str:
-        """Name and version, as stored with a score."""
-        return f"{self.name} {self.version}"
 
 
 class Task(ABC):
@@ -90,7 +72,7 @@ class Task(ABC):
 
     @property
     def scored_by(self) -> tuple[str, ...]:
-        """Names in `shoal.evaluate.quality`, the headline first."""
+        """Names in `shoal.evaluation.quality`, the headline first."""
         return self.settings.scored_by
 
     @property
@@ -166,8 +148,6 @@ class Task(ABC):
 
     def normaliser(self, lang: str | None) -> Normaliser:
         """How answers in `lang` are normalised before they are compared."""
-        from shoal.tasks.normalisers import NORMALISERS
-
         return NORMALISERS[self.settings.normaliser](self._answered_in(lang))
 
     def unit(self, lang: str | None) -> Unit:

@@ -6,16 +6,34 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 
 from shoal._version import __version__
-from shoal.tasks.base import Normaliser
 from shoal.tasks.languages import primary
 from shoal.tasks.settings import NormaliserName
 
 REMEMBERED = 8192
 """Texts whose normalised form is kept, a few megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Text as it is compared; the name and version belong to every score."""
+
+    name: str
+    version: str
+    function: Callable[[str], str]
+
+    def __call__(self, text: str) -> str:
+        """Normalise `text`; words are separated by single spaces, none at the ends."""
+        return " ".join(self.function(text).split())
+
+    @property
+    def label(self) -> str:
+        """Name and version, as stored with a score."""
+        return f"{self.name} {self.version}"
 
 
 def whisper(lang: str | None) -> Normaliser:

@@ -15,7 +15,7 @@ class Tts(Task):
     spoken: ClassVar[bool] = True
 
     listener: Any = None
-    """A `shoal.evaluate.spoken.Listener`, where the model is to say the words too; see `heard_by`."""
+    """A `shoal.evaluation.spoken.Listener`, where the model is to say the words too; see `heard_by`."""
 
     def heard_by(self, listener: Any) -> Tts:
         """The task with speech generated too, and the word error rate of what `listener` hears, the headline."""

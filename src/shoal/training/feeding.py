@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from shoal.decoder.logits import check_losses, losses_at
+from shoal.decoder.loss_targets import Targets
 from shoal.errors import ManifestError
-from shoal.measure.head import check_losses, losses_at
-from shoal.measure.targets import Targets
 from shoal.models.weights import cache_dir
 from shoal.training.draws import parts
 from shoal.training.features import PLAIN, FeatureStore, Variant

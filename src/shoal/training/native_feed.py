@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from shoal.data import Clip
+from shoal.decoder.batches import SILENCE
+from shoal.decoder.loss_targets import targets_of
+from shoal.decoder.prepare import prepare
+from shoal.decoder.states import copy_tensors, decoder_arguments
 from shoal.errors import ModelError, TrainingError
-from shoal.measure.collector import copied, decoder_arguments
-from shoal.measure.feeding import SILENCE
-from shoal.measure.targets import targets_of
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.stacking import stacked
 from shoal.training.draws import Ints
@@ -96,7 +97,7 @@ class NativeFeed(Feed):
         (task,) = set(batch["tasks"])
         alone = getattr(loaded.family, "alone", False) and _graph_wanted(loaded)
         singles = [
-            loaded.prepare(clips, task, input=self._input, response=True, padding_side="right")
+            prepare(loaded, clips, task, input=self._input, response=True, padding_side="right")
             for clips in ([[each] for each in batch["clips"]] if alone else [batch["clips"]])
         ]
         return (stacked(singles, "right"), singles) if len(singles) > 1 else (singles[0], [])
@@ -189,7 +190,7 @@ def _graph_call(
 def _own_call(loaded: LoadedModel, prepared: PreparedBatch) -> dict[str, Any]:
     """How the model's own forward pass calls its decoder, with a graph."""
     assert isinstance(loaded.family, AudioLLM)
-    call: dict[str, Any] = loaded.family.call(loaded.model, copied(dict(prepared.inputs)))
+    call: dict[str, Any] = loaded.family.call(loaded.model, copy_tensors(dict(prepared.inputs)))
     return call
 
 

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from shoal import tasks
-from shoal.card.facts import Folder
-from shoal.card.writing import CARD, first_card
+from shoal.cards.facts import Folder
+from shoal.cards.writing import CARD, first_card
 from shoal.data import Dataset, read_manifests
 from shoal.errors import UsageError
-from shoal.heal.lora import add_lora
 from shoal.models import families
 from shoal.models.adapters import save_adapters
 from shoal.models.build import build
@@ -24,7 +23,7 @@ from shoal.models.lineage import TRAINING_FILE
 from shoal.models.loading import DTYPES, LoadedModel, load_model
 from shoal.models.quiet import quiet
 from shoal.provenance import provenance
-from shoal.prune.folder import check_target, new_folder
+from shoal.pruning.folder import check_target, new_folder
 from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
 from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.draws import Draws, draw
@@ -32,6 +31,7 @@ from shoal.training.features import PLAIN, Variant
 from shoal.training.feed import Example, Feed, Progress
 from shoal.training.feeding import examples_of, make_feed, response_losses
 from shoal.training.loop import Outcome, train
+from shoal.training.lora import add_lora
 from shoal.training.processes import Processes, work_folder
 from shoal.training.recipe import Recipe, Source
 from shoal.training.settings import How, Objective, Optimisation
@@ -305,7 +305,7 @@ def lora_names(loaded: LoadedModel, wanted: Sequence[str] | None) -> list[str]:
     Raises:
         UsageError: a wanted name is nowhere.
     """
-    from shoal.heal.targets.base import linear_layers
+    from shoal.training.lora import linear_layers
 
     prefix = "decoder."
     every = [

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shoal.models.prepare import frame_of
+from shoal.decoder.prepare import frame_of
 from shoal.training.draws import Ints
 from shoal.training.feed import Batch, Example, Feed, Inputs, ragged
 

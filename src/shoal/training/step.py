@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from shoal.measure.collector import last_states
-from shoal.measure.head import logit_chunks, logits_at, token_losses
-from shoal.measure.sublayers import first_of
+from shoal.decoder.logits import logit_chunks, logits_at, token_losses
+from shoal.decoder.states import last_states
+from shoal.decoder.sublayers import first_of
 from shoal.training.settings import Objective
 
 if TYPE_CHECKING:

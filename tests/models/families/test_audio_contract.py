@@ -18,20 +18,21 @@ from torch import nn
 from families_record import note, parts_of
 from shoal import tasks
 from shoal.data.clip import Clip, Row
+from shoal.decoder.prepare import prepare
 from shoal.errors import AudioError, UsageError
-from shoal.evaluate.systems import check_hears
-from shoal.measure.collector import collect
+from shoal.evaluation.systems import check_hears
+from shoal.measurement.collector import collect
 from shoal.models import families
 from shoal.models.batch import PreparedBatch
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.loading import LoadedModel, load_model
-from shoal.prune.from_folder import prune_folder
-from shoal.prune.in_memory import pruned
-from shoal.prune.on_disk import write_pruned
-from shoal.prune.probe import probe
-from shoal.prune.verify import Expectation, expectation, verify_checkpoints
+from shoal.pruning.from_folder import prune_folder
+from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.probe import probe
+from shoal.pruning.verify import Expectation, expectation, verify_checkpoints
 from shoal.schema import SCOPES
-from shoal.select import manual
+from shoal.selection import manual
 from tiny_audio import BUILDS
 from tiny_audio.parts import keep_float
 from tiny_speech import dataset
@@ -99,7 +100,7 @@ def test_a_folder_loads_with_its_processor_and_is_fed_by_it(name, folders, data)
     assert loaded.inputs == loaded.family.inputs
     task = tasks.get("asr")
     for kind in loaded.inputs:
-        batch = loaded.prepare(list(data.clips(data.rows)), task, input=kind, response=True)
+        batch = prepare(loaded, list(data.clips(data.rows)), task, input=kind, response=True)
         assert batch.attention_mask.shape == batch.token_ids.shape
         assert len(batch.ids) == CLIPS
         if loaded.family.entry == "slot":
@@ -119,8 +120,8 @@ def test_what_is_heard_in_a_clip_does_not_depend_on_the_clips_beside_it(name, fo
     longest = loaded.family.longest(loaded.processor) or 60
     clips = [noise("short", 0.7), noise("long", min(4.1, longest))]
     options = {"input": "speech", "response": True, "padding_side": "right"}
-    together = loaded.prepare(clips, tasks.get("asr"), **options)
-    alone = loaded.prepare(clips[:1], tasks.get("asr"), **options)
+    together = prepare(loaded, clips, tasks.get("asr"), **options)
+    alone = prepare(loaded, clips[:1], tasks.get("asr"), **options)
     found, wanted = (
         next(iter(collect(loaded.decoder, loaded.layers, [batch], state=loaded.family.state)))
         for batch in (together, alone)
@@ -136,7 +137,7 @@ def test_a_clip_is_heard_to_its_end_or_refused(name, folders):
     longest = loaded.family.longest(loaded.processor)
 
     def heard(seconds: float) -> int:
-        batch = loaded.prepare([noise("clip", seconds)], tasks.get("asr"), input="speech")
+        batch = prepare(loaded, [noise("clip", seconds)], tasks.get("asr"), input="speech")
         return int(batch.scope("audio").sum())
 
     if loaded.family.entry == "slot" and name not in FIXED:
@@ -161,12 +162,12 @@ def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(name, side,
     clips = list(data.clips(data.rows))
     for kind in loaded.inputs:
         batches = (
-            loaded.prepare(part, task, input=kind, response=True, padding_side=side)
+            prepare(loaded, part, task, input=kind, response=True, padding_side=side)
             for part in (clips[:2], clips[2:])  # made while the collector listens
         )
         found = list(collect(loaded.decoder, loaded.layers, batches, state=loaded.family.state))
         for clip, sums in zip(clips, found, strict=True):
-            single = loaded.prepare([clip], task, input=kind, response=True)
+            single = prepare(loaded, [clip], task, input=kind, response=True)
             states = stock_states(loaded, dict(single.inputs))
             wanted = [
                 mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)
@@ -211,7 +212,7 @@ def mean_angle(states: torch.Tensor, first: int, n: int, start: int) -> float:
 @pytest.mark.parametrize("name", HEARING)
 def test_decoding_gives_the_tokens_of_generate(name, folders, data):
     """A batch through Shoal, whole and pruned, against `generate` one clip at a time by hand."""
-    from shoal.evaluate.generate import generated, greedy
+    from shoal.evaluation.generate import generated, greedy
 
     loaded = load(folders(name))
     if not loaded.family.writes:
@@ -221,14 +222,14 @@ def test_decoding_gives_the_tokens_of_generate(name, folders, data):
     task, clips = tasks.get("asr"), list(data.clips(data.rows))
     for removed in ([], [1, 3]):
         with pruned(loaded.model, removed, family=loaded.family):
-            batch = loaded.prepare(clips, task, input="speech", response=False, padding_side="left")
+            batch = prepare(loaded, clips, task, input="speech", response=False, padding_side="left")
             if loaded.engine:
                 ours = greedy(loaded.lm, batch, eos_ids=(), max_new_tokens=5)
                 assert all(said == ours.tokens for said in continuously(loaded, batch))
             else:
                 ours = generated(loaded.family.answering(loaded.model), batch, eos_ids=(), max_new_tokens=5)
             for clip, tokens in zip(clips, ours.tokens, strict=True):
-                single = loaded.prepare([clip], task, input="speech", response=False)
+                single = prepare(loaded, [clip], task, input="speech", response=False)
                 theirs = (
                     loaded.family.answering(loaded.model)
                     .generate(**single.inputs, do_sample=False, max_new_tokens=5, min_new_tokens=5)[0]
@@ -240,8 +241,8 @@ def test_decoding_gives_the_tokens_of_generate(name, folders, data):
 
 def continuously(loaded: LoadedModel, batch: PreparedBatch) -> list[list[list[int]]]:
     """What continuous batching says, in plain and in recorded steps, as far as the class allows them."""
-    from shoal.evaluate.engine import Engine, prompts_of, supported
-    from shoal.evaluate.engine.steps import EagerSteps, GraphSteps
+    from shoal.evaluation.engine import Engine, prompts_of, supported
+    from shoal.evaluation.engine.steps import EagerSteps, GraphSteps
 
     lm = loaded.lm
     if not supported(lm):

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from shoal.models import families
-from shoal.prune.in_memory import prune_in_place
-from shoal.prune.rebuild import check_rebuild
+from shoal.pruning.in_memory import prune_in_place
+from shoal.pruning.rebuild import check_rebuild
 from tiny_models import BUILDERS, tiny
 
 CASES: dict[str, tuple[str, Callable[[], PreTrainedModel]]] = {

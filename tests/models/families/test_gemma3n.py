@@ -15,13 +15,13 @@ from transformers.models.timm_wrapper import modeling_timm_wrapper
 
 import tiny_audio
 from families_record import note
-from shoal.prune.from_folder import prune_folder
-from shoal.prune.in_memory import pruned
-from shoal.prune.on_disk import write_pruned
-from shoal.prune.probe import probe
-from shoal.prune.verify import expectation
-from shoal.prune.verify_child import checkpoint_checks
-from shoal.select import manual
+from shoal.pruning.from_folder import prune_folder
+from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.probe import probe
+from shoal.pruning.verify import expectation
+from shoal.pruning.verify_child import checkpoint_checks
+from shoal.selection import manual
 from tiny_audio.gemma3n import NEEDS_TIMM
 
 NAME = "Gemma3nForConditionalGeneration"

@@ -15,15 +15,16 @@ from transformers import (
 
 from families_record import note, parts_of
 from shoal import tasks
-from shoal.evaluate.generate import generated
-from shoal.measure.collector import collect
+from shoal.decoder.prepare import prepare
+from shoal.evaluation.generate import generated
+from shoal.measurement.collector import collect
 from shoal.models.loading import load_model
-from shoal.prune.from_folder import prune_folder
-from shoal.prune.in_memory import pruned
-from shoal.prune.on_disk import write_pruned
-from shoal.prune.verify import REPORT_FILE, VerificationReport
+from shoal.pruning.from_folder import prune_folder
+from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import write_pruned
 from shoal.schema import SCOPES
-from shoal.select import manual
+from shoal.schema.verification import REPORT_FILE, VerificationReport
+from shoal.selection import manual
 from tiny_audio import gemma3n, gemma4, gemma4_unified
 from tiny_audio.parts import randomised, tokenizer
 from tiny_speech import dataset
@@ -52,10 +53,10 @@ def data(tmp_path_factory):
 def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(loaded, side, data):
     loaded.model.double()
     clips, task, depth = list(data.clips(data.rows)), tasks.get("asr"), len(loaded.layers)
-    batch = loaded.prepare(clips, task, input="text", response=True, padding_side=side)
+    batch = prepare(loaded, clips, task, input="text", response=True, padding_side=side)
     found = collect(loaded.decoder, loaded.layers, [batch], state=loaded.family.state)
     for clip, sums in zip(clips, found, strict=True):
-        single = loaded.prepare([clip], task, input="text", response=True)
+        single = prepare(loaded, [clip], task, input="text", response=True)
         states = stock_states(loaded, {"input_ids": single.token_ids})
         wanted = [
             mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)
@@ -71,10 +72,10 @@ def test_decoding_gives_the_tokens_of_generate_where_the_engine_does_not(loaded,
         return
     clips, task = list(data.clips(data.rows)), tasks.get("asr")
     with pruned(loaded.model, [1, 3], family=loaded.family):
-        batch = loaded.prepare(clips, task, input="text", response=False)
+        batch = prepare(loaded, clips, task, input="text", response=False)
         ours = generated(loaded.model, batch, eos_ids=(), max_new_tokens=5)
         for clip, tokens in zip(clips, ours.tokens, strict=True):
-            ids = loaded.prepare([clip], task, input="text", response=False).token_ids
+            ids = prepare(loaded, [clip], task, input="text", response=False).token_ids
             theirs = loaded.model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, min_new_tokens=5, do_sample=False
             )

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from shoal.errors import ModelError
 from shoal.models.families.granite_speech import FAMILY, SYSTEM
 from shoal.models.loading import load_model
-from shoal.prune.from_folder import prune_folder
-from shoal.prune.in_memory import pruned
-from shoal.prune.on_disk import write_pruned
-from shoal.select import manual
+from shoal.pruning.from_folder import prune_folder
+from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import write_pruned
+from shoal.selection import manual
 from tiny_audio import BUILDS
 
 IDS = torch.randint(6, 200, (1, 9), generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,8 @@ import torch
 from transformers import DacFeatureExtractor, HiggsAudioV2Processor
 
 from shoal import tasks
-from shoal.measure.collector import collect
+from shoal.decoder.prepare import prepare
+from shoal.measurement.collector import collect
 from shoal.models import families
 from shoal.models.batch import Kind
 from shoal.models.loading import LoadedModel
@@ -63,7 +64,7 @@ def loaded(tmp_path):
 def test_the_words_stand_before_the_codes(loaded, tmp_path):
     data = dataset(tmp_path / "clips", 2)
     clips = list(data.clips(data.rows))
-    batch = loaded.prepare(clips, tasks.get("asr"), response=True)
+    batch = prepare(loaded, clips, tasks.get("asr"), response=True)
     for row, clip in enumerate(clips):
         kinds = batch.kinds[row]
         text = loaded.tokenizer.decode(batch.token_ids[row][kinds == Kind.TEXT])
@@ -78,9 +79,9 @@ def test_the_audit_equals_the_states_of_the_stock_forward(loaded, side, tmp_path
     loaded.model.double()
     data = dataset(tmp_path / "clips", 2)
     clips = list(data.clips(data.rows))
-    batch = loaded.prepare(clips, tasks.get("asr"), response=True, padding_side=side)
+    batch = prepare(loaded, clips, tasks.get("asr"), response=True, padding_side=side)
     for clip, sums in zip(clips, collect(loaded.decoder, loaded.layers, [batch]), strict=True):
-        single = loaded.prepare([clip], tasks.get("asr"), response=True)
+        single = prepare(loaded, [clip], tasks.get("asr"), response=True)
         with torch.no_grad():
             states = loaded.model(**single.inputs, output_hidden_states=True, use_cache=False).hidden_states
         a, b = (state[0].numpy() for state in states[1:3])
@@ -95,11 +96,11 @@ def test_the_audit_equals_the_states_of_the_stock_forward(loaded, side, tmp_path
 def test_the_loss_of_its_codes_is_the_stock_loss(loaded, side, tmp_path):
     data = dataset(tmp_path / "clips", 3)
     clips = list(data.clips(data.rows))
-    batch = loaded.prepare(clips, tasks.get("tts"), response=True, padding_side=side)
+    batch = prepare(loaded, clips, tasks.get("tts"), response=True, padding_side=side)
     with torch.no_grad():
         losses, rows = loaded.family.spoken_losses(loaded.model, batch)
         for row, clip in enumerate(clips):
-            inputs = dict(loaded.prepare([clip], tasks.get("tts"), response=True).inputs)
+            inputs = dict(prepare(loaded, [clip], tasks.get("tts"), response=True).inputs)
             codes = inputs["audio_input_ids"]
             stock = loaded.model(**inputs, audio_labels=codes, use_cache=False).loss
             # The sum over codebooks of means over frames.

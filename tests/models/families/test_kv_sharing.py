@@ -9,10 +9,10 @@ from torch import nn
 
 from shoal.errors import ModelError
 from shoal.models import families
-from shoal.prune.from_folder import prune_folder
-from shoal.prune.in_memory import prune_in_place, pruned
-from shoal.prune.rebuild import check_rebuild
-from shoal.select import manual
+from shoal.pruning.from_folder import prune_folder
+from shoal.pruning.in_memory import prune_in_place, pruned
+from shoal.pruning.rebuild import check_rebuild
+from shoal.selection import manual
 from tiny_audio import gemma4, gemma4_unified
 
 BUILDS = (gemma4.build, gemma4_unified.build)

@@ -6,7 +6,7 @@ import pytest
 
 from shoal.errors import ModelError
 from shoal.models import families
-from shoal.prune.in_memory import prune_in_place, pruned
+from shoal.pruning.in_memory import prune_in_place, pruned
 from tiny_audio import qwen2_5_omni, qwen3_omni_moe
 
 READ = 4

@@ -8,8 +8,8 @@ import transformers
 from shoal.errors import ModelError
 from shoal.models import families
 from shoal.models.families import fields
-from shoal.prune.in_memory import prune_in_place
-from shoal.prune.rebuild import check_rebuild
+from shoal.pruning.in_memory import prune_in_place
+from shoal.pruning.rebuild import check_rebuild
 from tiny_models import COMMON, tiny
 
 DEPTH = 6

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from shoal import tasks
+from shoal.decoder.prepare import prepare
 from shoal.models import families
 from shoal.models.batch import Kind
 from shoal.models.loading import LoadedModel
-from shoal.prune.from_folder import prune_folder
-from shoal.select import manual
+from shoal.pruning.from_folder import prune_folder
+from shoal.selection import manual
 from tiny_audio import csm, moshi, qwen2_audio, vibevoice
 from tiny_speech import dataset
 
@@ -44,7 +45,7 @@ def loaded(name, folder):
 )
 def test_the_words_stand_where_the_template_has_them(name, before, after, clips, tmp_path):
     model, task = loaded(name, tmp_path), tasks.get("asr")
-    batch = model.prepare(clips, task, response=True, padding_side="left")
+    batch = prepare(model, clips, task, response=True, padding_side="left")
     for row, clip in enumerate(clips):
         first = int((batch.kinds[row] == Kind.AUDIO).nonzero()[0])
         ids = batch.token_ids[row][:first]
@@ -56,7 +57,7 @@ def test_the_words_stand_where_the_template_has_them(name, before, after, clips,
 
 def test_moshi_listens_and_says_nothing(clips, tmp_path):
     model = loaded("MoshiForConditionalGeneration", tmp_path)
-    batch = model.prepare(clips, tasks.get("asr"), response=True, padding_side="left")
+    batch = prepare(model, clips, tasks.get("asr"), response=True, padding_side="left")
     assert set(batch.kinds.unique().tolist()) <= {int(Kind.PAD), int(Kind.AUDIO)}
     for clip, frames in zip(clips, batch.attention_mask.sum(1).tolist(), strict=True):
         assert abs(frames - 12.5 * len(clip.samples) / 16_000) <= 1

@@ -21,16 +21,17 @@ from transformers import (
 
 from families_record import note, parts_of
 from shoal import tasks
+from shoal.decoder.prepare import prepare
 from shoal.errors import ModelError
-from shoal.measure.collector import collect
+from shoal.measurement.collector import collect
 from shoal.models import families
 from shoal.models.loading import load_model
-from shoal.prune.from_folder import prune_folder
-from shoal.prune.in_memory import prune_in_place
-from shoal.prune.on_disk import write_pruned
-from shoal.prune.verify import REPORT_FILE, VerificationReport
+from shoal.pruning.from_folder import prune_folder
+from shoal.pruning.in_memory import prune_in_place
+from shoal.pruning.on_disk import write_pruned
 from shoal.schema import SCOPES
-from shoal.select import manual
+from shoal.schema.verification import REPORT_FILE, VerificationReport
+from shoal.selection import manual
 from tiny_audio.parts import randomised, template, text_fields, tokenizer
 from tiny_speech import dataset
 
@@ -125,9 +126,9 @@ def test_its_audit_equals_the_states_of_its_own_forward(folder, tmp_path):
     data = dataset(tmp_path / "clips", 2)
     clips = list(data.clips(data.rows))
     for side in ("left", "right"):
-        batch = loaded.prepare(clips, tasks.get("asr"), input="speech", response=True, padding_side=side)
+        batch = prepare(loaded, clips, tasks.get("asr"), input="speech", response=True, padding_side=side)
         for clip, sums in zip(clips, collect(loaded.decoder, loaded.layers, [batch]), strict=True):
-            single = loaded.prepare([clip], tasks.get("asr"), input="speech", response=True)
+            single = prepare(loaded, [clip], tasks.get("asr"), input="speech", response=True)
             with torch.no_grad():
                 states = loaded.model(**single.inputs, output_hidden_states=True).hidden_states
             a, b = (state[0].double().numpy() for state in states[:2])

@@ -17,14 +17,14 @@ from shoal import tasks
 from shoal.cli import app
 from shoal.data import Clip, Row, read_manifests
 from shoal.errors import ManifestError, ModelError
-from shoal.evaluate import evaluate
-from shoal.evaluate.ablation import decode_without
-from shoal.evaluate.spoken import spoken_by
-from shoal.evaluate.systems import check_can_answer
+from shoal.evaluation import evaluate
+from shoal.evaluation.spoken import spoken_by
+from shoal.evaluation.systems import check_can_answer
+from shoal.measurement.ablation_by_decoding import decode_without
 from shoal.models.families import talker
 from shoal.models.loading import LoadedModel, load_model
-from shoal.prune.in_memory import pruned
-from shoal.search import search
+from shoal.plan_search import search
+from shoal.pruning.in_memory import pruned
 from tiny_audio import qwen2_5_omni
 from tiny_speech import loaded, plan, write_clips
 
@@ -113,7 +113,9 @@ def slow_losses(model: LoadedModel, text: str, tokens: list[int]) -> list[float]
 def test_the_loss_is_that_of_the_steps_of_generate(model, gone):
     said = [("she ran", [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 35]), ("nine green bottles", [7, 7]), ("a", [30])]
     with without(model, gone), torch.no_grad():
-        batch = model.family.spoken_batch(model, [clip(*each) for each in said], tasks.get("tts"))
+        batch = model.family.spoken_batch(
+            model.model, model.processor, [clip(*each) for each in said], tasks.get("tts")
+        )
         losses, clips = model.family.spoken_losses(model.model, batch)
         for place, each in enumerate(said):
             assert losses[clips == place].tolist() == pytest.approx(slow_losses(model, *each), abs=1e-4)

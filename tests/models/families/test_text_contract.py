@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from families_record import note, parts_of
-from shoal.prune.in_memory import pruned
-from shoal.prune.on_disk import write_checkpoint
-from shoal.prune.sharded import write_sharded
-from shoal.prune.verify import expectation, verify_checkpoints
-from shoal.select import manual
+from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import write_checkpoint
+from shoal.pruning.sharded import write_sharded
+from shoal.pruning.verify import expectation, verify_checkpoints
+from shoal.selection import manual
 from tiny_models import BUILDERS, prompts, tiny
 
 CHECKS = ["load", "keys", "depth", "config", "tensors", "logits", "round_trip", "cache"]

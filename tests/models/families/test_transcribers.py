@@ -8,10 +8,10 @@ from shoal.errors import ModelError
 from shoal.models.batch import Kind
 from shoal.models.families import find
 from shoal.models.loading import load_model
-from shoal.prune.from_folder import prune_folder
-from shoal.prune.in_memory import pruned
-from shoal.prune.on_disk import write_pruned
-from shoal.select import manual
+from shoal.pruning.from_folder import prune_folder
+from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import write_pruned
+from shoal.selection import manual
 from tiny_audio import BUILDS
 
 

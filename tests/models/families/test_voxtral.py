@@ -9,7 +9,7 @@ import torch
 from shoal.models.batch import Kind
 from shoal.models.families.voxtral import FAMILY as VOXTRAL
 from shoal.models.families.voxtral_realtime import FAMILY as REALTIME
-from shoal.models.native import Line
+from shoal.models.token_row import TokenRow
 from tiny_audio import BUILDS, mistral, voxtral
 
 needs_mistral = pytest.mark.skipif(not mistral.AVAILABLE, reason=mistral.MISSING)
@@ -49,7 +49,7 @@ def test_a_streamed_response_fills_the_audio(samples, tokens):
     clip = np.full(samples, 0.1, dtype=np.float32)
     inputs = REALTIME.request(model, processor, [clip], "")
     prompt = inputs["input_ids"][0]
-    line = Line(prompt, torch.full_like(prompt, int(Kind.PROMPT)))
+    line = TokenRow(prompt, torch.full_like(prompt, int(Kind.PROMPT)))
     row = REALTIME.with_response(processor, line, range(40, 40 + tokens), clip)
     frames = inputs["input_features"].shape[-1] // model.config.audio_length_per_tok
     assert len(row.ids) == frames

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shoal.models import families
-from shoal.prune.in_memory import prune_in_place, pruned
+from shoal.pruning.in_memory import prune_in_place, pruned
 from tiny_audio.whisper import BUILDS
 
 TINY = BUILDS["WhisperForConditionalGeneration"]

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from shoal.data.clip import Clip, Row
     from shoal.models.batch import PreparedBatch
-    from shoal.models.loading import LoadedModel
-    from shoal.models.native import Line
+    from shoal.models.token_row import TokenRow
     from shoal.schema import InputKind
     from shoal.tasks import Task
 
@@ -79,7 +78,7 @@ class AudioLLM(Family):
 
     def lm(self, model: PreTrainedModel) -> nn.Module:
         """What gives logits from embeddings in the decode engine."""
-        from shoal.models.native import DecoderWithHead
+        from shoal.models.families.decoder_call import DecoderWithHead
 
         return DecoderWithHead(model, self)
 
@@ -172,13 +171,13 @@ class AudioLLM(Family):
         """The keyword arguments with which `model(**inputs)` calls its decoder.
 
         Raises:
-            ModelError: see `shoal.models.native.decoder_call`.
+            ModelError: see `shoal.decoder.stock_inputs.decoder_call`.
         """
-        from shoal.models.native import decoder_call
+        from shoal.models.families.decoder_call import decoder_call
 
         return decoder_call(model, self, self.forward_inputs(model, inputs))
 
-    def with_response(self, processor: Any, line: Line, ids: Sequence[int], samples: Samples) -> Line:
+    def with_response(self, processor: Any, line: TokenRow, ids: Sequence[int], samples: Samples) -> TokenRow:
         """One row of a batch with its response.
 
         Args:
@@ -192,7 +191,8 @@ class AudioLLM(Family):
 
     def own_batch(
         self,
-        loaded: LoadedModel,
+        model: PreTrainedModel,
+        processor: Any,
         names: Sequence[str],
         samples: Sequence[Samples],
         *,
@@ -202,7 +202,8 @@ class AudioLLM(Family):
         """A batch that is not made of a prompt's tokens, for a model whose words and audio share positions.
 
         Args:
-            loaded: the model with its processor.
+            model: the model.
+            processor: the checkpoint's own.
             names: of the clips.
             samples: the clips, as for `request`.
             response: up to the end of the response, else up to where it begins.
@@ -211,7 +212,7 @@ class AudioLLM(Family):
         Returns:
             The batch; None where there is nothing unusual about it.
         """
-        del loaded, names, samples, response, padding_side
+        del model, processor, names, samples, response, padding_side
         return None
 
     @property
@@ -235,9 +236,12 @@ class AudioLLM(Family):
         """
         del row
 
-    def spoken_batch(self, loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> PreparedBatch:
-        """What `spoken_losses` takes: by default the clips with their words, padded on the right."""
-        return loaded.prepare(clips, task, input="speech", response=True, padding_side="right")
+    def spoken_batch(
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Clip], task: Task
+    ) -> PreparedBatch | None:
+        """What `spoken_losses` takes; None where that is the clips with their words, padded on the right."""
+        del model, processor, clips, task
+        return None
 
     def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the speech tokens of each clip, teacher-forced, given its words.
@@ -309,7 +313,7 @@ class AudioLLM(Family):
         Returns:
             Keyword arguments of `model(**inputs)`; None where the model cannot run without audio.
         """
-        from shoal.prune.probe import token_batch
+        from shoal.models.random_tokens import token_batch
 
         config = self.text_config(model)
         pad = getattr(config, "pad_token_id", None) or 0

@@ -98,7 +98,7 @@ class Csm(SpeechGenerator):
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random text tokens."""
-        from shoal.prune.probe import token_batch
+        from shoal.models.random_tokens import token_batch
 
         tokens = token_batch(model.config.text_vocab_size, pad=0, avoid=model.config.audio_token_id)
         ids = tokens["input_ids"]

@@ -15,7 +15,7 @@ cannot follow           `num_kv_shared_layers`                        refused by
 ======================  ============================================  ======================================
 
 The names were collected from every `configuration_*.py` and every `config.X[layer_idx]` of transformers
-5.23. The table need not be complete to be safe: `shoal.prune.rebuild` compares each kept layer with the one
+5.23. The table need not be complete to be safe: `shoal.pruning.rebuild` compares each kept layer with the one
 the stock class builds from the pruned config, whatever the config is made of.
 """
 

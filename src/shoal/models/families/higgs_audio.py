@@ -60,7 +60,7 @@ class HiggsAudio(SpeechGenerator):
         """Random tokens, and random codes at the end of both rows: layers treat the two apart."""
         import torch
 
-        from shoal.prune.probe import LENGTHS, token_batch
+        from shoal.models.random_tokens import LENGTHS, token_batch
 
         config = model.config
         tokens = token_batch(config.vocab_size, avoid=config.audio_delay_token_id)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from shoal.models.batch import PreparedBatch
-    from shoal.models.loading import LoadedModel
 
 FRAMES_PER_SECOND = 12.5
 END_OF_PADDING = 0
@@ -56,7 +55,8 @@ class KyutaiSpeechToText(AudioLLM):
 
     def own_batch(
         self,
-        loaded: LoadedModel,
+        model: PreTrainedModel,
+        processor: Any,
         names: Sequence[str],
         samples: Sequence[Samples],
         *,
@@ -68,7 +68,6 @@ class KyutaiSpeechToText(AudioLLM):
 
         from shoal.models.batch import Kind, PreparedBatch
 
-        model, processor = loaded.model, loaded.processor
         if response:
             inputs = _padded([self._own_run(model, processor, each) for each in samples], padding_side)
             tokens = inputs["input_ids"][..., 0]

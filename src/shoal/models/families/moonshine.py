@@ -49,7 +49,7 @@ class Moonshine(AudioLLM):
         """Random tokens over a second of noise: there is no decoding without anything to attend to."""
         import torch
 
-        from shoal.prune.probe import token_batch
+        from shoal.models.random_tokens import token_batch
 
         tokens = token_batch(model.config.vocab_size, pad=model.config.pad_token_id or 0)
         noise = torch.randn((2, 16_000), generator=torch.Generator().manual_seed(0))

@@ -84,7 +84,7 @@ class Moshi(SpeechGenerator):
         """Random tokens and codes."""
         import torch
 
-        from shoal.prune.probe import token_batch
+        from shoal.models.random_tokens import token_batch
 
         tokens = token_batch(model.config.vocab_size)
         shape = (len(tokens["input_ids"]), model.config.num_codebooks, tokens["input_ids"].shape[1])

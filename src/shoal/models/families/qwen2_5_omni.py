@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from shoal.data.clip import Clip, Row
     from shoal.models.batch import PreparedBatch
     from shoal.models.families.audio_llm import Samples
-    from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
 
@@ -51,23 +50,25 @@ class Qwen25Omni(Omni):
             )
         )
 
-    def spoken_batch(self, loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> PreparedBatch:
+    def spoken_batch(
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Clip], task: Task
+    ) -> PreparedBatch:
         """The request for each clip's words, the words as the thinker's reply, and the row's speech tokens.
 
         Raises:
             ManifestError: a row holds no speech tokens of this model's.
             ModelError: the model has no talker, or no chat template.
         """
-        talker.check_talks(loaded.model)
+        talker.check_talks(model)
         words = [task.target(clip.row) for clip in clips]
-        prompts = [self.asked_to_say(loaded.processor, task.instruction, text) for text in words]
-        speaks: Any = loaded.model.talker
+        prompts = [self.asked_to_say(processor, task.instruction, text) for text in words]
+        speaks: Any = model.talker
         return talker.forced(
             [clip.id for clip in clips],
-            loaded.tokenizer(prompts, add_special_tokens=False)["input_ids"],
-            loaded.tokenizer(words, add_special_tokens=False)["input_ids"],
+            processor.tokenizer(prompts, add_special_tokens=False)["input_ids"],
+            processor.tokenizer(words, add_special_tokens=False)["input_ids"],
             [talker.given(clip.row, speaks) for clip in clips],
-        ).to(loaded.device)
+        ).to(model.device)
 
     def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
         """The talker's, which has one codebook, beside a thinker that replies with the very words."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from shoal.models.native import Line
+    from shoal.models.token_row import TokenRow
 
 
 class SpeechGenerator(AudioLLM):
@@ -53,7 +53,7 @@ class SpeechGenerator(AudioLLM):
             inputs, processor.tokenizer.convert_tokens_to_ids(self.mark(processor))
         )
 
-    def with_response(self, processor: Any, line: Line, ids: Sequence[int], samples: Samples) -> Line:
+    def with_response(self, processor: Any, line: TokenRow, ids: Sequence[int], samples: Samples) -> TokenRow:
         """The words in their place, before the audio."""
         from shoal.models.batch import Kind
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from shoal.models.native import Line
+    from shoal.models.token_row import TokenRow
 
 
 SPARE = 8
@@ -47,7 +47,7 @@ class VoxtralRealtime(AudioLLM):
         """Random tokens and features, since the stock forward pass wants audio; some is left to go on with."""
         import torch
 
-        from shoal.prune.probe import token_batch
+        from shoal.models.random_tokens import token_batch
 
         text, audio = self.text_config(model), model.config.audio_config
         ids = token_batch(text.vocab_size)["input_ids"]
@@ -72,7 +72,7 @@ class VoxtralRealtime(AudioLLM):
         frames = inputs["input_ids"].shape[1] * model.config.audio_length_per_tok
         return inputs | {"input_features": inputs["input_features"][..., :frames]}
 
-    def with_response(self, processor: Any, line: Line, ids: Sequence[int], samples: Samples) -> Line:
+    def with_response(self, processor: Any, line: TokenRow, ids: Sequence[int], samples: Samples) -> TokenRow:
         """The response spread over the rest of the audio, between its tokens the one for nothing to write.
 
         What is longer than the audio is cut: the model has no place to write it.

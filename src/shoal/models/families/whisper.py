@@ -65,7 +65,7 @@ class Whisper(AudioLLM):
         """Random tokens over random spectrograms: there is no decoding without anything to attend to."""
         import torch
 
-        from shoal.prune.probe import token_batch
+        from shoal.models.random_tokens import token_batch
 
         tokens = token_batch(model.config.vocab_size, pad=model.config.pad_token_id or 0)
         inputs = self.with_tokens({}, tokens["input_ids"], tokens["attention_mask"])

@@ -1,0 +1,228 @@
+"""The bench: size, latency and memory of the unpruned model and of plans over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal import tasks
+from shoal.benchmarking.latency import Timings, estimate, time_systems
+from shoal.benchmarking.memory import peak_memory
+from shoal.benchmarking.size import Size, size_of
+from shoal.errors import ManifestError, UsageError
+from shoal.evaluation.systems import FULL, check_hears, named_plans
+from shoal.provenance import provenance
+from shoal.pruning.in_memory import pruned
+from shoal.schema import Bench, Estimate, SystemBench
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from shoal.data import Clip, Dataset, Row
+    from shoal.models.loading import LoadedModel
+    from shoal.schema import Plan
+    from shoal.tasks import Task
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured."""
+
+    clips: int = 8
+    repeats: int = 5
+    batch_size: int = 1
+    new_tokens: int = 32
+    memory: bool = False
+    trust_remote_code: bool = False
+    replicates: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"clips": 1, "repeats": 1, "batch_size": 1, "new_tokens": 2}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{getattr(self, name)} is too few", where=flag, fix=f"give {low} or more")
+
+    def estimate(self, values: np.ndarray[Any, Any]) -> Estimate:
+        """A figure with its interval from (clips, rounds)."""
+        return estimate(values, replicates=self.replicates, level=self.level, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Systems:
+    """Names and plans; the first is the unpruned model."""
+
+    names: list[str]
+    plans: list[Plan | None]
+
+    @property
+    def removed(self) -> list[Sequence[int] | Plan]:
+        """What each goes without."""
+        return [[] if plan is None else plan for plan in self.plans]
+
+
+def run_bench(
+    loaded: LoadedModel,
+    data: Dataset,
+    task: Task | str,
+    *,
+    plans: Sequence[Plan],
+    settings: Settings,
+    out: Path | None,
+    progress: Progress | None,
+) -> Bench:
+    """See `shoal.benchmarking.bench`."""
+    task = tasks.get(task) if isinstance(task, str) else task
+    check_hears(loaded)
+    _check_engine(loaded)
+    loaded.check_lengths(data.rows)
+    info = loaded.info()
+    named = named_plans(plans, info.depth)
+    systems = _Systems([FULL, *named], [None, *named.values()])
+    batches = _batches(data, settings)
+    sizes = [_size(loaded, layers) for layers in systems.removed]
+    timings = _time(loaded, batches, task, systems, settings, progress)
+    peaks = _peaks(loaded, batches, task, systems, settings, progress)
+    bench = Bench(
+        provenance=provenance(device=str(loaded.device), dtype=loaded.dtype_name),
+        model=info,
+        data=data.info(),
+        clips=sum(map(len, batches)),
+        repeats=settings.repeats,
+        batch_size=settings.batch_size,
+        new_tokens=settings.new_tokens,
+        level=settings.level,
+        systems=[
+            _system(place, systems, sizes, timings, peaks, settings) for place in range(len(systems.names))
+        ],
+    )
+    if out is not None:
+        bench.save(out)
+    return bench
+
+
+def _check_engine(loaded: LoadedModel) -> None:
+    """Encoder, prefill and decoding can be timed apart only where the decoder runs from embeddings."""
+    if not loaded.engine:
+        raise UsageError(
+            f"{type(loaded.model).__name__} decodes with its own generate only, which cannot be timed part by part",
+            where="MODEL",
+            fix="see `shoal families`; evaluate stores the seconds of every batch",
+        )
+
+
+def _batches(data: Dataset, settings: Settings) -> list[list[Clip]]:
+    """Clips from the whole range of durations, longest first, in batches of similar length."""
+    rows: list[Row] = sorted(data.rows, key=lambda row: (-row.duration, row.id))
+    wanted = min(settings.clips, len(rows))
+    chosen = [rows[(2 * place + 1) * len(rows) // (2 * wanted)] for place in range(wanted)]
+    clips = list(data.clips(chosen))
+    if not clips:
+        raise ManifestError("no clip is left to time", fix="see the skipped rows above")
+    return [clips[at : at + settings.batch_size] for at in range(0, len(clips), settings.batch_size)]
+
+
+def _size(loaded: LoadedModel, layers: Sequence[int] | Plan) -> Size:
+    with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
+        return size_of(loaded)
+
+
+def _time(
+    loaded: LoadedModel,
+    batches: Sequence[Sequence[Clip]],
+    task: Task,
+    systems: _Systems,
+    settings: Settings,
+    progress: Progress | None,
+) -> Timings:
+    total, done = len(batches) * settings.repeats, 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress("time", done, total)
+
+    return time_systems(
+        loaded,
+        batches,
+        task,
+        systems.removed,
+        repeats=settings.repeats,
+        new_tokens=settings.new_tokens,
+        step=step,
+    )
+
+
+def _peaks(
+    loaded: LoadedModel,
+    batches: Sequence[Sequence[Clip]],
+    task: Task,
+    systems: _Systems,
+    settings: Settings,
+    progress: Progress | None,
+) -> list[int | None]:
+    if not settings.memory:
+        return [None] * len(systems.names)
+    peaks: list[int | None] = []
+    for plan in systems.plans:
+        # The first clip is the longest.
+        peaks.append(
+            peak_memory(
+                loaded,
+                batches[0][0],
+                task,
+                plan.layers if plan else [],
+                part=plan.part if plan else "layer",
+                new_tokens=settings.new_tokens,
+                trust_remote_code=settings.trust_remote_code,
+            )
+        )
+        if progress is not None:
+            progress("memory", len(peaks), len(systems.names))
+    return peaks
+
+
+def _system(
+    place: int,
+    systems: _Systems,
+    sizes: Sequence[Size],
+    timings: Timings,
+    peaks: Sequence[int | None],
+    settings: Settings,
+) -> SystemBench:
+    ratios = _ratios(place, sizes, timings, peaks, settings) if place else {}
+    plan = systems.plans[place]
+    return SystemBench(
+        name=systems.names[place],
+        removed=plan.layers if plan else [],
+        **asdict(sizes[place]),
+        peak_memory_bytes=peaks[place],
+        encode_seconds=settings.estimate(timings.encode),
+        prefill_seconds=settings.estimate(timings.prefill[place]),
+        decode_seconds=settings.estimate(timings.token[place]),
+        total_seconds=settings.estimate(timings.total[place]),
+        **ratios,
+    )
+
+
+def _ratios(
+    place: int, sizes: Sequence[Size], timings: Timings, peaks: Sequence[int | None], settings: Settings
+) -> dict[str, Any]:
+    """This system over the unpruned one; times are paired by clip and round."""
+    size, full, peak, full_peak = sizes[place], sizes[0], peaks[place], peaks[0]
+    return {
+        "prefill_ratio": settings.estimate(timings.prefill[place] / timings.prefill[0]),
+        "decode_ratio": settings.estimate(timings.token[place] / timings.token[0]),
+        "total_ratio": settings.estimate(timings.total[place] / timings.total[0]),
+        "parameter_ratio": size.parameters / full.parameters,
+        "checkpoint_ratio": size.checkpoint_bytes / full.checkpoint_bytes,
+        "peak_memory_ratio": peak / full_peak if peak and full_peak else None,
+    }

@@ -1,0 +1,223 @@
+"""What a checkpoint's folder tells of it: what was removed, healed and trained, and how that was verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.cards.identity import Fingerprint, Identity, parents_of
+from shoal.cards.measured import Measured
+from shoal.cards.source import SourceRecord, source_record
+from shoal.models.lineage import HEAL_FILE, TRAINING_FILE, heal_files, plan_files, removed_layers
+from shoal.schema import Audit, Bench, HealRecord, ModelInfo, Plan, SystemBench, TrainingRecord
+
+if TYPE_CHECKING:
+    from shoal.schema.verification import VerificationReport
+
+CHECKED = "Checked"
+OURS = "Written by Shoal"
+"""In every card that Shoal wrote."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a card is written from."""
+
+    model: ModelInfo | None
+    """The model that the last step was done to; of a checkpoint without a step, the checkpoint. None for adapters that
+    were trained, which `training` describes."""
+    plans: Sequence[tuple[str, Plan]] = ()
+    """With the names of their files, in the order in which they were carried out."""
+    removed: Sequence[int] = ()
+    """In the numbering of the model before any of the plans."""
+    healings: Sequence[HealRecord] = ()
+    healed_last: bool = False
+    """Whether healing came after the last plan."""
+    training: TrainingRecord | None = None
+    source: SourceRecord | None = None
+    report: VerificationReport | None = None
+    checked: str = ""
+    """The section of an earlier card, where there is no report."""
+    licence: str | None = None
+    adapter_of: str | None = None
+    """The base of a PEFT adapter; None for a whole model."""
+    adapters: bool = False
+    """Whether the folder holds Shoal's adapters and no whole model."""
+    measured: Sequence[Measured] = ()
+    benches: Sequence[tuple[Bench, SystemBench]] = ()
+    audits: Sequence[Audit] = ()
+    unheard: bool = False
+    """Whether it answers in speech, was changed, and nobody has tested what it says."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether Shoal has changed a model that was there before."""
+        return bool(self.plans or self.healings)
+
+    @property
+    def name(self) -> str:
+        """What the model is called without what was done to it."""
+        if self.source is not None:
+            return self.source.unpruned.ref
+        if self.plans:
+            return self.plans[0][1].model_ref
+        if self.model is not None:
+            return self.model.ref
+        return "a SpeechLLM"
+
+    @property
+    def title(self) -> str:
+        """What the card is headed by."""
+        if self.training is not None and not self.changed:
+            recipe = self.training.recipe
+            return f"A SpeechLLM of {recipe['encoder']} and {recipe['decoder']}"
+        without = f" without {len(self.removed)} decoder layers" if self.removed else ""
+        return f"{self.name}{without}{', healed' if self.healed_last else ''}"
+
+    def with_report(self, report: VerificationReport | None) -> Facts:
+        """The same, verified."""
+        return replace(self, report=report)
+
+    def with_stored_report(self, path: Path) -> Facts:
+        """The same, with what the folder `path` says of its verification.
+
+        Raises:
+            FileFormatError: it cannot be read.
+        """
+        return replace(self, report=_report(path), checked=_old_section(path))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the history of a checkpoint lies: for an adapter that is in its base's folder, too."""
+
+    path: Path
+    base: Path | None = None
+    base_name: str | None = None
+
+    @property
+    def history(self) -> Path:
+        """With the plans."""
+        return self.base or self.path
+
+
+def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code: bool = False) -> Facts:
+    """Read what was done to a checkpoint.
+
+    Args:
+        folder: where they lie.
+        model: what the last step was done to, where the caller knows; else the folder's records say it, and without
+            any the model's class is built to look.
+        trust_remote_code: run code that the model brings along, to build it.
+
+    Raises:
+        ShoalError: a record cannot be read, or nothing in the folder says what it holds.
+    """
+    from shoal.models.adapters import ADAPTERS_FILE
+
+    path, history = folder.path, folder.history
+    plans = [(each.name, Plan.load(each)) for each in plan_files(history)]
+    healings = [HealRecord.load(each) for place in _places(folder) for each in heal_files(place)]
+    trained = history / TRAINING_FILE
+    training = TrainingRecord.load(trained) if trained.is_file() else None
+    source = source_record(history)
+    adapters = (path / ADAPTERS_FILE).is_file()
+    healed_last = (path / HEAL_FILE).is_file()
+    known = model or _recorded(source, healings, healed_last)
+    if known is None and not (adapters and training is not None):
+        known = _looked_at(path, trust_remote_code)
+    return Facts(
+        model=known,
+        plans=plans,
+        removed=removed_layers(history),
+        healings=healings,
+        healed_last=healed_last,
+        training=training,
+        source=source,
+        licence=_licence(known, source, training),
+        adapter_of=folder.base_name,
+        adapters=adapters,
+    )
+
+
+def identity(facts: Facts, name: str, own: Fingerprint) -> Identity:
+    """Who the checkpoint is, for documents."""
+    plan = facts.plans[-1][1] if facts.plans and not facts.healed_last else None
+    before = facts.source.model.fingerprint if facts.source is not None else ""
+    return Identity(name, own, parents_of(plan, before), plan)
+
+
+def folder_of(path: Path, ref: str) -> Folder:
+    """The folder of a checkpoint, and of its base if it is an adapter alone.
+
+    Raises:
+        ModelError: the adapter does not say what its base is.
+        WeightsError: its base cannot be found.
+    """
+    from shoal.models import weights
+    from shoal.models.embedded_adapter import base_of, is_adapter_alone
+
+    if not is_adapter_alone(path):
+        return Folder(path)
+    return Folder(path, base=weights.resolve(base_of(path, ref)).path, base_name=_named_base(path))
+
+
+def _named_base(path: Path) -> str:
+    """As the adapter's config has it, which holds wherever both folders are moved together."""
+    from shoal.models.embedded_adapter import CONFIG
+    from shoal.schema import read_json
+
+    return str(read_json(path / CONFIG)["base_model_name_or_path"])
+
+
+def _places(folder: Folder) -> list[Path]:
+    return [folder.path] if folder.base is None else [folder.base, folder.path]
+
+
+def _recorded(
+    source: SourceRecord | None, healings: Sequence[HealRecord], healed_last: bool
+) -> ModelInfo | None:
+    if healed_last:
+        return healings[-1].model
+    return None if source is None else source.model
+
+
+def _looked_at(path: Path, trust_remote_code: bool) -> ModelInfo:
+    """From the config and the class alone; no weights are read."""
+    from shoal.models.families import find
+    from shoal.models.info import model_info
+    from shoal.models.meta_model import CONFIG, meta_model
+    from shoal.models.weights import resolve
+
+    if not (path / CONFIG).is_file():
+        from shoal.models.loading import load_model
+
+        return load_model(str(path), device="cpu", dtype="stored", trust_remote_code=trust_remote_code).info()
+    skeleton = meta_model(path, trust_remote_code=trust_remote_code)
+    return model_info(skeleton, find(skeleton), path, ref=str(path), licence=resolve(str(path)).licence)
+
+
+def _report(path: Path) -> VerificationReport | None:
+    from shoal.schema.verification import REPORT_FILE, VerificationReport
+
+    return VerificationReport.load(path / REPORT_FILE) if (path / REPORT_FILE).is_file() else None
+
+
+def _old_section(path: Path) -> str:
+    """What a card that Shoal wrote says under Checked: folders of earlier versions have it nowhere else."""
+    card = path / "README.md"
+    if not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8", errors="replace")
+    _, found, rest = text.partition(f"\n## {CHECKED}\n\n")
+    return rest.partition("\n## ")[0].rstrip() if found and OURS in text else ""
+
+
+def _licence(
+    model: ModelInfo | None, source: SourceRecord | None, training: TrainingRecord | None
+) -> str | None:
+    known = [each.licence for each in (model, source.unpruned if source else None) if each is not None]
+    known.append(training.recipe.get("licence") if training is not None else None)
+    return next((licence for licence in known if licence), None)

@@ -1,0 +1,234 @@
+"""What was not validated: everything that could have been, minus what the documents show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from shoal.cards.facts import Facts
+from shoal.cards.measured import Measured
+from shoal.cards.speaking import GENERATION
+from shoal.cards.words import LANGUAGE_FIELD, bullets, code, data_name, estimate, listing, section
+from shoal.schema import MeasuredScore
+
+TASK_NAMES = {
+    "asr": "speech recognition",
+    "ast": "speech translation",
+    "ser": "emotion recognition",
+    "sqa": "spoken questions and instructions",
+    "tts": "speech generation",
+    "lm": "modelling of text",
+}
+TEXT = "lm"
+"""The task that tests what became of the LLM itself."""
+FEW_CLIPS = 200
+GROUP_FIELDS = {
+    "speaker": ("speaker", "speaker_id"),
+    "sex": ("sex", "gender"),
+    "age": ("age",),
+    "accent": ("accent", "accents", "dialect", "locale"),
+}
+"""What people differ by, and what manifests call it."""
+DATA_FIELD = "data"
+"""The group that holds a clip's data set, see `SystemScores.groups`."""
+WIDE = 0.25
+"""An interval that reaches this far from its value, relative to it, says little."""
+SPEAKS = (
+    "**What it says aloud.** This model answers in speech, and nothing was tested of what the changes to its decoder "
+    "do to that: listen before you use it."
+)
+UNLOADED = (
+    "That the checkpoint loads and gives the logits of the pruned model: the unpruned one did not fit in memory "
+    "where it was pruned."
+)
+NOTHING = (
+    "Accuracy on any task, language, speaker group or recording condition. Measure it: "
+    "`shoal evaluate` with your own data, against the unpruned model."
+)
+ONLY_LOSSES = (
+    "Word error rate or any other score of its answers: what is given is the loss on held-out clips. "
+    "Measure it with `shoal evaluate` on your own data."
+)
+RUNTIMES = "Quantised, compiled or other ways of running the checkpoint than PyTorch with transformers."
+
+
+def not_validated(facts: Facts) -> str:
+    """The section on what nobody has checked."""
+    return section("Not validated", bullets(limits(facts)))
+
+
+def limits(facts: Facts) -> list[str]:
+    """One sentence or two for each thing; never empty, since nothing is ever tested on everything."""
+    rules: Sequence[Callable[[Facts], Iterator[str]]] = (
+        _healed_on,
+        _speech,
+        _loading,
+        _nothing,
+        _tasks,
+        _text,
+        _languages,
+        _groups,
+        _domains,
+        _trained_on,
+        _baselines,
+        _few,
+        _uncertain,
+        _speed,
+    )
+    return [*(line for rule in rules for line in rule(facts)), RUNTIMES]
+
+
+def _healed_on(facts: Facts) -> Iterator[str]:
+    if not facts.healed_last:
+        return
+    task = facts.healings[-1].task
+    if {each.task for each in facts.measured} - {task}:
+        yield f"Tasks that it was not healed on and that are not among the scores; it was healed on {task}."
+    else:
+        yield (
+            f"Anything but {task} on clips like those it was healed on: what healing did to other tasks, languages "
+            "and voices was not measured."
+        )
+
+
+def _speech(facts: Facts) -> Iterator[str]:
+    if facts.unheard:
+        yield SPEAKS
+    elif GENERATION not in _done(facts):
+        yield "Generation of speech. Nothing here assumes that it survives."
+
+
+def _loading(facts: Facts) -> Iterator[str]:
+    if facts.report is not None and not facts.report.complete:
+        yield UNLOADED
+
+
+def _nothing(facts: Facts) -> Iterator[str]:
+    if not facts.measured:
+        yield ONLY_LOSSES if facts.training is not None and not facts.changed else NOTHING
+
+
+def _tasks(facts: Facts) -> Iterator[str]:
+    from shoal import tasks
+
+    known = dict.fromkeys([*TASK_NAMES, *tasks.names()])
+    left = [name for name in known if name not in {*_done(facts), GENERATION, TEXT}]
+    if facts.measured and left:
+        names = [f"{TASK_NAMES.get(name, name)} (`{name}`)" for name in left]
+        yield f"Other tasks: {listing(names)}. They may need other layers."
+
+
+def _text(facts: Facts) -> Iterator[str]:
+    if facts.changed and TEXT not in _done(facts):
+        yield "What the language model itself lost on text: `lm` was not tested."
+
+
+def _languages(facts: Facts) -> Iterator[str]:
+    for task, measured in _by_task(facts).items():
+        found = sorted({language for each in measured for language in each.data.languages})
+        if found:
+            yield f"{_named(task)} in any language but {listing(found)}."
+        else:
+            yield f"{_named(task)} in any language that is named: the clips do not say theirs."
+        for each in measured:
+            if len(each.data.languages) > 1 and LANGUAGE_FIELD not in each.system.groups:
+                yield (
+                    f"Each language by itself: clips of {listing(each.data.languages)} in "
+                    f"{code(data_name(each.data))} are scored together (`--group-by {LANGUAGE_FIELD}` parts them)."
+                )
+
+
+def _groups(facts: Facts) -> Iterator[str]:
+    for task, measured in _by_task(facts).items():
+        if measured[0].kind == TEXT:
+            continue
+        fields = {field for each in measured for field in each.system.groups}
+        left = [name for name, called in GROUP_FIELDS.items() if not fields & set(called)]
+        if left:
+            yield f"{_named(task)} by {listing(left)}: such groups of people were not scored apart."
+
+
+def _domains(facts: Facts) -> Iterator[str]:
+    for task, measured in _by_task(facts).items():
+        sets = dict.fromkeys(
+            name for each in measured for name in each.system.groups.get(DATA_FIELD) or [data_name(each.data)]
+        )
+        names = listing([code(name) for name in sets])
+        if len(sets) == 1:
+            yield (
+                f"{_named(task)} outside the domain of {names}: rooms, microphones, topics and styles other than its."
+            )
+        else:
+            yield f"{_named(task)} on data unlike {names}."
+
+
+def _trained_on(facts: Facts) -> Iterator[str]:
+    if facts.training is not None and not facts.measured:
+        yield "Any task, language, speaker group or recording condition that is not in the data above."
+
+
+def _baselines(facts: Facts) -> Iterator[str]:
+    alone = [each for each in facts.measured if each.baseline is None]
+    if facts.changed and alone:
+        where = listing(list(dict.fromkeys(each.task for each in alone)))
+        yield f"What the changes cost in {where}: no baseline was scored beside it (`shoal evaluate --against MODEL`)."
+
+
+def _few(facts: Facts) -> Iterator[str]:
+    for each in facts.measured:
+        if each.data.clips < FEW_CLIPS:
+            yield (
+                f"Clips beyond the {each.data.clips:,} of {code(data_name(each.data))} in {each.task}: so few say "
+                "little, and the intervals cover the choice of clips, not other speakers, rooms or topics."
+            )
+
+
+def _uncertain(facts: Facts) -> Iterator[str]:
+    """Where an interval leaves open what a reader would ask first."""
+    for each in facts.measured:
+        name, score = next(iter(each.measures().items()))
+        place = f"{name} of {each.task} on {code(data_name(each.data))}"
+        if score.value.low is None or score.value.high is None:
+            yield f"How sure {place} is: there is no interval."
+        elif _wide(score):
+            yield f"{place} to any precision: {estimate(score.value, fraction=score.fraction)} is a wide interval."
+        if _open(score):
+            assert score.delta is not None
+            change = estimate(score.delta.absolute, fraction=score.fraction, signed=True)
+            yield f"Whether {place} differs from the baseline's: the interval of the difference, {change}, has 0 in it."
+
+
+def _wide(score: MeasuredScore) -> bool:
+    found = score.value
+    assert found.low is not None
+    assert found.high is not None
+    return max(found.high - found.value, found.value - found.low) > WIDE * abs(found.value)
+
+
+def _open(score: MeasuredScore) -> bool:
+    """Whether the difference may be on either side of 0; one that is exactly 0 everywhere is not open."""
+    if score.delta is None or score.delta.absolute.low is None or score.delta.absolute.high is None:
+        return False
+    low, high = score.delta.absolute.low, score.delta.absolute.high
+    return low <= 0 <= high and low < high
+
+
+def _speed(facts: Facts) -> Iterator[str]:
+    if not facts.benches:
+        yield "Speed and memory: `shoal bench` was not run, or its result is not attached."
+
+
+def _done(facts: Facts) -> set[str]:
+    return {each.kind for each in facts.measured}
+
+
+def _by_task(facts: Facts) -> dict[str, list[Measured]]:
+    found: dict[str, list[Measured]] = {}
+    for each in facts.measured:
+        found.setdefault(each.task, []).append(each)
+    return found
+
+
+def _named(task: str) -> str:
+    """A task's name, as a sentence starts."""
+    name = TASK_NAMES.get(task, task)
+    return name[:1].upper() + name[1:]

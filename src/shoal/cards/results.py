@@ -1,0 +1,226 @@
+"""The sections on what was measured: scores with intervals, by group, and what the checkpoint costs to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from shoal.cards.facts import Facts
+from shoal.cards.measured import Measured
+from shoal.cards.words import code, data_name, estimate, p_value, plural, section, table
+from shoal.schema import Audit, Bench, Estimate, MeasuredScore, Plan, ScopeAudit, SystemBench
+
+SHOWN_GROUPS = 30
+"""A longer table of groups is folded."""
+SCORES = (
+    "Task",
+    "Data",
+    "Language",
+    "Clips",
+    "Score",
+    "This model",
+    "Baseline",
+    "Difference",
+    "Relative",
+    "p",
+)
+GROUPS = ("Task", "Data", "Field", "Group", "Clips", "Score", "This model", "Difference", "Relative", "p")
+COSTS = (
+    "Data",
+    "Device",
+    "Batch",
+    "Parameters",
+    "Checkpoint, MB",
+    "Peak memory, MB",
+    "Encoding, s",
+    "Prefill, s",
+    "A token, ms",
+    "In all, s",
+    "In all / unpruned",
+    "Parameters / unpruned",
+)
+
+
+def scores(facts: Facts) -> str:
+    """Every measure of every task and data set, then every group."""
+    if not facts.measured:
+        return ""
+    parts = [
+        _explained(facts.measured),
+        table(SCORES, [row for each in facts.measured for row in _rows(each)]),
+        _groups(facts.measured),
+        _made_by(facts.measured),
+    ]
+    return section("Scores", "\n\n".join(part for part in parts if part))
+
+
+def costs(facts: Facts) -> str:
+    """Seconds and bytes."""
+    if not facts.benches:
+        return ""
+    text = (
+        "Seconds a clip; times are paired with the unpruned model's on the same clips, and below 1 is faster. They "
+        "hold for this machine and software only."
+    )
+    return section("Speed and memory", f"{text}\n\n{table(COSTS, [_cost(*each) for each in facts.benches])}")
+
+
+def audits(facts: Facts) -> str:
+    """How redundant the layers were found to be."""
+    if not facts.audits:
+        return ""
+    plan = facts.plans[-1][1] if facts.plans else None
+    rows = [row for audit in facts.audits for row in _audited(audit, plan)]
+    return section("Audits", table(("Data", "Task", "Input", "Scope", "Positions", "Removed block"), rows))
+
+
+def _explained(measured: Sequence[Measured]) -> str:
+    level = measured[0].scores.level
+    text = f"In brackets: the {level:.0%} interval, from resampling clips or speakers."
+    if any(each.baseline is not None for each in measured):
+        names = dict.fromkeys(_baseline_name(each) for each in measured if each.baseline is not None)
+        text += (
+            f" Differences are paired with the baseline on the same clips ({', '.join(names)}); p is two-sided, after "
+            "Holm's correction unless it says alone."
+        )
+    return text
+
+
+def _baseline_name(each: Measured) -> str:
+    assert each.baseline is not None
+    return code(each.baseline.model_ref or each.scores.model.ref)
+
+
+def _rows(each: Measured) -> Iterator[list[str]]:
+    theirs = {} if each.baseline is None else each.measures(each.baseline)
+    for name, score in each.measures().items():
+        base = theirs.get(name)
+        yield [
+            each.task,
+            code(data_name(each.data)),
+            ", ".join(each.data.languages) or "not stated",
+            f"{each.data.clips:,}",
+            name,
+            estimate(score.value, fraction=score.fraction),
+            "" if base is None else estimate(base.value, fraction=base.fraction),
+            *_difference(score),
+        ]
+
+
+def _difference(score: MeasuredScore) -> list[str]:
+    """In points, relative, and the p-value."""
+    delta = score.delta
+    if delta is None:
+        return ["", "", ""]
+    points = estimate(delta.absolute, fraction=score.fraction, signed=True)
+    return [
+        points.replace(" %", " points"),
+        estimate(delta.relative, fraction=True, signed=True),
+        p_value(delta),
+    ]
+
+
+def _groups(measured: Sequence[Measured]) -> str:
+    rows = [row for each in measured for row in _group_rows(each)]
+    if not rows:
+        return ""
+    worst = [line for each in measured for line in _worst(each)]
+    found = table(GROUPS, rows)
+    if len(rows) > SHOWN_GROUPS:
+        found = (
+            f"<details><summary>{plural(len(rows), 'row')}, group by group</summary>\n\n{found}\n\n</details>"
+        )
+    return "\n\n".join(["### By group", *(["\n".join(worst)] if worst else []), found])
+
+
+def _group_rows(each: Measured) -> Iterator[list[str]]:
+    for field, groups in each.system.groups.items():
+        for value, group in groups.items():
+            if (headline := each.headline(group)) is None:
+                continue
+            name, score = headline
+            yield [
+                each.task,
+                code(data_name(each.data)),
+                field,
+                value,
+                f"{group.clips:,}",
+                name,
+                estimate(score.value, fraction=score.fraction),
+                *_difference(score),
+            ]
+
+
+def _worst(each: Measured) -> Iterator[str]:
+    for field, value in each.system.worst_group.items():
+        group = each.system.groups[field][value]
+        if headline := each.headline(group):
+            name, score = headline
+            yield (
+                f"- Worst {field} of {each.task}: {code(value)}, {name} "
+                f"{estimate(score.value, fraction=score.fraction)}, {plural(group.clips, 'clip')}"
+            )
+    for field, value in each.system.most_worsened.items():
+        headline = each.headline(each.system.groups[field][value])
+        if headline and headline[1].delta is not None:
+            yield f"- Most worsened {field} of {each.task}: {code(value)}, {headline[0]} {_difference(headline[1])[0]}"
+
+
+def _made_by(measured: Sequence[Measured]) -> str:
+    lines = [
+        f"- {each.task} on {code(data_name(each.data))}: normaliser {each.scores.normaliser or 'none'}; "
+        f"{_signatures(each)}; {each.scores.provenance.device}, {each.scores.provenance.dtype}"
+        for each in measured
+    ]
+    return "\n".join(lines)
+
+
+def _signatures(each: Measured) -> str:
+    return "; ".join(dict.fromkeys(score.signature for score in each.measures().values()))
+
+
+def _cost(bench: Bench, system: SystemBench) -> list[str]:
+    peak = system.peak_memory_bytes
+    ratio = system.parameter_ratio
+    return [
+        code(data_name(bench.data)),
+        f"{bench.provenance.device}, {bench.provenance.dtype}",
+        str(bench.batch_size),
+        f"{system.parameters:,}",
+        f"{system.checkpoint_bytes / 1e6:,.0f}",
+        "" if peak is None else f"{peak / 1e6:,.0f}",
+        estimate(system.encode_seconds, fraction=False, digits=3),
+        estimate(system.prefill_seconds, fraction=False, digits=3),
+        f"{1000 * system.decode_seconds.value:.1f}",
+        estimate(system.total_seconds, fraction=False, digits=3),
+        estimate(system.total_ratio, fraction=False, digits=3),
+        "" if ratio is None else f"{ratio:.3f}",
+    ]
+
+
+def _audited(audit: Audit, plan: Plan | None) -> Iterator[list[str]]:
+    """One line for each scope; with the removed block's distance, if the audit is of the model it was removed from."""
+    for name, found in audit.inputs.items():
+        for scope, part in found.scopes.items():
+            distance = ""
+            if plan is not None and plan.block is not None and plan.depth == audit.depth:
+                distance = _distance(part, plan.block[0], plan.block[1] - plan.block[0], audit.level)
+            yield [
+                code(data_name(audit.data)),
+                audit.task,
+                name,
+                scope,
+                f"{part.positions:,}",
+                distance,
+            ]
+
+
+def _distance(part: ScopeAudit, layer: int, count: int, level: float) -> str:
+    """Of the block of `count` layers from `layer` on; in units of pi."""
+    low, high = part.angular_low, part.angular_high
+    found = Estimate(
+        value=part.angular[count - 1][layer],
+        low=None if low is None else low[count - 1][layer],
+        high=None if high is None else high[count - 1][layer],
+        level=level,
+    )
+    return f"angular distance / π {estimate(found, fraction=False, digits=4)}"

@@ -1,0 +1,116 @@
+"""The card of a folder: gather what it says, add what was measured, write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.cards.attached import Evidence, Labelled, attach, attached, latest
+from shoal.cards.facts import OURS, Facts, Folder, folder_of, gather, identity
+from shoal.cards.identity import Identity, fingerprints_of
+from shoal.cards.page import page
+from shoal.cards.speaking import unheard
+from shoal.errors import UsageError
+from shoal.schema import Audit, Bench, ModelInfo, Scores, write_text
+
+if TYPE_CHECKING:
+    from shoal.schema.verification import VerificationReport
+
+CARD = "README.md"
+
+
+def first_card(
+    folder: Folder, model: ModelInfo | None = None, report: VerificationReport | None = None
+) -> str:
+    """The card of a checkpoint that is being written, before anything was measured of it.
+
+    Args:
+        folder: where its files lie.
+        model: what the last step was done to; None for adapters that were trained.
+        report: what was checked before it gets its name; None if nothing was.
+    """
+    facts = gather(folder, model).with_report(report)
+    return page(_with(facts, (), Identity("", lambda _: "")))
+
+
+def facts_of(
+    folder: Path,
+    documents: Sequence[Labelled],
+    *,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> Facts:
+    """What the folder tells, and what was measured of it: `documents` and those in its `validation/`.
+
+    Raises:
+        UsageError: a document is about another model.
+        ShoalError: the folder holds no model, or a record in it cannot be read.
+    """
+    history = folder_of(folder, str(folder))
+    facts = gather(history, trust_remote_code=trust_remote_code).with_stored_report(folder)
+    own = fingerprints_of(str(folder), device=device, trust_remote_code=trust_remote_code)
+    evidence = latest([*attached(folder), *documents])
+    return _with(facts, evidence, identity(facts, str(folder), own))
+
+
+def write_card(
+    folder: str | os.PathLike[str],
+    documents: Sequence[Labelled] = (),
+    *,
+    out: str | os.PathLike[str] | None = None,
+    keep: bool = False,
+    force: bool = False,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> tuple[Path, Facts]:
+    """See `shoal.cards.card`; `keep` is its `attach`. Returns the path and what the card was written from."""
+    place = _checkpoint(folder)
+    target = place / CARD if out is None else Path(out)
+    if not force:
+        _check_ours(target)
+    facts = facts_of(place, documents, device=device, trust_remote_code=trust_remote_code)
+    if keep:
+        attach(place, [document for _, document in documents])
+    return write_text(target, page(facts)), facts
+
+
+def _checkpoint(folder: str | os.PathLike[str]) -> Path:
+    """The folder of a model on this machine.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from shoal.models.weights import resolve
+
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise UsageError("no such folder", where=str(folder), fix="give the folder of a checkpoint")
+    return resolve(str(path)).path
+
+
+def _check_ours(path: Path) -> None:
+    """Do not replace a card that somebody else wrote.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if path.is_file() and OURS not in path.read_text(encoding="utf-8", errors="replace"):
+        raise UsageError(
+            "this was not written by Shoal", where=str(path), fix="choose another with --out, or give --force"
+        )
+
+
+def _with(facts: Facts, evidence: Sequence[Labelled], who: Identity) -> Facts:
+    """`facts` with what was measured."""
+    measured = [who.scored(each, label=label) for label, each in evidence if isinstance(each, Scores)]
+    benches = [(each, who.timed(each, label=label)) for label, each in evidence if isinstance(each, Bench)]
+    audits = [each for _, each in evidence if isinstance(each, Audit)]
+    for label, each in evidence:
+        if isinstance(each, Audit):
+            who.check_audit(each, label=label)
+    documents: Sequence[Evidence] = [each for _, each in evidence]
+    silent = facts.changed and facts.model is not None and unheard(facts.model, documents)
+    return replace(facts, measured=measured, benches=benches, audits=audits, unheard=silent)

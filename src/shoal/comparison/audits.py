@@ -1,0 +1,213 @@
+"""How alike two audits are: text against speech, two tasks, two languages, two encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import UsageError
+from shoal.measurement.blocks import block_slice
+from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.sums import Sums, clusters_of, load_sums
+from shoal.provenance import provenance
+from shoal.schema import (
+    SCOPES,
+    Audit,
+    BlockOverlap,
+    ComparedAudit,
+    Comparison,
+    Estimate,
+    InputKind,
+    Scope,
+    ScopeComparison,
+)
+from shoal.statistics import Resampler, estimate_rows, make_resampler, spearman
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison, read from disk."""
+
+    path: Path
+    audit: Audit
+    input: InputKind
+    sums: Sums
+    importance: list[ImportanceSums] = field(default_factory=list)
+    """What gradient and ablation measured with this input."""
+
+    @property
+    def traits(self) -> tuple[str, str, str]:
+        """What can tell two sides apart."""
+        return self.input, self.audit.task, Path(self.audit.model.ref).name
+
+    def apart_from(self, other: Side) -> str:
+        """A label that says what sets this side apart from `other`."""
+        differing = [mine for mine, theirs in zip(self.traits, other.traits, strict=True) if mine != theirs]
+        return ", ".join(differing or self.traits)
+
+    def described(self, label: str) -> ComparedAudit:
+        """For the record, under a label."""
+        return ComparedAudit(
+            path=str(self.path),
+            label=label,
+            input=self.input,
+            task=self.audit.task,
+            model_ref=self.audit.model.ref,
+        )
+
+
+def run_compare(
+    a: Path,
+    b: Path,
+    *,
+    input_a: InputKind | None,
+    input_b: InputKind | None,
+    scopes: Sequence[Scope] | None,
+    replicates: int,
+    level: float,
+    seed: int,
+) -> Comparison:
+    """See `shoal.measurement.compare`."""
+    left = read_side(a, input_a, None)
+    same_file = a.resolve() == b.resolve()
+    right = read_side(b, input_b, "text" if same_file else left.input)
+    if left.sums.depth != right.sums.depth:
+        raise UsageError(
+            f"the decoders have {left.sums.depth} and {right.sums.depth} layers",
+            where=f"{a} and {b}",
+            fix="compare audits of decoders with the same depth",
+        )
+    paired = left.sums.utterances == right.sums.utterances
+    first, second = _resamplers(left, right, paired=paired, replicates=replicates, seed=seed)
+    return Comparison(
+        provenance=provenance(),
+        a=left.described(left.apart_from(right)),
+        b=right.described(right.apart_from(left)),
+        paired=paired,
+        replicates=replicates,
+        level=level,
+        scopes={
+            scope: compare_scope(left.sums, right.sums, scope, first, second, level)
+            for scope in _shared_scopes(left, right, scopes)
+        },
+    )
+
+
+def compare_scope(
+    a: Sums, b: Sums, scope: Scope, resample_a: Resampler, resample_b: Resampler, level: float
+) -> ScopeComparison:
+    """Correlations and overlaps over one scope, each with a bootstrap interval."""
+    depth = a.depth
+    angular = Pair.of(a, b, scope, "angular", resample_a, resample_b)
+    influence = Pair.of(a, b, scope, "influence", resample_a, resample_b)
+    return ScopeComparison(
+        spearman=angular.estimate(spearman, level),
+        spearman_within_n=angular.estimate(partial(within_sizes, depth=depth), level),
+        influence_spearman=influence.estimate(spearman, level),
+        overlaps=[_overlap(angular, depth, n, level) for n in range(1, depth)],
+        mean_overlap=angular.estimate(partial(mean_overlap, depth=depth), level),
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same columns of both audits, row 0 the means, the other rows bootstrap replicates: (1 + R, columns)."""
+
+    a: Floats
+    b: Floats
+
+    @classmethod
+    def of(cls, a: Sums, b: Sums, scope: Scope, metric: str, ra: Resampler, rb: Resampler) -> Pair:
+        """One metric of one scope of both, with replicates of each."""
+        return cls(
+            np.vstack([a.mean(scope, metric), ra.means(*a.scope(scope, metric))]),
+            np.vstack([b.mean(scope, metric), rb.means(*b.scope(scope, metric))]),
+        )
+
+    def estimate(self, statistic: Callable[[Floats, Floats], Floats], level: float) -> Estimate:
+        """`statistic` of the means, with the interval of the replicates if any has a value."""
+        return estimate_rows(statistic(self.a, self.b), level)
+
+
+def within_sizes(x: Floats, y: Floats, depth: int) -> Floats:
+    """Mean over n < L of the rank correlation among blocks of n layers: (R, blocks) → (R,).
+
+    Distances grow with n whatever the model, so the correlation over all blocks flatters; this one does not.
+    """
+    parts = [block_slice(depth, n) for n in range(1, depth)]
+    return np.mean([spearman(x[:, part], y[:, part]) for part in parts] or [np.zeros(len(x))], axis=0)
+
+
+def block_overlap(x: Floats, y: Floats, depth: int, n: int) -> Floats:
+    """Share of layers that the best blocks of n layers have in common: (R, blocks) → (R,)."""
+    part = block_slice(depth, n)
+    apart = np.abs(x[:, part].argmin(1) - y[:, part].argmin(1))
+    return np.maximum(0, n - apart) / n
+
+
+def mean_overlap(x: Floats, y: Floats, depth: int) -> Floats:
+    """Mean of `block_overlap` over n < L."""
+    parts = [block_overlap(x, y, depth, n) for n in range(1, depth)]
+    return np.mean(parts or [np.ones(len(x))], axis=0)
+
+
+def _overlap(pair: Pair, depth: int, n: int, level: float) -> BlockOverlap:
+    part = block_slice(depth, n)
+    return BlockOverlap(
+        n=n,
+        a=int(pair.a[0, part].argmin()),
+        b=int(pair.b[0, part].argmin()),
+        overlap=pair.estimate(partial(block_overlap, depth=depth, n=n), level),
+    )
+
+
+def read_side(path: Path, wanted: InputKind | None, default: InputKind | None) -> Side:
+    """One input of an audit and its sums: the one that is wanted, else the default if it is there.
+
+    Raises:
+        FileFormatError: the audit or its `.npz` is missing or broken.
+        UsageError: it has no such input.
+    """
+    audit = Audit.load(path)
+    found = load_sums(path.with_name(audit.sums_file or "audit.npz"))
+    fallback: InputKind = "speech" if "speech" in found.inputs else "text"
+    name = wanted or (default if default in found.inputs else fallback)
+    if name not in found.inputs:
+        raise UsageError(
+            f"this audit has no {name} input",
+            where=str(path),
+            fix=f"it has {', '.join(sorted(found.inputs))}",
+        )
+    return Side(path, audit, name, found.inputs[name], found.importance.get(name, []))
+
+
+def _resamplers(
+    left: Side, right: Side, *, paired: bool, replicates: int, seed: int
+) -> tuple[Resampler, Resampler]:
+    first = make_resampler(clusters_of(left.sums, left.audit.cluster), replicates=replicates, seed=seed)
+    if paired:
+        return first, first
+    clusters = clusters_of(right.sums, right.audit.cluster)
+    return first, make_resampler(clusters, replicates=replicates, seed=seed + 1)
+
+
+def _shared_scopes(left: Side, right: Side, wanted: Sequence[Scope] | None) -> list[Scope]:
+    def has(side: Side, scope: Scope) -> bool:
+        return bool(side.sums.counts[:, SCOPES.index(scope)].sum())
+
+    shared = [scope for scope in SCOPES if has(left, scope) and has(right, scope)]
+    missing = [scope for scope in wanted or () if scope not in shared]
+    if missing or not shared:
+        raise UsageError(
+            f"no positions in scope {', '.join(missing) or 'any'} on both sides",
+            where="--scope",
+            fix=f"shared scopes: {', '.join(shared) or 'none'}",
+        )
+    return [scope for scope in shared if scope in wanted] if wanted else shared

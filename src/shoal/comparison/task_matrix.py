@@ -1,0 +1,255 @@
+"""Audits of one model side by side: are tasks redundant in the same layers, and what would a shared plan cost each?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, within_sizes
+from shoal.errors import UsageError
+from shoal.measurement.blocks import block_slice
+from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.sums import clusters_of
+from shoal.measurement.trust import aligned, importance_rows, sum_rows
+from shoal.provenance import provenance
+from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
+from shoal.selection.consensus import best_block, check_combine, check_one_model, check_weights, combined
+from shoal.statistics import Resampler, estimate_rows, make_resampler
+
+Floats = npt.NDArray[np.float64]
+Combine = Literal["mean", "worst"]
+Statistic = Callable[[Floats, Floats], Floats]
+
+SIZES = (1, 2, 4, 8)
+"""Layers to remove, unless told."""
+CONSENSUS = "consensus"
+ANGLE = "share of a half turn"
+
+
+def run_task_matrix(
+    paths: Sequence[Path],
+    *,
+    inputs: Sequence[InputKind | None] | None,
+    scope: Scope,
+    sizes: Sequence[int] | None,
+    combine: Combine,
+    weights: Sequence[float] | None,
+    replicates: int,
+    level: float,
+    seed: int,
+) -> TaskMatrix:
+    """See `shoal.measurement.task_matrix`."""
+    check_combine(combine)
+    sides = _read_sides(paths, inputs)
+    _check(sides, scope)
+    weighed, names = check_weights(weights, len(sides)), labels(sides)
+    depth, resamplers = sides[0].sums.depth, _resamplers(sides, replicates, seed)
+    angular = [sum_rows(s.sums, scope, "angular", r) for s, r in zip(sides, resamplers, strict=True)]
+    measure = _measure(sides, resamplers, angular, _possible_sizes(sizes, depth), every=sizes is not None)
+    rows = Rows(names, measure.rows, depth, combine, weighed, level)
+    return TaskMatrix(
+        provenance=provenance(),
+        sides=[side.described(name) for side, name in zip(sides, names, strict=True)],
+        scope=scope,
+        measure=measure.name,
+        unit=measure.unit,
+        spearman=_pairwise(angular, partial(within_sizes, depth=depth), level),
+        overlap=_pairwise(angular, partial(mean_overlap, depth=depth), level),
+        sizes=measure.sizes,
+        combine=combine,
+        weights=weighed,
+        losses=[loss for n in measure.sizes for loss in rows.losses(n)],
+        replicates=replicates,
+        level=level,
+    )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What plans are chosen by; `rows` has (1 + R, blocks) for each side, row 0 the means."""
+
+    name: str
+    unit: str
+    sizes: list[int]
+    rows: list[Floats]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The measure of every block on every side, and what plans made from it cost."""
+
+    names: list[str]
+    rows: list[Floats]
+    depth: int
+    combine: Combine
+    weights: list[float]
+    level: float
+
+    def losses(self, n: int) -> Iterator[TaskLoss]:
+        """What each side loses under each side's plan of n layers and under the consensus.
+
+        Plans stay as the full sample chose them; only the losses are resampled. A side that refused another's block
+        has no loss to report under it.
+        """
+        own = [best_block(values, n) for values in self._values(n)]
+        shared = best_block(combined(self._values(n), self.combine, self.weights), n)
+        for plan, start in zip([*self.names, CONSENSUS], [*own, shared], strict=True):
+            for place, name in enumerate(self.names):
+                blocks = self.rows[place][:, self._part(n)]
+                if np.isfinite(blocks[0, start]):
+                    yield TaskLoss(
+                        task=name,
+                        plan=plan,
+                        n=n,
+                        layers=list(range(start, start + n)),
+                        loss=estimate_rows(blocks[:, start], self.level),
+                        excess=estimate_rows(blocks[:, start] - blocks[:, own[place]], self.level),
+                    )
+
+    def _values(self, n: int) -> Floats:
+        """(sides, blocks of n layers that keep the last one)."""
+        return np.stack([rows[0, self._part(n)] for rows in self.rows])
+
+    def _part(self, n: int) -> slice:
+        blocks = block_slice(self.depth, n)
+        return slice(blocks.start, blocks.stop - 1)
+
+
+def labels(sides: Sequence[Side]) -> list[str]:
+    """What sets the sides apart, each label once: of the traits, in order, those that tell more of them apart."""
+    chosen: list[tuple[str, ...]] = [() for _ in sides]
+    for trait in zip(*(_traits(side) for side in sides), strict=True):
+        longer = [(*label, value) for label, value in zip(chosen, trait, strict=True)]
+        if len(set(longer)) > len(set(chosen)):
+            chosen = longer
+    found: list[str] = []
+    for label in chosen:
+        name = ", ".join(filter(None, label)) or "audit"
+        numbered = (f"{name} ({number})" for number in count(2))
+        found.append(name if name not in (*found, CONSENSUS) else next(n for n in numbered if n not in found))
+    return found
+
+
+def _traits(side: Side) -> tuple[str, ...]:
+    data = side.audit.data
+    manifests = "+".join(Path(manifest).stem for manifest in data.manifests)
+    return side.audit.task, side.input, "+".join(data.languages), manifests, side.path.resolve().parent.name
+
+
+def _read_sides(paths: Sequence[Path], inputs: Sequence[InputKind | None] | None) -> list[Side]:
+    if len(paths) == 1 and inputs is None:
+        paths, inputs = [paths[0], paths[0]], ["speech", "text"]
+    wanted = [None] * len(paths) if inputs is None else list(inputs)
+    if len(paths) < 2 or len(wanted) != len(paths):
+        raise UsageError(
+            f"{len(paths)} audits and {len(wanted)} inputs",
+            fix="give two audits or more, and an input for each or for none",
+        )
+    return [read_side(path, name, None) for path, name in zip(paths, wanted, strict=True)]
+
+
+def _check(sides: Sequence[Side], scope: Scope) -> None:
+    check_one_model([side.audit.model for side in sides], [str(side.path) for side in sides])
+    if scope not in SCOPES:
+        raise UsageError(f"unknown scope {scope!r}", where="scope", fix=f"use {', '.join(SCOPES)}")
+    seen: set[tuple[Path, str]] = set()
+    for side in sides:
+        if (which := (side.path.resolve(), side.input)) in seen:
+            raise UsageError(
+                f"its {side.input} input is given twice", where=str(side.path), fix="give it once"
+            )
+        seen.add(which)
+        if not side.sums.counts[:, SCOPES.index(scope)].sum():
+            raise UsageError(
+                f"no {scope!r} positions with {side.input} input",
+                where=str(side.path),
+                fix="choose another scope",
+            )
+
+
+def _possible_sizes(sizes: Sequence[int] | None, depth: int) -> list[int]:
+    if sizes is None:
+        return [n for n in SIZES if n < depth]
+    for n in sizes:
+        if not 1 <= n < depth:
+            raise UsageError(
+                f"{n} of {depth} layers cannot go", where="sizes", fix=f"give numbers from 1 to {depth - 1}"
+            )
+    return sorted(set(sizes))
+
+
+def _resamplers(sides: Sequence[Side], replicates: int, seed: int) -> list[Resampler]:
+    """Sides measured on the same utterances are resampled together, others by draws of their own."""
+    found: list[Resampler] = []
+    for place, side in enumerate(sides):
+        clusters = clusters_of(side.sums, side.audit.cluster)
+        same = [
+            found[before]
+            for before, other in enumerate(sides[:place])
+            if other.sums.utterances == side.sums.utterances and other.audit.cluster == side.audit.cluster
+        ]
+        found += same[:1] or [make_resampler(clusters, replicates=replicates, seed=seed + place)]
+    return found
+
+
+def _pairwise(rows: Sequence[Floats], statistic: Statistic, level: float) -> list[list[Estimate]]:
+    """(sides, sides), symmetric; a side is like itself by definition, so the diagonal has no interval."""
+    same = Estimate(value=1.0, level=level)
+    upper = {
+        (a, b): _pair(rows[a], rows[b]).estimate(statistic, level) for a in range(len(rows)) for b in range(a)
+    }
+    places = range(len(rows))
+    return [[same if a == b else upper[max(a, b), min(a, b)] for b in places] for a in places]
+
+
+def _pair(a: Floats, b: Floats) -> Pair:
+    """A side with one cluster has no replicates; then the pair has none."""
+    shared = min(len(a), len(b))
+    return Pair(a[:shared], b[:shared])
+
+
+def _measure(
+    sides: Sequence[Side],
+    resamplers: Sequence[Resampler],
+    angular: list[Floats],
+    sizes: list[int],
+    *,
+    every: bool,
+) -> Measure:
+    """Ablation loss where all sides have all blocks of the sizes (with `every`) or of some of them; else angular."""
+    ablations = [item for side in sides if (item := _ablation_loss(side)) is not None]
+    if len(ablations) == len(sides):
+        depth = sides[0].sums.depth
+        measured = [n for n in sizes if all(_has_blocks(item, depth, n) for item in ablations)]
+        if measured and (measured == sizes or not every):
+            rows = [
+                importance_rows(aligned(item, side.sums.utterances), depth, resampler)
+                for item, side, resampler in zip(ablations, sides, resamplers, strict=True)
+            ]
+            return Measure("ablation loss", ablations[0].unit, measured, rows)
+    return Measure("angular", ANGLE, sizes, angular)
+
+
+def _ablation_loss(side: Side) -> ImportanceSums | None:
+    """Of whole layers; taken over the response if it was measured over several scopes."""
+    found = [
+        item
+        for item in side.importance
+        if (item.metric, item.quantity, item.part) == ("ablation", "loss", "layer")
+    ]
+    return min(found, key=lambda item: item.scope != "text", default=None)
+
+
+def _has_blocks(item: ImportanceSums, depth: int, n: int) -> bool:
+    """Every block of n layers that keeps the last one was refused, or measured on every clip: no race dropped it."""
+    complete = np.all(np.isfinite(item.values[item.counts > 0]), axis=0)
+    complete[sorted(item.refused)] = True
+    there = {layers for layers, has in zip(item.candidates, complete.tolist(), strict=True) if has}
+    return all(tuple(range(start, start + n)) in there for start in range(depth - n))

@@ -1,0 +1,1 @@
+"""What runs a decoder: clips to embedded batches, states, logits, losses, and the parts of a layer."""

@@ -1,0 +1,119 @@
+"""Run a decoder and see its states: how it is called, what goes in and out of every layer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from shoal.errors import MeasureError
+from shoal.models.batch import PreparedBatch
+
+
+class StateBuffer:
+    """Receives the states of one batch through hooks.
+
+    Args:
+        depth: number of layers L.
+        state: takes the residual stream (B, T, d) out of what layers pass on.
+    """
+
+    def __init__(self, depth: int, state: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> None:
+        self.depth, self._state = depth, state
+        self.mask: Tensor | None = None
+        self.states: Tensor | None = None
+        self._seen: set[int] = set()
+
+    def start(self, mask: Tensor) -> None:
+        """Expect a batch whose real positions are `mask` (B, T) bool."""
+        self.mask, self._seen = mask, set()
+        self._count = int(mask.sum())
+
+    def put(self, boundary: int, hidden: Tensor) -> None:
+        """Store the real positions of `hidden` (B, T, d) as boundary 0 … L."""
+        if self.mask is None:
+            return
+        rows = self._state(hidden)[self.mask.to(hidden.device)]
+        if self.states is None or self.states.shape[0] < self._count or self.states.dtype != rows.dtype:
+            self.states = None  # lets go of the old buffer first: two at once would be the audit's peak
+            self.states = rows.new_empty((self._count, self.depth + 1, rows.shape[-1]))
+        self.states[: self._count, boundary] = rows.to(self.states.device)
+        self._seen.add(boundary)
+
+    def take(self) -> Tensor:
+        """The batch's states (N, L+1, d). Until the next `start`, layers that run are not listened to.
+
+        Raises:
+            MeasureError: a layer was not called, so its row would be stale.
+        """
+        self.mask = None  # making the next batch may run the decoder (Whisper asks it for the language)
+        missing = set(range(self.depth + 1)) - self._seen
+        if missing or self.states is None:
+            raise MeasureError(f"the decoder did not run the layers at boundaries {sorted(missing)}")
+        return self.states[: self._count]
+
+
+@contextmanager
+def recording(
+    layers: nn.ModuleList, state: Callable[[Tensor], Tensor] = lambda hidden: hidden
+) -> Iterator[StateBuffer]:
+    """Hook `layers` for the time of the block; all hooks are gone afterwards, whatever happens."""
+    depth = len(layers)
+    buffer = StateBuffer(depth, state)
+
+    def before(boundary: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            buffer.put(boundary, args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        # A tuple before transformers 5, a tensor since: out[0] of a tensor would be the first clip.
+        buffer.put(depth, output[0] if isinstance(output, tuple) else output)
+
+    handles = [layer.register_forward_pre_hook(before(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    handles.append(layers[-1].register_forward_hook(after))
+    try:
+        yield buffer
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def decoder_arguments(decoder: nn.Module, batch: PreparedBatch) -> dict[str, Any]:
+    """How the decoder is called with `batch`: as the model itself does, or with embeddings, mask and positions.
+
+    Decoders with ALiBi know no position ids. Tensors are copies: Moonshine's streaming decoder writes into what it is
+    handed, and a batch is run many times; and what was made in inference mode is not fit for a graph.
+    """
+    if batch.call:
+        return {name: copy_tensors(value) for name, value in batch.call.items()}
+    positions = {"position_ids": batch.position_ids} if takes_argument(decoder, "position_ids") else {}
+    arguments = {"inputs_embeds": batch.embeds, "attention_mask": batch.attention_mask, **positions}
+    return {name: value.clone() for name, value in arguments.items()}
+
+
+def last_states(output: Any) -> Tensor:
+    """What a decoder answers: the states after its final norm (B, T, d)."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output.last_hidden_state
+    return states
+
+
+def copy_tensors(value: Any) -> Any:
+    """`value` with copies of its tensors."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (tuple, list):
+        return type(value)(copy_tensors(item) for item in value)
+    if type(value) is dict:
+        return {name: copy_tensors(item) for name, item in value.items()}
+    return value
+
+
+def takes_argument(module: nn.Module, name: str) -> bool:
+    """Whether the module's forward names the argument `name`, or takes any."""
+    parameters = inspect.signature(module.forward).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())

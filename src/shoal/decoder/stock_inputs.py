@@ -1,0 +1,242 @@
+"""Clips to embedded batches for models that transformers knows: the model's own processor and forward, observed.
+
+The processor writes the prompt; the response is appended, or the transcript put in the place of the audio, as tokens.
+The stock forward then runs up to its call of the decoder, which is recorded and not made. What stands in that call
+(embeddings with the audio in its place, positions, whatever else a model hands its layers) can be repeated with fewer
+layers without running the encoder again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from shoal.data.clip import SAMPLE_RATE
+from shoal.errors import ModelError
+from shoal.models.batch import Kind, PreparedBatch
+from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.quiet import quiet
+from shoal.models.stacking import stacked
+from shoal.models.token_row import TokenRow
+from shoal.schema import InputKind
+
+if TYPE_CHECKING:
+    from shoal.data.clip import Clip
+    from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
+
+
+def prepare_native(
+    loaded: LoadedModel,
+    clips: Sequence[Clip],
+    task: Task,
+    *,
+    input: InputKind,
+    response: bool,
+    padding_side: str,
+) -> PreparedBatch:
+    """See `shoal.decoder.prepare.prepare`; for a model of an `AudioLLM` family.
+
+    Raises:
+        ModelError: there is no processor, or it cannot make the model's inputs.
+    """
+    family = _family(loaded)
+    if family.alone and len(clips) > 1:
+        options: dict[str, Any] = {"input": input, "response": response, "padding_side": padding_side}
+        return stacked([prepare_native(loaded, [clip], task, **options) for clip in clips], padding_side)
+    if input == "speech":
+        for clip in clips:
+            loaded.check_length(len(clip.samples) / SAMPLE_RATE, clip.row)
+    samples = [_resampled(clip.samples, family.sampling_rate(loaded.processor)) for clip in clips]
+    heard = samples if input == "speech" else [_placeholder(family, loaded.processor)] * len(clips)
+    with torch.inference_mode():
+        names = [clip.id for clip in clips]
+        own = family.own_batch(
+            loaded.model, loaded.processor, names, heard, response=response, padding_side=padding_side
+        )
+        if own is not None:
+            return own
+        inputs = request(loaded, family, heard, task.instruction)
+        lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
+        if input == "text":
+            inputs = family.without_audio(inputs)
+        if task.alone:
+            lines = _alone(loaded, clips, task, response=response)
+        else:
+            lines = _asked(loaded, lines, clips, heard, task, input=input, response=response)
+        return _batch(loaded, family, names, inputs, lines, padding_side)
+
+
+def _asked(
+    loaded: LoadedModel,
+    lines: list[TokenRow],
+    clips: Sequence[Clip],
+    heard: Sequence[Samples],
+    task: Task,
+    *,
+    input: InputKind,
+    response: bool,
+) -> list[TokenRow]:
+    """The lines of a request with what is asked of them: the transcript in the audio's place, the response."""
+    family = _family(loaded)
+    if input == "text":
+        texts = [_ids(loaded, task.transcript(clip.row)) for clip in clips]
+        lines = [_with_text(line, ids, loaded.ref) for line, ids in zip(lines, texts, strict=True)]
+    if response:
+        targets = [_ids(loaded, family.response(task.target(clip.row))) for clip in clips]
+        lines = [
+            family.with_response(loaded.processor, line, ids, clip)
+            for line, ids, clip in zip(lines, targets, heard, strict=True)
+        ]
+    return lines
+
+
+def _alone(loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, response: bool) -> list[TokenRow]:
+    """Lines of plain text: not the form in which the model writes an answer, since nothing is asked."""
+    nothing = torch.zeros(0, dtype=torch.long)
+    first = TokenRow(nothing, nothing).then(first_ids(loaded.tokenizer), Kind.PROMPT)
+    if not response:
+        return [first] * len(clips)
+    return [first.then(_ids(loaded, task.target(clip.row)), Kind.TEXT) for clip in clips]
+
+
+def first_ids(tokenizer: Any) -> list[int]:
+    """What a tokeniser puts before a text: its first token, or nothing."""
+    token = getattr(tokenizer, "bos_token_id", None)
+    return [] if token is None else [int(token)]
+
+
+def _family(loaded: LoadedModel) -> AudioLLM:
+    loaded.check_fed()
+    assert isinstance(loaded.family, AudioLLM)
+    return loaded.family
+
+
+def _resampled(samples: Samples, rate: int) -> Samples:
+    if rate == SAMPLE_RATE or not len(samples):
+        return samples
+    import soxr
+
+    resampled: Samples = soxr.resample(samples, SAMPLE_RATE, rate).astype("float32")
+    return resampled
+
+
+def _placeholder(family: AudioLLM, processor: Any) -> Samples:
+    """A quarter of a second of silence: the text input needs the audio's place, not its content."""
+    import numpy as np
+
+    return np.zeros(family.sampling_rate(processor) // 4, dtype=np.float32)
+
+
+def request(
+    loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], instruction: str
+) -> dict[str, Any]:
+    """`AudioLLM.request` of the loaded model.
+
+    Raises:
+        ModelError: its processor cannot make the inputs.
+    """
+    try:
+        with quiet():
+            return family.request(loaded.model, loaded.processor, samples, instruction)
+    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"its processor ({type(loaded.processor).__name__}) cannot make the inputs "
+            f"({type(error).__name__}: {reason})",
+            where=loaded.ref,
+            fix="check that the processor's files belong to these weights",
+        ) from error
+
+
+def _ids(loaded: LoadedModel, text: str) -> list[int]:
+    return list(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _lines(inputs: dict[str, Any], family: AudioLLM, audio: Sequence[int]) -> list[TokenRow]:
+    """Every row's real tokens, marked audio or prompt."""
+    lines = []
+    tokens, masks = (inputs[name].cpu() for name in family.tokens)
+    for ids, mask in zip(tokens, masks.bool(), strict=True):
+        kept = ids[mask]
+        is_audio = torch.isin(kept, torch.tensor(audio, dtype=kept.dtype))
+        lines.append(TokenRow(kept, torch.where(is_audio, int(Kind.AUDIO), int(Kind.PROMPT))))
+    return lines
+
+
+def _with_text(line: TokenRow, ids: Sequence[int], ref: str) -> TokenRow:
+    """The line with `ids` where the audio was."""
+    places = (line.kinds == Kind.AUDIO).nonzero()[:, 0]
+    if not len(places):
+        raise ModelError("its prompt has no place for the audio", where=ref, fix="use the speech input")
+    first, last = int(places[0]), int(places[-1])
+    before = TokenRow(line.ids[:first], line.kinds[:first]).then(ids, Kind.AUDIO)
+    rest = line.kinds[last + 1 :]
+    return TokenRow(torch.cat([before.ids, line.ids[last + 1 :]]), torch.cat([before.kinds, rest]))
+
+
+def _batch(
+    loaded: LoadedModel,
+    family: AudioLLM,
+    names: list[str],
+    inputs: dict[str, Any],
+    lines: list[TokenRow],
+    padding_side: str,
+) -> PreparedBatch:
+    pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
+    # Where audio is added to every token, both begin at the first position.
+    ids, kinds = _padded(lines, pad, "right" if family.entry == "added" else padding_side)
+    laid = family.with_tokens(_retyped(inputs, family, kinds), ids, (kinds != Kind.PAD).long())
+    moved = fed(loaded, laid)
+    call = family.call(loaded.model, moved)
+    embeds = call.get("inputs_embeds")
+    if embeds is not None and embeds.shape[:2] != ids.shape:
+        raise ModelError(
+            f"its decoder sees {embeds.shape[1]} positions where its processor made {ids.shape[1]}",
+            where=type(loaded.model).__name__,
+            fix="add a family for it in shoal/models/families",
+        )
+    tokens = torch.where((kinds == Kind.PAD) | (kinds == Kind.AUDIO), -1, ids)
+    return PreparedBatch(
+        names,
+        torch.zeros((*ids.shape, 0)) if embeds is None else embeds,
+        kinds.to(loaded.device, torch.uint8),
+        tokens.to(loaded.device),
+        call=call,
+        inputs=moved,
+    )
+
+
+def _padded(lines: list[TokenRow], pad: int, side: str) -> tuple[Tensor, Tensor]:
+    """(B, T) token ids and kinds."""
+    shape = (len(lines), max(len(line.ids) for line in lines))
+    ids, kinds = torch.full(shape, pad), torch.full(shape, int(Kind.PAD))
+    for row, line in enumerate(lines):
+        at = shape[1] - len(line.ids) if side == "left" else 0
+        ids[row, at : at + len(line.ids)] = line.ids
+        kinds[row, at : at + len(line.ids)] = line.kinds
+    return ids, kinds
+
+
+def _retyped(inputs: dict[str, Any], family: AudioLLM, kinds: Tensor) -> dict[str, Any]:
+    """The inputs with the types of the new tokens, where the model wants types."""
+    typed = dict(inputs)
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in typed:
+            marks = typed[name][inputs[family.tokens[1]].bool()]
+            audio = int(marks.max()) if len(marks) else 0
+            typed[name] = torch.where(kinds == Kind.AUDIO, audio, 0)
+    return typed
+
+
+def fed(loaded: LoadedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A processor's `inputs` where the model runs, and in what its encoder takes."""
+    return {
+        name: value.to(loaded.device, loaded.audio_dtype if value.is_floating_point() else None)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in inputs.items()
+    }

@@ -1,0 +1,20 @@
+"""Continuous batching: rows of different lengths share a batch, and a finished row's place is taken at once."""
+
+from __future__ import annotations
+
+from shoal.evaluation.engine.cache import supported
+from shoal.evaluation.engine.kept import Engines
+from shoal.evaluation.engine.memory import BatchSize, fitting_slots, free_bytes
+from shoal.evaluation.engine.run import Engine, Finished, Prompt, prompts_of
+
+__all__ = [
+    "BatchSize",
+    "Engine",
+    "Engines",
+    "Finished",
+    "Prompt",
+    "fitting_slots",
+    "free_bytes",
+    "prompts_of",
+    "supported",
+]

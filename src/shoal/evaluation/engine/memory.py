@@ -1,0 +1,98 @@
+"""Memory: how many rows fit, and what to do when they do not."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+BatchSize = int | Literal["auto"]
+"""Rows at once, at most; `auto` is as many as fit."""
+
+MEMINFO = Path("/proc/meminfo")
+SHARE = 0.7
+"""Of the free memory, what is planned with: the rest is for what is not counted, and for other processes."""
+MOST = {"cpu": 32, "cuda": 256}
+"""Rows at once beyond which a step only takes longer in proportion."""
+PREFILL_POSITIONS = {"cpu": 4096, "cuda": 32768}
+"""Most positions, padding included, in one prefill: more rows wait for the next one."""
+PREFILL_STATES = 24
+"""Vectors of the hidden size that a position takes in a prefill, about: attention, MLP (4 times as wide), residuals."""
+SLACK = 256
+"""Columns of a cache besides a row's own: room to go on before columns are moved."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: on CUDA an error of its own, on the CPU a plain one."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def give_back(device: torch.device) -> None:
+    """Return freed memory to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be had on `device`."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What PyTorch holds and nobody uses can be used again.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        lines = MEMINFO.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@torch.inference_mode()
+def cache_bytes(lm: nn.Module, embeds: Tensor) -> tuple[int, int]:
+    """What one position takes: bytes of keys and values in all layers, and the size of the vocabulary.
+
+    Args:
+        lm: as for `shoal.evaluation.engine.Engine`.
+        embeds: (T, d) of any prompt.
+    """
+    cache = DynamicCache(config=lm.config)
+    first = embeds[None, :1]
+    ones = torch.ones((1, 1), dtype=torch.long, device=embeds.device)
+    output = lm(
+        inputs_embeds=first,
+        attention_mask=ones,
+        position_ids=ones - 1,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    states: list[Any] = [states for layer in cache.layers for states in (layer.keys, layer.values)]
+    return sum(each.nbytes for each in states if each is not None), output.logits.shape[-1]
+
+
+def fitting_slots(lm: nn.Module, embeds: Tensor, limit: int, *, held: int, free: int) -> int:
+    """How many rows can be decoded at once.
+
+    Args:
+        lm: as for `shoal.evaluation.engine.Engine`.
+        embeds: (T, d) of the longest prompt there will be.
+        limit: its limit in tokens.
+        held: prompts that are held in memory for every row that is decoded.
+        free: bytes to be had.
+
+    Returns:
+        At least 1, and no more than pays.
+    """
+    device = embeds.device.type
+    position, vocabulary = cache_bytes(lm, embeds)
+    columns = len(embeds) + limit + SLACK
+    logits = vocabulary * (embeds.element_size() + 4)
+    row = columns * position + logits + held * embeds.nbytes
+    prefill = max(PREFILL_POSITIONS.get(device, 0), len(embeds)) * PREFILL_STATES * embeds[:1].nbytes
+    fitting = int((SHARE * free - prefill) / row)
+    return max(1, min(MOST.get(device, 32), fitting))

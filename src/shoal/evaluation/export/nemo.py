@@ -1,0 +1,36 @@
+"""NeMo manifests with `pred_text`, as its `transcribe_speech.py` writes and its `speech_to_text_eval.py` reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from shoal.evaluation.export.stored import Stored, replaced
+from shoal.evaluation.outputs import Output
+
+
+def write(folder: Path, stored: Stored) -> None:
+    """One manifest for each system, `SYSTEM.json`: the manifest's fields, `text` (the reference) and `pred_text`.
+
+    Raises:
+        FileFormatError: a file cannot be written.
+    """
+    for name, _, outputs in stored.systems():
+        with replaced(folder / f"{name}.json") as stream:
+            for block in stored.read(outputs):
+                stream.writelines(
+                    json.dumps(row(each), ensure_ascii=False, default=str) + "\n" for each in block
+                )
+
+
+def row(output: Output) -> dict[str, object]:
+    """One line of the manifest; texts as they are, for NeMo normalises them itself."""
+    return {
+        **output.fields,
+        "id": output.id,
+        "audio_filepath": output.audio_filepath,
+        "offset": output.offset,
+        "duration": output.duration,
+        "text": output.text,
+        "pred_text": output.pred_text,
+    }

@@ -1,0 +1,128 @@
+"""Raw outputs on disk, one JSON line a clip, so that scoring can be repeated and decoding resumed.
+
+`shoal.evaluation.output` has what a line is. Beside `NAME.jsonl` lies `NAME.json`, the header: model, layers removed,
+task and decoding settings. Lines are only ever appended under the same header. A later line for the same clip replaces
+an earlier one. What is in memory is where each line stands, not the lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shoal.data.clip import Row
+from shoal.errors import FileFormatError
+from shoal.evaluation.output import Output, question_of
+from shoal.evaluation.stored import StoredOutputs
+from shoal.schema import read_json, write_text
+
+__all__ = ["Output", "OutputFile", "header_path", "read_outputs"]
+OUTPUTS_VERSION = 1
+
+
+class OutputFile:
+    """The outputs of one system: on disk with a path, else in memory.
+
+    Attributes:
+        path: `NAME.jsonl`, or None.
+        header: what decides the outputs; see `open`.
+        outputs: by clip id; with a path they are read from the disk whenever one is asked for, and only where their
+            lines stand is in memory.
+        beside: files of the same header that others write, whose clips need no decoding either.
+        added: how many outputs `append` was given.
+    """
+
+    def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self.header = dict(header)
+        self.beside: Sequence[StoredOutputs] = ()
+        self.added = 0
+        self.outputs: dict[str, Output] | StoredOutputs = {}
+
+    @classmethod
+    def open(cls, path: Path | None, header: Mapping[str, Any]) -> OutputFile:
+        """Start a file, or go on with the one that is there.
+
+        Args:
+            path: `NAME.jsonl`; None keeps everything in memory.
+            header: nested settings that decide the outputs. All but those under `note` must be the same as
+                in the file that is there.
+
+        Raises:
+            FileFormatError: the outputs there were made otherwise, or cannot be read or written.
+        """
+        opened = cls(path, {"shoal_outputs": OUTPUTS_VERSION, **header})
+        if path is None:
+            return opened
+        if path.exists() or header_path(path).exists():
+            check_header(path, opened.header)
+        opened.outputs = StoredOutputs(path, repair=True)
+        write_text(header_path(path), json.dumps(opened.header, indent=1, ensure_ascii=False) + "\n")
+        return opened
+
+    def has(self, row: Row, reference: str) -> bool:
+        """Whether the clip needs no decoding any more."""
+        question = question_of(row, reference)
+        if not isinstance(self.outputs, StoredOutputs):
+            return row.id in self.outputs and self.outputs[row.id].question == question
+        return any(stored.answers(row.id, question) for stored in (self.outputs, *self.beside))
+
+    def append(self, outputs: Sequence[Output]) -> None:
+        """Add outputs; with a path they are in the file when this returns.
+
+        Raises:
+            FileFormatError: the file cannot be written.
+        """
+        if isinstance(self.outputs, StoredOutputs):
+            self.outputs.append(outputs)
+        else:
+            self.outputs |= {output.id: output for output in outputs}
+        self.added += len(outputs)
+
+
+def header_path(path: Path) -> Path:
+    """Where the header of `NAME.jsonl` lies: `NAME.json`."""
+    return path.with_suffix(".json")
+
+
+def read_outputs(path: Path) -> Mapping[str, Output]:
+    """All outputs by clip id, read from the disk whenever one is asked for.
+
+    A last line that was cut while being written is left out.
+
+    Raises:
+        FileFormatError: cannot be read, or a line is not an output.
+    """
+    return StoredOutputs(path)
+
+
+def check_header(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Make sure that the outputs in `path` were made with the settings in `wanted`.
+
+    Raises:
+        FileFormatError: the header is not there, or another one; the first difference is named.
+    """
+    before = _flat(read_json(header_path(path)))
+    now = _flat(json.loads(json.dumps(wanted)))
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if differing:
+        key = differing[0]
+        more = f" (and {len(differing) - 1} more differences)" if len(differing) > 1 else ""
+        raise FileFormatError(
+            f"these outputs were made with {key} = {before.get(key)!r}, this run has {now.get(key)!r}{more}",
+            where=str(path),
+            fix="give another --out, or delete this folder to decode again",
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` → `{"a.b": 1}`, without what stands under `note`."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if key != "note":
+            found |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found

@@ -1,0 +1,240 @@
+"""The systems of an evaluation: the unpruned model, plans over it, perhaps another checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import PlanError, UsageError
+from shoal.evaluation.outputs import OutputFile
+from shoal.evaluation.summary import Identity
+from shoal.models.families.audio_llm import AudioLLM
+
+if TYPE_CHECKING:
+    from shoal.models.loading import LoadedModel
+    from shoal.schema import Part, Plan
+    from shoal.tasks import Task
+
+Opener = Callable[[Path, Mapping[str, Any]], OutputFile]
+FULL = "full"
+BASELINE = "baseline"
+
+
+@dataclass(slots=True)
+class System:
+    """One thing that transcribes all clips."""
+
+    identity: Identity
+    loaded: LoadedModel
+    outputs: OutputFile
+
+    @property
+    def removed(self) -> list[int]:
+        """The layers it goes without."""
+        return self.identity.plan.layers if self.identity.plan else []
+
+    @property
+    def part(self) -> Part:
+        """What of those layers it goes without."""
+        return self.identity.plan.part if self.identity.plan else "layer"
+
+
+def check_hears(loaded: LoadedModel) -> None:
+    """Refuse a model without an encoder.
+
+    Raises:
+        UsageError: it has none.
+    """
+    loaded.check_fed()
+    if not loaded.family.writes:
+        raise UsageError(
+            f"{loaded.ref} answers in speech only, which is not text to be scored",
+            where="MODEL",
+            fix="choose --task tts, and listen to what the pruned model says",
+        )
+    if "speech" not in loaded.inputs:
+        raise UsageError(
+            f"{loaded.ref} takes no speech and cannot hear",
+            where="MODEL",
+            fix="give a SpeechLLM, such as pkg:reference",
+        )
+
+
+def check_can_answer(loaded: LoadedModel, task: Task) -> None:
+    """Refuse a model that cannot do `task`.
+
+    Raises:
+        UsageError: it cannot hear, write or speak, as the task needs it, or its answers cannot be scored that way.
+        ModelError: the checkpoint lacks the part that speaks.
+    """
+    if task.spoken:
+        _check_speaks(loaded, task)
+    elif task.input == "speech":
+        check_hears(loaded)
+        _check_says_anything(loaded, task)
+    else:
+        loaded.check_fed()
+        if "text" not in loaded.inputs or not loaded.family.writes:
+            raise UsageError(
+                f"{loaded.ref} takes no text, which the task {task.name} is about",
+                where="MODEL",
+                fix="give a SpeechLLM or a text LLM",
+            )
+
+
+def _check_speaks(loaded: LoadedModel, task: Task) -> None:
+    loaded.check_fed()
+    known = isinstance(loaded.family, AudioLLM) and loaded.family.speech_tokens
+    if not isinstance(loaded.family, AudioLLM) or ("loss" in task.answered_by and not known):
+        raise UsageError(
+            f"the loss of speech tokens is not known for {loaded.ref} ({type(loaded.model).__name__}), "
+            f"and the task {task.name} is measured by it",
+            where="MODEL",
+            fix="give a speech generator whose tokens are known, such as CSM",
+        )
+    loaded.family.check_talks(loaded.model)
+    if "decode" not in task.answered_by:
+        return
+    if not loaded.family.says:
+        raise UsageError(
+            f"how {loaded.ref} ({type(loaded.model).__name__}) says a given text is not known",
+            where="--asr",
+            fix="leave it out: the loss of the speech tokens needs no recogniser",
+        )
+    if getattr(task, "listener", None) is None:
+        raise UsageError(
+            f"the task {task.name} is scored by what a recogniser hears, and there is none",
+            where="--asr",
+            fix="name a SpeechLLM that recognises speech",
+        )
+
+
+def _check_says_anything(loaded: LoadedModel, task: Task) -> None:
+    """A model that writes a word when it hears it has no likelihood of a given answer."""
+    family = loaded.family
+    given = {"choose", "loss"} & set(task.answered_by)
+    if given and isinstance(family, AudioLLM) and family.untaught:
+        raise UsageError(
+            f"the likelihood of a given answer is not known for {loaded.ref}: {family.untaught}",
+            where="MODEL",
+            fix=f"leave it out: in a YAML of kind {task.settings.kind} write answered_by: [decode] and such scores",
+        )
+
+
+def open_systems(
+    loaded: LoadedModel,
+    plans: Sequence[Plan],
+    *,
+    against: LoadedModel | None,
+    out: Path | None,
+    header: Mapping[str, Any],
+    opened: Opener = OutputFile.open,
+) -> list[System]:
+    """The systems in order, the baseline first, each with the outputs that `out` holds already.
+
+    Args:
+        loaded: the model that plans prune.
+        plans: what to remove; plans that remove nothing, and repeated ones, are left out.
+        against: another checkpoint, to be the baseline.
+        out: folder; outputs go to `outputs/`.
+        header: settings that decide the outputs of all systems.
+        opened: opens the file of outputs of a path and a header; asked once for each path.
+
+    Raises:
+        PlanError: a plan is for another depth.
+        UsageError: `against` is the same model.
+        FileFormatError: `out` holds outputs made otherwise.
+    """
+    files = _Files(out, header, opened)
+    systems = [_system(Identity(FULL), loaded, files)]
+    if against is not None:
+        if against.info().fingerprint == loaded.info().fingerprint:
+            raise UsageError(f"{against.ref} has the same weights as {loaded.ref}", where="--against")
+        systems.insert(0, _system(Identity(BASELINE, model_ref=against.ref), against, files))
+    for name, plan in named_plans(plans, loaded.info().depth).items():
+        systems.append(_system(Identity(name, plan=plan), loaded, files))
+    return systems
+
+
+def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
+    """Unique name → plan, without plans that remove nothing or stand there twice.
+
+    Raises:
+        PlanError: a plan is for another depth.
+    """
+    named: dict[str, Plan] = {}
+    for plan in plans:
+        if plan.depth != depth:
+            raise PlanError(
+                f"the plan is for a decoder of {plan.depth} layers but the model has {depth}",
+                where=plan.name,
+                fix="make a plan from an audit of this model",
+            )
+        if plan.layers and not any((plan.name, plan.layers) == (p.name, p.layers) for p in named.values()):
+            named[_free(plan.name, named)] = plan
+    return named
+
+
+def _free(name: str, taken: Mapping[str, Plan]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
+
+
+class _Files:
+    """Opens files of outputs, each once: systems that go without the same layers share one."""
+
+    def __init__(self, out: Path | None, header: Mapping[str, Any], opened: Opener) -> None:
+        self.out, self.header, self._opened = out, header, opened
+        self._files: dict[Path, OutputFile] = {}
+
+    def open(self, name: str, about: Mapping[str, Any]) -> OutputFile:
+        """The file `name` in the folder; in memory if there is no folder."""
+        if self.out is None:
+            return OutputFile.open(None, about)
+        path = self.out / name
+        if path not in self._files:
+            self._files[path] = self._opened(path, about)
+        return self._files[path]
+
+
+def _system(identity: Identity, loaded: LoadedModel, files: _Files) -> System:
+    info = loaded.info()
+    removed = identity.plan.layers if identity.plan else []
+    part = identity.plan.part if identity.plan else "layer"
+    about = {
+        "model": {
+            "class": info.class_name,
+            "fingerprint": info.fingerprint,
+            "prompt": getattr(loaded.model.config, "prompt_template", None),
+            "eos_ids": list(loaded.eos_ids),
+            "note": {"ref": loaded.ref},
+        },
+        "removed": removed,
+        # Left out for whole layers, so that outputs from before there were parts are taken up.
+        **({} if part == "layer" else {"part": part}),
+        **files.header,
+    }
+    name = f"outputs/{_stem(identity, removed, part)}.jsonl"
+    placed = replace(identity, outputs_file=None if files.out is None else name)
+    return System(placed, loaded, files.open(name, about))
+
+
+def _stem(identity: Identity, removed: Sequence[int], part: Part) -> str:
+    """A file name that says what is missing; the same layers have the same file, whoever chose them."""
+    return without(removed, part) if removed else identity.name
+
+
+def without(removed: Sequence[int], part: Part = "layer") -> str:
+    """A file name for a model without some layers, or a part of each."""
+    what = "without" if part == "layer" else f"without-{part}"
+    stem = f"{what}-" + "+".join(map(str, removed))
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
+    if list(removed) == list(range(removed[0], removed[-1] + 1)) and len(removed) > 1:
+        return f"{what}-{removed[0]}-to-{removed[-1]}"
+    return stem if len(stem) <= 60 else f"{what}-{len(removed)}-layers-{digest}"

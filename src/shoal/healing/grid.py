@@ -1,0 +1,282 @@
+"""What healing buys: every plan healed by every target, on the same training clips, tested on the same other clips.
+
+Every cell begins from the unpruned model, so none depends on another; a cell that is done lies in its folder and is not
+done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from shoal.errors import FileFormatError, ShoalError, UsageError
+from shoal.evaluation.outputs import read_outputs
+from shoal.evaluation.run import run_evaluate
+from shoal.evaluation.settings import Resampling, TokenLimit
+from shoal.evaluation.significance import PairedBootstrap, Rates
+from shoal.evaluation.summary import word_edits
+from shoal.evaluation.systems import without
+from shoal.healing import targets
+from shoal.healing.run import Job, run_heal
+from shoal.healing.settings import HealSettings
+from shoal.models.loading import load_model
+from shoal.provenance import provenance
+from shoal.pruning.in_memory import prune_in_place
+from shoal.schema import Delta, Estimate, Healing, HealingCell, ModelInfo, Plan, read_json, write_text
+from shoal.schema.files import claim
+from shoal.schema.heal import NONE
+from shoal.training.feed import Progress
+from shoal.training.feeding import Losses, examples_of, make_feed, response_losses, share_states
+from shoal.training.settings import How
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset
+    from shoal.tasks import Task
+
+CELL = "cell.json"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is compared, and how."""
+
+    model: str
+    plans: Sequence[Plan]
+    targets: Sequence[str]
+    data: Dataset
+    test: Dataset
+    task: Task
+    settings: HealSettings
+    """For every target but for its name."""
+    out: Path
+    device: str = "cpu"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    batch_size: int = 16
+    limit: TokenLimit = field(default_factory=TokenLimit)
+    resampling: Resampling = field(default_factory=Resampling)
+    how: How = field(default_factory=How)
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One that is done."""
+
+    plan: Plan | None
+    target: str
+    facts: dict[str, Any]
+    """What healing took, and what is left of the model."""
+    losses: Losses
+    folder: Path
+
+
+def run_grid(grid: Grid) -> Healing:
+    """Fill the grid and sum it up; `healing.json` is written to `grid.out`.
+
+    Raises:
+        UsageError: no plan, no target, or a name that is unknown.
+        FileFormatError: `grid.out` holds cells that were made with other settings.
+    """
+    if not grid.plans or not grid.targets:
+        raise UsageError("nothing to compare", fix="give --layers or --plan, and --targets")
+    for name in grid.targets:
+        targets.get(name)
+    _own(grid)
+    total, cells = 1 + len(grid.plans) * (1 + len(grid.targets)), []
+    wanted: list[tuple[Plan | None, str]] = [(None, NONE)]
+    wanted += [(plan, name) for plan in grid.plans for name in (NONE, *grid.targets)]
+    skipped: list[str] = []
+    for done, (plan, target) in enumerate(wanted):
+        if grid.progress is not None:
+            grid.progress("cells", done, total)
+        try:
+            cells.append(_cell(grid, plan, target))
+        except ShoalError as error:
+            # A target that a plan has no place for (one layer in place of one) is no reason to lose the others.
+            if plan is None or target == NONE:
+                raise
+            skipped.append(f"{_name(plan, target)}: {error}")
+    if grid.progress is not None:
+        grid.progress("cells", total, total)
+    info = ModelInfo.model_validate(cells[0].facts["model"])
+    healing = _summed_up(grid, info, cells, skipped)
+    healing.save(grid.out / "healing.json")
+    return healing
+
+
+def _own(grid: Grid) -> None:
+    """Make sure that the folder's cells, if it has any, were made with these settings."""
+    settings = {
+        "model": grid.model,
+        "task": grid.task.name,
+        "settings": grid.settings.model_dump(exclude={"target"}),
+        "train": grid.data.info().fingerprint,
+        "test": grid.test.info().fingerprint,
+    }
+    if (other := claim(grid.out / "grid.json", settings)) is not None:
+        raise FileFormatError(
+            f"its cells were made with another {other.key}", where=str(grid.out), fix="choose another --out"
+        )
+
+
+def _name(plan: Plan | None, target: str) -> str:
+    return "full" if plan is None else f"{without(plan.layers)}-{target}"
+
+
+def _cell(grid: Grid, plan: Plan | None, target: str) -> _Cell:
+    folder = grid.out / "cells" / _name(plan, target)
+    if not (folder / CELL).is_file():
+        _fill(grid, plan, target, folder)
+    found = read_json(folder / CELL)
+    losses = Losses(
+        found["losses"]["ids"],
+        np.array(found["losses"]["sums"]),
+        np.array(found["losses"]["counts"], np.int64),
+    )
+    return _Cell(plan, target, found["facts"], losses, folder)
+
+
+def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
+    """Heal, evaluate and write down; the file that says so comes last."""
+    loaded = load_model(
+        grid.model, device=grid.device, dtype=grid.dtype, trust_remote_code=grid.trust_remote_code
+    )
+    facts: dict[str, Any] = {"model": loaded.info().model_dump(mode="json")}
+    if plan is not None and target == NONE:
+        prune_in_place(loaded.model, plan, family=loaded.family)
+        loaded.forget_info()
+    elif plan is not None:
+        settings = grid.settings.model_copy(update={"target": target})
+        job = Job(
+            grid.data,
+            grid.task,
+            settings,
+            plan=plan,
+            validation=grid.test.only(()),
+            trust_remote_code=grid.trust_remote_code,
+            how=grid.how,
+            progress=grid.progress,
+        )
+        healed = run_heal(loaded, job)
+        loaded = healed.loaded
+        facts["heal"] = healed.record.model_dump(mode="json")
+    info = loaded.info()
+    lora = sum(each.numel() for name, each in loaded.model.named_parameters() if ".lora_" in name)
+    facts |= {"layers": len(loaded.layers), "parameters": info.total_parameters - lora}
+    feed = make_feed(
+        loaded, examples_of(grid.test, grid.task), features=grid.how.features, progress=grid.progress
+    )
+    share_states(loaded, grid.test, features=grid.how.features)
+    run_evaluate(
+        loaded,
+        grid.test,
+        grid.task,
+        plans=(),
+        against=None,
+        batch_size=grid.batch_size,
+        limit=grid.limit,
+        out=folder,
+        resampling=grid.resampling,
+        group_by=(),
+        progress=grid.progress,
+    )
+    losses = response_losses(loaded, feed)
+    record = {
+        "facts": facts,
+        "losses": {"ids": losses.ids, "sums": losses.sums.tolist(), "counts": losses.counts.tolist()},
+    }
+    write_text(folder / CELL, json.dumps(record) + "\n")
+
+
+def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Sequence[str]) -> Healing:
+    outputs = [read_outputs(cell.folder / "outputs" / "full.jsonl") for cell in cells]
+    ids = sorted(clip for clip in outputs[0] if all(clip in found for found in outputs))
+    edits = [word_edits([found[clip] for clip in ids], grid.task) for found in outputs]
+    bootstrap = grid.resampling.draw([outputs[0][clip] for clip in ids])
+    rates = [bootstrap.rates(each.errors, each.lengths) for each in edits]
+    unhealed = {_key(cell): rate for cell, rate in zip(cells, rates, strict=True) if cell.target == NONE}
+    full = rates[0]
+    return Healing(
+        provenance=provenance(device=grid.device, dtype=grid.dtype),
+        model=info,
+        task=grid.task.name,
+        data=grid.test.info(),
+        train_data=grid.data.info(),
+        settings={
+            **grid.settings.model_dump(exclude={"target"}),
+            "replicates": grid.resampling.replicates,
+            "cluster": grid.resampling.cluster,
+            "level": grid.resampling.level,
+            "shared_speakers": len(_speakers(grid.data) & _speakers(grid.test)),
+        },
+        baseline_wer=bootstrap.estimate(full),
+        baseline_loss=_loss(cells[0], bootstrap, ids),
+        cells=[
+            _scored(cell, rate, full, unhealed[_key(cell)], bootstrap, ids)
+            for cell, rate in zip(cells[1:], rates[1:], strict=True)
+        ],
+        skipped=list(skipped),
+    )
+
+
+def _speakers(data: Dataset) -> set[str]:
+    return {row.speaker for row in data.rows if row.speaker is not None}
+
+
+def _key(cell: _Cell) -> tuple[int, ...]:
+    return () if cell.plan is None else tuple(cell.plan.layers)
+
+
+def _scored(
+    cell: _Cell, rate: Rates, full: Rates, unhealed: Rates, bootstrap: PairedBootstrap, ids: Sequence[str]
+) -> HealingCell:
+    heal = cell.facts.get("heal", {})
+    bought: Delta | None = None
+    recovered: Estimate | None = None
+    if cell.target != NONE:
+        bought = bootstrap.delta(rate, unhealed)
+        recovered = _recovered(rate, full, unhealed, bootstrap)
+    assert cell.plan is not None
+    return HealingCell(
+        plan=cell.plan,
+        target=cell.target,
+        layers=cell.facts["layers"],
+        parameters=cell.facts["parameters"],
+        trained_parameters=heal.get("trained_parameters", 0),
+        steps=heal.get("steps", 0),
+        seconds=heal.get("seconds", 0.0),
+        loss=_loss(cell, bootstrap, ids),
+        wer=bootstrap.estimate(rate),
+        delta=bootstrap.delta(rate, full),
+        bought=bought,
+        recovered=recovered,
+    )
+
+
+def _recovered(rate: Rates, full: Rates, unhealed: Rates, bootstrap: PairedBootstrap) -> Estimate | None:
+    """Share of the cost of pruning that healing took back; None where pruning cost nothing."""
+    cost = unhealed.value - full.value
+    if cost <= 0:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        replicates = (unhealed.replicates - rate.replicates) / (unhealed.replicates - full.replicates)
+    # A replicate in which pruning costs nothing has no share: then there is no interval either.
+    if bool((unhealed.replicates - full.replicates <= 0).any()):
+        replicates = np.full_like(replicates, np.nan)
+    return bootstrap.estimate(Rates((unhealed.value - rate.value) / cost, replicates))
+
+
+def _loss(cell: _Cell, bootstrap: PairedBootstrap, ids: Sequence[str]) -> Estimate | None:
+    """Nats a token, with its interval over the same clips."""
+    place = {clip: at for at, clip in enumerate(cell.losses.ids)}
+    if any(clip not in place for clip in ids):
+        return None
+    order = [place[clip] for clip in ids]
+    sums, counts = cell.losses.sums[order], cell.losses.counts[order]
+    return bootstrap.estimate(bootstrap.rates(cast("Any", sums), counts))

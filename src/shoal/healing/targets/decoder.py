@@ -1,0 +1,33 @@
+"""The whole decoder: a low-rank update of every linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from shoal.errors import ModelError
+from shoal.healing.cuts import Cut
+from shoal.healing.targets.base import Choice, Target
+from shoal.training.lora import linear_layers
+
+if TYPE_CHECKING:
+    from shoal.models.loading import LoadedModel
+
+
+class Decoder(Target):
+    """Low-rank updates of all linear layers in the decoder's layers; experts that share one tensor stay as they are."""
+
+    name: ClassVar[str] = "decoder"
+    title: ClassVar[str] = "LoRA on all decoder layers"
+
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+        """Every linear layer of every decoder layer."""
+        del cuts
+        found = linear_layers(loaded, [loaded.family.layers_path(loaded.model)])
+        if not found:
+            raise ModelError(
+                "its decoder has no linear layers that take a low-rank update",
+                where=type(loaded.model).__name__,
+                fix="heal it with --target projector or head",
+            )
+        return Choice(lora=found)

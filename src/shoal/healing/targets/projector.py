@@ -1,0 +1,24 @@
+"""The projector alone: the decoder stays as the plan left it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from shoal.healing.cuts import Cut
+from shoal.healing.targets.base import Choice, Target, projector_paths
+
+if TYPE_CHECKING:
+    from shoal.models.loading import LoadedModel
+
+
+class Projector(Target):
+    """All weights of the projector."""
+
+    name: ClassVar[str] = "projector"
+    title: ClassVar[str] = "the projector"
+
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+        """The projector's module, or its parts."""
+        del cuts
+        return Choice(whole=projector_paths(loaded))

@@ -1,0 +1,210 @@
+"""The audit: batches in, `audit.json` and `audit.npz` out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal import tasks
+from shoal.decoder.batches import prepared_batches
+from shoal.errors import FileFormatError, UsageError
+from shoal.measurement.collector import collect
+from shoal.measurement.summary import summarise
+from shoal.measurement.sums import Cluster, Sums, SumsFile, SumsWriter, load_sums, save_sums
+from shoal.measurement.wanted import Wanted
+from shoal.models.batch import PreparedBatch
+from shoal.provenance import provenance
+from shoal.schema import Audit, InputKind
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset
+    from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
+
+Progress = Callable[[str, int, int], None]
+MEASURE_VERSION = 1
+"""Raised when the numbers in the `.npz` change meaning, so that old files are measured again."""
+
+
+@dataclass
+class Stopwatch:
+    """Wall time spent in the decoder and the metrics (not in loading, decoding or encoding audio)."""
+
+    seconds: float = 0.0
+
+
+def run_audit(
+    model: LoadedModel,
+    data: Dataset,
+    task: Task | str,
+    *,
+    inputs: Sequence[InputKind] | None,
+    wanted: Wanted,
+    out: Path | None,
+    batch_size: int,
+    cluster: Cluster,
+    replicates: int,
+    level: float,
+    seed: int,
+    progress: Progress | None,
+) -> Audit:
+    """See `shoal.measurement.audit`."""
+    task = tasks.get(task) if isinstance(task, str) else task
+    chosen = _inputs(model, task, data, inputs)
+    if "speech" in chosen:
+        model.check_lengths(data.rows)
+    wanted.check(model, task, chosen)
+    key = _key(model, data, task, chosen)
+    found = _already_measured(out, key)
+    if found is None:
+        watch = Stopwatch()
+        measured = {
+            name: measure(
+                model, data, task, name, batch_size=batch_size, progress=progress, watch=watch, spool=out
+            )
+            for name in chosen
+        }
+        found = SumsFile(measured, key, watch.seconds)
+        _keep(found, out)
+    for name in chosen:
+        for metric in wanted.metrics:
+            if wanted.measure(model, data, task, name, metric, found, out, batch_size, progress):
+                _keep(found, out)
+    document = Audit(
+        provenance=provenance(device=str(model.device), dtype=model.dtype_name),
+        model=model.info(),
+        data=data.info(),
+        task=task.name,
+        inputs={
+            name: summarise(
+                sums,
+                name,
+                cluster=cluster,
+                replicates=replicates,
+                level=level,
+                seed=seed,
+                importance=wanted.of(found, name),
+            )
+            for name, sums in found.inputs.items()
+        },
+        replicates=replicates,
+        level=level,
+        cluster=cluster,
+        seed=seed,
+        sums_file="audit.npz" if out else None,
+        seconds=found.seconds,
+    )
+    if out is not None:
+        document.save(out / "audit.json")
+    return document
+
+
+def _keep(found: SumsFile, out: Path | None) -> None:
+    if out is not None:
+        save_sums(out / "audit.npz", found)
+
+
+def measure(
+    model: LoadedModel,
+    data: Dataset,
+    task: Task,
+    kind: InputKind,
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+    watch: Stopwatch | None = None,
+    spool: Path | None = None,
+) -> Sums:
+    """One forward pass over all clips with one input; the sums lie in a temporary file in `spool`."""
+    if spool is not None:
+        _make_folder(spool)
+    writer = SumsWriter(len(model.layers), spool)
+    speakers = {row.id: row.speaker for row in data.rows}
+    watch = watch or Stopwatch()
+    prepared = prepared_batches(model, data, task, kind, batch_size)
+    for item in collect(model.decoder, model.layers, _timed_gaps(prepared, watch), state=model.family.state):
+        writer.add(item)
+        if progress is not None:
+            progress(kind, len(writer.utterances), len(data.rows))
+    if not writer.utterances:
+        raise UsageError("no clip is left to measure", fix="see the skipped rows above")
+    return writer.finish([speakers.get(name) for name in writer.utterances])
+
+
+def _timed_gaps(prepared: Iterator[PreparedBatch], watch: Stopwatch) -> Iterator[PreparedBatch]:
+    """Count the time between handing out one batch and being asked for the next."""
+    for batch in prepared:
+        start = time.perf_counter()
+        yield batch
+        watch.seconds += time.perf_counter() - start
+
+
+def _inputs(
+    model: LoadedModel, task: Task, data: Dataset, wanted: Sequence[InputKind] | None
+) -> tuple[InputKind, ...]:
+    """The inputs asked for; by default all that model, task and data have."""
+    model.check_fed()
+    possible = tuple(name for name in model.inputs if name in task.inputs)
+    for name in wanted or ():
+        if name not in possible:
+            by = model.ref if name not in model.inputs else f"the task {task.name}"
+            raise UsageError(
+                f"{by} cannot take the input {name!r}",
+                where="--input",
+                fix=f"it takes {', '.join(possible)}" if possible else "choose another model or task",
+            )
+    if not possible:
+        raise UsageError(
+            f"the task {task.name} takes {', '.join(task.inputs)}, and {model.ref} takes {', '.join(model.inputs)}",
+            where="--task",
+            fix="choose another model or task",
+        )
+    if wanted:
+        return tuple(name for name in possible if name in wanted)
+    # Translations may come without a transcript; then there is no text to put in the place of the audio.
+    spoken = all(row.text.strip() for row in data.rows)
+    return tuple(name for name in possible if spoken or name == "speech") or possible
+
+
+def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKind]) -> str:
+    """What the sums depend on, and nothing else (not the bootstrap).
+
+    Raises:
+        ManifestError: a row does not hold the task's right answer.
+    """
+    answers = json.dumps([task.target(row) for row in data.rows])
+    parts = [
+        MEASURE_VERSION,
+        model.info().fingerprint,
+        model.dtype_name,
+        data.info().fingerprint,
+        task.name,
+        task.asked,
+        hashlib.sha256(answers.encode()).hexdigest(),
+        list(inputs),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _already_measured(out: Path | None, key: str) -> SumsFile | None:
+    if out is None or not (out / "audit.npz").is_file():
+        return None
+    try:
+        found = load_sums(out / "audit.npz")
+    except FileFormatError:
+        return None
+    return found if found.key == key else None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot be made ({error.strerror})", where=str(folder), fix="choose another place with --out"
+        ) from None

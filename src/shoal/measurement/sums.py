@@ -1,0 +1,177 @@
+"""Per-utterance sums: streamed to disk while measuring, kept beside the audit as `.npz`.
+
+With them every interval (over utterances or speakers) and every comparison is a second look at a small file, never a
+second forward pass.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import FileFormatError
+from shoal.measurement.collector import UtteranceSums
+from shoal.measurement.importance import ImportanceSums, from_arrays, to_arrays
+from shoal.measurement.metric import column_count, metric_slices
+from shoal.schema import SCOPES, InputKind, Scope
+from shoal.schema.files import replaced
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Cluster = Literal["utterance", "speaker"]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of one input over U utterances.
+
+    `values` is (U, scopes, columns) float64 and may be a memory map; `counts` is (U, scopes) int64.
+    """
+
+    depth: int
+    utterances: list[str]
+    speakers: list[str | None]
+    values: Floats
+    counts: Ints
+
+    def scope(self, scope: Scope, metric: str) -> tuple[Floats, Ints]:
+        """`(U, columns of the metric)` sums and `(U,)` counts of one scope."""
+        index = SCOPES.index(scope)
+        return self.values[:, index, metric_slices(self.depth)[metric]], self.counts[:, index]
+
+    def mean(self, scope: Scope, metric: str) -> Floats:
+        """Position-weighted mean over all utterances, shape (columns,); NaN without positions."""
+        sums, counts = self.scope(scope, metric)
+        total = counts.sum()
+        return sums.sum(0) / total if total else np.full(sums.shape[1], np.nan)
+
+
+def clusters_of(sums: Sums, cluster: Cluster) -> Sequence[str | None]:
+    """The cluster of each utterance; utterances without a speaker stand for themselves."""
+    return sums.speakers if cluster == "speaker" else [None] * len(sums.utterances)
+
+
+@dataclass
+class SumsWriter:
+    """Takes utterances one by one and writes them to an unnamed temporary file: memory stays flat.
+
+    Args:
+        depth: number of layers L.
+        folder: where the temporary file lives (the system's default if None).
+    """
+
+    depth: int
+    folder: Path | None = None
+    utterances: list[str] = field(default_factory=list)
+    _counts: list[Ints] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._columns = column_count(self.depth)
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 lives as long as its map
+
+    def add(self, item: UtteranceSums) -> None:
+        """Append one utterance."""
+        self._file.write(np.ascontiguousarray(item.sums).tobytes())
+        self._counts.append(item.counts)
+        self.utterances.append(item.id)
+
+    def finish(self, speakers: Sequence[str | None]) -> Sums:
+        """Everything added so far as `Sums` over a memory map; `speakers` in the order of `utterances`."""
+        self._file.flush()
+        shape = (len(self.utterances), len(SCOPES), self._columns)
+        values = (
+            np.memmap(self._file, dtype=np.float64, mode="r", shape=shape)
+            if self.utterances
+            else np.zeros(shape)
+        )
+        counts = np.stack(self._counts) if self._counts else np.zeros(shape[:2], dtype=np.int64)
+        return Sums(self.depth, self.utterances, list(speakers), values, counts)
+
+
+@dataclass(frozen=True)
+class SumsFile:
+    """What an audit's `.npz` holds.
+
+    `key` says what was measured, so that the same audit asked for again need not measure; `seconds` is what it took.
+    `importance` holds what the gradient and ablation metrics measured, if they were asked for, and `importance_keys`
+    what each of these measurements depends on.
+    """
+
+    inputs: dict[InputKind, Sums]
+    key: str = ""
+    seconds: float = 0.0
+    importance: dict[InputKind, list[ImportanceSums]] = field(default_factory=dict)
+    importance_keys: dict[str, str] = field(default_factory=dict)
+
+
+def save_sums(path: Path, content: SumsFile) -> Path:
+    """Write the sums as `.npz` at `path`, atomically.
+
+    Raises:
+        FileFormatError: the place cannot be written.
+    """
+    inputs = content.inputs
+    meta: dict[str, Any] = {
+        "schema_version": 1,
+        "key": content.key,
+        "seconds": content.seconds,
+        "scopes": list(SCOPES),
+        "inputs": list(inputs),
+        "depth": next(iter(inputs.values())).depth,
+        "importance_keys": content.importance_keys,
+        "importance": {},
+    }
+    arrays: dict[str, Any] = {}
+    for name, items in content.importance.items():
+        meta["importance"][name], more = to_arrays(items, name)
+        arrays |= more
+    arrays["meta"] = np.array(json.dumps(meta))
+    for name, sums in inputs.items():
+        arrays[f"{name}_values"], arrays[f"{name}_counts"] = sums.values, sums.counts
+        arrays[f"{name}_utterances"] = np.array(sums.utterances, dtype=np.str_)
+        arrays[f"{name}_speakers"] = np.array([speaker or "" for speaker in sums.speakers], dtype=np.str_)
+    with replaced(path) as file:
+        np.savez(file, **arrays)
+    return path
+
+
+def load_sums(path: Path) -> SumsFile:
+    """Read what `save_sums` wrote.
+
+    Raises:
+        FileFormatError: not there or not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            meta = json.loads(str(data["meta"]))
+            if meta["schema_version"] != 1 or meta["scopes"] != list(SCOPES):
+                raise ValueError("another schema")
+            inputs = {name: _read_input(data, name, int(meta["depth"])) for name in meta["inputs"]}
+            importance = {
+                name: from_arrays(described, data, name)
+                for name, described in meta.get("importance", {}).items()
+            }
+            keys = dict(meta.get("importance_keys", {}))
+            return SumsFile(inputs, str(meta["key"]), float(meta["seconds"]), importance, keys)
+    except FileNotFoundError:
+        raise FileFormatError(
+            "no such file", where=str(path), fix="keep the .npz beside its audit.json, or run the audit again"
+        ) from None
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise FileFormatError(
+            f"not an audit's sums ({error.__class__.__name__})", where=str(path), fix="run the audit again"
+        ) from None
+
+
+def _read_input(data: Any, name: str, depth: int) -> Sums:
+    speakers = [str(speaker) or None for speaker in data[f"{name}_speakers"]]
+    utterances = [str(utterance) for utterance in data[f"{name}_utterances"]]
+    return Sums(depth, utterances, speakers, data[f"{name}_values"], data[f"{name}_counts"])

@@ -1,0 +1,197 @@
+"""Which metric predicts the truth: every metric and scope against what ablation measured, among blocks of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from shoal.measurement.blocks import block_count, block_slice
+from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.sums import Sums
+from shoal.schema import SCOPES, MetricTrust, Scope, Trust
+from shoal.statistics import Resampler, estimate_rows, spearman
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+TOP_K = 3
+MIN_CANDIDATES = 4
+"""With fewer blocks of a size there is hardly an order to predict."""
+
+
+def trust_of(
+    sums: Sums,
+    importance: Sequence[ImportanceSums],
+    resampler: Resampler,
+    level: float,
+) -> list[Trust]:
+    """Hold every metric against every quantity that ablation measured of whole layers.
+
+    A truth counts among blocks of n layers if it has four or more of them measured on all of its clips; blocks that a
+    race dropped are left out, for their means are over clips of their own. A metric is judged on the blocks that both
+    it and the truth have a value for. Metric and truth are resampled together, and in each replicate the choice is made
+    anew and held against the block that is best there.
+
+    Args:
+        sums: angular distance and influence of U utterances.
+        importance: what gradient and ablation measured on the same utterances, or on some of them, in any order.
+        resampler: of these utterances.
+        level: of the intervals.
+
+    Returns:
+        One for each truth that has enough blocks, its metrics by n, then by regret (in the unit of the truth).
+
+    Raises:
+        KeyError: importance of an utterance that `sums` does not have.
+    """
+    whole = [aligned(item, sums.utterances) for item in importance if item.part == "layer"]
+    truths = [(item, _truth(item, sums.depth, resampler)) for item in whole if item.metric == "ablation"]
+    found: list[list[MetricTrust]] = [[] for _ in truths]
+    for predictor, item in _predictors(sums, whole, resampler):
+        for place, (measured, truth) in enumerate(truths):
+            if item is not measured:
+                found[place] += _by_size(predictor, truth, sums.depth, level)
+    return [
+        Trust(truth=truth.name, unit=item.unit, metrics=sorted(rows, key=lambda m: (m.n, m.regret.value)))
+        for (item, truth), rows in zip(truths, found, strict=True)
+        if rows
+    ]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One number for each block: row 0 from the full sample, the others bootstrap replicates.
+
+    `rows` is (1 + R, L (L + 1) / 2) in the order of `block_ends`, NaN where there is no value; R is 0 with fewer than
+    two clusters.
+    """
+
+    name: str
+    scope: Scope
+    rows: Floats
+
+    @property
+    def known(self) -> Bools:
+        """(blocks,): where there is a value."""
+        return np.isfinite(self.rows[0])
+
+
+def aligned(item: ImportanceSums, utterances: Sequence[str]) -> ImportanceSums:
+    """The same sums with a row for each of `utterances`: NaN and no tokens for those that were not measured."""
+    if item.utterances == tuple(utterances):
+        return item
+    row_of = {name: row for row, name in enumerate(utterances)}
+    rows = [row_of[name] for name in item.utterances]
+    values = np.full((len(utterances), item.values.shape[1]), np.nan)
+    counts = np.zeros(len(utterances), dtype=np.int64)
+    values[rows], counts[rows] = item.values, item.counts
+    full = None if item.full is None else np.zeros(len(utterances))
+    if full is not None and item.full is not None:
+        full[rows] = item.full
+    return replace(item, utterances=tuple(utterances), values=values, counts=counts, full=full)
+
+
+def block_sums(layers: Floats) -> Floats:
+    """(R, L) numbers of single layers → (R, L (L + 1) / 2) their sums over each block, in the order of `block_ends`."""
+    sizes = range(1, layers.shape[1] + 1)
+    return np.concatenate([sliding_window_view(layers, n, axis=1).sum(-1) for n in sizes], axis=1)
+
+
+def importance_rows(item: ImportanceSums, depth: int, resampler: Resampler) -> Floats:
+    """(1 + R, blocks): the blocks among the candidates, row 0 their means, the others bootstrap replicates."""
+    rows = item.means()[None]
+    if resampler.clusters > 1:
+        rows = np.vstack([rows, item.replicates(resampler)])
+    return _spread(rows, item, depth)
+
+
+def _spread(columns: Floats, item: ImportanceSums, depth: int) -> Floats:
+    """(R, candidates) → (R, blocks), NaN for blocks that are no candidates."""
+    blocks = np.full((len(columns), block_count(depth)), np.nan)
+    for place, layers in enumerate(item.candidates):
+        if layers == tuple(range(layers[0], layers[0] + len(layers))):
+            blocks[:, block_slice(depth, len(layers)).start + layers[0]] = columns[:, place]
+    return blocks
+
+
+def _truth(item: ImportanceSums, depth: int, resampler: Resampler) -> Ranking:
+    """Only what was measured on every clip: the mean of a block that a race dropped is over clips of its own."""
+    complete: npt.NDArray[np.bool_] = np.logical_not(np.isnan(item.values[item.counts > 0]).any(0))
+    rows = importance_rows(item, depth, resampler)
+    whole = _spread(complete[None].astype(np.float64), item, depth)[0] == 1
+    return Ranking(f"{item.metric} {item.quantity}", item.scope, np.where(whole, rows, np.nan))
+
+
+def _predictors(
+    sums: Sums, importance: Sequence[ImportanceSums], resampler: Resampler
+) -> Iterator[tuple[Ranking, ImportanceSums | None]]:
+    """One after the other, since the replicates of all of them at once would fill the memory of a deep model."""
+    for scope in SCOPES:
+        if sums.counts[:, SCOPES.index(scope)].sum():
+            angular, influence = (sum_rows(sums, scope, name, resampler) for name in ("angular", "influence"))
+            yield Ranking("angular", scope, angular), None
+            yield Ranking("influence", scope, block_sums(influence)), None
+    for item in importance:
+        rows = importance_rows(item, sums.depth, resampler)
+        if item.metric == "gradient":
+            rows = _with_summed_layers(rows, sums.depth)
+        yield Ranking(f"{item.metric} {item.quantity}", item.scope, rows), item
+
+
+def sum_rows(sums: Sums, scope: Scope, metric: str, resampler: Resampler) -> Floats:
+    """(1 + R, columns of the metric): row 0 the means, the others bootstrap replicates; R is 0 with one cluster."""
+    mean = sums.mean(scope, metric)[None]
+    if resampler.clusters < 2:
+        return mean
+    return np.vstack([mean, resampler.means(*sums.scope(scope, metric))])
+
+
+def _with_summed_layers(rows: Floats, depth: int) -> Floats:
+    """A gradient is of first order: a block that was not measured itself counts as the sum of its layers."""
+    return np.where(np.isfinite(rows[0]), rows, block_sums(rows[:, :depth]))
+
+
+def _by_size(metric: Ranking, truth: Ranking, depth: int, level: float) -> list[MetricTrust]:
+    found = []
+    for n in range(1, depth):
+        part = block_slice(depth, n)
+        starts = np.flatnonzero((truth.known & metric.known)[part])
+        if len(starts) >= MIN_CANDIDATES:
+            columns = part.start + starts
+            found.append(_trust(metric, truth, n, starts, columns, level))
+    return found
+
+
+def _trust(
+    metric: Ranking,
+    truth: Ranking,
+    n: int,
+    starts: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+    level: float,
+) -> MetricTrust:
+    guess, real = metric.rows[:, columns], truth.rows[:, columns]
+    whole = np.isfinite(guess).all(1) & np.isfinite(real).all(1)
+    guess, real = guess[whole], real[whole]
+    return MetricTrust(
+        metric=metric.name,
+        scope=metric.scope,
+        n=n,
+        candidates=len(starts),
+        spearman=estimate_rows(spearman(guess, real), level),
+        picked=int(starts[guess[0].argmin()]),
+        best=int(starts[real[0].argmin()]),
+        regret=estimate_rows(regret(guess, real, 1), level),
+        top_k=TOP_K,
+        top_k_regret=estimate_rows(regret(guess, real, TOP_K), level),
+    )
+
+
+def regret(guess: Floats, real: Floats, k: int) -> Floats:
+    """Truth at the best of the k blocks that `guess` ranks first, minus truth at the best: both (R, m) → (R,)."""
+    first = guess.argsort(1, kind="stable")[:, :k]
+    return np.take_along_axis(real, first, 1).min(1) - real.min(1)

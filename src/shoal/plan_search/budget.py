@@ -1,0 +1,216 @@
+"""What a plan may cost, and whether it keeps to that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shoal.errors import UsageError
+from shoal.schema import Budget, Estimate, ModelInfo
+from shoal.statistics import Floats
+
+USUAL_INCREASE = {"asr": 0.25}
+"""Relative rise of the error rate that is taken where none is asked for (arXiv 2603.05121)."""
+OTHER_INCREASE = 0.10
+ROUNDING = 1e-12
+"""1 - 0.9 is not 0.1."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """How much worse a plan is than the unpruned model on the same clips, relative to it.
+
+    `replicates` (R,) are those of the paired bootstrap, infinite where the change is undefined; None where there is
+    nothing to resample.
+    """
+
+    value: float
+    replicates: Floats | None
+
+    @classmethod
+    def of(cls, value: float, replicates: Floats, clusters: int) -> Change:
+        """A replicate in which the unpruned model makes no error shows nothing, so it counts as broken."""
+        if clusters < 2:
+            return cls(value, None)
+        return cls(value, np.where(np.isfinite(replicates), replicates, np.inf))
+
+    def bound(self, confidence: float) -> float | None:
+        """The one-sided upper percentile bound; None without replicates, infinite if it is open."""
+        if self.replicates is None:
+            return None
+        return float(np.quantile(self.replicates, confidence, method="higher"))
+
+    def estimate(self, confidence: float) -> Estimate:
+        """The value between both one-sided bounds, which hold together at 2 · confidence - 1."""
+        level = 2 * confidence - 1
+        high = self.bound(confidence)
+        if self.replicates is None or high is None or not math.isfinite(high):
+            return Estimate(value=self.value, level=level)
+        low = float(np.quantile(self.replicates, 1 - confidence, method="lower"))
+        return Estimate(value=self.value, low=low, high=high, level=level)
+
+    def p_value(self, limit: float) -> float | None:
+        """One-sided, of "worse by more than `limit`": (1 + replicates at or above it) / (R + 1)."""
+        if self.replicates is None:
+            return None
+        return float((1 + np.count_nonzero(self.replicates >= limit)) / (len(self.replicates) + 1))
+
+    def within(self, budget: Budget) -> bool:
+        """Whether the bound, or with `point` the value, is at most `max_increase`; True if that is not asked."""
+        if budget.max_increase is None:
+            return True
+        found = self.value if budget.point else self.bound(budget.confidence)
+        return found is not None and found <= budget.max_increase
+
+
+def confirmed(budget: Budget, change: Change, p_holm: float | None) -> bool:
+    """Whether a plan holds on unseen clips: by its corrected p-value, or with `point` by the value."""
+    if budget.point or budget.max_increase is None:
+        return change.within(budget)
+    return p_holm is not None and p_holm <= 1 - budget.confidence + ROUNDING
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a model without some layers costs."""
+
+    layers: int
+    megabytes: float | None = None
+    milliseconds: float | None = None
+
+    def within(self, budget: Budget) -> bool:
+        """Whether no bound on costs is broken."""
+        pairs = (
+            (self.layers, budget.max_layers),
+            (self.megabytes, budget.max_megabytes),
+            (self.milliseconds, budget.max_milliseconds),
+        )
+        return all(bound is None or (cost is not None and cost <= bound) for cost, bound in pairs)
+
+
+def megabytes(info: ModelInfo, removed: Iterable[int], item_size: int) -> float:
+    """Size of the weights without `removed`, at `item_size` bytes each, 10^6 bytes."""
+    gone = sum(info.decoder_layer_parameters[layer] for layer in removed)
+    return (info.total_parameters - gone) * item_size / 1e6
+
+
+def only_costs(budget: Budget) -> bool:
+    """Whether nothing but costs is bounded, so that the score is for information."""
+    bounds = (budget.max_layers, budget.max_megabytes, budget.max_milliseconds)
+    return budget.max_increase is None and bounds != (None, None, None)
+
+
+def usual_increase(task_name: str) -> float:
+    """The relative rise of an error rate, or fall of a score, that is taken where none is asked for."""
+    return USUAL_INCREASE.get(task_name, OTHER_INCREASE)
+
+
+def with_usual_increase(budget: Budget, task_name: str) -> Budget:
+    """The budget with the usual `max_increase` if it bounds nothing else."""
+    if budget.max_increase is not None or only_costs(budget):
+        return budget
+    return budget.model_copy(update={"max_increase": usual_increase(task_name)})
+
+
+def make_budget(
+    *,
+    max_increase: float | None = None,
+    confidence: float = 0.95,
+    point: bool = False,
+    max_layers: int | None = None,
+    max_milliseconds: float | None = None,
+    max_megabytes: float | None = None,
+) -> Budget:
+    """A budget of bounds that mean something; see `Budget`.
+
+    Raises:
+        UsageError: an increase below 0, a confidence outside [0.5, 1), or another bound that is not above 0.
+    """
+    if max_increase is not None and not 0 <= max_increase < math.inf:
+        raise UsageError(f"{max_increase:g} is no increase", where="--max-increase", fix="give 0 or more")
+    if not 0.5 <= confidence < 1:
+        raise UsageError(
+            f"{confidence:g} is no confidence",
+            where="--confidence",
+            fix="give 0.5 or more and less than 1, such as 0.95, or take the value alone with --point",
+        )
+    for flag, bound in (("layers", max_layers), ("ms", max_milliseconds), ("mb", max_megabytes)):
+        if bound is not None and not 0 < bound < math.inf:
+            raise UsageError(f"{bound:g} is no bound", where=f"--max-{flag}", fix="give a number above 0")
+    return Budget(
+        max_increase=max_increase,
+        confidence=confidence,
+        point=point,
+        max_layers=max_layers,
+        max_milliseconds=max_milliseconds,
+        max_megabytes=max_megabytes,
+    )
+
+
+def check_costs(
+    budget: Budget, info: ModelInfo, item_size: int, *, whole: bool, removable: Sequence[int]
+) -> None:
+    """Refuse bounds on costs before anything is computed.
+
+    Args:
+        budget: what is asked.
+        info: of the unpruned model.
+        item_size: bytes a weight.
+        whole: whether whole layers go.
+        removable: the layers that may go; one layer stays in any case.
+
+    Raises:
+        UsageError: a bound that no plan can keep to, or nothing but bounds that the unpruned model keeps to.
+    """
+    if not whole and (budget.max_layers, budget.max_megabytes) != (None, None):
+        raise UsageError(
+            "these count whole layers, and only a part of each is to go",
+            where="--max-layers or --max-mb",
+            fix="bound --max-increase or --max-ms",
+        )
+    heaviest = sorted(removable, key=lambda layer: -info.decoder_layer_parameters[layer])[: info.depth - 1]
+    smallest = Costs(info.depth - len(heaviest), megabytes(info, heaviest, item_size))
+    pairs = (
+        ("layers", budget.max_layers, smallest.layers),
+        ("mb", budget.max_megabytes, smallest.megabytes),
+    )
+    for name, bound, least in pairs:
+        if bound is not None and least is not None and bound < least:
+            fix = f"the least that can be reached is {math.ceil(least)}"
+            raise UsageError(f"{bound:g} cannot be kept to", where=f"--max-{name}", fix=fix)
+    if budget.max_milliseconds is None:
+        check_layers_must_go(budget, Costs(info.depth, megabytes(info, (), item_size)))
+
+
+def check_layers_must_go(budget: Budget, full: Costs) -> None:
+    """Make sure that there is something to find.
+
+    Raises:
+        UsageError: only costs are bounded, and the unpruned model keeps to them.
+    """
+    if only_costs(budget) and full.within(budget):
+        raise UsageError(
+            "the unpruned model keeps to these costs already",
+            where="budget",
+            fix="bound them lower, or find out how shallow it can be with --max-increase",
+        )
+
+
+def check_replicates(budget: Budget, replicates: int, tests: int) -> None:
+    """Make sure that a test can be passed at all: no p-value is below 1 / (replicates + 1).
+
+    Raises:
+        UsageError: too few replicates.
+    """
+    if budget.point or budget.max_increase is None:
+        return
+    needed = math.ceil(tests / (1 - budget.confidence) - ROUNDING) - 1
+    if replicates < needed:
+        raise UsageError(
+            f"{replicates} are too few to test {tests} plans at confidence {budget.confidence:g}",
+            where="--replicates",
+            fix=f"give {needed} or more",
+        )

@@ -1,0 +1,279 @@
+"""The search: one plan after the other on the validation split, the shallowest that held on unseen clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal import tasks
+from shoal.errors import UsageError
+from shoal.evaluation.quality import headline
+from shoal.evaluation.significance import holm
+from shoal.evaluation.spoken import as_known
+from shoal.evaluation.systems import check_can_answer
+from shoal.plan_search import budget as limits
+from shoal.plan_search.measures import StoredMeasure, measure_of
+from shoal.plan_search.settings import Settings
+from shoal.plan_search.splits import Split, given, split
+from shoal.plan_search.strategies import choices, removable_layers
+from shoal.plan_search.trials import Trials
+from shoal.plan_search.words import reason
+from shoal.provenance import provenance
+from shoal.schema import Budget, Confirmation, Plan, PlanSource, Search, SearchStep
+from shoal.tasks.settings import NEEDS
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset
+    from shoal.models.loading import LoadedModel
+    from shoal.selection.strategy import Choice
+    from shoal.tasks import Task
+
+Progress = Callable[[str, int, int], None]
+SEARCH_FILE, PLAN_FILE = "search.json", "plan.json"
+TIMED_CLIPS, TIMED_ROUNDS = 4, 3
+
+
+def run_search(
+    loaded: LoadedModel,
+    data: Dataset,
+    task: Task | str,
+    *,
+    confirm_data: Dataset | None,
+    budget: Budget,
+    settings: Settings,
+    out: Path | None,
+    progress: Progress | None,
+) -> Search:
+    """See `shoal.plan_search.search`."""
+    task = tasks.get(task) if isinstance(task, str) else task
+    score = headline(task)
+    task = task.only(NEEDS[score.name])
+    check_can_answer(loaded, task)
+    parts = split(data, settings.resampling.seed) if confirm_data is None else given(data, confirm_data)
+    for half in (parts.validation, parts.confirmation):
+        loaded.check_lengths(half.rows)
+    budget = limits.with_usual_increase(budget, task.settings.kind)
+    _check(loaded, task, budget, settings)
+    # The same on both splits, whichever labels are in them.
+    rows = [*parts.validation.rows, *parts.confirmation.rows]
+    task = as_known(task.on(rows), loaded, rows)
+    hunt = Hunt(loaded, parts, task, budget, settings, out=out, progress=progress)
+    steps = list(hunt.steps())
+    confirmations = hunt.confirm(steps)
+    chosen = next((each.plan for each in confirmations if each.holds), None)
+    found = Search(
+        provenance=provenance(device=str(loaded.device), dtype=loaded.dtype_name),
+        model=loaded.info(),
+        data=parts.info(),
+        task=task.name,
+        score_name=score.name,
+        budget=budget,
+        tested_increase=hunt.tested_increase,
+        strategy=settings.strategy,
+        metric=settings.ranked_by,
+        input=settings.input,
+        scope=settings.counted,
+        part=settings.part,
+        width=settings.width if settings.strategy == "beam" else None,
+        patience=settings.patience,
+        validation_clips=len(parts.validation.rows),
+        confirmation_clips=len(parts.confirmation.rows),
+        shared_speakers=parts.shared_speakers,
+        full_validation=hunt.validation.full,
+        full_confirmation=hunt.confirmation.full,
+        steps=steps,
+        confirmations=confirmations,
+        chosen=chosen,
+        reason=reason(score, budget, steps, confirmations, chosen),
+        replicates=settings.resampling.replicates,
+        cluster=settings.resampling.cluster,
+        seed=settings.resampling.seed,
+    )
+    if out is not None:
+        _save(found, out)
+    return found
+
+
+def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: Settings) -> None:
+    """Refuse, before anything is computed, what cannot be answered."""
+    info = loaded.info()
+    if settings.input not in loaded.inputs or settings.input not in task.inputs:
+        by = loaded.ref if settings.input not in loaded.inputs else f"the task {task.name}"
+        possible = [name for name in loaded.inputs if name in task.inputs]
+        raise UsageError(
+            f"{by} cannot take the input {settings.input!r}",
+            where="--input",
+            fix=f"use {' or '.join(possible)}" if possible else "choose another task",
+        )
+    removable = removable_layers(info.depth, allow_last=settings.allow_last)
+    limits.check_replicates(budget, settings.resampling.replicates, settings.confirm_plans)
+    whole = settings.part == "layer"
+    limits.check_costs(budget, info, loaded.dtype.itemsize, whole=whole, removable=removable)
+
+
+def _save(found: Search, out: Path) -> None:
+    """A plan of an earlier search does not stay beside the record of one that found none."""
+    if found.chosen is not None:
+        found.chosen.save(out / PLAN_FILE)
+    else:
+        (out / PLAN_FILE).unlink(missing_ok=True)
+    found.save(out / SEARCH_FILE)
+
+
+class Hunt:
+    """Plans over one model, tried on both splits; arguments as in `run_search`."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        parts: Split,
+        task: Task,
+        budget: Budget,
+        settings: Settings,
+        *,
+        out: Path | None,
+        progress: Progress | None,
+    ) -> None:
+        self._loaded, self._task, self._budget, self._settings = loaded, task, budget, settings
+        self._parts, self._out, self._progress = parts, out, progress
+        self.validation = self._trials(parts.validation, "validation")
+        self.confirmation = self._trials(parts.confirmation, "confirmation")
+        if budget.max_increase is not None and not budget.point:
+            self.validation.check_varies()
+            self.confirmation.check_varies()
+
+    def _trials(self, data: Dataset, name: str) -> Trials:
+        out = None if self._out is None else self._out / name
+        return Trials(
+            self._loaded, data, self._task, self._settings, out=out, name=name, progress=self._progress
+        )
+
+    @property
+    def tested_increase(self) -> float:
+        """What plans are tested against on unseen clips."""
+        asked = self._budget.max_increase
+        return limits.usual_increase(self._task.settings.kind) if asked is None else asked
+
+    def steps(self) -> Iterator[SearchStep]:
+        """Try plans of 1, 2, … layers, until `patience` of them in a row break the budget by their value.
+
+        Plans that cost too much are passed over. Where only costs are bounded, the first that keeps to them is the
+        last.
+        """
+        self._check_full()
+        bad = 0
+        for choice in self._choices():
+            plan = self._plan(choice)
+            costs = self._costs(plan)
+            if not costs.within(self._budget):
+                continue
+            step = self._tried(plan, choice, costs)
+            yield step
+            if self._budget.max_increase is None:
+                return
+            bad = bad + 1 if step.change.value > self._budget.max_increase else 0
+            if bad == self._settings.patience:
+                return
+
+    def confirm(self, steps: Sequence[SearchStep]) -> list[Confirmation]:
+        """The shallowest plans that held, the shallowest first, on the confirmation split."""
+        held = sorted((step.plan for step in steps if step.holds), key=lambda plan: -len(plan.layers))
+        plans = held[: self._settings.confirm_plans]
+        trials = self.confirmation.run(plans) if plans else []
+        found = [trial.change.p_value(self.tested_increase) for trial in trials]
+        known = [p_value for p_value in found if p_value is not None]
+        adjusted: Sequence[float | None] = holm(known) if len(known) == len(found) else [None] * len(found)
+        return [
+            Confirmation(
+                plan=plan,
+                score=trial.score,
+                change=trial.change.estimate(self._budget.confidence),
+                p_value=p_value,
+                p_holm=p_holm,
+                holds=limits.confirmed(self._budget, trial.change, p_holm),
+            )
+            for plan, trial, p_value, p_holm in zip(plans, trials, found, adjusted, strict=True)
+        ]
+
+    def _check_full(self) -> None:
+        """Look at the unpruned model before anything is spent on plans: is there a score, and must layers go?"""
+        _ = self.validation.full
+        if self._budget.max_milliseconds is not None:
+            info = self._loaded.info()
+            size = limits.megabytes(info, (), self._loaded.dtype.itemsize)
+            limits.check_layers_must_go(self._budget, limits.Costs(info.depth, size, self._timed([])))
+
+    def _choices(self) -> Iterator[Choice]:
+        """The strategy's plans, with progress: measuring for the next depth can take a while."""
+        depth = self._loaded.info().depth
+        for choice in choices(self._settings, self._measure, depth):
+            if self._progress is not None:
+                self._progress(f"plans by {self._settings.ranked_by}", len(choice.layers), depth - 1)
+            yield choice
+
+    @cached_property
+    def _measure(self) -> StoredMeasure:
+        return measure_of(self._loaded, self._parts.validation, self._task, self._settings, self._out)
+
+    def _plan(self, choice: Choice) -> Plan:
+        info, settings = self._loaded.info(), self._settings
+        return Plan(
+            provenance=provenance(device=str(self._loaded.device), dtype=self._loaded.dtype_name),
+            model_ref=info.ref,
+            depth=info.depth,
+            layers=choice.layers,
+            part=settings.part,
+            strategy=settings.strategy,
+            allow_last=settings.allow_last,
+            distance=choice.distance,
+            importance=choice.importance,
+            source=PlanSource(
+                path=SEARCH_FILE if self._out is None else str(self._out / SEARCH_FILE),
+                fingerprint=self._measure.key,
+                model_fingerprint=info.fingerprint,
+                input=settings.input,
+                scope=settings.counted,
+                metric=settings.ranked_by,
+            ),
+        )
+
+    def _tried(self, plan: Plan, choice: Choice, costs: limits.Costs) -> SearchStep:
+        (trial,) = self.validation.run([plan])
+        return SearchStep(
+            plan=plan,
+            measure=choice.importance or choice.distance,
+            score=trial.score,
+            change=trial.change.estimate(self._budget.confidence),
+            holds=trial.change.within(self._budget),
+            milliseconds=costs.milliseconds,
+            megabytes=costs.megabytes,
+        )
+
+    def _costs(self, plan: Plan) -> limits.Costs:
+        info = self._loaded.info()
+        if plan.part != "layer":
+            return limits.Costs(info.depth, None, self._milliseconds(plan))
+        size = limits.megabytes(info, plan.layers, self._loaded.dtype.itemsize)
+        return limits.Costs(info.depth - len(plan.layers), size, self._milliseconds(plan))
+
+    def _milliseconds(self, plan: Plan) -> float | None:
+        """Latency of a clip, if that is bounded."""
+        return None if self._budget.max_milliseconds is None else self._timed([plan])
+
+    def _timed(self, plans: Sequence[Plan]) -> float:
+        """Of the last plan, or of the unpruned model."""
+        from shoal.benchmarking.run import Settings as BenchSettings
+        from shoal.benchmarking.run import run_bench
+
+        bench = run_bench(
+            self._loaded,
+            self._parts.validation,
+            self._task,
+            plans=plans,
+            settings=BenchSettings(clips=TIMED_CLIPS, repeats=TIMED_ROUNDS, replicates=10),
+            out=None,
+            progress=None,
+        )
+        return 1000 * bench.systems[-1].total_seconds.value

@@ -1,0 +1,162 @@
+"""One split of the clips: plans are decoded on it, scored, and compared with the unpruned model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal.errors import ManifestError, UsageError
+from shoal.evaluation.quality import answers, headline, paired_change
+from shoal.evaluation.run import header
+from shoal.evaluation.significance import PairedBootstrap, Rates
+from shoal.evaluation.systems import System, open_systems
+from shoal.evaluation.transcribe import Progress, Transcriber
+from shoal.plan_search.budget import Change
+from shoal.schema import Estimate, Plan
+from shoal.statistics import Floats
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset
+    from shoal.models.loading import LoadedModel
+    from shoal.plan_search.settings import Settings
+    from shoal.tasks import Task
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a plan's outputs are worth."""
+
+    score: Estimate
+    change: Change
+
+
+class Trials:
+    """Decodes on one split what has not been decoded there before.
+
+    Args:
+        loaded: the unpruned model.
+        data: the clips of the split.
+        task: what is asked and how it is scored.
+        settings: batch size, token limit, resampling.
+        out: folder of the split; raw outputs go to `outputs/`. None keeps them in memory.
+        name: of the split, for messages.
+        progress: called with (what, clips done, in all).
+
+    Raises:
+        ManifestError: a row does not hold the task's right answer.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        data: Dataset,
+        task: Task,
+        settings: Settings,
+        *,
+        out: Path | None,
+        name: str,
+        progress: Progress | None,
+    ) -> None:
+        self._loaded, self.data, self._task, self._settings = loaded, data, task, settings
+        self._out, self._name, self._progress = out, name, progress
+        self.metric = headline(task)
+        self._transcriber = Transcriber(data, task, settings.limit, settings.batch_size)
+        self._header = header(loaded, data, task, settings.limit)
+
+    def check_varies(self) -> None:
+        """Make sure that there is something to resample.
+
+        Raises:
+            UsageError: all clips of the split are one cluster.
+        """
+        cluster = self._settings.resampling.cluster
+        if cluster == "utterance" and len(self.data.rows) > 1:
+            return
+        if len({row.speaker or row.id for row in self.data.rows}) < 2:
+            raise UsageError(
+                f"the {self._name} split has one {cluster} only, so how sure a change is cannot be told",
+                where="--cluster",
+                fix="give more clips, resample by utterance, or take the value alone with --point",
+            )
+
+    def run(self, plans: Sequence[Plan]) -> list[Trial]:
+        """Decode and score plans, embedding each clip once for all of them.
+
+        Raises:
+            ManifestError: no usable clip or reference, or the unpruned model's score is 0.
+            PlanError, ModelError: the model cannot go without these layers.
+            FileFormatError: the outputs there were made otherwise.
+        """
+        full = self._full
+        systems = self._open(plans)[1:]
+        self._decode(systems)
+        return [self._trial(self._statistics(system), full) for system in systems]
+
+    @property
+    def full(self) -> Estimate:
+        """The unpruned model's score."""
+        return self._score(self._full)
+
+    @cached_property
+    def _full(self) -> Floats:
+        """Statistics (U, S) of the unpruned model."""
+        systems = self._open(())
+        self._decode(systems)
+        if not self.data.rows:
+            raise ManifestError(
+                f"no clip of the {self._name} split is left", fix="see the skipped rows above"
+            )
+        statistics = self._statistics(systems[0])
+        value = float(self.metric.value(statistics.sum(axis=0)))
+        if not math.isfinite(value) or value == 0:
+            raise ManifestError(
+                f"the unpruned model's {self.metric.name} on the {self._name} split is {value:g},"
+                " so nothing can be relative to it",
+                fix="give more clips, or look at what it says with shoal evaluate",
+            )
+        return statistics
+
+    def _open(self, plans: Sequence[Plan]) -> list[System]:
+        return open_systems(self._loaded, plans, against=None, out=self._out, header=self._header)
+
+    def _decode(self, systems: Sequence[System]) -> None:
+        counts = ", ".join(str(len(system.removed)) for system in systems)
+        label = f"{self._name}, unpruned" if counts == "0" else f"{self._name}, {counts} removed"
+
+        def report(_: str, done: int, total: int) -> None:
+            if self._progress is not None:
+                self._progress(label, done, total)
+
+        self._transcriber.run(systems, report)
+
+    @property
+    def _ids(self) -> list[str]:
+        """Sorted, so that the same clips give the same draws in whatever order they were decoded."""
+        return sorted(row.id for row in self.data.rows)
+
+    def _statistics(self, system: System) -> Floats:
+        outputs = [system.outputs.outputs[clip] for clip in self._ids]
+        return self.metric.statistics(answers(self._task, outputs))
+
+    @cached_property
+    def _bootstrap(self) -> PairedBootstrap:
+        speakers = {row.id: row.speaker for row in self.data.rows}
+        how = self._settings.resampling
+        clusters = [speakers[clip] if how.cluster == "speaker" else None for clip in self._ids]
+        return PairedBootstrap.draw(clusters, replicates=how.replicates, seed=how.seed, level=how.level)
+
+    def _score(self, statistics: Floats) -> Estimate:
+        drawn = self.metric.value(self._bootstrap.resampler.totals(statistics))
+        value = float(self.metric.value(statistics.sum(axis=0)))
+        return self._bootstrap.estimate(Rates(value, np.asarray(drawn)))
+
+    def _trial(self, statistics: Floats, full: Floats) -> Trial:
+        resampler = self._bootstrap.resampler
+        value, replicates = paired_change(self.metric, statistics, full, resampler)
+        return Trial(self._score(statistics), Change.of(value, replicates, resampler.clusters))

@@ -1,0 +1,135 @@
+"""The folder of a checkpoint: what may be replaced, what is carried over, and how it gets its name.
+
+A checkpoint is made under a temporary name beside the final one and renamed last, so under the final name there
+is either a whole checkpoint or what was there before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from shoal.errors import InputError, ShoalError, UsageError
+from shoal.models.adapters import ADAPTERS_FILE
+from shoal.models.lineage import (
+    HEAL_FILE,
+    PLAN_FILE,
+    SOURCE_FILE,
+    TRAINING_FILE,
+    heal_files,
+    numbered,
+    plan_files,
+)
+
+WEIGHT_SUFFIXES = frozenset(
+    {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"}
+)
+NOT_CARRIED = frozenset({"config.json", "adapter_config.json", "README.md", ADAPTERS_FILE})
+"""Written anew, or true of the unpruned folder only; so are all files of Shoal's own, `shoal-…`, but the history."""
+CARRIED_TENSORS = frozenset({"spk_dict.pt"})
+"""Data in a weights' format that a stock class reads beside its weights (the voices of Qwen-Omni)."""
+LARGEST_SIDE_FILE = 256 * 2**20
+
+
+def check_target(out: Path, source: Path | None, force: bool) -> None:
+    """Make sure that a checkpoint may be written to `out`.
+
+    Raises:
+        UsageError: it is the model's own folder, a file, or (without `force`) not empty.
+    """
+    if source is not None and out.resolve() == source.resolve():
+        raise UsageError("this is the model's own folder", where=str(out), fix="choose another with --out")
+    if out.exists() and not out.is_dir():
+        raise UsageError("a file with this name exists", where=str(out), fix="choose another with --out")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise UsageError("the folder is not empty", where=str(out), fix="choose another, or give --force")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name if the block succeeds, and else disappears."""
+    draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        put_in_place(draft, out)
+    except ShoalError:
+        raise
+    except Exception as error:
+        if problem := disk_problem(error, out):
+            raise problem from None
+        raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def put_in_place(draft: Path, out: Path) -> None:
+    """Rename; a folder in the way is moved aside first and comes back if that fails."""
+    aside = out.with_name(f".{out.name}.{os.getpid()}.old")
+    occupied = out.exists()
+    if occupied:
+        out.rename(aside)
+    try:
+        draft.rename(out)
+    except OSError:
+        if occupied:
+            aside.rename(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def disk_problem(error: Exception, out: Path) -> InputError | None:
+    """The one-line error for a write that the system refused; None for anything else."""
+    # safetensors hands on the system's error as text only.
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        return disk_full(out, "the write was refused")
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputError(
+            f"cannot be written ({error.strerror})", where=str(out), fix="choose another place with --out"
+        )
+    return None
+
+
+def disk_full(out: Path, detail: str) -> InputError:
+    """The one-line error for a disk without room for `out`."""
+    return InputError(
+        f"the disk is full ({detail})", where=str(out.parent), fix="free some or choose another --out"
+    )
+
+
+def carry_over(
+    source: Path, draft: Path, *, adapters: Sequence[Path] = (), plan_follows: bool = True
+) -> None:
+    """Copy what lies beside the weights and was not written anew: chat template, licence, custom code, the history.
+
+    Args:
+        source: the folder that the model came from.
+        draft: the folder to copy to.
+        adapters: the folders of adapters that were put into the model when it was loaded; only their history is copied.
+        plan_follows: a new plan comes after those of `source`, which get numbers; else they keep their names.
+    """
+    for path in sorted(source.iterdir()):
+        if is_side_file(path) and not (draft / path.name).exists():
+            shutil.copyfile(path, draft / path.name)
+    for number, path in enumerate(plan_files(source), start=1):
+        shutil.copyfile(path, draft / (numbered(PLAN_FILE, number) if plan_follows else path.name))
+    healed = [path for folder in (source, *adapters) for path in heal_files(folder)]
+    for number, path in enumerate(healed, start=1):
+        shutil.copyfile(path, draft / numbered(HEAL_FILE, number))
+    # What is pruned now is noted by whoever prunes it, see `shoal.cards.source`.
+    for name in (TRAINING_FILE,) if plan_follows else (TRAINING_FILE, SOURCE_FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, draft / name)
+
+
+def is_side_file(path: Path) -> bool:
+    """Whether `path` is a file to carry over: no weights, nothing that is true of the unpruned model only."""
+    tensors = path.suffix in WEIGHT_SUFFIXES and path.name not in CARRIED_TENSORS
+    weights = tensors or path.name.endswith(".index.json")
+    ours = path.name in NOT_CARRIED or path.name.startswith(("shoal-", "."))
+    return path.is_file() and not weights and not ours and path.stat().st_size <= LARGEST_SIDE_FILE

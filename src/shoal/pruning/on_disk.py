@@ -1,0 +1,233 @@
+"""Write a pruned model as a checkpoint folder that the stock libraries load.
+
+The folder is written and verified under a temporary name beside the final one and renamed last, so under
+the final name there is either a verified checkpoint or what was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal.cards.facts import Folder
+from shoal.cards.source import note_source
+from shoal.cards.writing import CARD, first_card
+from shoal.errors import ModelError, PlanError
+from shoal.models.families import find
+from shoal.models.lineage import PLAN_FILE
+from shoal.models.quiet import quiet
+from shoal.provenance import provenance
+from shoal.pruning.folder import carry_over, check_target, disk_full, new_folder
+from shoal.pruning.in_memory import check_whole, kept_layers, pruned
+from shoal.pruning.probe import probe
+from shoal.pruning.rebuild import check_rebuild
+from shoal.pruning.verify import Expectation, checked, expectation, verify_checkpoint
+from shoal.schema import ModelInfo, Plan, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from shoal.models.families.base import Family
+    from shoal.models.loading import LoadedModel
+
+
+def write_pruned(
+    loaded: LoadedModel, plan: Plan, out: str | os.PathLike[str], *, verify: bool = True, force: bool = False
+) -> Path:
+    """Prune a loaded model and write it to `out`; the model in memory is as before afterwards.
+
+    Args:
+        loaded: the unpruned model.
+        plan: what to remove; made for this model.
+        out: the folder to make.
+        verify: load the folder in a fresh process and compare, before it gets its name.
+        force: replace `out` if there is something already.
+
+    Returns:
+        `out`.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+        ModelError: the model cannot be pruned or saved so that it loads again.
+        InputError: `out` is taken, or cannot be written, or the disk is full.
+        VerificationError: the checkpoint is not what was in memory; nothing is left of it.
+    """
+    info = loaded.info()
+    check_plan(plan, info)
+    cases = probe(loaded) if verify else {}
+    return write_checkpoint(
+        loaded.model,
+        plan,
+        Path(out),
+        cases=cases,
+        tokenizer=loaded.tokenizer,
+        processor=loaded.processor,
+        source=loaded.path,
+        adapters=getattr(loaded, "adapters", ()),
+        info=info,
+        force=force,
+    )
+
+
+def write_checkpoint(
+    model: PreTrainedModel,
+    plan: Plan,
+    out: Path,
+    *,
+    cases: Mapping[str, Mapping[str, Tensor]],
+    tokenizer: Any = None,
+    processor: Any = None,
+    source: Path | None = None,
+    adapters: Sequence[Path] = (),
+    info: ModelInfo | None = None,
+    force: bool = False,
+) -> Path:
+    """What `write_pruned` does, from the single parts.
+
+    Args:
+        model: the unpruned model.
+        plan: what to remove.
+        out: the folder to make.
+        cases: inputs to verify on, see `shoal.pruning.verify.expectation`; empty: do not verify.
+        tokenizer: saved beside the model, if given.
+        processor: saved beside the model, if given.
+        source: folder whose other files (chat template, licence, custom code …) are carried over.
+        adapters: folders of adapters that were put into the model, whose history is carried over.
+        info: the unpruned model, for the card (README.md); without it there is no card.
+        force: replace `out` if there is something already.
+
+    Raises:
+        ShoalError: see `write_pruned`.
+    """
+    check_whole(plan)
+    check_target(out, source, force)
+    family = find(model)
+    with new_folder(out) as draft:
+        with pruned(model, plan, family=family):
+            expected = write_model(model, draft, family=family, cases=cases)
+        write_beside(
+            draft, tokenizer=tokenizer, processor=processor, source=source, adapters=adapters, plan=plan
+        )
+        report = None if expected is None else checked(verify_checkpoint(draft, expected), draft, out)
+        if info is not None:
+            note_source(draft, info, source, provenance())
+            (draft / CARD).write_text(first_card(Folder(draft), info, report), encoding="utf-8")
+    return out
+
+
+def write_model(
+    model: PreTrainedModel, draft: Path, *, family: Family, cases: Mapping[str, Mapping[str, Tensor]]
+) -> Expectation | None:
+    """Write the model, as it is now in memory, with its stock class.
+
+    Args:
+        model: pruned, in evaluation mode.
+        draft: an existing folder.
+        family: its family.
+        cases: inputs to verify on.
+
+    Returns:
+        What the checkpoint has to be; None without `cases`.
+
+    Raises:
+        ModelError: it cannot be saved so that it loads again.
+        InputError: the disk is full.
+    """
+    check_saveable(model)
+    check_rebuild(model, family)
+    check_space(model, draft)
+    _save(model, draft)
+    return expectation(model, cases, family=family) if cases else None
+
+
+def write_beside(
+    draft: Path,
+    *,
+    tokenizer: Any = None,
+    processor: Any = None,
+    source: Path | None = None,
+    adapters: Sequence[Path] = (),
+    plan: Plan | None = None,
+) -> None:
+    """Write what belongs to a model besides its weights; arguments as `write_checkpoint`.
+
+    Args:
+        draft: the folder with the weights.
+        tokenizer: to save.
+        processor: to save.
+        source: folder whose other files and history are carried over.
+        adapters: more folders whose history is.
+        plan: the last step of that history, if there was one.
+    """
+    for part in (tokenizer, processor):
+        if part is not None:
+            part.save_pretrained(draft)
+    if source is not None:
+        carry_over(source, draft, adapters=adapters, plan_follows=plan is not None)
+    if plan is not None:
+        plan.save(draft / PLAN_FILE)
+
+
+def _save(model: PreTrainedModel, draft: Path) -> None:
+    """`save_pretrained`, which notes the dtype of the first parameter; some classes keep that one in float32."""
+    dtype = model.config.dtype
+    with quiet():
+        model.save_pretrained(draft)
+    if dtype is None or model.dtype == dtype:
+        return
+    path = draft / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    model.config.dtype = dtype
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    write_text(path, json.dumps(config, indent=2) + "\n")
+
+
+def check_plan(plan: Plan, info: ModelInfo) -> None:
+    """Make sure that `plan` was made for the model that `info` describes.
+
+    Raises:
+        PlanError: another depth, chosen from an audit of other weights, or for a part of its layers only.
+    """
+    check_whole(plan)
+    kept_layers(plan, info.depth)
+    audited = plan.source.model_fingerprint if plan.source else ""
+    if audited and info.fingerprint and audited != info.fingerprint:
+        raise PlanError(
+            f"the plan was chosen from an audit of other weights than those of {info.ref}",
+            where=f"plan for {plan.model_ref}",
+            fix="audit this model (in the same --dtype), or list the layers yourself with --layers-list",
+        )
+
+
+def check_saveable(model: PreTrainedModel) -> None:
+    """Make sure that the weights can be written as they are.
+
+    Raises:
+        ModelError: they are quantised, or there are low-rank weights beside them.
+    """
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ModelError(
+            "its weights are quantised and cannot be saved as they are",
+            where=type(model).__name__,
+            fix="prune the unquantised model and quantise it afterwards",
+        )
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise ModelError(
+            "it has low-rank weights that are not merged", where=type(model).__name__, fix="merge them first"
+        )
+
+
+def check_space(model: PreTrainedModel, draft: Path) -> None:
+    """Make sure, before anything is written, that the disk has room.
+
+    Raises:
+        InputError: it has not.
+    """
+    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if (free := shutil.disk_usage(draft).free) < needed:
+        raise disk_full(draft, f"{needed / 2**30:.2f} GiB are needed, {free / 2**30:.2f} GiB are free")

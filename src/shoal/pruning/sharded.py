@@ -1,0 +1,210 @@
+"""Prune a checkpoint on disk without loading it, for models that do not fit in memory.
+
+Headers and configs are read, everything is decided and proved (`shoal.pruning.rewrite`), and then the bytes of what
+stays are copied, a few megabytes at a time. Interrupted, the same command goes on where it was (`shoal.pruning.draft`).
+
+What becomes of the files:
+
+- the weights that the stock class loads: one new file for each old one that has something left in it;
+- PEFT adapters, in the root or in folders: their layers go and are renumbered likewise;
+- `config.json`, `generation_config.json`: edited, everything else in them as it was;
+- other files in the root, and folders: carried over. A folder with weights and a `config.json` of another class is a
+  part of the model that has nothing to do with the decoder's depth (a vocoder, say) and is carried over whole; one
+  with the same class is a copy of the model (a training checkpoint, say) and is left out;
+- the same weights in other formats or layouts (`.bin`, `.gguf`, `consolidated.safetensors` …): left out;
+- safetensors in a folder about which nothing says what they are: refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from shoal._version import __version__
+from shoal.cards.facts import Folder
+from shoal.cards.source import note_source
+from shoal.cards.writing import CARD, first_card
+from shoal.errors import FileFormatError, VerificationError
+from shoal.models.lineage import PLAN_FILE
+from shoal.models.meta_model import CONFIG, GENERATION_CONFIG
+from shoal.provenance import provenance
+from shoal.pruning.config_files import to_text
+from shoal.pruning.draft import Draft, draft_of, key_of
+from shoal.pruning.folder import carry_over, check_target, disk_full
+from shoal.pruning.rewrite import Rewrite, rewrite
+from shoal.pruning.safetensors_file import NewFile, digests_of, read_header, write_file
+from shoal.pruning.shards import INDEX
+from shoal.pruning.side_folders import files_in_folders
+from shoal.schema import Document, Plan
+from shoal.schema.verification import VerificationReport
+
+TENSORS_FILE = "shoal-tensors.json"
+"""What every tensor was when it was copied."""
+ROOM = 64 * 2**20
+"""Bytes to leave free beside the weights, for the small files."""
+
+Progress = Callable[[str, int, int], None]
+"""(file, bytes done, bytes in all), over all files."""
+
+
+class TensorDigests(Document):
+    """SHA-256 of the bytes of every tensor, taken while they were copied from the unpruned checkpoint."""
+
+    kind: Literal["tensors"] = "tensors"
+    algorithm: Literal["sha256"] = "sha256"
+    files: dict[str, dict[str, str]]
+    """File, relative to the folder → tensor → digest in hexadecimal."""
+
+
+def write_sharded(
+    source: Path,
+    plan: Plan,
+    out: Path,
+    *,
+    ref: str,
+    licence: str | None = None,
+    verify: Callable[[Path], VerificationReport] | None = None,
+    force: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the checkpoint in `source` without the plan's layers to `out`.
+
+    Args:
+        source: a checkpoint folder with safetensors.
+        plan: what to remove; made for this model.
+        out: the folder to make.
+        ref: what the user calls the model.
+        licence: its licence, if known.
+        verify: called with the finished folder before it gets its name; raises if it is not what it should be, and
+            else says what was checked.
+        force: replace `out` if there is something already.
+        trust_remote_code: run the checkpoint's own code to build its class.
+        progress: called while tensors are copied.
+
+    Returns:
+        `out`.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+        ModelError: the checkpoint is damaged or not whole, or cannot be pruned so that it loads again.
+        InputError: `out` is taken or being written, or cannot be written, or the disk is full.
+        VerificationError: what was written is not what should be; nothing is left of it.
+    """
+    check_target(out, source, force)
+    work = rewrite(source, plan, ref=ref, licence=licence, trust_remote_code=trust_remote_code)
+    extra = files_in_folders(source)
+    key = _key(source, plan, work)
+    with draft_of(out, key, lambda: check_target(out, source, force)) as draft:
+        _check_space(draft, work, source, extra)
+        digests = _write_tensors(draft, work, progress)
+        _write_configs(draft.folder, work)
+        _carry(source, draft.folder, extra)
+        plan.save(draft.folder / PLAN_FILE)
+        TensorDigests(provenance=provenance(), files=digests).save(draft.folder / TENSORS_FILE)
+        _check_written(draft.folder, work)
+        report = None if verify is None else verify(draft.folder)
+        note_source(draft.folder, work.info, source, provenance())
+        text = first_card(Folder(draft.folder), work.info, report)
+        (draft.folder / CARD).write_text(text, encoding="utf-8")
+    return out
+
+
+def changed_tensors(folder: Path) -> list[str]:
+    """The tensors of a checkpoint made by `write_sharded` that are not what they were when it was made.
+
+    Reads every byte.
+
+    Returns:
+        `file: tensor`, also for those that have gone or were added; empty if all is well.
+
+    Raises:
+        FileFormatError: the folder has no record of its tensors.
+        ModelError: a file is damaged.
+    """
+    recorded = TensorDigests.load(folder / TENSORS_FILE).files
+    problems = []
+    for name, expected in recorded.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise FileFormatError(
+                f"names a file outside the folder ({name})", where=str(folder / TENSORS_FILE)
+            )
+        found = digests_of(folder / name)
+        problems += [
+            f"{name}: {tensor}"
+            for tensor in sorted(found.keys() | expected.keys())
+            if found.get(tensor) != expected.get(tensor)
+        ]
+    return problems
+
+
+def _key(source: Path, plan: Plan, work: Rewrite) -> str:
+    """Everything that decides what the finished files hold; the plan's layers, not when it was made."""
+    import transformers
+
+    paths = {source / CONFIG, *(file.source.path for file in work.tensor_files)}
+    paths |= {source / adapter.config_name for adapter in work.adapters}
+    stats = {path.relative_to(source).as_posix(): path.stat() for path in paths}
+    files = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items())
+    names = [[file.name, [piece.name for piece in file.pieces]] for file in work.tensor_files]
+    versions = [__version__, transformers.__version__]
+    return key_of([str(source.resolve()), files, plan.depth, plan.layers, names, versions])
+
+
+def _check_space(draft: Draft, work: Rewrite, source: Path, extra: list[Path]) -> None:
+    needed = sum(file.size for file in work.tensor_files if file.name not in draft.finished)
+    needed += sum((source / path).stat().st_size for path in extra)
+    if (free := shutil.disk_usage(draft.folder).free) < needed + ROOM:
+        detail = f"{needed / 2**30:.2f} GiB and a little are needed, {free / 2**30:.2f} GiB are free"
+        raise disk_full(draft.folder, detail)
+
+
+def _write_tensors(draft: Draft, work: Rewrite, progress: Progress | None) -> dict[str, dict[str, str]]:
+    total = sum(file.size for file in work.tensor_files)
+    done = 0
+    digests: dict[str, dict[str, str]] = {}
+    for file in work.tensor_files:
+
+        def write(target: Path, file: NewFile = file, before: int = done) -> dict[str, str]:
+            copied = before
+
+            def report(count: int) -> None:
+                nonlocal copied
+                copied += count
+                if progress is not None:
+                    progress(file.name, copied, total)
+
+            return write_file(file, target, report)
+
+        digests[file.name] = draft.make(file.name, write)
+        done += file.size
+        if progress is not None:
+            progress(file.name, done, total)
+    return digests
+
+
+def _write_configs(folder: Path, work: Rewrite) -> None:
+    texts: dict[str, Any] = {CONFIG: work.config, GENERATION_CONFIG: work.generation, INDEX: work.index}
+    texts |= {adapter.config_name: adapter.config for adapter in work.adapters}
+    for name, value in texts.items():
+        if value is not None:
+            (folder / name).write_text(to_text(value), encoding="utf-8")
+
+
+def _carry(source: Path, folder: Path, extra: list[Path]) -> None:
+    carry_over(source, folder)
+    for path in extra:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, folder / path)
+
+
+def _check_written(folder: Path, work: Rewrite) -> None:
+    """Read the headers back from the disk: every tensor is there, as it should be, and no other."""
+    for file in work.tensor_files:
+        header = read_header(folder / file.name)
+        found = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}
+        expected = {piece.name: (piece.source.dtype, piece.shape) for piece in file.pieces}
+        if found != expected or header.metadata != file.source.metadata:
+            raise VerificationError(f"{folder / file.name}: the file is not what was written; not kept")

@@ -1,0 +1,1 @@
+"""Requirements on a checkpoint, and the verdict on what was measured of it."""

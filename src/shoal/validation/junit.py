@@ -1,0 +1,55 @@
+"""A validation as JUnit XML, which build servers read (https://github.com/testmoapp/junitxml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from shoal.schema import write_text
+from shoal.validation.requirements import Finding
+from shoal.validation.validate import Validation
+
+
+def write_junit(validation: Validation, path: Path) -> Path:
+    """Write one test case for each finding; one that does not hold, or cannot be told, is a failure.
+
+    Raises:
+        FileFormatError: the file cannot be written.
+    """
+    return write_text(path, junit(validation))
+
+
+def junit(validation: Validation) -> str:
+    """The XML."""
+    counts = {"tests": str(len(validation.findings)), "failures": str(len(validation.failures))}
+    suites = ElementTree.Element("testsuites", counts)
+    name = f"shoal validate {validation.checkpoint or ''}".strip()
+    suite = ElementTree.SubElement(
+        suites,
+        "testsuite",
+        {**counts, "name": _plain(name), "errors": "0", "timestamp": validation.provenance.created},
+    )
+    for finding in validation.findings:
+        _case(suite, finding)
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(suite: ElementTree.Element, finding: Finding) -> None:
+    where = finding.where or "not measured"
+    case = ElementTree.SubElement(
+        suite, "testcase", {"classname": _plain(where), "name": _plain(finding.promise)}
+    )
+    if finding.verdict != "holds":
+        message = ": ".join(filter(None, [finding.verdict, finding.shown, finding.reason]))
+        failure = {"type": finding.verdict, "message": _plain(message)}
+        ElementTree.SubElement(case, "failure", failure).text = _plain(
+            f"{finding.promise}\n{where}\n{message}"
+        )
+    elif finding.shown:
+        ElementTree.SubElement(case, "system-out").text = _plain(finding.shown)
+
+
+def _plain(text: str) -> str:
+    """Without the control characters that XML cannot hold."""
+    return "".join(character for character in text if character >= " " or character in "\n\t")

@@ -1,0 +1,310 @@
+"""What a checkpoint must keep, and whether what was measured shows that it does.
+
+A promise is judged on the point value, or *confidently*: then the bound of the interval on the promise's side must keep
+it, too. At level 0.95 that is a one-sided bound at 97.5 %. Where the point value keeps a promise and the bound does
+not, the measurement cannot tell, and a promise that was not measured at all is broken.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shoal.cards.measured import Measured
+from shoal.cards.words import data_name
+from shoal.schema import Bench, Delta, Estimate, MeasuredScore, Record, SystemBench
+
+Verdict = Literal["holds", "broken", "cannot tell"]
+FEWEST_GROUP_CLIPS = 5
+"""A group with fewer clips is not judged, in documents that do not say which groups are large enough."""
+NOT_MEASURED = "no result"
+
+
+class Finding(Record):
+    """One promise, as one document shows it."""
+
+    promise: str
+    verdict: Verdict
+    where: str = ""
+    """Task and data, or the bench; empty where nothing was measured."""
+    measured: Estimate | None = None
+    shown: str = ""
+    """The same for a person, in its unit."""
+    reason: str = ""
+    """Why it does not hold, or cannot be told."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured of one checkpoint."""
+
+    measured: Sequence[Measured] = ()
+    benches: Sequence[tuple[Bench, SystemBench]] = ()
+    weight_bytes: int | None = None
+    """Of the files that hold its weights."""
+
+
+@dataclass(frozen=True)
+class Promise(ABC):
+    """One thing to keep; `text` is how it is called."""
+
+    text: str
+
+    @abstractmethod
+    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+        """One for each document that measured it."""
+
+    def judge(self, evidence: Evidence, *, confident: bool) -> list[Finding]:
+        """The findings; one that says so if nothing was measured.
+
+        Args:
+            evidence: of the checkpoint.
+            confident: whether the interval's bound must keep it, too.
+        """
+        found = list(self.findings(evidence, confident=confident))
+        return found or [Finding(promise=self.text, verdict="broken", reason=self.missing(evidence))]
+
+    def missing(self, evidence: Evidence) -> str:
+        """Why there is no finding."""
+        del evidence
+        return NOT_MEASURED
+
+    def finding(
+        self, where: str, found: Estimate, shown: str, *, limit: float, at_most: bool, confident: bool
+    ) -> Finding:
+        """The judgement of one number."""
+        verdict, reason = _verdict(found, limit, at_most=at_most, confident=confident)
+        return Finding(
+            promise=self.text, verdict=verdict, where=where, measured=found, shown=shown, reason=reason
+        )
+
+
+@dataclass(frozen=True)
+class Level(Promise):
+    """A score that must not be above, or below, a limit."""
+
+    score: str
+    limit: float
+    """On the score's own scale: a fraction, or 0-100."""
+    at_most: bool
+    task: str | None = None
+    """Only on this task; None for every one that has the score."""
+    percent: bool = False
+    """Whether the limit was written in per cent."""
+
+    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+        """One for each task and data set with this score."""
+        for each, score in _scores(evidence, self.score, self.task):
+            limit = self.limit / 100 if self.percent and score.fraction else self.limit
+            shown = _shown(score.value, fraction=score.fraction)
+            yield self.finding(
+                _place(each), score.value, shown, limit=limit, at_most=self.at_most, confident=confident
+            )
+
+
+@dataclass(frozen=True)
+class Change(Promise):
+    """A change from the baseline that must not be above, or below, a limit."""
+
+    score: str
+    limit: float
+    relative: bool
+    """Whether the limit is a share of the baseline's score; else it is in the score's unit."""
+    drop: bool
+    """Whether falling counts up."""
+    at_most: bool = True
+    task: str | None = None
+
+    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+        """One for each task and data set on which both were scored."""
+        for each, score in _scores(evidence, self.score, self.task):
+            if score.delta is not None:
+                yield _change(self, _place(each), score, score.delta, drop=self.drop, confident=confident)
+
+    def missing(self, evidence: Evidence) -> str:
+        """Tells a score without a baseline from no score."""
+        alone = any(True for _ in _scores(evidence, self.score, self.task))
+        return f"{NOT_MEASURED}: no baseline was scored beside it" if alone else NOT_MEASURED
+
+
+@dataclass(frozen=True)
+class GroupChange(Promise):
+    """How much worse any group of clips may get in its headline score, relative to the same group's baseline."""
+
+    limit: float
+    relative: bool = field(default=True, init=False)
+    at_most: bool = field(default=True, init=False)
+
+    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+        """For each field of each document the group that is worst off."""
+        for each in evidence.measured:
+            for name in each.system.groups:
+                judged = list(self._of_field(each, name, confident))
+                if judged:
+                    yield max(judged, key=lambda found: _severity(found, confident))
+
+    def _of_field(self, each: Measured, name: str, confident: bool) -> Iterator[Finding]:
+        for value, group in each.system.groups[name].items():
+            headline = each.headline(group)
+            delta = None if headline is None else headline[1].delta
+            if headline is None or delta is None or not _judged(delta, group.clips):
+                continue
+            place = f"{_place(each)}, {name} {value} ({group.clips} clips), {headline[0]}"
+            score = headline[1]
+            yield _change(self, place, score, delta, drop=score.higher_is_better, confident=confident)
+
+
+@dataclass(frozen=True)
+class Speed(Promise):
+    """How much of the unpruned model's time a clip may take, or how many times faster it must be."""
+
+    limit: float
+    speedup: bool
+    """Whether the limit is how many times faster; else it is the share of the time."""
+
+    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+        """One for each bench that timed both."""
+        for bench, system in evidence.benches:
+            ratio = system.total_ratio
+            if ratio is not None:
+                found = _inverse(ratio) if self.speedup else ratio
+                yield self.finding(
+                    _bench_place(bench),
+                    found,
+                    _shown(found, digits=3),
+                    limit=self.limit,
+                    at_most=not self.speedup,
+                    confident=confident,
+                )
+
+    def missing(self, evidence: Evidence) -> str:
+        """Tells a model timed alone from no bench."""
+        alone = "the unpruned model was not timed beside it" if evidence.benches else "no bench"
+        return f"{NOT_MEASURED}: {alone}"
+
+
+@dataclass(frozen=True)
+class Size(Promise):
+    """How many bytes its weights may take on the disk."""
+
+    limit: float
+
+    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+        """From the files if there are some, else from each bench; there is nothing to be unsure of."""
+        del confident
+        sizes = [(_bench_place(bench), system.checkpoint_bytes) for bench, system in evidence.benches]
+        if evidence.weight_bytes is not None:
+            sizes = [("its files", evidence.weight_bytes)]
+        for where, size in sizes:
+            found = Estimate(value=size)
+            yield self.finding(
+                where, found, f"{size / 1e6:,.1f} MB", limit=self.limit, at_most=True, confident=False
+            )
+
+
+@dataclass(frozen=True)
+class TaskTested(Promise):
+    """A task that there must be a result for, whatever it says."""
+
+    task: str
+
+    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+        """One for each result."""
+        del confident
+        for each in evidence.measured:
+            if self.task in (each.task, each.kind):
+                name, score = next(iter(each.measures().items()))
+                shown = f"{name} {_shown(score.value, fraction=score.fraction)}"
+                yield Finding(
+                    promise=self.text, verdict="holds", where=_place(each), measured=score.value, shown=shown
+                )
+
+
+def _scores(evidence: Evidence, name: str, task: str | None) -> Iterator[tuple[Measured, MeasuredScore]]:
+    for each in evidence.measured:
+        if task in (None, each.task, each.kind):
+            for called, score in each.measures().items():
+                if called.lower() == name.lower():
+                    yield each, score
+
+
+def _change(
+    promise: Change | GroupChange,
+    place: str,
+    score: MeasuredScore,
+    delta: Delta,
+    *,
+    drop: bool,
+    confident: bool,
+) -> Finding:
+    """Of a change, which is counted up in the direction that the promise names."""
+    found, limit, fraction = delta.absolute, promise.limit, score.fraction
+    if promise.relative and delta.relative is not None:
+        found, fraction = delta.relative, True
+    elif promise.relative:
+        # The baseline is 0: any change for the worse is more than any share of it.
+        limit = 0.0
+    counted = _negative(found) if drop else found
+    shown = _shown(counted, fraction=fraction, signed=True)
+    return promise.finding(place, counted, shown, limit=limit, at_most=promise.at_most, confident=confident)
+
+
+def _verdict(found: Estimate, limit: float, *, at_most: bool, confident: bool) -> tuple[Verdict, str]:
+    if found.value > limit if at_most else found.value < limit:
+        return "broken", f"it is {'above' if at_most else 'below'} the limit"
+    bound = found.high if at_most else found.low
+    if not confident:
+        return "holds", ""
+    if bound is None:
+        return "cannot tell", "there is no interval"
+    if bound > limit if at_most else bound < limit:
+        return "cannot tell", f"the interval reaches {'above' if at_most else 'below'} the limit"
+    return "holds", ""
+
+
+def _judged(delta: Delta, clips: int) -> bool:
+    """Whether a group is large enough: those that are have a p-value after Holm's correction."""
+    return delta.p_holm is not None or (delta.p_value is not None and clips >= FEWEST_GROUP_CLIPS)
+
+
+def _severity(found: Finding, confident: bool) -> tuple[int, float]:
+    """By verdict first, then by how far it reaches."""
+    assert found.measured is not None
+    reach = found.measured.high if confident and found.measured.high is not None else found.measured.value
+    return {"holds": 0, "cannot tell": 1, "broken": 2}[found.verdict], reach
+
+
+def _negative(found: Estimate) -> Estimate:
+    low, high = found.low, found.high
+    return Estimate(
+        value=-found.value,
+        low=None if high is None else -high,
+        high=None if low is None else -low,
+        level=found.level,
+    )
+
+
+def _inverse(found: Estimate) -> Estimate:
+    low, high = found.low, found.high
+    return Estimate(
+        value=1 / found.value,
+        low=None if high is None else 1 / high,
+        high=None if low is None else 1 / low,
+        level=found.level,
+    )
+
+
+def _shown(found: Estimate, *, fraction: bool = False, signed: bool = False, digits: int = 1) -> str:
+    from shoal.cards.words import estimate
+
+    return estimate(found, fraction=fraction, signed=signed, digits=digits)
+
+
+def _place(each: Measured) -> str:
+    return f"{each.task} on {data_name(each.data)}, {each.system.name}"
+
+
+def _bench_place(bench: Bench) -> str:
+    return f"bench on {data_name(bench.data)}, {bench.provenance.device}"

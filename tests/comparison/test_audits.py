@@ -1,0 +1,140 @@
+"""Rank correlations and overlaps against their definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoal.comparison.audits import block_overlap, compare_scope, within_sizes
+from shoal.errors import FileFormatError
+from shoal.measurement.blocks import block_ends, block_slice, from_triangle, to_triangle
+from shoal.measurement.collector import UtteranceSums
+from shoal.measurement.metric import metric_slices
+from shoal.measurement.summary import summarise
+from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
+from shoal.schema import SCOPES
+from shoal.statistics import make_resampler, ranks, spearman
+
+DEPTH = 6
+COLUMNS = max(part.stop for part in metric_slices(DEPTH).values())
+
+
+def make_sums(seed: int, utterances: int = 9, noise: float = 0.01) -> Sums:
+    """Positions 1 … 9 an utterance, means near a fixed random profile; the audio scope is empty."""
+    profile = np.random.default_rng(0).random(COLUMNS)
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 10, (utterances, len(SCOPES)))
+    counts[:, SCOPES.index("audio")] = 0
+    values = counts[:, :, None] * (profile + noise * rng.normal(size=(utterances, len(SCOPES), COLUMNS)))
+    names = [f"u{i}" for i in range(utterances)]
+    return Sums(DEPTH, names, [None] * utterances, values, counts.astype(np.int64))
+
+
+def slow_ranks(values: list[float]) -> list[float]:
+    return [
+        sum(other < v for other in values) + (sum(other == v for other in values) - 1) / 2 for v in values
+    ]
+
+
+def test_blocks_are_laid_out_by_size_then_start() -> None:
+    starts, stops = block_ends(3)
+    assert list(zip(starts.tolist(), stops.tolist(), strict=True)) == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (0, 2),
+        (1, 3),
+        (0, 3),
+    ]
+    flat = np.arange(6.0)
+    assert to_triangle(flat, 3) == [[0, 1, 2], [3, 4], [5]]
+    assert (from_triangle(to_triangle(flat, 3)) == flat).all()
+
+
+def test_ranks_share_ties_like_the_definition() -> None:
+    rows = np.random.default_rng(0).integers(0, 5, (20, 13)).astype(float)
+    assert ranks(rows).tolist() == [slow_ranks(row) for row in rows.tolist()]
+
+
+def test_spearman_equals_pearson_of_ranks() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.random((5, 30)), rng.random((5, 30))
+    expected = [
+        np.corrcoef(slow_ranks(a), slow_ranks(b))[0, 1] for a, b in zip(x.tolist(), y.tolist(), strict=True)
+    ]
+    assert spearman(x, y) == pytest.approx(expected)
+    assert spearman(np.ones((1, 4)), rng.random((1, 4))) == [0]
+
+
+def test_overlap_counts_shared_layers() -> None:
+    x, y = np.ones((1, COLUMNS)), np.ones((1, COLUMNS))
+    part = block_slice(DEPTH, 4)
+    x[0, part.start + 0] = 0
+    y[0, part.start + 1] = 0
+    assert block_overlap(x, y, DEPTH, 4) == [3 / 4]
+    part = block_slice(DEPTH, 2)
+    x[0, part.start], y[0, part.start + 3] = 0, 0
+    assert block_overlap(x, y, DEPTH, 2) == [0]
+
+
+def test_an_audit_is_identical_to_itself() -> None:
+    sums = make_sums(1)
+    resampler = make_resampler([None] * 9, replicates=50, seed=0)
+    found = compare_scope(sums, sums, "all", resampler, resampler, 0.95)
+    assert found.spearman.value == found.spearman_within_n.value == found.mean_overlap.value == 1
+    assert found.spearman.low == found.mean_overlap.low == 1
+
+
+def test_within_sizes_ignores_that_distance_grows_with_n() -> None:
+    """Two unrelated triangles that only share the trend over n correlate overall, not within sizes."""
+    rng = np.random.default_rng(3)
+    depth = 12
+    trend = np.concatenate([np.full(depth - n + 1, float(10 * n)) for n in range(1, depth + 1)])
+    x, y = (trend + rng.random((1, len(trend))) for _ in range(2))
+    assert spearman(x, y)[0] > 0.95
+    assert abs(within_sizes(x, y, depth)[0]) < 0.6
+
+
+def test_summary_names_the_best_block_and_its_rival() -> None:
+    sums = make_sums(1, noise=0.2)
+    result = summarise(sums, "speech", cluster="utterance", replicates=200, level=0.95, seed=0)
+    assert "audio" in result.empty_scopes
+    scope = result.scopes["all"]
+    for best in scope.best:
+        row = scope.angular[best.n - 1]
+        assert best.layer == row.index(min(row))
+        assert best.distance.low <= best.distance.value <= best.distance.high
+        assert 0 <= best.stability <= 1
+        assert (best.runner_up is None) == (best.stability == 1)
+    assert scope.best[-1].stability == 1
+
+
+def test_one_utterance_has_no_interval() -> None:
+    scope = summarise(make_sums(1, 1), "text", cluster="utterance", replicates=50, level=0.95, seed=0).scopes[
+        "all"
+    ]
+    assert scope.angular_low is None
+    assert scope.best[0].stability is None
+
+
+def test_sums_survive_the_disk(tmp_path: Path) -> None:
+    sums = make_sums(5)
+    writer = SumsWriter(DEPTH, tmp_path)
+    for row, name in enumerate(sums.utterances):
+        writer.add(UtteranceSums(name, sums.values[row], sums.counts[row]))
+    spooled = writer.finish(["s", None, "t"] * 3)
+    path = save_sums(tmp_path / "audit.npz", SumsFile({"speech": spooled}, "key", 1.5))
+    found = load_sums(path)
+    assert (found.key, found.seconds) == ("key", 1.5)
+    assert (found.inputs["speech"].values == sums.values).all()
+    assert found.inputs["speech"].speakers[:3] == ["s", None, "t"]
+    assert [each.name for each in tmp_path.iterdir()] == ["audit.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut"])
+def test_a_broken_npz_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "audit.npz").write_bytes(content)
+    with pytest.raises(FileFormatError, match="run the audit again"):
+        load_sums(tmp_path / "audit.npz")

@@ -1,0 +1,269 @@
+"""Audits of one model side by side: likeness, plans and what sharing one costs, each against its definition."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.cli import main
+from shoal.errors import UsageError
+from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metric import metric_slices
+from shoal.measurement.sums import Sums
+from shoal.schema import SCOPES, Estimate, TaskMatrix
+from shoal.statistics import make_resampler
+from synthetic_audits import DEPTH, blocks, random_importance, random_sums, save_audit, slow_spearman
+
+LEVEL, REPLICATES, SEED = 0.9, 30, 5
+TASKS = ("asr", "ast", "ser")
+
+
+def sides() -> list[tuple[Sums, ImportanceSums]]:
+    """The first two measured on the same utterances; the third on fewer of its own, in another order."""
+    found = []
+    for seed, prefix in ((1, "u"), (2, "u"), (3, "v")):
+        sums = random_sums(seed, prefix=prefix)
+        names = sums.utterances if prefix == "u" else sums.utterances[6:0:-1]
+        found.append((sums, random_importance(10 + seed, names, sizes=(1, 2))))
+    return found
+
+
+def save(folder: Path, found: list[tuple[Sums, ImportanceSums]], *, importance: bool = True) -> list[Path]:
+    return [
+        save_audit(folder / task, {"speech": sums}, {"speech": [item]} if importance else None, task=task)
+        for task, (sums, item) in zip(TASKS, found, strict=False)
+    ]
+
+
+def matrix(paths: list[Path], **more) -> TaskMatrix:
+    return shoal.task_matrix(paths, replicates=REPLICATES, level=LEVEL, seed=SEED, **more)
+
+
+def weights_of(sums: Sums, seed: int) -> list[dict[str, float]]:
+    """Of each utterance: 1 for the full sample, then how often each replicate drew it."""
+    resampler = make_resampler([None] * len(sums.utterances), replicates=REPLICATES, seed=seed)
+    drawn = [
+        {name: float(row[resampler.groups[place]]) for place, name in enumerate(sums.utterances)}
+        for row in resampler.weights
+    ]
+    return [dict.fromkeys(sums.utterances, 1.0), *drawn]
+
+
+def slow_loss(item: ImportanceSums, layers: tuple[int, ...], weight: dict[str, float]) -> float:
+    place, lost, tokens = item.candidates.index(layers), 0.0, 0.0
+    for row, name in enumerate(item.utterances):
+        lost += weight[name] * float(item.values[row, place])
+        tokens += weight[name] * int(item.counts[row])
+    return lost / tokens
+
+
+def slow_angular(sums: Sums, scope: str, weight: dict[str, float]) -> list[float]:
+    part, place = metric_slices(DEPTH)["angular"], SCOPES.index(scope)
+    positions = sum(weight[name] * int(sums.counts[row, place]) for row, name in enumerate(sums.utterances))
+    return [
+        sum(weight[name] * float(sums.values[row, place, c]) for row, name in enumerate(sums.utterances))
+        / positions
+        for c in range(part.start, part.stop)
+    ]
+
+
+def by_size(triangle: list[float]) -> list[list[float]]:
+    rest, rows = iter(triangle), []
+    for n in range(1, DEPTH + 1):
+        rows.append([next(rest) for _ in range(DEPTH - n + 1)])
+    return rows[:-1]
+
+
+def slow_overlap(a: list[float], b: list[float]) -> float:
+    shares = []
+    for n, (x, y) in enumerate(zip(by_size(a), by_size(b), strict=True), 1):
+        first, second = x.index(min(x)), y.index(min(y))
+        shares.append(len(set(range(first, first + n)) & set(range(second, second + n))) / n)
+    return sum(shares) / len(shares)
+
+
+def slow_within(a: list[float], b: list[float]) -> float:
+    found = [slow_spearman(x, y) for x, y in zip(by_size(a), by_size(b), strict=True)]
+    return sum(found) / len(found)
+
+
+def assert_estimate(found: Estimate, rows: list[float]) -> None:
+    assert found.value == pytest.approx(rows[0])
+    low, high = np.quantile(rows[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("audits")
+
+
+@pytest.fixture(scope="module")
+def paths(folder) -> list[Path]:
+    return save(folder, sides())
+
+
+@pytest.mark.parametrize(("a", "b", "seeds"), [(0, 1, (SEED, SEED)), (1, 2, (SEED, SEED + 2))])
+def test_likeness_is_what_it_is_defined_to_be(paths, a, b, seeds):
+    """Sides on the same utterances are resampled together, others apart."""
+    found, measured = matrix(paths, scope="last"), sides()
+    weights = zip(
+        *(weights_of(measured[s][0], seed) for s, seed in zip((a, b), seeds, strict=True)), strict=True
+    )
+    pairs = [
+        [slow_angular(measured[s][0], "last", w) for s, w in zip((a, b), both, strict=True)]
+        for both in weights
+    ]
+    assert_estimate(found.spearman[a][b], [slow_within(*pair) for pair in pairs])
+    assert_estimate(found.overlap[a][b], [slow_overlap(*pair) for pair in pairs])
+    assert found.spearman[a][b] == found.spearman[b][a]
+    assert found.spearman[a][a] == found.overlap[b][b] == Estimate(value=1, level=LEVEL)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_a_side_loses_under_a_plan_is_its_own_measure_of_it(paths, n):
+    found, measured = matrix(paths), sides()
+    assert (found.measure, found.unit, found.sizes) == ("ablation loss", "nats a token", [1, 2])
+    ones = [dict.fromkeys(sums.utterances, 1.0) for sums, _ in measured]
+    values = [
+        {layers: slow_loss(item, layers, one) for layers in blocks(DEPTH, [n])}
+        for (_, item), one in zip(measured, ones, strict=True)
+    ]
+    best = [min(value, key=value.__getitem__) for value in values]
+    scale = [sum(map(abs, value.values())) / len(value) for value in values]
+    shared = min(values[0], key=lambda block: sum(v[block] / s for v, s in zip(values, scale, strict=True)))
+    plans = dict(zip([*TASKS, "consensus"], [*best, shared], strict=True))
+    losses = {(loss.task, loss.plan): loss for loss in found.losses if loss.n == n}
+    assert set(losses) == {(task, plan) for task in TASKS for plan in plans}
+    for (task, plan), loss in losses.items():
+        place = TASKS.index(task)
+        sums, item = measured[place]
+        weights = weights_of(sums, SEED + (2 if place == 2 else 0))
+        assert tuple(loss.layers) == plans[plan]
+        assert_estimate(loss.loss, [slow_loss(item, plans[plan], w) for w in weights])
+        assert_estimate(
+            loss.excess, [slow_loss(item, plans[plan], w) - slow_loss(item, best[place], w) for w in weights]
+        )
+        assert loss.excess.value >= 0
+
+
+def test_without_ablation_on_every_side_plans_are_chosen_by_the_angular_distance(tmp_path, paths):
+    bare = save(tmp_path, sides()[:2], importance=False)
+    found = matrix([*bare[:1], paths[1]])
+    assert (found.measure, found.unit, found.sizes) == ("angular", "share of a half turn", [1, 2, 4])
+    own = next(loss for loss in found.losses if loss.n == 4 and loss.task == loss.plan)
+    assert own.layers == shoal.select(shoal.Audit.load(bare[0]), 4).layers
+    assert matrix(paths, sizes=[1, 3]).measure == "angular"
+    assert matrix(paths, sizes=[2]).measure == "ablation loss"
+
+
+def test_a_block_that_a_side_refused_is_no_shared_plan_and_has_no_loss_there(tmp_path):
+    measured = sides()[:2]
+    best = next(
+        loss.layers[0]
+        for loss in matrix(save(tmp_path / "free", measured)).losses
+        if (loss.task, loss.plan, loss.n) == ("asr", "asr", 1)
+    )
+    measured[1] = (measured[1][0], replace(measured[1][1], refused={best: "not finite"}))
+    losses = [loss for loss in matrix(save(tmp_path / "refused", measured)).losses if loss.n == 1]
+    assert not [loss for loss in losses if (loss.task, loss.plan) == ("ast", "asr")]
+    assert all(loss.layers != [best] for loss in losses if loss.plan == "consensus")
+
+
+def test_sizes_in_which_a_race_dropped_a_block_are_not_judged_by_ablation(tmp_path):
+    measured = sides()[:2]
+    measured[0][1].values[4:, 2] = np.nan
+    found = matrix(save(tmp_path, measured))
+    assert (found.measure, found.sizes) == ("ablation loss", [2])
+    assert matrix(save(tmp_path, measured), sizes=[1]).measure == "angular"
+
+
+def test_one_audit_sets_speech_against_text(tmp_path):
+    path = save_audit(tmp_path, {"speech": random_sums(1), "text": random_sums(2)})
+    found = matrix([path])
+    assert [side.label for side in found.sides] == ["speech", "text"]
+    assert [side.input for side in matrix([path, path], inputs=["text", "speech"]).sides] == [
+        "text",
+        "speech",
+    ]
+
+
+def test_labels_say_what_sets_the_sides_apart(tmp_path):
+    about = [
+        {"task": "asr", "language": "en"},
+        {"task": "asr", "language": "de"},
+        {"task": "ast", "language": "de", "manifest": "other.jsonl"},
+        {"task": "ast", "language": "de", "manifest": "other.jsonl"},
+    ]
+    paths = [save_audit(tmp_path / f"f{i}", {"speech": random_sums(i)}, **one) for i, one in enumerate(about)]
+    assert [side.label for side in matrix(paths[:2]).sides] == ["en", "de"]
+    assert [side.label for side in matrix(paths[:3]).sides] == ["asr, en", "asr, de", "ast, de"]
+    names = [side.label for side in matrix(paths).sides]
+    assert len(set(names)) == 4
+    assert names[2:] == ["ast, de, f2", "ast, de, f3"]
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        ({"scope": "audio"}, "no 'audio' positions"),
+        ({"sizes": [6]}, "6 of 6 layers"),
+        ({"sizes": [0]}, "0 of 6 layers"),
+        ({"scope": "left"}, "unknown scope"),
+        ({"weights": [1, 2]}, "does not weigh 3"),
+        ({"combine": "best"}, "unknown way"),
+        ({"inputs": ["speech"]}, "3 audits and 1 inputs"),
+        ({"inputs": ["text"] * 3}, "no text input"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(paths, more, match):
+    with pytest.raises(UsageError, match=match) as caught:
+        matrix(paths, **more)
+    assert "\n" not in str(caught.value)
+
+
+def test_audits_must_be_of_one_model_and_differ(tmp_path, paths):
+    other = save_audit(tmp_path / "other", {"speech": random_sums(1)}, fingerprint="g")
+    deeper = save_audit(tmp_path / "deeper", {"speech": random_sums(1, depth=7)})
+    for more, match in (([other], "different weights"), ([deeper], "6 and 7 layers"), ([paths[0]], "twice")):
+        with pytest.raises(UsageError, match=match):
+            matrix([*paths, *more])
+    with pytest.raises(UsageError, match="two audits"):
+        matrix([])
+
+
+def test_the_command_prints_the_tables_and_writes_the_file(folder, paths, capsys, tmp_path):
+    out = tmp_path / "matrix.json"
+    command = ["compare", *map(str, paths), "--replicates", "20", "--out", str(out)]
+    assert main([*command, "--combine", "worst", "--weights", "1,1,2", "--sizes", "2"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("asr", "rank correlation", "overlap", "plan of 2 for", "consensus", "(own)", "nats a token"):
+        assert word in printed
+    found = TaskMatrix.load(out)
+    assert (found.combine, found.weights, found.sizes) == ("worst", [1, 1, 2], [2])
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "task_matrix"
+    two = ["compare", str(folder / "asr"), str(folder / "ast"), "--replicates", "20"]
+    assert main([*two, "--matrix"]) == 0
+    assert main(two) == 0
+    assert "resampled together: True" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--matrix", "--input-a", "text"],
+        ["--sizes", "2"],
+        ["--matrix", "--sizes", "x"],
+        ["--matrix", "--scope", "all", "--scope", "last"],
+        ["--matrix", "--inputs", "speech,video"],
+        ["--matrix", "--combine", "best"],
+    ],
+)
+def test_options_that_do_not_fit_are_refused(paths, wrong):
+    assert main(["compare", *map(str, paths[:2]), *wrong]) == 2

@@ -1,0 +1,208 @@
+"""An audit with gradients and ablation: what is measured, kept, reused and refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shoal import tasks
+from shoal.errors import UsageError
+from shoal.measurement import audit
+from shoal.measurement import wanted as wanted_module
+from shoal.measurement.ablating import LossMeasure, ablate, block_candidates
+from shoal.measurement.sums import load_sums
+from shoal.schema import Audit
+from tiny_speech import dataset, loaded
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("clips"))
+
+
+def everything(model, data, out=None, **more):
+    options = {
+        "metrics": ["gradient", "ablation"],
+        "block_sizes": None,
+        "parts": ["layer", "attention", "mlp"],
+    }
+    return audit(model, data, "asr", out=out, replicates=50, **{**options, **more})
+
+
+def test_an_audit_holds_gradients_ablation_and_which_to_trust(tmp_path, data):
+    document = everything(loaded(), data, tmp_path)
+    for kind in ("speech", "text"):
+        found = {item.name: item for item in document.inputs[kind].importance}
+        assert set(found) == {
+            f"{part}{metric}"
+            for part in ("", "attention ", "mlp ")
+            for metric in ("gradient signed", "gradient absolute", "ablation loss", "ablation kl")
+        }
+        loss = found["ablation loss"]
+        assert [tuple(layers) for layers in loss.candidates] == block_candidates(4)
+        assert loss.utterances == 6
+        assert loss.full is not None
+        assert loss.method == "replay"
+        assert all(
+            low <= value <= high for low, value, high in zip(loss.low, loss.values, loss.high, strict=True)
+        )
+        assert [trust.truth for trust in document.inputs[kind].trust] == ["ablation loss", "ablation kl"]
+        assert {each.metric for each in document.inputs[kind].trust[0].metrics} >= {
+            "angular",
+            "influence",
+            "gradient signed",
+            "gradient absolute",
+            "ablation kl",
+        }
+    assert Audit.load(tmp_path / "audit.json").model_dump(exclude={"provenance"}) == document.model_dump(
+        exclude={"provenance"}
+    )
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path, data, monkeypatch):
+    model = loaded()
+    first = everything(model, data, tmp_path)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(wanted_module, "ablate", never)
+    monkeypatch.setattr(wanted_module, "gradients", never)
+    again = everything(model, data, tmp_path)
+    assert [item.values for item in again.inputs["speech"].importance] == [
+        item.values for item in first.inputs["speech"].importance
+    ]
+    # Asked for less, it says less; what is there stays for the next time.
+    assert not audit(model, data, "asr", out=tmp_path, replicates=50).inputs["speech"].importance
+    assert everything(model, data, tmp_path).inputs["speech"].importance
+
+
+def test_other_blocks_are_measured_anew_and_gradients_stay(tmp_path, data, monkeypatch):
+    model = loaded()
+    everything(model, data, tmp_path)
+    monkeypatch.setattr(wanted_module, "gradients", None)
+    document = everything(model, data, tmp_path, block_sizes=[1], parts=["layer"])
+    loss = next(item for item in document.inputs["text"].importance if item.name == "ablation loss")
+    assert loss.candidates == [[0], [1], [2], [3]]
+
+
+def test_the_file_gives_back_what_was_written(tmp_path, data):
+    document = everything(loaded(), data, tmp_path)
+    kept = load_sums(tmp_path / "audit.npz").importance["speech"]
+    for item, shown in zip(kept, document.inputs["speech"].importance, strict=True):
+        assert item.means().tolist() == pytest.approx(shown.values)
+        assert item.refused == shown.refused
+
+
+def test_the_mean_loss_does_not_depend_on_batches(data):
+    model = loaded()
+    candidates = block_candidates(4, [1, 2])
+    small, large = (
+        ablate(model, data, tasks.get("asr"), "speech", candidates, batch_size=size)[0] for size in (1, 16)
+    )
+    np.testing.assert_allclose(small.means(), large.means(), rtol=1e-4)
+    measure = LossMeasure(model, data, tasks.get("asr"))
+    np.testing.assert_allclose(measure(candidates), large.means(), rtol=1e-4)
+    assert not measure.refused
+
+
+def test_a_race_measures_fewer_clips_of_the_worse_and_all_of_the_winner(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("shoal.measurement.racing.FIRST_ROUND", 4)
+    many = dataset(tmp_path_factory.mktemp("many"), 36)
+    model = loaded()
+    plain = ablate(model, many, tasks.get("asr"), "text", block_candidates(4, [1]))[0]
+    raced = ablate(model, many, tasks.get("asr"), "text", block_candidates(4, [1]), race=True, risk=0.5)[0]
+    seen = (~np.isnan(raced.values)).sum(0)
+    winner = plain.means().argmin()
+    assert seen[winner] == seen.max() == len(raced.utterances)
+    assert seen.sum() < 4 * 36
+    assert raced.utterances != plain.utterances[: len(raced.utterances)]
+    assert set(raced.utterances) <= set(plain.utterances)
+    values = dict(zip(plain.utterances, plain.values, strict=True))
+    for name, row in zip(raced.utterances, raced.values, strict=True):
+        known = ~np.isnan(row)
+        np.testing.assert_allclose(row[known], values[name][known], rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_cannot_be_removed_has_a_reason_and_no_value(data, monkeypatch):
+    from shoal.errors import ModelError
+    from shoal.pruning import in_memory
+
+    real = in_memory.pruned
+
+    def picky(model, layers, **options):
+        if 2 in layers:
+            raise ModelError("layer 2 holds everybody's keys", where="Tiny")
+        return real(model, layers, **options)
+
+    monkeypatch.setattr(in_memory, "pruned", picky)
+    document = audit(loaded(), data, "asr", inputs=["speech"], metrics=["ablation"], replicates=20)
+    loss = document.inputs["speech"].importance[0]
+    assert loss.values[2] is None
+    assert loss.refused == {2: "layer 2 holds everybody's keys"}
+    assert all(value is not None for place, value in enumerate(loss.values) if place != 2)
+
+
+def test_decoding_counts_the_errors_that_evaluate_counts(tmp_path, data):
+    from shoal.evaluation import evaluate
+    from shoal.selection import manual
+
+    model = loaded()
+    document = audit(
+        model, data, "asr", inputs=["speech"], metrics=["ablation"], decode=True, replicates=20, out=tmp_path
+    )
+    score = next(item for item in document.inputs["speech"].importance if item.quantity == "score")
+    plans = [manual("tiny", 4, [layer], allow_last=True) for layer in range(4)]
+    scores = evaluate(model, data, "asr", plans=plans, replicates=20)
+    expected = [system.delta_wer.absolute.value for system in scores.systems[1:]]
+    assert score.values == pytest.approx(expected)
+    assert score.full.value == pytest.approx(scores.systems[0].wer.value)
+    assert score.unit == "WER"
+    assert (tmp_path / "ablation" / "outputs" / "without-2.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"metrics": ["perplexity"]}, "--metric: unknown metric 'perplexity'; use angular, influence"),
+        ({"metrics": ["ablation"], "parts": ["head"]}, "--part: unknown part 'head'; use layer"),
+        ({"metrics": ["ablation"], "block_sizes": [4]}, "--block-sizes: a block of 4 layers of 4"),
+        ({"metrics": ["gradient"], "race": True}, "--race: only ablation does that; add --metric ablation"),
+        ({"metrics": ["ablation"], "loss_scope": "audio"}, "--loss-scope: audio has no tokens to predict"),
+        ({"metrics": ["ablation"], "decode": True, "inputs": ["text"]}, "--decode: there is no speech"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(data, options, line):
+    with pytest.raises(UsageError) as error:
+        audit(loaded(), data, "asr", **options)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_another_translation_is_measured_anew(tmp_path, monkeypatch):
+    """The data set's fingerprint is over what is heard; what is to be answered counts too."""
+    from shoal.data import read_manifests
+    from tiny_speech import write_clips
+
+    model, clips = loaded(), tmp_path / "clips"
+    losses = []
+    for answer in ("eins zwei", "something else"):
+        manifest = write_clips(clips, 3, translation=answer)
+        document = audit(
+            model,
+            read_manifests([str(manifest)]),
+            "ast",
+            inputs=["text"],
+            metrics=["ablation"],
+            replicates=20,
+            out=tmp_path / "audit",
+        )
+        losses.append(document.inputs["text"].importance[0].full.value)
+    assert losses[0] != losses[1]
+
+
+def test_a_row_without_an_answer_is_refused_by_its_place(tmp_path):
+    from shoal.errors import ManifestError
+
+    with pytest.raises(ManifestError, match=r"manifest\.jsonl:1: no translation"):
+        audit(loaded(), dataset(tmp_path, 2), "ast")
