@@ -49,7 +49,7 @@ from shoal.pruning.in_memory import prune_in_place
 from shoal.training.draws import Draws, draw
 from shoal.training.feeding import examples_of, make_feed
 from shoal.training.loop import train
-from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import Student
 from support.interleave import Timings, interleaved, median_ratio, print_times, rounded
 from support.one_step import Step, compare, our_step, plain_step
@@ -273,7 +273,7 @@ def run_plain(case: Case, clock: StepClock, folder: Path, workers: int) -> Seque
 
 def run_ours(case: Case, clock: StepClock, folder: Path, workers: int) -> Sequence[float]:
     """One run of Shoal's loop; its checkpoint is written behind the last step."""
-    how = How(save_every=NEVER, workers=workers)
+    how = RuntimeOptions(save_every=NEVER, workers=workers)
     tick = clock.tick
     outcome = train(case.student, case.draws, case.optimisation, folder, how=how, progress=lambda *_: tick())
     return outcome.losses

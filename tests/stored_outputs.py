@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from shoal import tasks
-from shoal.evaluation.outputs import Output
+from shoal.evaluation.output_file import Output
 from shoal.evaluation.settings import Resampling
-from shoal.evaluation.summary import Identity, summarise
+from shoal.evaluation.summary import SystemIdentity, summarise
 from shoal.schema import (
     Counts,
     DataInfo,
@@ -44,7 +44,7 @@ def output(number, text, said, *, lang="en", speaker=None, data="", source=None,
 
 def summary(*systems, task="asr", **options):
     """Scores of systems (clip id → output), without a folder."""
-    names = [Identity(f"system{place}") for place in range(len(systems))]
+    names = [SystemIdentity(f"system{place}") for place in range(len(systems))]
     how = {"resampling": Resampling(replicates=40), "group_by": None} | options
     return summarise(names, systems, list(systems[0]), tasks.get(task), **how)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from shoal.models.quiet import quiet
-from shoal.training.feed import Example
+from shoal.training.feed import TrainingExample
 from support.step_clock import StepClock
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Item:
     response: str
 
 
-def items_of(loaded: LoadedModel, examples: Sequence[Example]) -> list[Item]:
+def items_of(loaded: LoadedModel, examples: Sequence[TrainingExample]) -> list[Item]:
     """The examples with their audio decoded, in their order."""
     config: Any = loaded.model.config
     clips = {clip.id: clip for each in examples[:1] for clip in each.data.clips([e.row for e in examples])}

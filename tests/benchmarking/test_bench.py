@@ -8,7 +8,7 @@ import pytest
 from shoal import tasks
 from shoal.benchmarking import bench
 from shoal.benchmarking.latency import estimate, time_systems
-from shoal.benchmarking.run import Settings, _batches
+from shoal.benchmarking.run import BenchSettings, _batches
 from shoal.benchmarking.size import checkpoint_bytes, size_of
 from shoal.errors import PlanError, UsageError
 from shoal.pruning.in_memory import pruned
@@ -104,11 +104,11 @@ def test_a_batch_is_divided_among_its_clips(model, data):
 
 
 def test_clips_come_from_the_whole_range_of_durations(data):
-    (batch,) = _batches(data, Settings(clips=3, batch_size=3))
+    (batch,) = _batches(data, BenchSettings(clips=3, batch_size=3))
     lengths = [round(clip.row.duration, 1) for clip in batch]
     assert lengths == sorted(lengths, reverse=True)
     assert lengths == [0.7, 0.5, 0.3]
-    assert len(_batches(data, Settings(clips=99))) == 6
+    assert len(_batches(data, BenchSettings(clips=99))) == 6
 
 
 def test_estimate_is_the_mean_of_medians_and_its_interval_equals_plain_loops():

@@ -10,7 +10,7 @@ import shoal
 from shoal.cli import main
 from shoal.cli.evaluation_tables import summary as printed
 from shoal.errors import UsageError
-from shoal.evaluation import rescore, tally
+from shoal.evaluation import rescore, utterance_counts
 from stored_outputs import evaluation, output
 from tiny_speech import loaded, write_clips
 
@@ -98,7 +98,7 @@ def test_compounds_are_told_where_they_make_a_difference(tmp_path):
 
 
 def test_counts_that_disagree_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(tally, "word_errors_again", lambda references, _: [9] * len(references))
+    monkeypatch.setattr(utterance_counts, "word_errors_again", lambda references, _: [9] * len(references))
     found = lines(tmp_path, {"full": [output(n, SEVEN, SIX) for n in range(6)]})
     assert "full: jiwer and kaldialign count the errors of 6 clips differently" in found
 

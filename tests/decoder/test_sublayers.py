@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from shoal.decoder.sublayers import Output, find_sublayers, prove, sublayers_of
+from shoal.decoder.sublayers import ModuleOutput, find_sublayers, prove, sublayers_of
 from shoal.errors import ModelError
 from shoal.models import families
 from tiny_audio import BUILDS
@@ -33,7 +33,7 @@ def test_every_text_architecture_is_proved(name: str, dtype: torch.dtype) -> Non
     found = prove_text(model)
     assert len(found) == 6
     for parts in found:
-        assert parts.outputs[parts.mlp] == Output(32)
+        assert parts.outputs[parts.mlp] == ModuleOutput(32)
         assert set(parts.outputs) == {*parts.work["attention"], *parts.work["mlp"]}
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_generate import gemma3, left_padded, llama, prompts, qwen2
 
-from shoal.evaluation.engine import Engine, Prompt, board, prompts_of, supported
+from shoal.evaluation.engine import Engine, Prompt, decode_state, prompts_of, supported
 from shoal.evaluation.engine.run import default_steps
 from shoal.evaluation.engine.steps import EagerSteps, GraphSteps
 from shoal.pruning.in_memory import pruned
@@ -98,8 +98,8 @@ def test_equals_generate_for_any_rows_limits_ends_and_slots(data):
     make = data.draw(st.sampled_from([eager, recorded]))
     with pytest.MonkeyPatch.context() as patch:
         # Narrow, so that columns are moved again and again.
-        patch.setattr(board, "COLUMNS", data.draw(st.integers(1, 9)))
-        patch.setattr(board, "HEADROOM", {True: 1, False: 2})
+        patch.setattr(decode_state, "COLUMNS", data.draw(st.integers(1, 9)))
+        patch.setattr(decode_state, "HEADROOM", {True: 1, False: 2})
         engine = Engine(model, eos_ids=eos_ids, slots=slots, steps=make(model))
         found = decoded(engine, model, [asked[row] for row in rows], limits)
     assert found == {

@@ -55,7 +55,7 @@ def data(folder: Path, task: str = "asr") -> Dataset:
 
 
 def model_for(task: tasks.Task, folder: Path) -> LoadedModel:
-    if not task.spoken:
+    if not task.answers_in_speech:
         return loaded()
     built = csm.BUILDS["CsmForConditionalGeneration"].write(folder / "model")
     return load_model(str(built), device="cpu", dtype="float32", trust_remote_code=False)

@@ -18,7 +18,7 @@ from shoal.decoder.prepare import prepare
 from shoal.errors import MeasureError, UsageError
 from shoal.evaluation import from_cache, likelihood
 from shoal.evaluation.from_cache import continues
-from shoal.evaluation.likelihood import judge
+from shoal.evaluation.likelihood import likelihoods
 from shoal.evaluation.systems import check_can_answer
 from shoal.evaluation.window import Batch
 from shoal.models import families
@@ -86,7 +86,7 @@ def test_every_label_has_the_likelihood_of_a_plain_loop(clips, gone, at_once, mo
     assert continues(model, SER)
     batch = batch_of(model, clips, SER)
     with pruned(model.model, gone, family=model.family) if gone else nullcontext():
-        found = judge(model, batch, SER)
+        found = likelihoods(model, batch, SER)
         wanted = [{label: plain(model, clip, label) for label in LABELS} for clip in clips]
     for mine, theirs in zip(found, wanted, strict=True):
         assert list(mine.choices) == list(LABELS)
@@ -111,7 +111,7 @@ def test_native_classes_too_pruned_and_whole(name, cached, clips, tmp_path) -> N
     batch = batch_of(model, clips[:2], SER)
     for gone in ((), (0,)):
         with pruned(model.model, gone, family=model.family) if gone else nullcontext():
-            found = judge(model, batch, SER)
+            found = likelihoods(model, batch, SER)
             wanted = [{label: plain(model, clip, label) for label in LABELS} for clip in clips[:2]]
         for mine, theirs in zip(found, wanted, strict=True):
             assert mine.choices == pytest.approx(theirs, abs=1e-3, rel=1e-5)
@@ -126,15 +126,15 @@ def test_rows_may_have_choices_of_their_own_or_none(clips, engine, monkeypatch) 
     ]
     sqa, model = tasks.get("sqa"), loaded()
     monkeypatch.setattr(likelihood, "continues", lambda *_: engine)
-    found = [each.choices for each in judge(model, batch_of(model, rows, sqa), sqa)]
+    found = [each.choices for each in likelihoods(model, batch_of(model, rows, sqa), sqa)]
     assert found[1] is None
     asked = SER.settings.model_copy(update={"instruction": sqa.instruction})
     for place in (0, 2):
         task = tasks.restored("ser", asked.model_dump() | {"labels": choices[place]})
         assert found[place] == pytest.approx(
-            judge(model, batch_of(model, [clips[place]], task), task)[0].choices, abs=1e-3
+            likelihoods(model, batch_of(model, [clips[place]], task), task)[0].choices, abs=1e-3
         )
-    assert judge(model, batch_of(model, rows[1:2], sqa), sqa)[0].choices is None
+    assert likelihoods(model, batch_of(model, rows[1:2], sqa), sqa)[0].choices is None
 
 
 def text_llm(**special: str) -> LoadedModel:
@@ -154,7 +154,7 @@ def silent(*texts: str) -> list[Clip]:
 def test_the_loss_of_a_text_is_the_stock_loss_of_its_tokens() -> None:
     model, lm = text_llm(), tasks.get("lm")
     texts = silent("She ran.", "yes", "where is it now")
-    found = [each.loss for each in judge(model, batch_of(model, texts, lm), lm)]
+    found = [each.loss for each in likelihoods(model, batch_of(model, texts, lm), lm)]
     for clip, (nats, tokens) in zip(texts, found, strict=True):
         ids = torch.tensor([[model.tokenizer.bos_token_id, *model.tokenizer(clip.row.text)["input_ids"]]])
         stock = model.model(input_ids=ids, labels=ids)
@@ -167,7 +167,7 @@ def test_a_token_that_nothing_predicts_has_no_loss() -> None:
     one = model.tokenizer.convert_ids_to_tokens(40)
     short, longer = silent("a", "a longer text")
     assert len(model.tokenizer("a")["input_ids"]) == 1, one
-    found = [each.loss for each in judge(model, batch_of(model, [short, longer], lm), lm)]
+    found = [each.loss for each in likelihoods(model, batch_of(model, [short, longer], lm), lm)]
     assert found[0] == (0.0, 0)
     assert found[1][1] == len(model.tokenizer("a longer text")["input_ids"]) - 1
 
@@ -175,10 +175,10 @@ def test_a_token_that_nothing_predicts_has_no_loss() -> None:
 def test_a_loss_that_is_no_number_is_refused_by_the_clip() -> None:
     model, lm = text_llm(), tasks.get("lm")
     texts = batch_of(model, silent("yes it is"), lm)
-    judge(model, texts, lm)
+    likelihoods(model, texts, lm)
     model.model.get_output_embeddings().weight.data[3] = math.nan
     with pytest.raises(MeasureError, match=r"^clip yes it is: the likelihood of an answer is not finite"):
-        judge(model, texts, lm)
+        likelihoods(model, texts, lm)
 
 
 def speaking(folder: Path) -> LoadedModel:
@@ -191,7 +191,7 @@ def test_the_loss_of_speech_tokens_is_the_stock_loss_of_all_codebooks(clips, gon
     model, tts = speaking(tmp_path), tasks.get("tts")
     batch = batch_of(model, clips, tts)
     with pruned(model.model, gone, family=model.family) if gone else nullcontext():
-        found = [each.loss for each in judge(model, batch, tts)]
+        found = [each.loss for each in likelihoods(model, batch, tts)]
         wanted = [stock_speech_loss(model, clip) for clip in clips]
     assert [tokens for _, tokens in found] == [tokens for _, tokens in wanted]
     assert [nats for nats, _ in found] == pytest.approx([nats for nats, _ in wanted], rel=1e-5)
@@ -240,7 +240,7 @@ def test_clips_of_a_manifest_are_judged_in_any_batch(tmp_path) -> None:
     data = read_manifests([str(write_clips(tmp_path, 4))])
     rows = list(data.clips(data.rows))
     model = loaded()
-    together = judge(model, batch_of(model, rows, SER), SER)
+    together = likelihoods(model, batch_of(model, rows, SER), SER)
     for clip, mine in zip(rows, together, strict=True):
-        alone = judge(model, batch_of(model, [clip], SER), SER)[0]
+        alone = likelihoods(model, batch_of(model, [clip], SER), SER)[0]
         assert mine.choices == pytest.approx(alone.choices, abs=1e-3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shoal.data.clip import Row
 from shoal.errors import FileFormatError
 from shoal.evaluation import line_index, stored
-from shoal.evaluation.outputs import Output, OutputFile, header_path, read_outputs
+from shoal.evaluation.output_file import Output, OutputFile, header_path, read_outputs
 
 HEADER = {"model": {"fingerprint": "abc", "note": {"ref": "here"}}, "removed": [3, 4]}
 

@@ -8,14 +8,14 @@ import sacrebleu
 from shoal import tasks
 from shoal.errors import ManifestError
 from shoal.evaluation.settings import Resampling
-from shoal.evaluation.summary import EXAMPLES, Identity, summarise
+from shoal.evaluation.summary import EXAMPLES, SystemIdentity, summarise
 from stored_outputs import output
 
 
 def scored(*systems, **options):
     """Summarise systems given as lists of outputs."""
     found = [{each.id: each for each in outputs} for outputs in systems]
-    names = [Identity(f"system{place}") for place in range(len(systems))]
+    names = [SystemIdentity(f"system{place}") for place in range(len(systems))]
     return summarise(
         names,
         found,

@@ -12,10 +12,10 @@ from shoal import tasks
 from shoal.cli.options import parse_batch_size
 from shoal.data import Dataset
 from shoal.errors import UsageError
-from shoal.evaluation import answering, evaluate, room, window
-from shoal.evaluation.engine import Engine, kept, memory
-from shoal.evaluation.outputs import OutputFile
-from shoal.evaluation.room import slots_that_fit
+from shoal.evaluation import answering, auto_batch_size, evaluate, window
+from shoal.evaluation.auto_batch_size import slots_that_fit
+from shoal.evaluation.engine import Engine, engine_cache, memory
+from shoal.evaluation.output_file import OutputFile
 from shoal.evaluation.settings import TokenLimit
 from shoal.evaluation.transcribe import Transcriber
 from shoal.evaluation.window import windows
@@ -139,7 +139,7 @@ def test_progress_counts_every_clip_of_every_system_once(model, data):
 
 def test_a_cache_of_another_kind_is_decoded_without_the_engine(model, data, monkeypatch):
     with_engine = evaluate(model, data, **FEW)
-    monkeypatch.setattr(kept, "supported", lambda _: False)
+    monkeypatch.setattr(engine_cache, "supported", lambda _: False)
     monkeypatch.setattr(Engine, "run", lambda *_: pytest.fail("the engine ran"))
     assert evaluate(model, data, **FEW).examples == with_engine.examples
 
@@ -190,9 +190,9 @@ def test_as_many_rows_as_memory_allows(model, data):
 def test_auto_looks_at_the_longest_clip_and_the_free_memory(model, data, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        room, "fitting_slots", lambda lm, embeds, limit, **how: asked.append((limit, how)) or 3
+        auto_batch_size, "fitting_slots", lambda lm, embeds, limit, **how: asked.append((limit, how)) or 3
     )
-    monkeypatch.setattr(room, "free_bytes", lambda device: 77)
+    monkeypatch.setattr(auto_batch_size, "free_bytes", lambda device: 77)
     rows = list(data.rows)
     assert slots_that_fit(model, data, rows[5], tasks.get("asr"), TokenLimit(9)) == 3
     assert asked == [(9, {"held": window.WINDOW_BATCHES, "free": 77})]

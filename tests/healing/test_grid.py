@@ -17,7 +17,7 @@ from shoal.healing.grid import Grid, run_grid
 from shoal.healing.settings import HealSettings
 from shoal.pruning import prune
 from shoal.schema import Healing, Plan
-from shoal.training.settings import How, Optimisation
+from shoal.training.settings import Optimisation, RuntimeOptions
 
 DEPTH = 6
 
@@ -52,7 +52,7 @@ def grid_of(folder, out, *, targets=("receiver", "linear", "replace"), **options
         settings,
         out,
         resampling=Resampling(replicates=50),
-        how=How(features=folder / "features"),
+        how=RuntimeOptions(features=folder / "features"),
     )
 
 

@@ -13,13 +13,13 @@ from shoal import tasks
 from shoal.errors import InputError, ModelError, PlanError, UsageError
 from shoal.healing import targets
 from shoal.healing.cuts import cuts_of
-from shoal.healing.run import Job, boundaries, run_heal, stored_dtype
+from shoal.healing.run import HealRequest, boundaries, run_heal, stored_dtype
 from shoal.healing.settings import HealSettings
 from shoal.pruning import prune
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, Plan
 from shoal.training.feeding import examples_of, make_feed
-from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import Boundary, Scale, Student, relative_distance, run_decoder
 
 DEPTH = 6
@@ -60,8 +60,8 @@ def job_of(folder, target, **options):
         optimisation=options.pop("optimisation", OPTIMISATION),
         **options.pop("settings", {}),
     )
-    how = How(features=folder / "features")
-    return Job(data_of(folder), tasks.get("asr"), settings, how=how, **options)
+    how = RuntimeOptions(features=folder / "features")
+    return HealRequest(data_of(folder), tasks.get("asr"), settings, how=how, **options)
 
 
 TRAINED = {

@@ -39,7 +39,7 @@ from shoal.data import Dataset
 from shoal.decoder.prepare import prepare
 from shoal.decoder.sublayers import BARE_MLP, MLP
 from shoal.errors import ModelError
-from shoal.healing.run import Healed, Job, run_heal
+from shoal.healing.run import Healed, HealRequest, run_heal
 from shoal.healing.settings import HealSettings
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.loading import LoadedModel, load_model
@@ -48,7 +48,7 @@ from shoal.schema import HealRecord, InputKind, Plan
 from shoal.selection import manual
 from shoal.training.feeding import examples_of, response_losses
 from shoal.training.native_feed import NativeFeed
-from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import Scale, Student
 from tiny_audio import BUILDS, gemma3n, gemma4, gemma4_unified
 from tiny_audio.parts import randomised, tokenizer
@@ -170,13 +170,15 @@ def input_of(loaded: LoadedModel) -> InputKind:
     return "speech" if "speech" in loaded.inputs else "text"
 
 
-def job(loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any) -> Job:
+def job(
+    loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any
+) -> HealRequest:
     """One step over both clips, without the layers."""
     steps = Optimisation(steps=1, clips=CLIPS, lora_lr=1e-2, projector_lr=1e-2, full_lr=1e-2)
     settings = HealSettings(target=target, rank=2, alpha=2, dropout=0.0, optimisation=steps)
     plan = manual(loaded.ref, len(loaded.layers), list(layers))
     chosen = {"input": input_of(loaded)} | options
-    return Job(data, tasks.get("asr"), settings, plan=plan, **chosen)
+    return HealRequest(data, tasks.get("asr"), settings, plan=plan, **chosen)
 
 
 def removable(loaded: LoadedModel, choices: Sequence[list[int]]) -> list[int]:
@@ -297,7 +299,7 @@ def allowed(loaded: LoadedModel, target: str, layer: int) -> Callable[[str], boo
     }[target]
 
 
-def check_step(loaded: LoadedModel, healing: Job, target: str, layer: int) -> None:
+def check_step(loaded: LoadedModel, healing: HealRequest, target: str, layer: int) -> None:
     """One step: what is trained moves, all of it, and nothing else does."""
     assert healing.plan is not None
     before = pruned(loaded, healing.plan)
@@ -360,7 +362,7 @@ def test_gemma_3n_with_a_stand_in_for_its_vision_tower(
 def test_so_does_a_step_of_shoals_own_class(data: Dataset, tmp_path: Path) -> None:
     loaded = tiny_speech.loaded(num_hidden_layers=DEPTH)
     for target in TARGETS:
-        how = How(features=tmp_path)
+        how = RuntimeOptions(features=tmp_path)
         check_step(loaded, job(loaded, data, target, [3], how=how), target, 3)
     note("SpeechLLM", heal=list(TARGETS))
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from shoal.errors import UsageError
-from shoal.evaluation.quality import Accuracy, Wer, paired_change
+from shoal.evaluation.measures import Accuracy, Wer, paired_change
 from shoal.plan_search.budget import (
-    Change,
     Costs,
+    RelativeChange,
     check_costs,
     check_layers_must_go,
     check_replicates,
@@ -50,7 +50,7 @@ def slow_changes(worse, full, seed=9):
 def test_bound_and_p_value_are_those_of_plain_loops():
     worse, full = simulated()
     resampler = make_resampler([None] * len(full), replicates=REPLICATES, seed=3)
-    change = Change.of(*paired_change(Wer(), worse, full, resampler), resampler.clusters)
+    change = RelativeChange.of(*paired_change(Wer(), worse, full, resampler), resampler.clusters)
     slow = slow_changes(worse.tolist(), full.tolist())
     spread = slow[int(0.95 * REPLICATES)] - slow[int(0.05 * REPLICATES)]
     assert change.value == pytest.approx(worse[:, 1].sum() / full[:, 1].sum() - 1)
@@ -70,7 +70,7 @@ def test_a_plan_at_the_limit_is_confirmed_about_as_rarely_as_the_confidence_says
         more = errors + draw.binomial(WORDS, 0.05, 50)  # a quarter more than the mean rate of 0.2
         worse, full = (np.stack([WORDS - e, e, 0 * e, 0 * e], axis=1).astype(float) for e in (more, errors))
         resampler = make_resampler([None] * 50, replicates=199, seed=seed)
-        passed += Change.of(*paired_change(Wer(), worse, full, resampler), 50).p_value(0.25) <= 0.05
+        passed += RelativeChange.of(*paired_change(Wer(), worse, full, resampler), 50).p_value(0.25) <= 0.05
     # Binomial spread over 300 corpora is 1.3 points.
     assert 0.01 <= passed / corpora <= 0.1
 
@@ -78,7 +78,7 @@ def test_a_plan_at_the_limit_is_confirmed_about_as_rarely_as_the_confidence_says
 def test_the_bound_holds_where_the_test_does():
     worse, full = simulated()
     resampler = make_resampler([None] * len(full), replicates=999, seed=3)
-    change = Change.of(*paired_change(Wer(), worse, full, resampler), resampler.clusters)
+    change = RelativeChange.of(*paired_change(Wer(), worse, full, resampler), resampler.clusters)
     for limit in np.linspace(0, 1, 101):
         held = change.within(Budget(max_increase=limit))
         assert held == (change.p_value(limit) <= 0.05) or change.bound(0.95) == pytest.approx(limit, abs=0.01)
@@ -87,11 +87,13 @@ def test_the_bound_holds_where_the_test_does():
 def test_a_fall_of_a_score_is_an_increase():
     full, plan = np.array([[1.0, 1]] * 4), np.array([[1.0, 1], [1, 1], [1, 1], [0, 1]])
     resampler = make_resampler([None] * 4, replicates=50, seed=0)
-    assert Change.of(*paired_change(Accuracy(), plan, full, resampler), 4).value == pytest.approx(0.25)
+    assert RelativeChange.of(*paired_change(Accuracy(), plan, full, resampler), 4).value == pytest.approx(
+        0.25
+    )
 
 
 def test_the_value_may_decide_alone():
-    change = Change(0.2, np.array([0.1, 0.2, 0.4]))
+    change = RelativeChange(0.2, np.array([0.1, 0.2, 0.4]))
     assert change.within(Budget(max_increase=0.25, point=True))
     assert not change.within(Budget(max_increase=0.25))
     assert change.within(Budget(max_increase=0.4))
@@ -99,14 +101,14 @@ def test_the_value_may_decide_alone():
 
 
 def test_an_interval_has_both_one_sided_bounds():
-    found = Change(0.0, np.linspace(-1, 1, 201)).estimate(0.95)
+    found = RelativeChange(0.0, np.linspace(-1, 1, 201)).estimate(0.95)
     assert (found.low, found.high) == pytest.approx((-0.9, 0.9))
     assert found.level == pytest.approx(0.9)
 
 
 def test_a_draw_without_a_baseline_error_counts_as_broken():
     drawn = np.array([0.0] * 8 + [math.inf, math.nan])
-    change = Change.of(0.0, drawn, clusters=9)
+    change = RelativeChange.of(0.0, drawn, clusters=9)
     assert not change.within(Budget(max_increase=9.0))
     assert change.p_value(9.0) == pytest.approx(3 / 11)
     assert (change.estimate(0.95).low, change.estimate(0.95).high) == (None, None)
@@ -114,7 +116,7 @@ def test_a_draw_without_a_baseline_error_counts_as_broken():
 
 
 def test_one_cluster_says_nothing_about_how_sure_a_change_is():
-    change = Change.of(0.1, np.array([0.1, 0.1]), clusters=1)
+    change = RelativeChange.of(0.1, np.array([0.1, 0.1]), clusters=1)
     assert change.bound(0.95) is None
     assert change.p_value(0.5) is None
     assert not change.within(Budget(max_increase=0.5))
@@ -122,7 +124,7 @@ def test_one_cluster_says_nothing_about_how_sure_a_change_is():
 
 
 def test_a_confirmation_needs_the_corrected_p_value():
-    change = Change(0.9, np.array([0.9]))
+    change = RelativeChange(0.9, np.array([0.9]))
     assert confirmed(Budget(max_increase=1.0), change, 0.05)
     assert confirmed(Budget(max_increase=1.0, confidence=0.9), change, 0.1)
     assert not confirmed(Budget(max_increase=1.0), change, 0.051)

@@ -14,10 +14,10 @@ from shoal import tasks
 from shoal.data import read_manifests
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation import evaluate
-from shoal.evaluation.outputs import read_outputs
+from shoal.evaluation.output_file import read_outputs
 from shoal.measurement.ablating import LossMeasure
 from shoal.plan_search import search
-from shoal.plan_search.run import Hunt
+from shoal.plan_search.run import SearchRun
 from shoal.schema import Plan, Search
 from tiny_speech import dataset, loaded, write_clips
 
@@ -138,9 +138,9 @@ def test_it_stops_when_plans_in_a_row_break_the_budget(model, tmp_path):
 
 def test_what_held_where_it_was_chosen_may_fail_on_unseen_clips(model, tmp_path, monkeypatch):
     data = answered(model, tmp_path / "clips")
-    from shoal.plan_search.budget import Change
+    from shoal.plan_search.budget import RelativeChange
 
-    monkeypatch.setattr(Change, "within", lambda self, budget: True)
+    monkeypatch.setattr(RelativeChange, "within", lambda self, budget: True)
     found = search(model, data, max_increase=0, patience=9, **FEW)
     assert all(step.holds for step in found.steps)
     assert found.chosen is None
@@ -216,7 +216,9 @@ def test_megabytes_are_those_of_the_weights(model, data):
 
 
 def test_latency_is_measured_until_it_is_low_enough(model, data, monkeypatch):
-    monkeypatch.setattr(Hunt, "_timed", lambda _, plans: 40.0 - 10 * sum(len(plan.layers) for plan in plans))
+    monkeypatch.setattr(
+        SearchRun, "_timed", lambda _, plans: 40.0 - 10 * sum(len(plan.layers) for plan in plans)
+    )
     found = search(model, data, max_milliseconds=25, **FEW)
     assert (len(found.chosen.layers), found.steps[0].milliseconds) == (2, 20.0)
     with pytest.raises(UsageError, match="already"):

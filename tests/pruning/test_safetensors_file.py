@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from shoal.pruning import safetensors_file
 from shoal.pruning.safetensors_file import (
-    Cut,
     NewFile,
     Piece,
+    TensorSlice,
     cut_problem,
     digests_of,
     read_header,
@@ -38,7 +38,7 @@ def test_cut_tensors_are_slices(tmp_path_factory, shape, dim, parts, chunk, data
     folder = tmp_path_factory.mktemp("cut")
     save_file({"a": array, "b": np.ones(3, np.float16)}, folder / "old", metadata={"format": "pt"})
     header = read_header(folder / "old")
-    cuts = {"a": Cut(dim, parts, tuple(keep))}
+    cuts = {"a": TensorSlice(dim, parts, tuple(keep))}
     pieces = [Piece(f"new.{name}", entry, cuts.get(name)) for name, entry in header.tensors.items()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(safetensors_file, "CHUNK", chunk)
@@ -66,7 +66,7 @@ def test_packed_and_unknown_dtypes_are_copied_and_only_cut_between_bytes(tmp_pat
     pieces = [Piece(name, entry) for name, entry in header.tensors.items()]
     write_file(NewFile("new", header, pieces), tmp_path / "new")
     assert (tmp_path / "new").read_bytes()[-8:] == bytes(range(8))
-    assert "between bytes" in (cut_problem(header.tensors["w"], Cut(0, 4, (0,))) or "")
-    assert cut_problem(header.tensors["w"], Cut(0, 2, (0,))) is None
-    assert "between bytes" in (cut_problem(header.tensors["x"], Cut(0, 2, (0,))) or "")
-    assert "equal parts" in (cut_problem(header.tensors["w"], Cut(1, 2, (0,))) or "")
+    assert "between bytes" in (cut_problem(header.tensors["w"], TensorSlice(0, 4, (0,))) or "")
+    assert cut_problem(header.tensors["w"], TensorSlice(0, 2, (0,))) is None
+    assert "between bytes" in (cut_problem(header.tensors["x"], TensorSlice(0, 2, (0,))) or "")
+    assert "equal parts" in (cut_problem(header.tensors["w"], TensorSlice(1, 2, (0,))) or "")

@@ -9,7 +9,7 @@ import pytest
 import report_documents as documents
 from test_report_page import ATTACK, Page, rendered
 
-from shoal.report import healing, healing_figure, healing_words, look
+from shoal.report import figure_style, healing, healing_figure, healing_words
 from shoal.report.bundle import collect
 from shoal.report.healing_cells import against, by_plan, put_back, told
 from shoal.report.parts import Section, Table
@@ -208,7 +208,9 @@ def test_each_target_has_its_own_line_beside_the_others():
         abs(x - n) < 0.7 for trace in marks.values() for x, n in zip(trace.x, (2, 4, 8, 12), strict=True)
     )
     assert marks["joint"].error_y.array[0] > 0
-    assert len({(colour, symbol) for colour, symbol, _ in look.TARGETS.values()}) == len(look.TARGETS)
+    assert len({(colour, symbol) for colour, symbol, _ in figure_style.TARGETS.values()}) == len(
+        figure_style.TARGETS
+    )
 
 
 def test_one_target_and_one_plan_are_drawn():

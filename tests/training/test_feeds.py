@@ -114,12 +114,12 @@ def test_what_is_said_is_offered_to_ctc_and_translations_are_not(tmp_path):
 
     ast = read_manifests([str(manifest)])
     examples = examples_of(asr, tasks.get("asr")) + examples_of(ast, tasks.get("ast"), 1)
-    feed = make_feed(loaded, examples, features=tmp_path / "features", spoken=True)
-    assert (feed.spoken[:6] == feed.targets[:6] - 1).all()
-    assert (feed.spoken[6:] == 0).all()
+    feed = make_feed(loaded, examples, features=tmp_path / "features", ctc_tokens=True)
+    assert (feed.ctc_tokens[:6] == feed.targets[:6] - 1).all()
+    assert (feed.ctc_tokens[6:] == 0).all()
     batch = feed.collate(np.array([1, 7, 2]), np.zeros(3, np.int64))
     ints = feed.ints(batch)
-    assert ints["ctc_lengths"].tolist() == [feed.spoken[1], 0, feed.spoken[2]]
+    assert ints["ctc_lengths"].tolist() == [feed.ctc_tokens[1], 0, feed.ctc_tokens[2]]
     said = feed.spoken_tokens()
     assert ints["ctc_tokens"].tolist() == said[1] + said[2]
 

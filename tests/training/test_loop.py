@@ -13,7 +13,7 @@ from tiny_training import adapted, draws_of, student_of
 from shoal.errors import TrainingError, UsageError
 from shoal.training import loop
 from shoal.training.loop import newest, read_log, terms_of, train
-from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import Scale
 
 OPTIMISATION = Optimisation(steps=4, clips=4, lora_lr=1e-2, projector_lr=1e-2, warmup=0.25)
@@ -68,7 +68,7 @@ def test_the_first_step_is_what_plain_torch_gives(tmp_path):
 
 def test_a_step_in_parts_is_the_same_step(tmp_path):
     whole, first = run(tmp_path / "a")
-    parts, second = run(tmp_path / "b", how=How(max_positions=1))
+    parts, second = run(tmp_path / "b", how=RuntimeOptions(max_positions=1))
     assert second.losses == pytest.approx(first.losses, rel=1e-5)
     for name, each in weights(whole).items():
         torch.testing.assert_close(each, weights(parts)[name], rtol=1e-3, atol=1e-5)
@@ -76,12 +76,12 @@ def test_a_step_in_parts_is_the_same_step(tmp_path):
 
 def test_an_interrupted_run_goes_on_to_the_last_bit(tmp_path):
     """Dropout included: what is random in a step is seeded by its number."""
-    undisturbed, outcome = run(tmp_path / "a", steps=6, dropout=0.3, how=How(save_every=2))
+    undisturbed, outcome = run(tmp_path / "a", steps=6, dropout=0.3, how=RuntimeOptions(save_every=2))
     student = student_of(tmp_path / "b", dropout=0.3)
     stop_at(student, 5)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "b", student=student, steps=6, how=How(save_every=2))
-    again, resumed = run(tmp_path / "b", steps=6, dropout=0.3, how=How(save_every=2))
+        run(tmp_path / "b", student=student, steps=6, how=RuntimeOptions(save_every=2))
+    again, resumed = run(tmp_path / "b", steps=6, dropout=0.3, how=RuntimeOptions(save_every=2))
     assert resumed.losses == outcome.losses
     assert resumed.steps == 6
     for name, each in weights(undisturbed).items():
@@ -111,13 +111,13 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 
 def test_a_checkpoint_that_was_being_written_is_not_taken(tmp_path):
-    _, outcome = run(tmp_path, how=How(save_every=2))
+    _, outcome = run(tmp_path, how=RuntimeOptions(save_every=2))
     last = tmp_path / "work" / "checkpoint-4"
     (last / loop.MARKER).unlink()
     (last / loop.TENSORS).write_bytes(b"half")
     assert newest(tmp_path / "work").name == "checkpoint-2"
     assert not last.exists()
-    _, again = run(tmp_path, how=How(save_every=2))
+    _, again = run(tmp_path, how=RuntimeOptions(save_every=2))
     assert again.losses == outcome.losses
 
 
@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_a_number_names_step_clips_and_checkpoint(tmp_path):
 
     student.register_forward_pre_hook(hook)
     with pytest.raises(TrainingError) as caught:
-        run(tmp_path, student=student, steps=6, how=How(save_every=2))
+        run(tmp_path, student=student, steps=6, how=RuntimeOptions(save_every=2))
     draws = draws_of(student.feed, 6)
     message = str(caught.value)
     assert "step 4: the loss is nan" in message
@@ -224,7 +224,7 @@ def test_checkpoints_hold_what_is_trained_alone(tmp_path):
 
 def test_prefetching_processes_change_nothing(tmp_path):
     _, first = run(tmp_path / "a")
-    _, second = run(tmp_path / "b", how=How(workers=1))
+    _, second = run(tmp_path / "b", how=RuntimeOptions(workers=1))
     assert second.losses == first.losses
 
 
@@ -249,11 +249,11 @@ def test_dropout_is_in_low_rank_layers_alone(tmp_path):
 
 
 def test_the_folder_can_be_moved_between_runs(tmp_path):
-    _, outcome = run(tmp_path / "a", steps=4, how=How(save_every=2))
+    _, outcome = run(tmp_path / "a", steps=4, how=RuntimeOptions(save_every=2))
     shutil.rmtree(tmp_path / "a" / "work" / "checkpoint-4")
     (tmp_path / "b").mkdir()
     shutil.move(tmp_path / "a" / "work", tmp_path / "b" / "work")
-    _, moved = run(tmp_path / "b", steps=4, how=How(save_every=2))
+    _, moved = run(tmp_path / "b", steps=4, how=RuntimeOptions(save_every=2))
     assert moved.losses == outcome.losses
 
 
@@ -262,7 +262,7 @@ def test_layers_computed_again_give_the_same_step(tmp_path):
     _, first = run(tmp_path / "a", dropout=0.3)
     student, calls = student_of(tmp_path / "b", dropout=0.3), []
     student.loaded.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-    again, second = run(tmp_path / "b", student=student, how=How(gradient_checkpointing=True))
+    again, second = run(tmp_path / "b", student=student, how=RuntimeOptions(gradient_checkpointing=True))
     assert second.losses == pytest.approx(first.losses, rel=1e-6)
     assert len(calls) == 2 * 4
     assert not any("forward" in vars(layer) for layer in again.loaded.layers)

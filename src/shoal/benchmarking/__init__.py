@@ -60,9 +60,9 @@ def bench(
         PlanError: a plan for another depth.
         MeasureError: a process that measures memory failed.
     """
-    from shoal.benchmarking.run import Settings, run_bench
+    from shoal.benchmarking.run import BenchSettings, run_bench
 
-    settings = Settings(
+    settings = BenchSettings(
         clips=clips,
         repeats=repeats,
         batch_size=batch_size,

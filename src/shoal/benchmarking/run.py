@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import tasks
 from shoal.benchmarking.latency import Timings, estimate, time_systems
 from shoal.benchmarking.memory import peak_memory
-from shoal.benchmarking.size import Size, size_of
+from shoal.benchmarking.size import ModelSize, size_of
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.systems import FULL, check_hears, named_plans
 from shoal.provenance import provenance
@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BenchSettings:
     """How much is measured."""
 
     clips: int = 8
@@ -74,7 +74,7 @@ def run_bench(
     task: Task | str,
     *,
     plans: Sequence[Plan],
-    settings: Settings,
+    settings: BenchSettings,
     out: Path | None,
     progress: Progress | None,
 ) -> Bench:
@@ -118,7 +118,7 @@ def _check_engine(loaded: LoadedModel) -> None:
         )
 
 
-def _batches(data: Dataset, settings: Settings) -> list[list[Clip]]:
+def _batches(data: Dataset, settings: BenchSettings) -> list[list[Clip]]:
     """Clips from the whole range of durations, longest first, in batches of similar length."""
     rows: list[Row] = sorted(data.rows, key=lambda row: (-row.duration, row.id))
     wanted = min(settings.clips, len(rows))
@@ -129,7 +129,7 @@ def _batches(data: Dataset, settings: Settings) -> list[list[Clip]]:
     return [clips[at : at + settings.batch_size] for at in range(0, len(clips), settings.batch_size)]
 
 
-def _size(loaded: LoadedModel, layers: Sequence[int] | Plan) -> Size:
+def _size(loaded: LoadedModel, layers: Sequence[int] | Plan) -> ModelSize:
     with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
         return size_of(loaded)
 
@@ -139,7 +139,7 @@ def _time(
     batches: Sequence[Sequence[Clip]],
     task: Task,
     systems: _Systems,
-    settings: Settings,
+    settings: BenchSettings,
     progress: Progress | None,
 ) -> Timings:
     total, done = len(batches) * settings.repeats, 0
@@ -166,7 +166,7 @@ def _peaks(
     batches: Sequence[Sequence[Clip]],
     task: Task,
     systems: _Systems,
-    settings: Settings,
+    settings: BenchSettings,
     progress: Progress | None,
 ) -> list[int | None]:
     if not settings.memory:
@@ -193,10 +193,10 @@ def _peaks(
 def _system(
     place: int,
     systems: _Systems,
-    sizes: Sequence[Size],
+    sizes: Sequence[ModelSize],
     timings: Timings,
     peaks: Sequence[int | None],
-    settings: Settings,
+    settings: BenchSettings,
 ) -> SystemBench:
     ratios = _ratios(place, sizes, timings, peaks, settings) if place else {}
     plan = systems.plans[place]
@@ -214,7 +214,11 @@ def _system(
 
 
 def _ratios(
-    place: int, sizes: Sequence[Size], timings: Timings, peaks: Sequence[int | None], settings: Settings
+    place: int,
+    sizes: Sequence[ModelSize],
+    timings: Timings,
+    peaks: Sequence[int | None],
+    settings: BenchSettings,
 ) -> dict[str, Any]:
     """This system over the unpruned one; times are paired by clip and round."""
     size, full, peak, full_peak = sizes[place], sizes[0], peaks[place], peaks[0]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ModelSize:
     """Parameters, tied ones counted once, and bytes."""
 
     parameters: int
@@ -23,11 +23,11 @@ class Size:
     checkpoint_bytes: int
 
 
-def size_of(loaded: LoadedModel) -> Size:
+def size_of(loaded: LoadedModel) -> ModelSize:
     """The size of `loaded` as it is now, so inside `pruned` that of the pruned model."""
     head = loaded.family.head(loaded.model)
     decoder = [loaded.decoder] if head is None else [loaded.decoder, head]
-    return Size(_parameters([loaded.model]), _parameters(decoder), checkpoint_bytes(loaded.model))
+    return ModelSize(_parameters([loaded.model]), _parameters(decoder), checkpoint_bytes(loaded.model))
 
 
 def _parameters(modules: Iterable[nn.Module]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.cards.identity import Fingerprint, Identity, parents_of
+from shoal.cards.identity import CheckpointIdentity, Fingerprint, parents_of
 from shoal.cards.measured import Measured
 from shoal.cards.source import SourceRecord, source_record
 from shoal.models.lineage import HEAL_FILE, TRAINING_FILE, heal_files, plan_files, removed_layers
@@ -22,7 +22,7 @@ OURS = "Written by Shoal"
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """Everything that a card is written from."""
 
     model: ModelInfo | None
@@ -76,11 +76,11 @@ class Facts:
         without = f" without {len(self.removed)} decoder layers" if self.removed else ""
         return f"{self.name}{without}{', healed' if self.healed_last else ''}"
 
-    def with_report(self, report: VerificationReport | None) -> Facts:
+    def with_report(self, report: VerificationReport | None) -> CardFacts:
         """The same, verified."""
         return replace(self, report=report)
 
-    def with_stored_report(self, path: Path) -> Facts:
+    def with_stored_report(self, path: Path) -> CardFacts:
         """The same, with what the folder `path` says of its verification.
 
         Raises:
@@ -103,7 +103,7 @@ class Folder:
         return self.base or self.path
 
 
-def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code: bool = False) -> Facts:
+def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code: bool = False) -> CardFacts:
     """Read what was done to a checkpoint.
 
     Args:
@@ -128,7 +128,7 @@ def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code:
     known = model or _recorded(source, healings, healed_last)
     if known is None and not (adapters and training is not None):
         known = _looked_at(path, trust_remote_code)
-    return Facts(
+    return CardFacts(
         model=known,
         plans=plans,
         removed=removed_layers(history),
@@ -142,11 +142,11 @@ def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code:
     )
 
 
-def identity(facts: Facts, name: str, own: Fingerprint) -> Identity:
+def identity(facts: CardFacts, name: str, own: Fingerprint) -> CheckpointIdentity:
     """Who the checkpoint is, for documents."""
     plan = facts.plans[-1][1] if facts.plans and not facts.healed_last else None
     before = facts.source.model.fingerprint if facts.source is not None else ""
-    return Identity(name, own, parents_of(plan, before), plan)
+    return CheckpointIdentity(name, own, parents_of(plan, before), plan)
 
 
 def folder_of(path: Path, ref: str) -> Folder:

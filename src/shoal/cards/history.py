@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.cards.facts import CHECKED, Facts
+from shoal.cards.facts import CHECKED, CardFacts
 from shoal.cards.words import bullets, code, data_name, section, table
 from shoal.schema import DataInfo, HealRecord, Plan, TrainingRecord
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LICENCE_UNKNOWN = "not known to Shoal; see the model it comes from"
 
 
-def removed(facts: Facts) -> str:
+def removed(facts: CardFacts) -> str:
     """Which layers are missing, and who chose them."""
     if facts.training is not None and not facts.changed:
         return ""
@@ -37,7 +37,7 @@ def removed(facts: Facts) -> str:
     return section("What was removed", bullets(facts_of))
 
 
-def healed(facts: Facts) -> str:
+def healed(facts: CardFacts) -> str:
     """How it was healed, the last time in full."""
     if not facts.healings:
         return ""
@@ -56,7 +56,7 @@ def healed(facts: Facts) -> str:
     return section("How it was healed", bullets(lines))
 
 
-def trained(facts: Facts) -> str:
+def trained(facts: CardFacts) -> str:
     """How it was trained, where Shoal did that."""
     record = facts.training
     if record is None:
@@ -74,7 +74,7 @@ def trained(facts: Facts) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def checked(facts: Facts) -> str:
+def checked(facts: CardFacts) -> str:
     """What was checked of the files before the checkpoint got its name."""
     if facts.report is None:
         if not facts.changed and not facts.checked:
@@ -83,14 +83,14 @@ def checked(facts: Facts) -> str:
     return section(CHECKED, _checks(facts.report, "healed" if facts.healed_last else "pruned"))
 
 
-def plan(facts: Facts) -> str:
+def plan(facts: CardFacts) -> str:
     """The last plan, word by word."""
     if not facts.plans:
         return ""
     return section("The plan", f"```json\n{facts.plans[-1][1].model_dump_json(indent=1)}\n```")
 
 
-def usage(facts: Facts) -> str:
+def usage(facts: CardFacts) -> str:
     """How to load what is no whole checkpoint."""
     if facts.adapter_of is not None:
         line = f'PeftModel.from_pretrained(model, "this folder")  # model: {facts.adapter_of}, with its stock class'
@@ -113,7 +113,7 @@ def origin(plan: Plan) -> str:
     return f", from {code(plan.source.path)}" + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _model(facts: Facts) -> str:
+def _model(facts: CardFacts) -> str:
     if facts.model is None:
         return code(facts.name)
     return f"{code(facts.name)} ({facts.model.class_name})"
@@ -124,7 +124,7 @@ def _plan(plan: Plan) -> str:
     return f"layers {layers} of {plan.depth}, chosen by {plan.strategy}{origin(plan)}"
 
 
-def _parameters(facts: Facts) -> list[str]:
+def _parameters(facts: CardFacts) -> list[str]:
     """Where the models before are known; a healing that puts layers back leaves the count open."""
     if facts.source is None or any(each.target == "replace" for each in facts.healings):
         return []

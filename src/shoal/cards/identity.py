@@ -15,7 +15,7 @@ Fingerprint = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Identity:
+class CheckpointIdentity:
     """Which checkpoint it is, for documents that were measured on it or on the model that it was pruned from."""
 
     name: str
@@ -85,7 +85,7 @@ class Identity:
 
 
 def fingerprints_of(ref: str, *, device: str = "cpu", trust_remote_code: bool = False) -> Fingerprint:
-    """Loads the model of `ref` when it is first asked for in a dtype; see `Identity.own`."""
+    """Loads the model of `ref` when it is first asked for in a dtype; see `CheckpointIdentity.own`."""
 
     @cache
     def fingerprint(dtype: str) -> str:

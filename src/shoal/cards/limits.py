@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shoal.cards.facts import Facts
+from shoal.cards.facts import CardFacts
 from shoal.cards.measured import Measured
 from shoal.cards.speaking import GENERATION
 from shoal.cards.words import LANGUAGE_FIELD, bullets, code, data_name, estimate, listing, section
@@ -51,14 +51,14 @@ ONLY_LOSSES = (
 RUNTIMES = "Quantised, compiled or other ways of running the checkpoint than PyTorch with transformers."
 
 
-def not_validated(facts: Facts) -> str:
+def not_validated(facts: CardFacts) -> str:
     """The section on what nobody has checked."""
     return section("Not validated", bullets(limits(facts)))
 
 
-def limits(facts: Facts) -> list[str]:
+def limits(facts: CardFacts) -> list[str]:
     """One sentence or two for each thing; never empty, since nothing is ever tested on everything."""
-    rules: Sequence[Callable[[Facts], Iterator[str]]] = (
+    rules: Sequence[Callable[[CardFacts], Iterator[str]]] = (
         _healed_on,
         _speech,
         _loading,
@@ -77,7 +77,7 @@ def limits(facts: Facts) -> list[str]:
     return [*(line for rule in rules for line in rule(facts)), RUNTIMES]
 
 
-def _healed_on(facts: Facts) -> Iterator[str]:
+def _healed_on(facts: CardFacts) -> Iterator[str]:
     if not facts.healed_last:
         return
     task = facts.healings[-1].task
@@ -90,24 +90,24 @@ def _healed_on(facts: Facts) -> Iterator[str]:
         )
 
 
-def _speech(facts: Facts) -> Iterator[str]:
+def _speech(facts: CardFacts) -> Iterator[str]:
     if facts.unheard:
         yield SPEAKS
     elif GENERATION not in _done(facts):
         yield "Generation of speech. Nothing here assumes that it survives."
 
 
-def _loading(facts: Facts) -> Iterator[str]:
+def _loading(facts: CardFacts) -> Iterator[str]:
     if facts.report is not None and not facts.report.complete:
         yield UNLOADED
 
 
-def _nothing(facts: Facts) -> Iterator[str]:
+def _nothing(facts: CardFacts) -> Iterator[str]:
     if not facts.measured:
         yield ONLY_LOSSES if facts.training is not None and not facts.changed else NOTHING
 
 
-def _tasks(facts: Facts) -> Iterator[str]:
+def _tasks(facts: CardFacts) -> Iterator[str]:
     from shoal import tasks
 
     known = dict.fromkeys([*TASK_NAMES, *tasks.names()])
@@ -117,12 +117,12 @@ def _tasks(facts: Facts) -> Iterator[str]:
         yield f"Other tasks: {listing(names)}. They may need other layers."
 
 
-def _text(facts: Facts) -> Iterator[str]:
+def _text(facts: CardFacts) -> Iterator[str]:
     if facts.changed and TEXT not in _done(facts):
         yield "What the language model itself lost on text: `lm` was not tested."
 
 
-def _languages(facts: Facts) -> Iterator[str]:
+def _languages(facts: CardFacts) -> Iterator[str]:
     for task, measured in _by_task(facts).items():
         found = sorted({language for each in measured for language in each.data.languages})
         if found:
@@ -137,7 +137,7 @@ def _languages(facts: Facts) -> Iterator[str]:
                 )
 
 
-def _groups(facts: Facts) -> Iterator[str]:
+def _groups(facts: CardFacts) -> Iterator[str]:
     for task, measured in _by_task(facts).items():
         if measured[0].kind == TEXT:
             continue
@@ -147,7 +147,7 @@ def _groups(facts: Facts) -> Iterator[str]:
             yield f"{_named(task)} by {listing(left)}: such groups of people were not scored apart."
 
 
-def _domains(facts: Facts) -> Iterator[str]:
+def _domains(facts: CardFacts) -> Iterator[str]:
     for task, measured in _by_task(facts).items():
         sets = dict.fromkeys(
             name for each in measured for name in each.system.groups.get(DATA_FIELD) or [data_name(each.data)]
@@ -161,19 +161,19 @@ def _domains(facts: Facts) -> Iterator[str]:
             yield f"{_named(task)} on data unlike {names}."
 
 
-def _trained_on(facts: Facts) -> Iterator[str]:
+def _trained_on(facts: CardFacts) -> Iterator[str]:
     if facts.training is not None and not facts.measured:
         yield "Any task, language, speaker group or recording condition that is not in the data above."
 
 
-def _baselines(facts: Facts) -> Iterator[str]:
+def _baselines(facts: CardFacts) -> Iterator[str]:
     alone = [each for each in facts.measured if each.baseline is None]
     if facts.changed and alone:
         where = listing(list(dict.fromkeys(each.task for each in alone)))
         yield f"What the changes cost in {where}: no baseline was scored beside it (`shoal evaluate --against MODEL`)."
 
 
-def _few(facts: Facts) -> Iterator[str]:
+def _few(facts: CardFacts) -> Iterator[str]:
     for each in facts.measured:
         if each.data.clips < FEW_CLIPS:
             yield (
@@ -182,7 +182,7 @@ def _few(facts: Facts) -> Iterator[str]:
             )
 
 
-def _uncertain(facts: Facts) -> Iterator[str]:
+def _uncertain(facts: CardFacts) -> Iterator[str]:
     """Where an interval leaves open what a reader would ask first."""
     for each in facts.measured:
         name, score = next(iter(each.measures().items()))
@@ -212,16 +212,16 @@ def _open(score: MeasuredScore) -> bool:
     return low <= 0 <= high and low < high
 
 
-def _speed(facts: Facts) -> Iterator[str]:
+def _speed(facts: CardFacts) -> Iterator[str]:
     if not facts.benches:
         yield "Speed and memory: `shoal bench` was not run, or its result is not attached."
 
 
-def _done(facts: Facts) -> set[str]:
+def _done(facts: CardFacts) -> set[str]:
     return {each.kind for each in facts.measured}
 
 
-def _by_task(facts: Facts) -> dict[str, list[Measured]]:
+def _by_task(facts: CardFacts) -> dict[str, list[Measured]]:
     found: dict[str, list[Measured]] = {}
     for each in facts.measured:
         found.setdefault(each.task, []).append(each)

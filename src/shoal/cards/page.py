@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shoal._version import __version__
 from shoal.cards import history, results
-from shoal.cards.facts import OURS, Facts
+from shoal.cards.facts import OURS, CardFacts
 from shoal.cards.front_matter import front_matter
 from shoal.cards.limits import not_validated
 from shoal.cards.speaking import GENERATION
@@ -16,7 +16,7 @@ UNHEARD = (
 )
 
 
-def page(facts: Facts) -> str:
+def page(facts: CardFacts) -> str:
     """README.md of a checkpoint, with front matter that the Hugging Face Hub reads.
 
     Args:
@@ -41,7 +41,7 @@ def page(facts: Facts) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(facts: Facts) -> str:
+def _front_matter(facts: CardFacts) -> str:
     trained_only = facts.training is not None and not facts.changed
     base: str | list[str] = facts.adapter_of or (facts.model.ref if facts.model is not None else "")
     tags = ["shoal"]
@@ -61,7 +61,7 @@ def _front_matter(facts: Facts) -> str:
     )
 
 
-def _footer(facts: Facts) -> str:
+def _footer(facts: CardFacts) -> str:
     files = [HEAL_FILE] if facts.healed_last else []
     files += [TRAINING_FILE] if facts.training is not None else []
     whole = f"; the whole record is in {' and '.join(f'`{name}`' for name in files)}" if files else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from shoal.cards.facts import Facts
+from shoal.cards.facts import CardFacts
 from shoal.cards.measured import Measured
 from shoal.cards.words import code, data_name, estimate, p_value, plural, section, table
 from shoal.schema import Audit, Bench, Estimate, MeasuredScore, Plan, ScopeAudit, SystemBench
@@ -40,7 +40,7 @@ COSTS = (
 )
 
 
-def scores(facts: Facts) -> str:
+def scores(facts: CardFacts) -> str:
     """Every measure of every task and data set, then every group."""
     if not facts.measured:
         return ""
@@ -53,7 +53,7 @@ def scores(facts: Facts) -> str:
     return section("Scores", "\n\n".join(part for part in parts if part))
 
 
-def costs(facts: Facts) -> str:
+def costs(facts: CardFacts) -> str:
     """Seconds and bytes."""
     if not facts.benches:
         return ""
@@ -64,7 +64,7 @@ def costs(facts: Facts) -> str:
     return section("Speed and memory", f"{text}\n\n{table(COSTS, [_cost(*each) for each in facts.benches])}")
 
 
-def audits(facts: Facts) -> str:
+def audits(facts: CardFacts) -> str:
     """How redundant the layers were found to be."""
     if not facts.audits:
         return ""

@@ -23,7 +23,7 @@ def speaks(info: ModelInfo) -> bool:
     return isinstance(family, AudioLLM) and family.speaks(info.class_name)
 
 
-def unheard(info: ModelInfo, documents: Iterable[object] = (), *, folder: Path | None = None) -> bool:
+def speech_untested(info: ModelInfo, documents: Iterable[object] = (), *, folder: Path | None = None) -> bool:
     """Whether a model answers in speech and nobody has tested that.
 
     Args:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.cards.attached import Evidence, Labelled, attach, attached, latest
-from shoal.cards.facts import OURS, Facts, Folder, folder_of, gather, identity
-from shoal.cards.identity import Identity, fingerprints_of
+from shoal.cards.facts import OURS, CardFacts, Folder, folder_of, gather, identity
+from shoal.cards.identity import CheckpointIdentity, fingerprints_of
 from shoal.cards.page import page
-from shoal.cards.speaking import unheard
+from shoal.cards.speaking import speech_untested
 from shoal.errors import UsageError
 from shoal.schema import Audit, Bench, ModelInfo, Scores, write_text
 
@@ -33,7 +33,7 @@ def first_card(
         report: what was checked before it gets its name; None if nothing was.
     """
     facts = gather(folder, model).with_report(report)
-    return page(_with(facts, (), Identity("", lambda _: "")))
+    return page(_with(facts, (), CheckpointIdentity("", lambda _: "")))
 
 
 def facts_of(
@@ -42,7 +42,7 @@ def facts_of(
     *,
     device: str = "cpu",
     trust_remote_code: bool = False,
-) -> Facts:
+) -> CardFacts:
     """What the folder tells, and what was measured of it: `documents` and those in its `validation/`.
 
     Raises:
@@ -65,7 +65,7 @@ def write_card(
     force: bool = False,
     device: str = "cpu",
     trust_remote_code: bool = False,
-) -> tuple[Path, Facts]:
+) -> tuple[Path, CardFacts]:
     """See `shoal.cards.card`; `keep` is its `attach`. Returns the path and what the card was written from."""
     place = _checkpoint(folder)
     target = place / CARD if out is None else Path(out)
@@ -103,7 +103,7 @@ def _check_ours(path: Path) -> None:
         )
 
 
-def _with(facts: Facts, evidence: Sequence[Labelled], who: Identity) -> Facts:
+def _with(facts: CardFacts, evidence: Sequence[Labelled], who: CheckpointIdentity) -> CardFacts:
     """`facts` with what was measured."""
     measured = [who.scored(each, label=label) for label, each in evidence if isinstance(each, Scores)]
     benches = [(each, who.timed(each, label=label)) for label, each in evidence if isinstance(each, Bench)]
@@ -112,5 +112,5 @@ def _with(facts: Facts, evidence: Sequence[Labelled], who: Identity) -> Facts:
         if isinstance(each, Audit):
             who.check_audit(each, label=label)
     documents: Sequence[Evidence] = [each for _, each in evidence]
-    silent = facts.changed and facts.model is not None and unheard(facts.model, documents)
+    silent = facts.changed and facts.model is not None and speech_untested(facts.model, documents)
     return replace(facts, measured=measured, benches=benches, audits=audits, unheard=silent)

@@ -64,13 +64,13 @@ def audit(
     """Measure what the decoder layers do: by similarity in one pass, by gradients, by leaving them out."""
     import shoal
     from shoal.cli.progress import progress_bars
-    from shoal.measurement.wanted import Wanted
+    from shoal.measurement.importance_config import ImportanceConfig
 
     unit = options.parse_cluster(cluster)
     asked: dict[str, Any] = {"race": race, "decode": decode}
     names, parts, sizes = metric or ["angular"], part or ["layer"], parse_sizes(block_sizes)
     # Refused here already, before anything is loaded.
-    Wanted.parse(names, sizes=sizes, parts=parts, scope=loss_scope, seed=seed, **asked)
+    ImportanceConfig.parse(names, sizes=sizes, parts=parts, scope=loss_scope, seed=seed, **asked)
     dataset = options.read_data(
         data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
     )

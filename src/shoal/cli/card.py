@@ -13,7 +13,7 @@ from shoal.cli import options
 
 if TYPE_CHECKING:
     from shoal.cards.attached import Evidence
-    from shoal.cards.facts import Facts
+    from shoal.cards.facts import CardFacts
 
 Files = list[Path] | None
 
@@ -83,13 +83,15 @@ def warn_if_unheard(documents: Sequence[Evidence], checkpoint: str | None) -> No
         documents: what was measured.
         checkpoint: what the user calls the model, if it was named; a folder may hold more.
     """
-    from shoal.cards.speaking import changed, unheard
+    from shoal.cards.speaking import changed, speech_untested
     from shoal.schema import Bench, Scores
 
     folder = Path(checkpoint).expanduser() if checkpoint is not None and is_folder(checkpoint) else None
     for document in documents:
         pruned = isinstance(document, Scores | Bench) and any(system.removed for system in document.systems)
-        if (pruned or changed(document.model, folder)) and unheard(document.model, documents, folder=folder):
+        if (pruned or changed(document.model, folder)) and speech_untested(
+            document.model, documents, folder=folder
+        ):
             warn_of_speech(checkpoint or document.model.ref)
             return
 
@@ -99,7 +101,7 @@ def is_folder(ref: str) -> bool:
     return Path(ref).expanduser().is_dir()
 
 
-def summary(facts: Facts, path: Path) -> str:
+def summary(facts: CardFacts, path: Path) -> str:
     """What the card rests on, and what it says was not validated."""
     from shoal.cards.limits import limits
 
@@ -108,7 +110,7 @@ def summary(facts: Facts, path: Path) -> str:
     return "\n".join([*lines, *(f"- {line}" for line in limits(facts)), str(path)])
 
 
-def _json(facts: Facts, path: Path) -> str:
+def _json(facts: CardFacts, path: Path) -> str:
     from shoal.cards.limits import limits
 
     record = {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shoal.evaluation.engine import BatchSize
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
-    from shoal.validation.requirements import Promise
+    from shoal.validation.requirements import Requirement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Evaluation:
             for each in found.failures
         ]
 
-    def _promises(self) -> list[Promise]:
+    def _promises(self) -> list[Requirement]:
         from shoal.validation import requirement_syntax
 
         given = {"max_wer": self.max_wer, "max_wer_increase": self.max_wer_increase}
@@ -139,23 +139,23 @@ class Evaluation:
     def _asked(self) -> Task:
         """The task; everything that can be refused before a model is loaded is refused here."""
         from shoal import tasks
-        from shoal.evaluation.quality import headline
+        from shoal.evaluation.generated_speech import check_answers_in_speech
+        from shoal.evaluation.measures import headline
         from shoal.evaluation.settings import Extras
-        from shoal.evaluation.spoken import check_spoken
 
         asked = tasks.get(self.task)
         headline(asked)
         if self.asr is not None:
-            check_spoken(asked)
+            check_answers_in_speech(asked)
         Extras(self.out_of_domain or (), self.comet, self.export or ()).scorer(asked, self.out)
         self._plans()
         return asked
 
     def _speaking(self, asked: Task) -> Task:
         """The task with a recogniser that listens, if one was named."""
-        from shoal.evaluation.spoken import spoken_by
+        from shoal.evaluation.generated_speech import with_recogniser
 
-        return asked if self.asr is None else spoken_by(asked, self._load(self.asr))
+        return asked if self.asr is None else with_recogniser(asked, self._load(self.asr))
 
     def _plans(self) -> list[Plan]:
         return [Plan.load(path) for path in self.plan or ()]

@@ -100,10 +100,10 @@ def heal(
     """Heal a pruned model and write it, verified; the same command again goes on where it was interrupted."""
     import shoal
     from shoal import tasks
-    from shoal.cards.speaking import unheard
+    from shoal.cards.speaking import speech_untested
     from shoal.cli.progress import progress_bars
     from shoal.healing import targets
-    from shoal.healing.run import Job, finished, run_heal
+    from shoal.healing.run import HealRequest, finished, run_heal
     from shoal.healing.settings import CLIPS, STEPS, HealSettings
     from shoal.training.settings import Objective, Optimisation
 
@@ -161,7 +161,7 @@ def heal(
         model, device=training.own_device(device), dtype=dtype, trust_remote_code=trust_remote_code
     )
     with progress_bars() as progress:
-        job = Job(
+        job = HealRequest(
             dataset,
             tasks.get(task),
             settings,
@@ -182,7 +182,7 @@ def heal(
             record = healed.record if healed.folder is not None else None
     if record is not None:
         typer.echo(record.model_dump_json(indent=1) if json else summary(record, out))
-        if unheard(record.model, folder=out):
+        if speech_untested(record.model, folder=out):
             warn_of_speech(str(out))
 
 

@@ -48,7 +48,7 @@ def prune(
     json: options.Json = False,
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
-    from shoal.cards.speaking import unheard
+    from shoal.cards.speaking import speech_untested
     from shoal.models.weights import resolve
     from shoal.pruning.from_folder import choose_way
     from shoal.pruning.in_memory import check_whole
@@ -69,7 +69,7 @@ def prune(
         chosen = given or manual(model, info.depth, wanted, allow_last=allow_last)
         folder = _in_memory(loaded, chosen, out, force)
     typer.echo(_json(chosen, folder) if json else summary(info, chosen, folder))
-    if unheard(info):
+    if speech_untested(info):
         warn_of_speech(str(folder))
 
 

@@ -107,11 +107,11 @@ def search(
     import shoal
     from shoal import tasks
     from shoal.cli.progress import progress_bars
-    from shoal.evaluation.quality import headline
+    from shoal.evaluation.measures import headline
     from shoal.evaluation.settings import Resampling, TokenLimit
     from shoal.plan_search.budget import make_budget
     from shoal.plan_search.run import run_search
-    from shoal.plan_search.settings import Settings
+    from shoal.plan_search.settings import SearchSettings
 
     headline(tasks.get(task))
     budget = make_budget(
@@ -122,7 +122,7 @@ def search(
         max_milliseconds=max_ms,
         max_megabytes=max_mb,
     )
-    settings = Settings(
+    settings = SearchSettings(
         strategy=strategy,
         metric=metric,
         input=cast("InputKind", input),
@@ -191,7 +191,7 @@ def _named(headings: tuple[str, ...], score: str) -> list[str]:
 
 
 def _percent(found: Search) -> bool:
-    from shoal.evaluation.quality import by_name
+    from shoal.evaluation.measures import by_name
 
     return by_name(found.score_name).fraction
 

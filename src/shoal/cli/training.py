@@ -11,7 +11,7 @@ import typer
 from shoal.errors import UsageError
 
 if TYPE_CHECKING:
-    from shoal.training.settings import How
+    from shoal.training.settings import RuntimeOptions
 
 MaxPositions = Annotated[
     int,
@@ -49,17 +49,17 @@ def how_to(
     features: Path | None,
     gradient_checkpointing: bool,
     run_name: str,
-) -> How:
+) -> RuntimeOptions:
     """What the options say of how a run is carried out.
 
     Raises:
         UsageError: an unknown precision.
     """
-    from shoal.training.settings import How
+    from shoal.training.settings import RuntimeOptions
 
     if precision not in ("no", "bf16", "fp16"):
         raise UsageError(f"unknown precision {precision!r}", where="--precision", fix="use no, bf16 or fp16")
-    return How(
+    return RuntimeOptions(
         max_positions=max_positions,
         workers=workers,
         save_every=save_every,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shoal.cards.attached import Labelled
     from shoal.cards.identity import Fingerprint
     from shoal.schema import Scores
-    from shoal.validation.requirements import Promise
+    from shoal.validation.requirements import Requirement
     from shoal.validation.validate import Validation
 
 PROMISE_BROKEN = 4
@@ -209,7 +209,7 @@ def _check(
     data: Sequence[str] | None,
     against: str | None,
     files: Sequence[Path],
-    promises: Sequence[Promise],
+    promises: Sequence[Requirement],
     attach: bool,
 ) -> None:
     if not promises:
@@ -224,7 +224,7 @@ def _check(
         raise UsageError("there is no folder to copy to", where="--attach", fix="name a checkpoint's folder")
 
 
-def _numbers(max_latency_ratio: float | None, min_speedup: float | None) -> list[Promise]:
+def _numbers(max_latency_ratio: float | None, min_speedup: float | None) -> list[Requirement]:
     from shoal.validation import requirement_syntax as forms
 
     return [
@@ -240,10 +240,10 @@ def _texts(
     lowest: Sequence[tuple[str, Limit]],
     max_bleu_drop: Limit,
     max_size: Limit,
-) -> list[Promise]:
+) -> list[Requirement]:
     from shoal.validation import requirement_syntax as forms
 
-    shares: list[tuple[Callable[[float], Promise], str, Limit]] = [
+    shares: list[tuple[Callable[[float], Requirement], str, Limit]] = [
         (forms.max_wer, "--max-wer", max_wer),
         (forms.max_wer_increase, "--max-wer-increase", max_wer_increase),
         (forms.max_group_increase, "--max-group-increase", max_group_increase),
@@ -256,7 +256,7 @@ def _texts(
     ]
 
 
-def _named(tasks: Sequence[str] | None, promises: Sequence[str] | None) -> list[Promise]:
+def _named(tasks: Sequence[str] | None, promises: Sequence[str] | None) -> list[Requirement]:
     from shoal.validation import requirement_syntax as forms
 
     return [
@@ -265,7 +265,7 @@ def _named(tasks: Sequence[str] | None, promises: Sequence[str] | None) -> list[
     ]
 
 
-def _made(make: Callable[[Given], Promise], given: Given | None) -> list[Promise]:
+def _made(make: Callable[[Given], Requirement], given: Given | None) -> list[Requirement]:
     return [] if given is None else [make(given)]
 
 

@@ -53,7 +53,7 @@ def run_task_matrix(
     depth, resamplers = sides[0].sums.depth, _resamplers(sides, replicates, seed)
     angular = [sum_rows(s.sums, scope, "angular", r) for s, r in zip(sides, resamplers, strict=True)]
     measure = _measure(sides, resamplers, angular, _possible_sizes(sizes, depth), every=sizes is not None)
-    rows = Rows(names, measure.rows, depth, combine, weighed, level)
+    rows = MatrixRows(names, measure.rows, depth, combine, weighed, level)
     return TaskMatrix(
         provenance=provenance(),
         sides=[side.described(name) for side, name in zip(sides, names, strict=True)],
@@ -72,7 +72,7 @@ def run_task_matrix(
 
 
 @dataclass(frozen=True)
-class Measure:
+class MatrixMeasure:
     """What plans are chosen by; `rows` has (1 + R, blocks) for each side, row 0 the means."""
 
     name: str
@@ -82,7 +82,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Rows:
+class MatrixRows:
     """The measure of every block on every side, and what plans made from it cost."""
 
     names: list[str]
@@ -222,7 +222,7 @@ def _measure(
     sizes: list[int],
     *,
     every: bool,
-) -> Measure:
+) -> MatrixMeasure:
     """Ablation loss where all sides have all blocks of the sizes (with `every`) or of some of them; else angular."""
     ablations = [item for side in sides if (item := _ablation_loss(side)) is not None]
     if len(ablations) == len(sides):
@@ -233,8 +233,8 @@ def _measure(
                 importance_rows(aligned(item, side.sums.utterances), depth, resampler)
                 for item, side, resampler in zip(ablations, sides, resamplers, strict=True)
             ]
-            return Measure("ablation loss", ablations[0].unit, measured, rows)
-    return Measure("angular", ANGLE, sizes, angular)
+            return MatrixMeasure("ablation loss", ablations[0].unit, measured, rows)
+    return MatrixMeasure("angular", ANGLE, sizes, angular)
 
 
 def _ablation_loss(side: Side) -> ImportanceSums | None:

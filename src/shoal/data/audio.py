@@ -23,7 +23,7 @@ _MAX_PEAK = 16.0
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class AudioHeader:
     """What a file says about itself."""
 
     frames: int
@@ -55,14 +55,14 @@ def resampler_name() -> str:
     return f"soxr {soxr.__version__} HQ (libsoxr {soxr.__libsoxr_version__})"
 
 
-def read_header(row: Row) -> Header:
+def read_header(row: Row) -> AudioHeader:
     """Read the length and shape of the whole file without decoding it.
 
     Raises:
         AudioError: not there, not a regular file, not audio, or without samples.
     """
     with _opened(row) as file:
-        header = Header(file.frames, file.samplerate, file.channels)
+        header = AudioHeader(file.frames, file.samplerate, file.channels)
     if header.frames <= 0 or header.rate <= 0:
         raise AudioError(f"audio file {row.audio_name} holds no samples", where=row.place)
     return header

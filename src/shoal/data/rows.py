@@ -123,7 +123,7 @@ class Rows(Sequence[Row]):
         return Rows._of(self._index, self._places[~np.isin(self._places, gone)])
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> RowFacts:
         """What the record says of them; they are read once for it."""
         return facts(self)
 
@@ -135,7 +135,7 @@ class Rows(Sequence[Row]):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RowFacts:
     """What a record says of rows."""
 
     seconds: float
@@ -144,7 +144,7 @@ class Facts:
     fingerprint: str
 
 
-def facts(rows: Iterable[Row]) -> Facts:
+def facts(rows: Iterable[Row]) -> RowFacts:
     """Read rows once and sum them up."""
     digest, seconds = hashlib.sha256(), 0.0
     speakers: set[str | None] = set()
@@ -155,7 +155,7 @@ def facts(rows: Iterable[Row]) -> Facts:
         speakers.add(row.speaker)
         languages.add(row.lang)
     named = sorted(language for language in languages if language)
-    return Facts(round(seconds, 3), len(speakers - {None}), named, digest.hexdigest())
+    return RowFacts(round(seconds, 3), len(speakers - {None}), named, digest.hexdigest())
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

@@ -102,20 +102,20 @@ def prepare(
     _check_input(task, input)
     if model.kind == "audio_llm":
         batch = prepare_native(model, clips, task, input=input, response=response, padding_side=padding_side)
-        return replace(batch, ends=batch.ends and not task.alone)
+        return replace(batch, ends=batch.ends and not task.plain_text)
     with torch.inference_mode():
-        rows = _alone(model, clips) if task.alone else _asked(model, clips, task, input)
+        rows = _alone(model, clips) if task.plain_text else _asked(model, clips, task, input)
         if response:
             for row, clip in zip(rows, clips, strict=True):
                 row.append(_tokens(model, Kind.TEXT, _written(model, task, clip)))
         batch = _assemble(model, [clip.id for clip in clips], rows, padding_side)
-        return replace(batch, ends=not task.alone)
+        return replace(batch, ends=not task.plain_text)
 
 
 def _written(model: LoadedModel, task: Task, clip: Clip) -> str:
     """The right answer as the model writes its answers; a text that stands alone is the same for all models."""
     target = task.target(clip.row)
-    return target if task.alone else model.response_text(target)
+    return target if task.plain_text else model.response_text(target)
 
 
 def _check_input(task: Task, input: InputKind) -> None:

@@ -44,7 +44,7 @@ def prepare_native(
         ModelError: there is no processor, or it cannot make the model's inputs.
     """
     family = _family(loaded)
-    if family.alone and len(clips) > 1:
+    if family.encodes_one_by_one and len(clips) > 1:
         options: dict[str, Any] = {"input": input, "response": response, "padding_side": padding_side}
         return stacked([prepare_native(loaded, [clip], task, **options) for clip in clips], padding_side)
     if input == "speech":
@@ -63,7 +63,7 @@ def prepare_native(
         lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
         if input == "text":
             inputs = family.without_audio(inputs)
-        if task.alone:
+        if task.plain_text:
             lines = _alone(loaded, clips, task, response=response)
         else:
             lines = _asked(loaded, lines, clips, heard, task, input=input, response=response)

@@ -45,7 +45,7 @@ FINEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class ModuleOutput:
     """What a module answers: a tensor (…, `width`), alone or first of a tuple of `length`."""
 
     width: int
@@ -61,7 +61,7 @@ class Sublayers:
     others: tuple[nn.Module, ...] = ()
     work: Mapping[Part, tuple[nn.Module, ...]] = field(default_factory=dict)
     """All that runs for a part alone, in order; the contribution is the output of the last."""
-    outputs: Mapping[nn.Module, Output] = field(default_factory=dict)
+    outputs: Mapping[nn.Module, ModuleOutput] = field(default_factory=dict)
     """What each module of `work` answered in the proof; empty before it."""
 
     def modules(self) -> tuple[nn.Module, ...]:
@@ -184,7 +184,7 @@ class _Check:
         self._layer, self._parts = layer, parts
         self._entered: Tensor | None = None
         self._given: dict[nn.Module, Tensor] = {}
-        self._outputs: dict[nn.Module, Output] = {}
+        self._outputs: dict[nn.Module, ModuleOutput] = {}
 
     def hooks(self) -> Iterator[Any]:
         """Handles of what listens."""
@@ -207,7 +207,9 @@ class _Check:
     def _gave(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         tensor = first_of(output)
         self._given[module] = tensor.clone()
-        self._outputs[module] = Output(tensor.shape[-1], len(output) if isinstance(output, tuple) else None)
+        self._outputs[module] = ModuleOutput(
+            tensor.shape[-1], len(output) if isinstance(output, tuple) else None
+        )
 
     def _after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         """Raise unless the layer is a sum, up to one factor m of what is added and one factor s of what entered.

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from shoal.evaluation.engine import prompts_of
 from shoal.evaluation.generate import Decoded, clock, decoded, written
-from shoal.evaluation.outputs import Output
+from shoal.evaluation.output_file import Output
 from shoal.evaluation.settings import limit_of
-from shoal.evaluation.window import Judged
+from shoal.evaluation.window import Likelihoods
 from shoal.pruning.in_memory import pruned
 from shoal.tasks import Tts
 
 if TYPE_CHECKING:
     from shoal.data import Clip
-    from shoal.evaluation.engine import Engine, Engines
+    from shoal.evaluation.engine import Engine, EngineCache
     from shoal.evaluation.settings import TokenLimit
     from shoal.evaluation.systems import System
     from shoal.evaluation.window import Batch, Window
@@ -34,7 +34,7 @@ STORE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DecodedClip:
     """What was decoded for one clip of a batch."""
 
     batch: Batch
@@ -56,7 +56,7 @@ def answers(
     task: Task,
     limit: TokenLimit,
     *,
-    engines: Engines,
+    engines: EngineCache,
     group: int,
 ) -> Iterator[list[Output]]:
     """One output for every clip of `window` whose id is in `wanted`, in small groups, as they get ready.
@@ -72,7 +72,7 @@ def answers(
     """
     batches = [batch for batch in window.batches if any(clip.id in wanted for clip in batch.clips)]
     with _without(system):
-        judged: dict[str, Judged] = {}
+        judged: dict[str, Likelihoods] = {}
         said = _said(system, batches, wanted, task, limit, engines)
         needed = (each for each in said if each.clip.id in wanted)
         for several in grouped(needed, most=group, seconds=STORE_SECONDS):
@@ -84,9 +84,9 @@ def answers(
             yield _outputs(system.loaded, task, several, judged)
 
 
-def grouped(items: Iterable[Said], *, most: int, seconds: float) -> Iterator[list[Said]]:
+def grouped(items: Iterable[DecodedClip], *, most: int, seconds: float) -> Iterator[list[DecodedClip]]:
     """The items in lists of at most `most`; a list is given when it is full or its first item `seconds` old."""
-    group: list[Said] = []
+    group: list[DecodedClip] = []
     since = 0.0
     for item in items:
         since = since if group else time.monotonic()
@@ -103,13 +103,13 @@ def _without(system: System) -> AbstractContextManager[object]:
     return pruned(loaded.model, layers, part=system.part, family=loaded.family) if layers else nullcontext()
 
 
-def _judged(loaded: LoadedModel, batch: Batch, task: Task) -> list[Judged]:
+def _judged(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likelihoods]:
     """The likelihoods that the task asks for, one for each clip of `batch`."""
     if not {"choose", "loss"} & set(task.answered_by):
-        return [Judged() for _ in batch.clips]
-    from shoal.evaluation.likelihood import judge
+        return [Likelihoods() for _ in batch.clips]
+    from shoal.evaluation.likelihood import likelihoods
 
-    return judge(loaded, batch, task)
+    return likelihoods(loaded, batch, task)
 
 
 def _said(
@@ -118,13 +118,13 @@ def _said(
     wanted: Collection[str],
     task: Task,
     limit: TokenLimit,
-    engines: Engines,
-) -> Iterator[Said]:
+    engines: EngineCache,
+) -> Iterator[DecodedClip]:
     """What is said to the clips in `wanted`, and perhaps to others, in the order in which they get ready."""
     loaded = system.loaded
     if "decode" not in task.answered_by:
         for batch in batches:
-            yield from (Said(batch, clip) for clip in batch.clips)
+            yield from (DecodedClip(batch, clip) for clip in batch.clips)
         return
     if isinstance(task, Tts):
         yield from _heard(loaded, batches, task)
@@ -140,21 +140,23 @@ def _said(
         yield from _continuously(engine, loaded, batches, wanted, limit)
 
 
-def _heard(loaded: LoadedModel, batches: Sequence[Batch], task: Tts) -> Iterator[Said]:
+def _heard(loaded: LoadedModel, batches: Sequence[Batch], task: Tts) -> Iterator[DecodedClip]:
     """The words of what is spoken."""
-    from shoal.evaluation.spoken import heard
+    from shoal.evaluation.generated_speech import recognised
 
     for batch in batches:
         start = clock(loaded.device)
-        found = list(heard(loaded, batch.clips, task, task.listener))
+        found = list(recognised(loaded, batch.clips, task, task.listener))
         share = (clock(loaded.device) - start) / len(batch.clips)
         for each in found:
-            yield Said(batch, each.clip, truncated=each.truncated, decode_seconds=share, text=each.text)
+            yield DecodedClip(
+                batch, each.clip, truncated=each.truncated, decode_seconds=share, text=each.text
+            )
 
 
 def _continuously(
     engine: Engine, loaded: LoadedModel, batches: Sequence[Batch], wanted: Collection[str], limit: TokenLimit
-) -> Iterator[Said]:
+) -> Iterator[DecodedClip]:
     """The clips in `wanted`, longest first."""
     rows = [
         (prompt, batch, clip)
@@ -169,13 +171,13 @@ def _continuously(
     rows.sort(key=lambda row: -len(row[0].embeds))
     for done in engine.run([prompt for prompt, _, _ in rows]):
         _, batch, clip = rows[done.row]
-        yield Said(batch, clip, done.tokens, done.truncated, done.prefill_seconds, done.decode_seconds)
+        yield DecodedClip(batch, clip, done.tokens, done.truncated, done.prefill_seconds, done.decode_seconds)
 
 
-def _shares(batch: Batch, found: Decoded) -> Iterator[Said]:
+def _shares(batch: Batch, found: Decoded) -> Iterator[DecodedClip]:
     share = 1 / len(batch.clips)
     for clip, tokens, truncated in zip(batch.clips, found.tokens, found.truncated, strict=True):
-        yield Said(
+        yield DecodedClip(
             batch, clip, tokens, truncated, found.prefill_seconds * share, found.decode_seconds * share
         )
 
@@ -186,7 +188,7 @@ def _decode(loaded: LoadedModel, batch: Batch, limit: TokenLimit) -> Decoded:
 
 
 def _outputs(
-    loaded: LoadedModel, task: Task, group: Sequence[Said], judged: dict[str, Judged]
+    loaded: LoadedModel, task: Task, group: Sequence[DecodedClip], judged: dict[str, Likelihoods]
 ) -> list[Output]:
     texts = written(loaded, [said.tokens for said in group])
     return [
@@ -195,7 +197,7 @@ def _outputs(
     ]
 
 
-def _output(said: Said, text: str, judged: Judged, task: Task) -> Output:
+def _output(said: DecodedClip, text: str, judged: Likelihoods, task: Task) -> Output:
     row = said.clip.row
     return Output(
         id=row.id,

@@ -32,7 +32,7 @@ def continues(loaded: LoadedModel, task: Task) -> bool:
     model's), and the answer must be what follows the prompt.
     """
     family = loaded.family
-    if task.alone or not loaded.engine:
+    if task.plain_text or not loaded.engine:
         return False
     if isinstance(family, AudioLLM) and type(family).with_response is not AudioLLM.with_response:
         return False

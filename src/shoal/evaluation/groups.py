@@ -17,7 +17,7 @@ import numpy.typing as npt
 from shoal.errors import UsageError
 from shoal.evaluation.rating import Judge
 from shoal.evaluation.significance import correct
-from shoal.evaluation.tally import Clips, Tally
+from shoal.evaluation.utterance_counts import ClipTable, UtteranceCounts
 from shoal.schema import Delta, GroupScore
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def noted_fields(group_by: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(["speaker", DATA] if group_by is None else [*group_by, DATA]))
 
 
-def groupings(clips: Clips, group_by: Sequence[str] | None, out_of_domain: Sequence[str]) -> list[Grouping]:
+def groupings(
+    clips: ClipTable, group_by: Sequence[str] | None, out_of_domain: Sequence[str]
+) -> list[Grouping]:
     """What to score by.
 
     Args:
@@ -78,11 +80,11 @@ def groupings(clips: Clips, group_by: Sequence[str] | None, out_of_domain: Seque
     return found
 
 
-def _several(clips: Clips, field: str) -> bool:
+def _several(clips: ClipTable, field: str) -> bool:
     return len(set(clips.values[field]) - {None}) > 1
 
 
-def _grouping(clips: Clips, field: str) -> Grouping:
+def _grouping(clips: ClipTable, field: str) -> Grouping:
     values = clips.values[field]
     if all(value is None for value in values):
         raise _no_field(field, clips.known)
@@ -152,7 +154,7 @@ def check_sets(out_of_domain: Sequence[str], known: Set[str]) -> None:
             raise UsageError(f"no clip is of the data set {name!r}", where="--out-of-domain", fix=there)
 
 
-def _domains(clips: Clips, out_of_domain: Sequence[str]) -> Grouping:
+def _domains(clips: ClipTable, out_of_domain: Sequence[str]) -> Grouping:
     sets = clips.values[DATA]
     check_sets(out_of_domain, {name for name in sets if name is not None})
     pooled = [None if name is None else OUTSIDE if name in out_of_domain else INSIDE for name in sets]
@@ -160,7 +162,7 @@ def _domains(clips: Clips, out_of_domain: Sequence[str]) -> Grouping:
 
 
 def score_groups(
-    tallies: Sequence[Tally], clips: Clips, grouping: Grouping, judge: Judge
+    tallies: Sequence[UtteranceCounts], clips: ClipTable, grouping: Grouping, judge: Judge
 ) -> list[GroupScores]:
     """For every system the groups of a field; those without a reference word have no score."""
     found: list[dict[str, GroupScore]] = [{} for _ in tallies]
@@ -179,7 +181,7 @@ def score_groups(
 
 
 def _score_group(
-    tallies: Sequence[Tally], clips: Clips, places: npt.NDArray[np.intp], judge: Judge
+    tallies: Sequence[UtteranceCounts], clips: ClipTable, places: npt.NDArray[np.intp], judge: Judge
 ) -> list[GroupScore]:
     rating = judge.rate(tallies, clips, places)
     wer = rating.word_errors()
@@ -209,7 +211,7 @@ def _named(scores: Mapping[str, GroupScore], large: Sequence[str], judge: Judge)
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class GroupHeadline:
     """The one score of a group that stands for it."""
 
     badness: float
@@ -223,12 +225,12 @@ class Headline:
         return None if self.delta is None else self.sign * self.delta.absolute.value
 
 
-def headline(score: GroupScore, judge: Judge) -> Headline | None:
+def headline(score: GroupScore, judge: Judge) -> GroupHeadline | None:
     """What a group is judged by; None where its clips hold nothing to judge by."""
     if not judge.measures:
-        return Headline(score.wer.value, score.delta, 1)
+        return GroupHeadline(score.wer.value, score.delta, 1)
     found = score.measures.get(judge.measures[0].name)
     if found is None:
         return None
     sign = -1 if found.higher_is_better else 1
-    return Headline(sign * found.value.value, found.delta, sign)
+    return GroupHeadline(sign * found.value.value, found.delta, sign)

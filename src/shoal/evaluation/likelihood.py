@@ -22,7 +22,7 @@ from shoal.decoder.prepare import prepare
 from shoal.decoder.states import decoder_arguments, last_states
 from shoal.errors import MeasureError
 from shoal.evaluation.from_cache import continues, log_likelihoods
-from shoal.evaluation.window import Judged
+from shoal.evaluation.window import Likelihoods
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.tasks import Task
 
@@ -36,7 +36,7 @@ _CHECKED: WeakSet[nn.Module] = WeakSet()
 """Models whose head is known to give the logits of their own forward pass."""
 
 
-class Saying(Task):
+class TaskWithAnswers(Task):
     """`task` with other right answers.
 
     Args:
@@ -47,7 +47,7 @@ class Saying(Task):
     def __init__(self, task: Task, answers: Mapping[str, str]) -> None:
         super().__init__(task.settings)
         self._task, self._answers = task, answers
-        self.alone = task.alone  # type: ignore[misc]
+        self.plain_text = task.plain_text  # type: ignore[misc]
 
     @property
     def instruction(self) -> str:
@@ -60,7 +60,7 @@ class Saying(Task):
 
 
 @torch.inference_mode()
-def judge(loaded: LoadedModel, batch: Batch, task: Task) -> list[Judged]:
+def likelihoods(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likelihoods]:
     """The likelihoods that `task` asks for, for every clip of a batch; layers may have been removed from the model.
 
     Args:
@@ -78,11 +78,13 @@ def judge(loaded: LoadedModel, batch: Batch, task: Task) -> list[Judged]:
         allowed = list(_choices(loaded, batch, task))
     if "loss" in task.answered_by:
         losses = list(
-            _spoken(loaded, batch.clips, task) if task.spoken else _losses(loaded, batch.clips, task)
+            _spoken(loaded, batch.clips, task)
+            if task.answers_in_speech
+            else _losses(loaded, batch.clips, task)
         )
     for clip, choices, loss in zip(batch.clips, allowed, losses, strict=True):
         _check_finite(clip, [*(choices or {}).values(), *(loss or ())[:1]])
-    return [Judged(*each) for each in zip(allowed, losses, strict=True)]
+    return [Likelihoods(*each) for each in zip(allowed, losses, strict=True)]
 
 
 def _check_finite(clip: Clip, values: Sequence[float]) -> None:
@@ -113,7 +115,7 @@ def _one_after_the_other(
     found: list[list[float]] = [[] for _ in clips]
     for place in range(max(map(len, allowed))):
         rows = [row for row, answers in enumerate(allowed) if place < len(answers)]
-        said = Saying(task, {clips[row].id: allowed[row][place] for row in rows})
+        said = TaskWithAnswers(task, {clips[row].id: allowed[row][place] for row in rows})
         for row, (nats, _) in zip(rows, _losses(loaded, [clips[row] for row in rows], said), strict=True):
             found[row].append(-nats)
     return found

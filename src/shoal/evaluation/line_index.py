@@ -12,7 +12,7 @@ FRESH = 1024
 """So many new lines, and an eighth of those that are sorted, are kept in a dictionary before they are sorted in."""
 
 
-class Place(NamedTuple):
+class LinePosition(NamedTuple):
     """Where a line stands (bytes, its end of line included), and what question it answers (a hash)."""
 
     start: int
@@ -28,20 +28,20 @@ class LineIndex:
             are signed 64-bit numbers.
     """
 
-    def __init__(self, entries: Iterable[tuple[int, Place]] = ()) -> None:
+    def __init__(self, entries: Iterable[tuple[int, LinePosition]] = ()) -> None:
         self._sort(np.fromiter(((key, *place) for key, place in entries), _ENTRY))
 
     def __len__(self) -> int:
         return len(self._keys) + len(self._fresh)
 
-    def find(self, key: int) -> Place | None:
+    def find(self, key: int) -> LinePosition | None:
         """Where the line of `key` stands."""
         if key in self._fresh:
             return self._fresh[key]
         at = self._at(key)
-        return None if at is None else Place(*self._places[at].item())
+        return None if at is None else LinePosition(*self._places[at].item())
 
-    def put(self, key: int, place: Place) -> None:
+    def put(self, key: int, place: LinePosition) -> None:
         """A new line; it takes the place of an older one for the same key."""
         at = self._at(key)
         if at is not None:
@@ -51,12 +51,12 @@ class LineIndex:
         if len(self._fresh) > FRESH + len(self._keys) // 8:
             self._sort(self._all())
 
-    def in_order(self) -> Iterator[tuple[int, Place]]:
+    def in_order(self) -> Iterator[tuple[int, LinePosition]]:
         """All, in the order of their lines."""
         entries = self._all()
         for at in np.argsort(entries["start"], kind="stable"):
             key, *place = entries[at].item()
-            yield key, Place(*place)
+            yield key, LinePosition(*place)
 
     def _at(self, key: int) -> int | None:
         at = int(self._keys.searchsorted(key))
@@ -65,7 +65,7 @@ class LineIndex:
     def _all(self) -> npt.NDArray[np.void]:
         entries = np.empty(len(self), _ENTRY)
         entries["key"][: len(self._keys)] = self._keys
-        for name in Place._fields:
+        for name in LinePosition._fields:
             entries[name][: len(self._keys)] = self._places[name]
         for at, (key, place) in enumerate(self._fresh.items(), len(self._keys)):
             entries[at] = (key, *place)
@@ -77,10 +77,10 @@ class LineIndex:
         entries = entries[last]
         self._keys = entries["key"].copy()
         self._places = np.empty(len(entries), _PLACE)
-        for name in Place._fields:
+        for name in LinePosition._fields:
             self._places[name] = entries[name]
-        self._fresh: dict[int, Place] = {}
+        self._fresh: dict[int, LinePosition] = {}
 
 
 _PLACE = np.dtype([("start", np.int64), ("length", np.uint32), ("question", np.int64)])
-_ENTRY = np.dtype([("key", np.int64), *((name, _PLACE[name]) for name in Place._fields)])
+_ENTRY = np.dtype([("key", np.int64), *((name, _PLACE[name]) for name in LinePosition._fields)])

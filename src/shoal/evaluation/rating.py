@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation.score import EditCounts
+from shoal.evaluation.edit_counts import EditCounts
 from shoal.evaluation.significance import PairedBootstrap, Rates
-from shoal.evaluation.tally import Clips, Numbers, Tally, sums
+from shoal.evaluation.utterance_counts import ClipTable, Numbers, UtteranceCounts, sums
 from shoal.schema import MeasuredScore
 
 if TYPE_CHECKING:
-    from shoal.evaluation.quality import Score
+    from shoal.evaluation.measures import Score
     from shoal.evaluation.settings import Resampling
 
 Places = npt.NDArray[np.intp]
@@ -31,7 +31,9 @@ class Judge:
     """Besides error rates, the headline first; none for recognition."""
     resampling: Resampling
 
-    def rate(self, tallies: Sequence[Tally], clips: Clips, places: Places | None = None) -> Rating:
+    def rate(
+        self, tallies: Sequence[UtteranceCounts], clips: ClipTable, places: Places | None = None
+    ) -> Rating:
         """Draw the bootstrap for all clips, or for some, given by their places."""
         chosen = range(len(clips.speakers)) if places is None else places.tolist()
         bootstrap = self.resampling.draw_over([clips.speakers[place] for place in chosen])
@@ -44,7 +46,7 @@ class Rating:
 
     scores: Sequence[Score]
     bootstrap: PairedBootstrap
-    tallies: Sequence[Tally]
+    tallies: Sequence[UtteranceCounts]
     places: Places | None = None
     """The clips that count; None counts all."""
 
@@ -90,7 +92,7 @@ class Rating:
             if not any(np.isnan(rate.value) for rate in rates)
         }
 
-    def _rates(self, score: Score, tally: Tally) -> Rates:
+    def _rates(self, score: Score, tally: UtteranceCounts) -> Rates:
         statistics = self._of(tally.measures[score.name])
         value = float(score.value(sums(statistics)))
         if np.isnan(value):

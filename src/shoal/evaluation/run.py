@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from shoal import tasks
 from shoal.errors import FileFormatError
 from shoal.evaluation.export import Stored, write_exports
+from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.groups import check_fields, check_sets
 from shoal.evaluation.locks import Locks
-from shoal.evaluation.quality import headline
+from shoal.evaluation.measures import headline
 from shoal.evaluation.settings import Extras, Resampling, TokenLimit
 from shoal.evaluation.shards import Shard, ShardOutputs, open_shard, open_whole, read_whole
-from shoal.evaluation.spoken import as_known
-from shoal.evaluation.summary import Identity, summarise
+from shoal.evaluation.summary import SystemIdentity, summarise
 from shoal.evaluation.systems import check_can_answer, open_systems
 from shoal.evaluation.transcribe import Progress, Transcriber
 from shoal.provenance import provenance
@@ -123,7 +123,7 @@ def _checked(task: Task | str, data: Dataset, loaded: LoadedModel, against: Load
             check_can_answer(each, task)
             if task.input == "speech":
                 each.check_lengths(data.rows)
-            task = as_known(task, each, data.rows)
+            task = without_unmeasurable_loss(task, each, data.rows)
     return task
 
 
@@ -144,7 +144,7 @@ def run_rescore(
     ids = [clip for clip in outputs[0] if all(clip in found for found in outputs)]
     summary = summarise(
         [
-            Identity(system.name, system.model_ref, system.plan, system.outputs_file)
+            SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file)
             for system in before.systems
         ],
         outputs,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shoal.data.clip import Row
 from shoal.errors import UsageError
-from shoal.evaluation.outputs import Output
+from shoal.evaluation.output_file import Output
 from shoal.evaluation.significance import PairedBootstrap
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any
 from shoal.data import Dataset
 from shoal.errors import UsageError
 from shoal.evaluation.locks import Locks
-from shoal.evaluation.outputs import Output, OutputFile, check_header, header_path, read_outputs
+from shoal.evaluation.output_file import Output, OutputFile, check_header, header_path, read_outputs
 from shoal.evaluation.stored import StoredOutputs
 from shoal.schema import read_json
 

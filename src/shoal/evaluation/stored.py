@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shoal.errors import FileFormatError
-from shoal.evaluation.line_index import LineIndex, Place
+from shoal.evaluation.line_index import LineIndex, LinePosition
 from shoal.evaluation.output import Output, hash_of
 
 CHUNK = 1 << 16
@@ -95,7 +95,7 @@ class StoredOutputs(Mapping[str, Output]):
             FileFormatError: a file cannot be read or written.
         """
         keys: list[int] = []
-        places: list[Place] = []
+        places: list[LinePosition] = []
         for key, place in other._index.in_order():
             mine = self._index.find(key)
             if mine is None or mine.question != place.question:
@@ -112,13 +112,13 @@ class StoredOutputs(Mapping[str, Output]):
         start = write_lines(self.path, lines, sync=sync)
         self._synced = time.monotonic() if sync else self._synced
         for key, line, question in zip(keys, lines, questions, strict=True):
-            self._index.put(key, Place(start, len(line), question))
+            self._index.put(key, LinePosition(start, len(line), question))
             start += len(line)
 
     def _in_order(self) -> Iterator[Output]:
         return (self._output(place) for _, place in self._index.in_order())
 
-    def _output(self, place: Place) -> Output:
+    def _output(self, place: LinePosition) -> Output:
         try:
             return Output.of_line(self._line(place))
         except (ValueError, KeyError, TypeError):
@@ -126,7 +126,7 @@ class StoredOutputs(Mapping[str, Output]):
                 "the outputs were changed while they were in use", where=str(self.path), fix="run again"
             ) from None
 
-    def _line(self, place: Place) -> bytes:
+    def _line(self, place: LinePosition) -> bytes:
         with _reading(self.path):
             if self._descriptor is None:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -148,14 +148,14 @@ class _Items(ItemsView[str, Output]):
         return ((output.id, output) for output in self._mapping._in_order())
 
 
-def _entries(path: Path) -> Iterator[tuple[int, Place]]:
+def _entries(path: Path) -> Iterator[tuple[int, LinePosition]]:
     """Of every whole line: the clip's key, and where it stands."""
     start = 0
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.endswith(b"\n"):
                 output = _parsed(line, path, number)
-                yield hash_of(output.id), Place(start, len(line), output.question)
+                yield hash_of(output.id), LinePosition(start, len(line), output.question)
                 start += len(line)
 
 

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.errors import ManifestError
-from shoal.evaluation import quality
+from shoal.evaluation import measures
+from shoal.evaluation.edit_counts import EditCounts, word_counts
 from shoal.evaluation.groups import GroupScores, groupings, noted_fields, score_groups
-from shoal.evaluation.outputs import Output
+from shoal.evaluation.output_file import Output
 from shoal.evaluation.rating import Judge, Rating
-from shoal.evaluation.score import EditCounts, word_counts
 from shoal.evaluation.scores.errors import units_apart
 from shoal.evaluation.significance import PairedBootstrap, Rates, correct
-from shoal.evaluation.tally import Tally, label_set, tallied
+from shoal.evaluation.utterance_counts import UtteranceCounts, label_set, tallied
 from shoal.schema import Example, Plan, SystemScores
 
 if TYPE_CHECKING:
     from shoal.evaluation.comet import Comet
-    from shoal.evaluation.quality import Score
+    from shoal.evaluation.measures import Score
     from shoal.evaluation.settings import Resampling
     from shoal.tasks import Task
 
@@ -33,7 +33,7 @@ EXAMPLES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class SystemIdentity:
     """Which system: what is known of it without its outputs."""
 
     name: str
@@ -54,7 +54,7 @@ class Summary:
 
 
 def summarise(
-    systems: Sequence[Identity],
+    systems: Sequence[SystemIdentity],
     outputs: Sequence[Mapping[str, Output]],
     ids: Sequence[str],
     task: Task,
@@ -103,14 +103,14 @@ def summarise(
 
 def word_edits(outputs: Sequence[Output], task: Task) -> EditCounts:
     """The edits of every output against its reference, normalised; in words, or what `task` counts instead."""
-    return word_counts(*units_apart(quality.answers(task, outputs)))
+    return word_counts(*units_apart(measures.answers(task, outputs)))
 
 
 def _measures(
     task: Task, outputs: Mapping[str, Output], ids: Sequence[str], comet: Comet | None
 ) -> tuple[Score, ...]:
     """What the task is scored by; nothing for `asr`, whose rates have fields of their own."""
-    own = () if task.name == "asr" else quality.scores(task, label_set(task, outputs, ids))
+    own = () if task.name == "asr" else measures.scores(task, label_set(task, outputs, ids))
     return own if comet is None else (*own, comet)
 
 
@@ -169,7 +169,7 @@ def _add_groups(fields: dict[str, Any], name: str, groups: GroupScores) -> None:
         fields["most_worsened"][name] = groups.most_worsened
 
 
-def _system(identity: Identity, fields: Mapping[str, Any]) -> SystemScores:
+def _system(identity: SystemIdentity, fields: Mapping[str, Any]) -> SystemScores:
     removed = identity.plan.layers if identity.plan else []
     known = {
         "name": identity.name,
@@ -182,7 +182,7 @@ def _system(identity: Identity, fields: Mapping[str, Any]) -> SystemScores:
 
 def _examples(
     names: Sequence[str],
-    tallies: Sequence[Tally],
+    tallies: Sequence[UtteranceCounts],
     outputs: Sequence[Mapping[str, Output]],
     ids: Sequence[str],
 ) -> list[Example]:

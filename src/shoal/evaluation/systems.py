@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PlanError, UsageError
-from shoal.evaluation.outputs import OutputFile
-from shoal.evaluation.summary import Identity
+from shoal.evaluation.output_file import OutputFile
+from shoal.evaluation.summary import SystemIdentity
 from shoal.models.families.audio_llm import AudioLLM
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BASELINE = "baseline"
 class System:
     """One thing that transcribes all clips."""
 
-    identity: Identity
+    identity: SystemIdentity
     loaded: LoadedModel
     outputs: OutputFile
 
@@ -70,7 +70,7 @@ def check_can_answer(loaded: LoadedModel, task: Task) -> None:
         UsageError: it cannot hear, write or speak, as the task needs it, or its answers cannot be scored that way.
         ModelError: the checkpoint lacks the part that speaks.
     """
-    if task.spoken:
+    if task.answers_in_speech:
         _check_speaks(loaded, task)
     elif task.input == "speech":
         check_hears(loaded)
@@ -116,9 +116,9 @@ def _check_says_anything(loaded: LoadedModel, task: Task) -> None:
     """A model that writes a word when it hears it has no likelihood of a given answer."""
     family = loaded.family
     given = {"choose", "loss"} & set(task.answered_by)
-    if given and isinstance(family, AudioLLM) and family.untaught:
+    if given and isinstance(family, AudioLLM) and family.no_training_reason:
         raise UsageError(
-            f"the likelihood of a given answer is not known for {loaded.ref}: {family.untaught}",
+            f"the likelihood of a given answer is not known for {loaded.ref}: {family.no_training_reason}",
             where="MODEL",
             fix=f"leave it out: in a YAML of kind {task.settings.kind} write answered_by: [decode] and such scores",
         )
@@ -149,13 +149,13 @@ def open_systems(
         FileFormatError: `out` holds outputs made otherwise.
     """
     files = _Files(out, header, opened)
-    systems = [_system(Identity(FULL), loaded, files)]
+    systems = [_system(SystemIdentity(FULL), loaded, files)]
     if against is not None:
         if against.info().fingerprint == loaded.info().fingerprint:
             raise UsageError(f"{against.ref} has the same weights as {loaded.ref}", where="--against")
-        systems.insert(0, _system(Identity(BASELINE, model_ref=against.ref), against, files))
+        systems.insert(0, _system(SystemIdentity(BASELINE, model_ref=against.ref), against, files))
     for name, plan in named_plans(plans, loaded.info().depth).items():
-        systems.append(_system(Identity(name, plan=plan), loaded, files))
+        systems.append(_system(SystemIdentity(name, plan=plan), loaded, files))
     return systems
 
 
@@ -203,7 +203,7 @@ class _Files:
         return self._files[path]
 
 
-def _system(identity: Identity, loaded: LoadedModel, files: _Files) -> System:
+def _system(identity: SystemIdentity, loaded: LoadedModel, files: _Files) -> System:
     info = loaded.info()
     removed = identity.plan.layers if identity.plan else []
     part = identity.plan.part if identity.plan else "layer"
@@ -225,7 +225,7 @@ def _system(identity: Identity, loaded: LoadedModel, files: _Files) -> System:
     return System(placed, loaded, files.open(name, about))
 
 
-def _stem(identity: Identity, removed: Sequence[int], part: Part) -> str:
+def _stem(identity: SystemIdentity, removed: Sequence[int], part: Part) -> str:
     """A file name that says what is missing; the same layers have the same file, whoever chose them."""
     return without(removed, part) if removed else identity.name
 

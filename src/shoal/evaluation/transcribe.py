@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.evaluation.answering import answers
-from shoal.evaluation.engine import Engines
-from shoal.evaluation.room import slots_that_fit
+from shoal.evaluation.auto_batch_size import slots_that_fit
+from shoal.evaluation.engine import EngineCache
 from shoal.evaluation.window import windows
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Transcriber:
             return
         loaded, start = systems[0].loaded, 0
         slots = self._slots(loaded, rows)
-        engines = Engines(slots)
+        engines = EngineCache(slots)
         for window in windows(loaded, self._data, rows, places, self._task, slots=slots):
             here = places[start : start + len(window.rows)]
             start += len(here)
@@ -103,7 +103,7 @@ class Transcriber:
         return slots_that_fit(loaded, self._data, longest, self._task, self._limit)
 
     def _run_window(
-        self, systems: Sequence[System], window: Window, lacking: Lacking, engines: Engines, tally: _Tally
+        self, systems: Sequence[System], window: Window, lacking: Lacking, engines: EngineCache, tally: _Tally
     ) -> None:
         """Equal systems, decoded once."""
         wanted = {row.id for row, lacks in zip(window.rows, lacking, strict=True) if lacks.any()}

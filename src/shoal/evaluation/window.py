@@ -17,9 +17,9 @@ import torch
 from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.data.clip import Clip, Row
 from shoal.decoder.prepare import prepare
-from shoal.evaluation.ahead import ahead
 from shoal.evaluation.engine.memory import give_back, out_of_memory
 from shoal.evaluation.generate import clock
+from shoal.evaluation.prefetch import prefetch
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -57,7 +57,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Likelihoods:
     """What the likelihood of given texts says about one clip; see `Output` for both."""
 
     choices: dict[str, float] | None = None
@@ -89,9 +89,9 @@ def windows(
     """
     read = _read(data, _split(rows, places, slots), slots, task)
     if embeds_beside(loaded, task):
-        stretches = ahead(_embedded(loaded, read, task), depth=WINDOW_BATCHES)
+        stretches = prefetch(_embedded(loaded, read, task), depth=WINDOW_BATCHES)
     else:
-        stretches = _embedded(loaded, ahead(read, depth=READ_AHEAD), task)
+        stretches = _embedded(loaded, prefetch(read, depth=READ_AHEAD), task)
     embedded: list[Batch] = []
     for batch, window_rows in stretches:
         embedded += [] if batch is None else [batch]

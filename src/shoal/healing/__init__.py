@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import InputKind, Plan
     from shoal.tasks import Task
-    from shoal.training.settings import How, Objective, Optimisation
+    from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 
 __all__ = ["heal"]
 
@@ -38,7 +38,7 @@ def heal(
     start: Literal["plain", "linear"] = "plain",
     seed: int = 0,
     force: bool = False,
-    how: How | None = None,
+    how: RuntimeOptions | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Healed:
     """Heal a pruned model; it is changed in place.
@@ -73,9 +73,9 @@ def heal(
         ShoalError: see `shoal.healing.run.run_heal`.
     """
     from shoal import tasks
-    from shoal.healing.run import Job, run_heal
+    from shoal.healing.run import HealRequest, run_heal
     from shoal.healing.settings import CLIPS, STEPS, HealSettings
-    from shoal.training.settings import How, Objective, Optimisation
+    from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 
     settings = HealSettings(
         target=target,
@@ -89,7 +89,7 @@ def heal(
     )
     return run_heal(
         model,
-        Job(
+        HealRequest(
             data,
             tasks.get(task) if isinstance(task, str) else task,
             settings,
@@ -100,7 +100,7 @@ def heal(
             out=None if out is None else Path(out),
             save_as=save,
             force=force,
-            how=how or How(),
+            how=how or RuntimeOptions(),
             progress=progress,
         ),
     )

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from shoal.errors import FileFormatError, ShoalError, UsageError
-from shoal.evaluation.outputs import read_outputs
+from shoal.evaluation.output_file import read_outputs
 from shoal.evaluation.run import run_evaluate
 from shoal.evaluation.settings import Resampling, TokenLimit
 from shoal.evaluation.significance import PairedBootstrap, Rates
 from shoal.evaluation.summary import word_edits
 from shoal.evaluation.systems import without
 from shoal.healing import targets
-from shoal.healing.run import Job, run_heal
+from shoal.healing.run import HealRequest, run_heal
 from shoal.healing.settings import HealSettings
 from shoal.models.loading import load_model
 from shoal.provenance import provenance
@@ -32,7 +32,7 @@ from shoal.schema.files import claim
 from shoal.schema.heal import NONE
 from shoal.training.feed import Progress
 from shoal.training.feeding import Losses, examples_of, make_feed, response_losses, share_states
-from shoal.training.settings import How
+from shoal.training.settings import RuntimeOptions
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -60,7 +60,7 @@ class Grid:
     batch_size: int = 16
     limit: TokenLimit = field(default_factory=TokenLimit)
     resampling: Resampling = field(default_factory=Resampling)
-    how: How = field(default_factory=How)
+    how: RuntimeOptions = field(default_factory=RuntimeOptions)
     progress: Progress | None = None
 
 
@@ -153,7 +153,7 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
         loaded.forget_info()
     elif plan is not None:
         settings = grid.settings.model_copy(update={"target": target})
-        job = Job(
+        job = HealRequest(
             grid.data,
             grid.task,
             settings,

@@ -19,7 +19,7 @@ from shoal.healing.cuts import Cut, cuts_of
 from shoal.healing.lineage import Origin, check_teacher, origin_of, share_weights
 from shoal.healing.linear import apply_linear, fit_linear
 from shoal.healing.settings import HealSettings
-from shoal.healing.targets import Choice, Target
+from shoal.healing.targets import Target, TrainedParts
 from shoal.healing.writing import write_adapters, write_merged
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.loading import DTYPES, load_model
@@ -28,12 +28,12 @@ from shoal.pruning.folder import check_target
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, InputKind, ModelInfo, Plan, read_json
 from shoal.training.draws import draw
-from shoal.training.feed import Example, Feed, Progress
+from shoal.training.feed import Feed, Progress, TrainingExample
 from shoal.training.feeding import examples_of, make_feed, response_losses, share_states
 from shoal.training.loop import Outcome, load_trained, train
 from shoal.training.lora import add_lora
 from shoal.training.processes import Processes, work_folder
-from shoal.training.settings import How, Objective
+from shoal.training.settings import Objective, RuntimeOptions
 from shoal.training.step import Boundary, Student
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ SaveAs = Literal["merged", "adapters"]
 
 
 @dataclass(frozen=True)
-class Job:
+class HealRequest:
     """Everything healing is asked for."""
 
     data: Dataset
@@ -62,7 +62,7 @@ class Job:
     save_as: SaveAs = "merged"
     force: bool = False
     trust_remote_code: bool = False
-    how: How = field(default_factory=How)
+    how: RuntimeOptions = field(default_factory=RuntimeOptions)
     progress: Progress | None = None
 
 
@@ -79,7 +79,7 @@ class Healed:
     """Modules that were trained whole."""
 
 
-def run_heal(model: LoadedModel, job: Job) -> Healed:
+def run_heal(model: LoadedModel, job: HealRequest) -> Healed:
     """Heal `model`, which is changed in place (with `replace` it is another that is healed).
 
     Args:
@@ -114,7 +114,7 @@ def run_heal(model: LoadedModel, job: Job) -> Healed:
     return healed
 
 
-def finished(out: Path | None, model: ModelInfo, job: Job) -> HealRecord | None:
+def finished(out: Path | None, model: ModelInfo, job: HealRequest) -> HealRecord | None:
     """The record of a folder in which this very healing is done already; None if it is not.
 
     Args:
@@ -133,13 +133,13 @@ def finished(out: Path | None, model: ModelInfo, job: Job) -> HealRecord | None:
     return record if same else None
 
 
-def _described(job: Job) -> dict[str, Any]:
+def _described(job: HealRequest) -> dict[str, Any]:
     """Everything that decides the result, besides model and clips."""
     plan = None if job.plan is None else job.plan.layers
     return {**job.settings.model_dump(), "input": job.input, "plan": plan, "save_as": job.save_as}
 
 
-def _check_job(job: Job, target: Target) -> None:
+def _check_job(job: HealRequest, target: Target) -> None:
     objective = _objective(job.settings, target)
     if target.trained and not (objective.needs_decoder or objective.ctc):
         raise UsageError(
@@ -166,7 +166,7 @@ def _objective(settings: HealSettings, target: Target) -> Objective:
     return settings.objective
 
 
-def _student(model: LoadedModel, job: Job, target: Target, origin: Origin) -> LoadedModel:
+def _student(model: LoadedModel, job: HealRequest, target: Target, origin: Origin) -> LoadedModel:
     """The pruned model: `model` itself, or where the target puts layers back, the unpruned one without fewer."""
     plan = origin.plan
     kept = None if plan is None else target.kept(plan)
@@ -192,13 +192,13 @@ def _pruned_info(student: LoadedModel, origin: Origin, target: Target) -> ModelI
     return info.model_copy(update={"removed_layers": target.kept(origin.plan).layers})
 
 
-def _load(ref: str, like: LoadedModel, job: Job) -> LoadedModel:
+def _load(ref: str, like: LoadedModel, job: HealRequest) -> LoadedModel:
     return load_model(
         ref, device=str(like.device), dtype=like.dtype_name, trust_remote_code=job.trust_remote_code
     )
 
 
-def _split(job: Job) -> tuple[list[Row], list[Row]]:
+def _split(job: HealRequest) -> tuple[list[Row], list[Row]]:
     """Rows to train on, and rows of the same data to watch the loss on; the same in every run."""
     rows = job.data.rows
     if job.validation is not None:
@@ -226,7 +226,7 @@ class _Healing:
 
     def __init__(
         self,
-        job: Job,
+        job: HealRequest,
         target: Target,
         origin: Origin,
         student: LoadedModel,
@@ -292,7 +292,7 @@ class _Healing:
         ]
         return self._feed(examples) if examples else None
 
-    def _feed(self, examples: Sequence[Example], *, through: bool = False) -> Feed:
+    def _feed(self, examples: Sequence[TrainingExample], *, through: bool = False) -> Feed:
         return make_feed(
             self.student,
             examples,
@@ -352,7 +352,7 @@ class _Healing:
             )
         return time.perf_counter() - begun
 
-    def _train(self, choice: Choice, examples: Sequence[Example]) -> tuple[Outcome, int]:
+    def _train(self, choice: TrainedParts, examples: Sequence[TrainingExample]) -> tuple[Outcome, int]:
         settings = self.job.settings
         teacher = self.teacher() if self._objective.needs_teacher else None
         mark(self.student, choice, settings)
@@ -389,7 +389,7 @@ class _Healing:
         )
         return outcome, parameters
 
-    def _gathered(self, choice: Choice, trained: Path) -> LoadedModel:
+    def _gathered(self, choice: TrainedParts, trained: Path) -> LoadedModel:
         """The student once more, whole, in this process alone: what was trained of it came back in shards."""
         whole = _load(self.student.ref, self.student, self.job)
         if len(whole.layers) != len(self.student.layers):
@@ -411,7 +411,7 @@ class _Healing:
         }
 
 
-def mark(loaded: LoadedModel, choice: Choice, settings: HealSettings) -> None:
+def mark(loaded: LoadedModel, choice: TrainedParts, settings: HealSettings) -> None:
     """Freeze everything but what is chosen, and put the low-rank layers in; their start depends on the seed alone."""
     loaded.model.requires_grad_(False)
     if choice.lora:
@@ -426,7 +426,7 @@ def mark(loaded: LoadedModel, choice: Choice, settings: HealSettings) -> None:
                 parameter.requires_grad_(True)
 
 
-def projector_trained(loaded: LoadedModel, choice: Choice) -> bool:
+def projector_trained(loaded: LoadedModel, choice: TrainedParts) -> bool:
     """Whether the projector is among what is trained."""
     projector = loaded.family.projector(loaded.model)
     return any(loaded.model.get_submodule(name) is projector for name in choice.whole)
@@ -437,7 +437,7 @@ def boundaries(cuts: Sequence[Cut], depth: int) -> list[tuple[Boundary, Boundary
     return [(Boundary(depth if cut.receiver is None else cut.receiver), Boundary(cut.stop)) for cut in cuts]
 
 
-def _write(healed: Healed, job: Job, source: LoadedModel, out: Path) -> Path:
+def _write(healed: Healed, job: HealRequest, source: LoadedModel, out: Path) -> Path:
     if job.save_as == "adapters":
         return write_adapters(
             healed.loaded,

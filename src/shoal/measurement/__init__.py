@@ -68,14 +68,14 @@ def audit(
         UsageError: an input the model or the task cannot take, or an unknown metric, part or block size.
     """
     from shoal.measurement.audit import run_audit
-    from shoal.measurement.wanted import Wanted
+    from shoal.measurement.importance_config import ImportanceConfig
 
     return run_audit(
         model,
         data,
         task,
         inputs=inputs,
-        wanted=Wanted.parse(
+        wanted=ImportanceConfig.parse(
             metrics, sizes=block_sizes, parts=parts, scope=loss_scope, race=race, decode=decode, seed=seed
         ),
         out=None if out is None else Path(out),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.evaluation.outputs import Output
-from shoal.evaluation.quality import Accuracy, BestOfAccepted, Chrf, LossScore, answers, headline, scores
+from shoal.evaluation.generated_speech import without_unmeasurable_loss
+from shoal.evaluation.measures import Accuracy, BestOfAccepted, Chrf, LossScore, answers, headline, scores
+from shoal.evaluation.output_file import Output
 from shoal.evaluation.run import header
 from shoal.evaluation.settings import TokenLimit
-from shoal.evaluation.spoken import as_known
 from shoal.evaluation.systems import check_can_answer, open_systems
 from shoal.evaluation.transcribe import Progress, Transcriber
 from shoal.measurement.importance import Floats, ImportanceSums, Ints
@@ -60,7 +60,7 @@ def decode_without(
     """
     task = task.on(data.rows).only(NEEDS[headline(task).name])
     check_can_answer(model, task)
-    task = as_known(task, model, data.rows)
+    task = without_unmeasurable_loss(task, model, data.rows)
     limit = TokenLimit()
     depth = model.info().depth
     plans = [

@@ -14,9 +14,9 @@ from shoal import tasks
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import FileFormatError, UsageError
 from shoal.measurement.collector import collect
+from shoal.measurement.importance_config import ImportanceConfig
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Cluster, Sums, SumsFile, SumsWriter, load_sums, save_sums
-from shoal.measurement.wanted import Wanted
 from shoal.models.batch import PreparedBatch
 from shoal.provenance import provenance
 from shoal.schema import Audit, InputKind
@@ -44,7 +44,7 @@ def run_audit(
     task: Task | str,
     *,
     inputs: Sequence[InputKind] | None,
-    wanted: Wanted,
+    wanted: ImportanceConfig,
     out: Path | None,
     batch_size: int,
     cluster: Cluster,

@@ -29,7 +29,7 @@ _TRAINING_ONLY = ("masked_spec_embed",)
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
+class LoadedEncoder:
     """A speech encoder with its feature extractor."""
 
     model: PreTrainedModel
@@ -37,7 +37,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder:
+class LoadedDecoder:
     """A causal LM with its tokenizer."""
 
     model: PreTrainedModel
@@ -56,8 +56,8 @@ def resolve_path(ref: str) -> Path:
 
 
 def build(
-    encoder: str | Encoder,
-    decoder: str | Decoder,
+    encoder: str | LoadedEncoder,
+    decoder: str | LoadedDecoder,
     *,
     projector: str | Mapping[str, Any] = "mlp",
     prompt_template: str | None = None,
@@ -96,7 +96,9 @@ def build(
     return model.to(dtype).eval(), processor
 
 
-def assemble(heard: Encoder, spoken: Decoder, **settings: Any) -> tuple[SpeechLLM, SpeechLLMProcessor]:
+def assemble(
+    heard: LoadedEncoder, spoken: LoadedDecoder, **settings: Any
+) -> tuple[SpeechLLM, SpeechLLMProcessor]:
     """Put loaded parts together; `settings` are arguments of `SpeechLLMConfig`.
 
     Raises:
@@ -114,7 +116,7 @@ def assemble(heard: Encoder, spoken: Decoder, **settings: Any) -> tuple[SpeechLL
     return model, processor
 
 
-def _greedy(spoken: Decoder, processor: SpeechLLMProcessor) -> GenerationConfig:
+def _greedy(spoken: LoadedDecoder, processor: SpeechLLMProcessor) -> GenerationConfig:
     """Greedy decoding that ends where decoder or template end; checkpoints differ in how they sample."""
     known = getattr(spoken.model.generation_config, "eos_token_id", None)
     ends = [known] if isinstance(known, int) else list(known or [])
@@ -135,7 +137,9 @@ def chat_template(tokenizer: Any) -> str:
     return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 
-def load_encoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32) -> Encoder:
+def load_encoder(
+    ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32
+) -> LoadedEncoder:
     """Load an encoder; of an encoder–decoder (Whisper), its encoder.
 
     Raises:
@@ -145,10 +149,12 @@ def load_encoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype =
     model = _load(AutoModel, path, ref, dtype)
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
-    return Encoder(model, _load_processor(AutoFeatureExtractor, path, ref))
+    return LoadedEncoder(model, _load_processor(AutoFeatureExtractor, path, ref))
 
 
-def load_decoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32) -> Decoder:
+def load_decoder(
+    ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32
+) -> LoadedDecoder:
     """Load a causal LM.
 
     Raises:
@@ -156,7 +162,7 @@ def load_decoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype =
     """
     path = resolve(ref)
     model = _load(AutoModelForCausalLM, path, ref, dtype)
-    return Decoder(model, _load_processor(AutoTokenizer, path, ref))
+    return LoadedDecoder(model, _load_processor(AutoTokenizer, path, ref))
 
 
 def _load(auto_class: Any, path: Path, ref: str, dtype: torch.dtype) -> PreTrainedModel:

@@ -92,7 +92,7 @@ def search(
     from shoal.evaluation.settings import Resampling, TokenLimit
     from shoal.plan_search.budget import make_budget
     from shoal.plan_search.run import run_search
-    from shoal.plan_search.settings import Settings
+    from shoal.plan_search.settings import SearchSettings
 
     return run_search(
         model,
@@ -107,7 +107,7 @@ def search(
             max_milliseconds=max_milliseconds,
             max_megabytes=max_megabytes,
         ),
-        settings=Settings(
+        settings=SearchSettings(
             strategy=strategy,
             metric=metric,
             input=input,

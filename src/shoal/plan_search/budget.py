@@ -20,7 +20,7 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Change:
+class RelativeChange:
     """How much worse a plan is than the unpruned model on the same clips, relative to it.
 
     `replicates` (R,) are those of the paired bootstrap, infinite where the change is undefined; None where there is
@@ -31,7 +31,7 @@ class Change:
     replicates: Floats | None
 
     @classmethod
-    def of(cls, value: float, replicates: Floats, clusters: int) -> Change:
+    def of(cls, value: float, replicates: Floats, clusters: int) -> RelativeChange:
         """A replicate in which the unpruned model makes no error shows nothing, so it counts as broken."""
         if clusters < 2:
             return cls(value, None)
@@ -66,7 +66,7 @@ class Change:
         return found is not None and found <= budget.max_increase
 
 
-def confirmed(budget: Budget, change: Change, p_holm: float | None) -> bool:
+def confirmed(budget: Budget, change: RelativeChange, p_holm: float | None) -> bool:
     """Whether a plan holds on unseen clips: by its corrected p-value, or with `point` by the value."""
     if budget.point or budget.max_increase is None:
         return change.within(budget)

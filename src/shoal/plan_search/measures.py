@@ -13,7 +13,7 @@ import numpy as np
 
 from shoal.errors import FileFormatError
 from shoal.measurement.blocks import block_layers
-from shoal.plan_search.settings import Settings
+from shoal.plan_search.settings import SearchSettings
 from shoal.pruning.in_memory import removal_problem
 from shoal.schema import read_json, write_text
 from shoal.schema.words import Candidate
@@ -32,7 +32,7 @@ PATH_VERSION = 1
 
 
 def measure_of(
-    loaded: LoadedModel, data: Dataset, task: Task, settings: Settings, out: Path | None
+    loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings, out: Path | None
 ) -> StoredMeasure:
     """The metric of `settings`; nothing is measured before it is asked for a value that is not stored in `out`."""
     return StoredMeasure(
@@ -94,7 +94,7 @@ def _stored(path: Path | None, key: str) -> dict[Candidate, float]:
         return {}
 
 
-def _measured(loaded: LoadedModel, data: Dataset, task: Task, settings: Settings) -> Measure:
+def _measured(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings) -> Measure:
     if settings.ranked_by == "ablation":
         from shoal.measurement.ablating import LossMeasure
 
@@ -116,7 +116,9 @@ def _measured(loaded: LoadedModel, data: Dataset, task: Task, settings: Settings
     )
 
 
-def _gradients(loaded: LoadedModel, data: Dataset, task: Task, settings: Settings) -> dict[Candidate, float]:
+def _gradients(
+    loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings
+) -> dict[Candidate, float]:
     from shoal.decoder.batches import prepared_batches
     from shoal.measurement.gradient import gradients
 
@@ -128,7 +130,9 @@ def _gradients(loaded: LoadedModel, data: Dataset, task: Task, settings: Setting
     return {}
 
 
-def _distances(loaded: LoadedModel, data: Dataset, task: Task, settings: Settings) -> dict[Candidate, float]:
+def _distances(
+    loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings
+) -> dict[Candidate, float]:
     """Angular distance of every block, or its influence: the sum over its layers."""
     from shoal.measurement.audit import measure
 
@@ -140,12 +144,12 @@ def _distances(loaded: LoadedModel, data: Dataset, task: Task, settings: Setting
     return {block: float(means[list(block)].sum()) for block in blocks}
 
 
-def _can_go(loaded: LoadedModel, layers: Candidate, settings: Settings) -> bool:
+def _can_go(loaded: LoadedModel, layers: Candidate, settings: SearchSettings) -> bool:
     """Whether the model can go without them."""
     return removal_problem(loaded.model, layers, part=settings.part, family=loaded.family) is None
 
 
-def _key(loaded: LoadedModel, data: Dataset, task: Task, settings: Settings) -> str:
+def _key(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings) -> str:
     """What the values depend on, and nothing else (not the budget, not the strategy)."""
     parts: list[Any] = [
         PATH_VERSION,

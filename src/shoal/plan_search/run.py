@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from shoal import tasks
 from shoal.errors import UsageError
-from shoal.evaluation.quality import headline
+from shoal.evaluation.generated_speech import without_unmeasurable_loss
+from shoal.evaluation.measures import headline
 from shoal.evaluation.significance import holm
-from shoal.evaluation.spoken import as_known
 from shoal.evaluation.systems import check_can_answer
 from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of
-from shoal.plan_search.settings import Settings
+from shoal.plan_search.settings import SearchSettings
 from shoal.plan_search.splits import Split, given, split
 from shoal.plan_search.strategies import choices, removable_layers
 from shoal.plan_search.trials import Trials
@@ -42,7 +42,7 @@ def run_search(
     *,
     confirm_data: Dataset | None,
     budget: Budget,
-    settings: Settings,
+    settings: SearchSettings,
     out: Path | None,
     progress: Progress | None,
 ) -> Search:
@@ -58,8 +58,8 @@ def run_search(
     _check(loaded, task, budget, settings)
     # The same on both splits, whichever labels are in them.
     rows = [*parts.validation.rows, *parts.confirmation.rows]
-    task = as_known(task.on(rows), loaded, rows)
-    hunt = Hunt(loaded, parts, task, budget, settings, out=out, progress=progress)
+    task = without_unmeasurable_loss(task.on(rows), loaded, rows)
+    hunt = SearchRun(loaded, parts, task, budget, settings, out=out, progress=progress)
     steps = list(hunt.steps())
     confirmations = hunt.confirm(steps)
     chosen = next((each.plan for each in confirmations if each.holds), None)
@@ -96,7 +96,7 @@ def run_search(
     return found
 
 
-def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: Settings) -> None:
+def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: SearchSettings) -> None:
     """Refuse, before anything is computed, what cannot be answered."""
     info = loaded.info()
     if settings.input not in loaded.inputs or settings.input not in task.inputs:
@@ -122,7 +122,7 @@ def _save(found: Search, out: Path) -> None:
     found.save(out / SEARCH_FILE)
 
 
-class Hunt:
+class SearchRun:
     """Plans over one model, tried on both splits; arguments as in `run_search`."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Hunt:
         parts: Split,
         task: Task,
         budget: Budget,
-        settings: Settings,
+        settings: SearchSettings,
         *,
         out: Path | None,
         progress: Progress | None,
@@ -264,7 +264,7 @@ class Hunt:
 
     def _timed(self, plans: Sequence[Plan]) -> float:
         """Of the last plan, or of the unpruned model."""
-        from shoal.benchmarking.run import Settings as BenchSettings
+        from shoal.benchmarking.run import BenchSettings as BenchSettings
         from shoal.benchmarking.run import run_bench
 
         bench = run_bench(

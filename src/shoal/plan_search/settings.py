@@ -21,7 +21,7 @@ STRATEGIES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """See `shoal.plan_search.search`.
 
     Raises:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from shoal.plan_search.settings import Settings
+from shoal.plan_search.settings import SearchSettings
 from shoal.schema import Estimate
 from shoal.selection import beam, greedy
 from shoal.selection.path import Measure, Path, ranked
 from shoal.selection.strategy import Choice
 
 
-def choices(settings: Settings, measure: Measure, depth: int) -> Iterator[Choice]:
+def choices(settings: SearchSettings, measure: Measure, depth: int) -> Iterator[Choice]:
     """Plans of 1, 2, … layers of a decoder of `depth`, by the strategy of `settings`; one layer stays in any case.
 
     A number of layers for which no plan has a value is left out.

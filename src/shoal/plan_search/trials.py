@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluation.quality import answers, headline, paired_change
+from shoal.evaluation.measures import answers, headline, paired_change
 from shoal.evaluation.run import header
 from shoal.evaluation.significance import PairedBootstrap, Rates
 from shoal.evaluation.systems import System, open_systems
 from shoal.evaluation.transcribe import Progress, Transcriber
-from shoal.plan_search.budget import Change
+from shoal.plan_search.budget import RelativeChange
 from shoal.schema import Estimate, Plan
 from shoal.statistics import Floats
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.models.loading import LoadedModel
-    from shoal.plan_search.settings import Settings
+    from shoal.plan_search.settings import SearchSettings
     from shoal.tasks import Task
 
 
@@ -33,7 +33,7 @@ class Trial:
     """What a plan's outputs are worth."""
 
     score: Estimate
-    change: Change
+    change: RelativeChange
 
 
 class Trials:
@@ -57,7 +57,7 @@ class Trials:
         loaded: LoadedModel,
         data: Dataset,
         task: Task,
-        settings: Settings,
+        settings: SearchSettings,
         *,
         out: Path | None,
         name: str,
@@ -159,4 +159,4 @@ class Trials:
     def _trial(self, statistics: Floats, full: Floats) -> Trial:
         resampler = self._bootstrap.resampler
         value, replicates = paired_change(self.metric, statistics, full, resampler)
-        return Trial(self._score(statistics), Change.of(value, replicates, resampler.clusters))
+        return Trial(self._score(statistics), RelativeChange.of(value, replicates, resampler.clusters))

@@ -19,9 +19,9 @@ from shoal.models.meta_model import CONFIG, GENERATION_CONFIG, meta_model
 from shoal.pruning import config_files
 from shoal.pruning.adapter_files import NewAdapter, pruned_adapter
 from shoal.pruning.in_memory import kept_layers, prune_in_place
-from shoal.pruning.key_names import KeyNames, Layers, Target
+from shoal.pruning.key_names import KeyNames, Layers, TensorMeaning
 from shoal.pruning.rebuild import check_rebuild
-from shoal.pruning.safetensors_file import Cut, Entry, NewFile, Piece, cut_problem
+from shoal.pruning.safetensors_file import NewFile, Piece, TensorEntry, TensorSlice, cut_problem
 from shoal.pruning.shards import Shards, new_index, numbered, read_shards
 from shoal.pruning.side_folders import adapter_folders
 from shoal.schema import ModelInfo, Plan
@@ -95,16 +95,17 @@ def rewrite(
     return Rewrite(files, index, config, generation, adapters, info)
 
 
-def _cuts(model: PreTrainedModel, family: Family, layers: Layers) -> dict[str, Cut]:
+def _cuts(model: PreTrainedModel, family: Family, layers: Layers) -> dict[str, TensorSlice]:
     """Name in the model → how to cut a parameter that holds a part for each layer."""
     decoder, _, _ = layers.path.rpartition(".")
     tensors = family.layered_tensors(family.text_config(model)) if len(layers.keep) < layers.depth else {}
     return {
-        f"{decoder}.{name}".lstrip("."): Cut(dim, layers.depth, layers.keep) for name, dim in tensors.items()
+        f"{decoder}.{name}".lstrip("."): TensorSlice(dim, layers.depth, layers.keep)
+        for name, dim in tensors.items()
     }
 
 
-def _check_whole(source: Path, names: KeyNames, targets: Mapping[str, Target]) -> None:
+def _check_whole(source: Path, names: KeyNames, targets: Mapping[str, TensorMeaning]) -> None:
     unknown = [name for name, target in targets.items() if target.kind == "unknown"]
     if unknown:
         raise ModelError(
@@ -123,8 +124,8 @@ def _check_whole(source: Path, names: KeyNames, targets: Mapping[str, Target]) -
 
 def _check_shapes(
     source: Path,
-    entries: Mapping[str, Entry],
-    targets: Mapping[str, Target],
+    entries: Mapping[str, TensorEntry],
+    targets: Mapping[str, TensorMeaning],
     names: KeyNames,
     model: PreTrainedModel,
 ) -> None:
@@ -142,7 +143,11 @@ def _check_shapes(
 
 
 def _new_files(
-    shards: Shards, targets: Mapping[str, Target], names: KeyNames, layers: Layers, cuts: Mapping[str, Cut]
+    shards: Shards,
+    targets: Mapping[str, TensorMeaning],
+    names: KeyNames,
+    layers: Layers,
+    cuts: Mapping[str, TensorSlice],
 ) -> list[NewFile]:
     files = []
     for shard in shards.files:
@@ -155,7 +160,9 @@ def _new_files(
     return numbered(files)
 
 
-def _cut(name: str, entry: Entry, target: Target, cuts: Mapping[str, Cut]) -> Cut | None:
+def _cut(
+    name: str, entry: TensorEntry, target: TensorMeaning, cuts: Mapping[str, TensorSlice]
+) -> TensorSlice | None:
     hit = next((key for key in cuts if key in target.makes), None)
     if hit is None:
         return None
@@ -172,7 +179,7 @@ def _cut(name: str, entry: Entry, target: Target, cuts: Mapping[str, Cut]) -> Cu
 
 def _check_names(
     files: Sequence[NewFile],
-    old: Mapping[str, Target],
+    old: Mapping[str, TensorMeaning],
     before: KeyNames,
     after: KeyNames,
     layers: Layers,
@@ -201,7 +208,7 @@ def _check_same(before: Iterable[str], after: Iterable[str], layers: Layers) -> 
         raise _wrong(f"{len(difference)} weights would not be found again, such as {min(difference)}")
 
 
-def _covered(targets: Mapping[str, Target]) -> set[str]:
+def _covered(targets: Mapping[str, TensorMeaning]) -> set[str]:
     return {made for target in targets.values() for made in target.makes}
 
 

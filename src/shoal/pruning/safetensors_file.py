@@ -37,7 +37,7 @@ BITS: Mapping[str, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """A tensor in a file: what it is, and where its bytes are, counted from the start of the file."""
 
     dtype: str
@@ -57,16 +57,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class SafetensorsHeader:
     """What a file says about itself; `tensors` in the order of their bytes."""
 
     path: Path
-    tensors: dict[str, Entry]
+    tensors: dict[str, TensorEntry]
     metadata: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class TensorSlice:
     """Some of the equal parts that follow each other along one dimension of a tensor."""
 
     dim: int
@@ -84,8 +84,8 @@ class Piece:
     """A tensor to write: its name in the new file, where its bytes come from, and what to leave out."""
 
     name: str
-    source: Entry
-    cut: Cut | None = None
+    source: TensorEntry
+    cut: TensorSlice | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,7 +103,7 @@ class NewFile:
     """A file to write, as a path relative to the new folder."""
 
     name: str
-    source: Header
+    source: SafetensorsHeader
     pieces: list[Piece] = field(default_factory=list)
 
     @property
@@ -112,7 +112,7 @@ class NewFile:
         return sum(piece.size for piece in self.pieces)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> SafetensorsHeader:
     """Read and check the header of `path`.
 
     Raises:
@@ -136,7 +136,7 @@ def read_header(path: Path) -> Header:
     return _header(path, parsed, 8 + length, size)
 
 
-def _header(path: Path, parsed: Any, begin: int, size: int) -> Header:
+def _header(path: Path, parsed: Any, begin: int, size: int) -> SafetensorsHeader:
     if not isinstance(parsed, dict):
         raise _damaged(path, "its header is not a JSON object")
     metadata = parsed.pop(METADATA, None)
@@ -150,13 +150,13 @@ def _header(path: Path, parsed: Any, begin: int, size: int) -> Header:
     if at != size:
         short = "shorter" if size < at else "longer"
         raise _damaged(path, f"the file is {short} than its header says ({size} bytes, not {at})")
-    return Header(path, entries, metadata)
+    return SafetensorsHeader(path, entries, metadata)
 
 
-def _entry(path: Path, name: str, value: Any, begin: int) -> Entry:
+def _entry(path: Path, name: str, value: Any, begin: int) -> TensorEntry:
     try:
         first, last = value["data_offsets"]
-        entry = Entry(str(value["dtype"]), tuple(value["shape"]), begin + first, begin + last)
+        entry = TensorEntry(str(value["dtype"]), tuple(value["shape"]), begin + first, begin + last)
         whole = all(isinstance(number, int) and number >= 0 for number in (first, last, *entry.shape))
     except (KeyError, TypeError, ValueError):
         raise _damaged(path, f"its header does not say where {name} is") from None
@@ -185,7 +185,7 @@ def _damaged(path: Path, what: str) -> ModelError:
     return ModelError(what, where=str(path), fix="fetch or write the file again")
 
 
-def cut_problem(entry: Entry, cut: Cut) -> str | None:
+def cut_problem(entry: TensorEntry, cut: TensorSlice) -> str | None:
     """Why `entry` cannot be cut; None if it can."""
     bits = BITS.get(entry.dtype)
     if not -1 < cut.dim < len(entry.shape) or entry.shape[cut.dim] % cut.parts:

@@ -12,7 +12,7 @@ from shoal.errors import ModelError
 from shoal.models.adapters import ADAPTERS_FILE
 from shoal.models.json_file import read_json_object
 from shoal.pruning.folder import WEIGHT_SUFFIXES
-from shoal.pruning.safetensors_file import Entry, Header, NewFile, read_header
+from shoal.pruning.safetensors_file import NewFile, SafetensorsHeader, TensorEntry, read_header
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,11 +23,11 @@ class Shards:
     """The weights of a checkpoint."""
 
     folder: Path
-    files: list[Header]
+    files: list[SafetensorsHeader]
     index: dict[str, Any] = field(default_factory=dict)
     """The `metadata` of the index; empty without one."""
 
-    def tensors(self) -> Iterator[tuple[str, Entry]]:
+    def tensors(self) -> Iterator[tuple[str, TensorEntry]]:
         """Every tensor of every file."""
         for file in self.files:
             yield from file.tensors.items()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, EncoderDecoderCache
 
-from shoal.decoder.sublayers import Output, Sublayers, sublayers_of
+from shoal.decoder.sublayers import ModuleOutput, Sublayers, sublayers_of
 from shoal.errors import ModelError
 from shoal.models.families import find
 from shoal.models.families.base import INDEX_ATTRIBUTES
@@ -102,7 +102,7 @@ class StandIn(nn.Module):
 
     original: nn.Module
 
-    def __init__(self, original: nn.Module, output: Output, *, keeps_cache: bool) -> None:
+    def __init__(self, original: nn.Module, output: ModuleOutput, *, keeps_cache: bool) -> None:
         super().__init__()
         # Past `nn.Module`, which would register it.
         self.__dict__["original"] = original

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle, Named, removable
 from shoal.report.heatmaps import KINDS, group_of, heading, measured_scopes, scope_choice, scope_of
 from shoal.report.parts import Figure, Section, Table
@@ -90,7 +90,7 @@ def small_height(depth: int) -> int:
 
 
 def _spans_canvas(depth: int) -> go.Figure:
-    figure = look.new_figure(spans_height(depth), x="decoder layer", y="layers removed n")
+    figure = figure_style.new_figure(spans_height(depth), x="decoder layer", y="layers removed n")
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.1)
     figure.update_xaxes(range=[-0.02 * depth, depth], showgrid=True)
     figure.update_yaxes(range=[0.3, depth + 0.7], showgrid=False)
@@ -98,7 +98,7 @@ def _spans_canvas(depth: int) -> go.Figure:
 
 
 def _draw_spans(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
-    colour = look.INPUTS[kind]
+    colour = figure_style.INPUTS[kind]
     blocks = removable(part)
     figure.add_bar(
         y=[block.n for block in blocks],
@@ -106,7 +106,7 @@ def _draw_spans(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
         base=[block.layer for block in blocks],
         orientation="h",
         name=f"{kind} input",
-        marker={"color": [look.translucent(colour, _opacity(block)) for block in blocks]},
+        marker={"color": [figure_style.translucent(colour, _opacity(block)) for block in blocks]},
         customdata=[
             [_span_name(block), _stability(block), wording.number_estimate(block.distance)]
             for block in blocks
@@ -131,18 +131,20 @@ def _stability(block: BestBlock) -> str:
 
 
 def _line(kind: InputKind) -> dict[str, Any]:
-    colour = look.INPUTS[kind]
+    colour = figure_style.INPUTS[kind]
     return {
         "mode": "lines+markers",
         "name": f"{kind} input",
         "legendgroup": kind,
         "line": {"color": colour, "width": 2, "dash": "solid" if kind == "speech" else "dash"},
-        "marker": {"symbol": look.INPUT_SYMBOLS[kind], "size": 6, "color": colour},
+        "marker": {"symbol": figure_style.INPUT_SYMBOLS[kind], "size": 6, "color": colour},
     }
 
 
 def _stability_canvas(depth: int) -> go.Figure:
-    figure = look.new_figure(small_height(depth), x="layers in the block n", y="share of replicates (%)")
+    figure = figure_style.new_figure(
+        small_height(depth), x="layers in the block n", y="share of replicates (%)"
+    )
     figure.update_yaxes(range=[-3, 105])
     return figure
 
@@ -158,7 +160,7 @@ def _draw_stability(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> Non
 
 
 def _distance_canvas(depth: int) -> go.Figure:
-    return look.new_figure(small_height(depth), x="layers in the block n", y="angular distance")
+    return figure_style.new_figure(small_height(depth), x="layers in the block n", y="angular distance")
 
 
 def _draw_distance(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
@@ -168,13 +170,13 @@ def _draw_distance(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None
 
 
 def _influence_canvas() -> go.Figure:
-    return look.new_figure(300, x="decoder layer", y="block influence")
+    return figure_style.new_figure(300, x="decoder layer", y="block influence")
 
 
 def _draw_influence(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
     estimates = influences(part)
     if _spans_decades(estimates):
-        figure.update_yaxes(type="log", tickvals=look.LOG_TICKS)
+        figure.update_yaxes(type="log", tickvals=figure_style.LOG_TICKS)
     _draw_estimates(
         figure, kind, list(range(len(estimates))), estimates, "layer %{x}: %{customdata}<extra></extra>"
     )
@@ -183,7 +185,7 @@ def _draw_influence(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> Non
 def _draw_estimates(
     figure: go.Figure, kind: InputKind, x: list[int], estimates: list[Estimate], hover: str
 ) -> None:
-    look.add_band(figure, x, estimates, look.INPUTS[kind], kind)
+    figure_style.add_band(figure, x, estimates, figure_style.INPUTS[kind], kind)
     figure.add_scatter(
         x=x,
         y=[estimate.value for estimate in estimates],

@@ -6,10 +6,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import SCOPE_NAMES
-from shoal.report.parts import Choice, Figure, Section, Table
+from shoal.report.parts import Control, Figure, Section, Table
 from shoal.schema import Comparison, Estimate, Scope, ScopeComparison
 
 ID, TITLE, SHORT = "comparison", "Are speech and text redundant in the same layers?", "Comparison"
@@ -54,7 +54,7 @@ def _article(named: Named[Comparison], index: int, bundle: Bundle) -> dict[str, 
         "heading": f"{comparison.a.label} against {comparison.b.label}",
         "lead": _lead(comparison),
         "group": group,
-        "choices": [Choice("variant", "Positions that count", names, selected)] if names else [],
+        "choices": [Control("variant", "Positions that count", names, selected)] if names else [],
         "figure": figure,
         "table": _table(comparison),
         "overlap_tables": {scope: _overlap_table(scope, part) for scope, part in comparison.scopes.items()},
@@ -72,18 +72,18 @@ def _lead(comparison: Comparison) -> str:
 
 
 def _overlap(part: ScopeComparison) -> go.Figure:
-    figure = look.new_figure(320, x="layers in the block n", y="shared layers (%)")
+    figure = figure_style.new_figure(320, x="layers in the block n", y="shared layers (%)")
     figure.update_yaxes(range=[-3, 105])
     x = [entry.n for entry in part.overlaps]
     scaled = [_percent(entry.overlap) for entry in part.overlaps]
-    look.add_band(figure, x, scaled, look.GREEN, "chosen")
+    figure_style.add_band(figure, x, scaled, figure_style.GREEN, "chosen")
     figure.add_scatter(
         x=x,
         y=[estimate.value for estimate in scaled],
         mode="lines+markers",
         name="chosen blocks",
         legendgroup="chosen",
-        line={"color": look.GREEN, "width": 2},
+        line={"color": figure_style.GREEN, "width": 2},
         marker={"size": 6},
         customdata=[[e.a, e.b, wording.percent_estimate(e.overlap)] for e in part.overlaps],
         hovertemplate=(
@@ -95,7 +95,7 @@ def _overlap(part: ScopeComparison) -> go.Figure:
         y=[round(100 * chance_overlap(max(x), n), 2) for n in x],
         mode="lines",
         name="by chance",
-        line={"color": look.GREY, "width": 2, "dash": "dot"},
+        line={"color": figure_style.GREY, "width": 2, "dash": "dot"},
         hovertemplate="by chance: %{y:.1f} %<extra></extra>",
     )
     return figure

@@ -6,17 +6,21 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Figure, Section, Table
 from shoal.schema import Bench, Estimate, SystemBench
 
 ID, TITLE, SHORT = "savings", "What removing layers saves", "Time and memory"
-STEPS = {"encode": ("encode", look.SKY), "prefill": ("prefill", look.ORANGE), "decode": ("decode", look.BLUE)}
+STEPS = {
+    "encode": ("encode", figure_style.SKY),
+    "prefill": ("prefill", figure_style.ORANGE),
+    "decode": ("decode", figure_style.BLUE),
+}
 RATIOS = {
-    "prefill_ratio": ("prefill", look.ORANGE, "square"),
-    "decode_ratio": ("decode", look.BLUE, "diamond"),
-    "total_ratio": ("whole clip", look.GREEN, "circle"),
+    "prefill_ratio": ("prefill", figure_style.ORANGE, "square"),
+    "decode_ratio": ("decode", figure_style.BLUE, "diamond"),
+    "total_ratio": ("whole clip", figure_style.GREEN, "circle"),
 }
 
 
@@ -57,7 +61,7 @@ def _height(bench: Bench) -> int:
 
 
 def _times(bench: Bench, index: int) -> Figure:
-    figure = look.new_figure(_height(bench), x="milliseconds for a clip", y="")
+    figure = figure_style.new_figure(_height(bench), x="milliseconds for a clip", y="")
     names = [system.name for system in bench.systems]
     for step, (name, colour) in STEPS.items():
         estimates = [_step(system, step) for system in bench.systems]
@@ -94,10 +98,10 @@ def _ratios(bench: Bench, index: int) -> Figure:
         return Figure(
             f"ratios-{index}", title, caption, {"": "Not measured: no pruned model was benchmarked."}
         )
-    figure = look.new_figure(_height(bench), x="pruned over unpruned", y="")
+    figure = figure_style.new_figure(_height(bench), x="pruned over unpruned", y="")
     for offset, (key, (name, colour, symbol)) in enumerate(RATIOS.items(), start=-1):
         _draw_ratio(figure, pruned, key, name, colour, symbol, -0.22 * offset)
-    figure.add_vline(x=1, line={"color": look.GREY, "width": 1.5, "dash": "dash"})
+    figure.add_vline(x=1, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
     figure.update_yaxes(
         tickvals=list(range(len(pruned))),
         ticktext=[system.name for system in pruned],
@@ -127,7 +131,7 @@ def _draw_ratio(
         mode="markers",
         name=name,
         marker={"color": colour, "symbol": symbol, "size": 9},
-        error_x=look.error_bars([ratio for _, _, ratio in points]) | {"color": colour},
+        error_x=figure_style.error_bars([ratio for _, _, ratio in points]) | {"color": colour},
         customdata=[[system.name, wording.ratio_estimate(ratio)] for _, system, ratio in points],
         hovertemplate=f"%{{customdata[0]}}: {name} %{{customdata[1]}}<extra></extra>",
     )

@@ -16,7 +16,7 @@ SYSTEMS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Output:
+class ShownOutput:
     """One system's output with its errors."""
 
     system: str
@@ -29,13 +29,13 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ExampleClip:
     """One clip: the reference and all outputs, the first few shown at once."""
 
     id: str
     reference: str
-    shown: list[Output]
-    more: list[Output]
+    shown: list[ShownOutput]
+    more: list[ShownOutput]
     counted: str = "error"
     """What a differing word is: an error of recognition, a mere difference elsewhere."""
 
@@ -50,11 +50,15 @@ def build(bundle: Bundle) -> Section:
     return Section(ID, TITLE, SHORT, template="examples.html", view=view)
 
 
-def _clips(scores: Scores) -> list[Clip]:
+def _clips(scores: Scores) -> list[ExampleClip]:
     counted = "error" if scores.task == RECOGNITION else "difference"
     return [_clip(example, counted) for example in scores.examples]
 
 
-def _clip(example: Example, counted: str) -> Clip:
-    outputs = [Output(system, align(example.reference, text)) for system, text in example.outputs.items()]
-    return Clip(example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:], counted)
+def _clip(example: Example, counted: str) -> ExampleClip:
+    outputs = [
+        ShownOutput(system, align(example.reference, text)) for system, text in example.outputs.items()
+    ]
+    return ExampleClip(
+        example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:], counted
+    )

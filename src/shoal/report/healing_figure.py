@@ -8,10 +8,10 @@ from statistics import median
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.healing_cells import put_back
 from shoal.report.healing_words import rate_name, target_order
-from shoal.report.parts import Choice, Figure
+from shoal.report.parts import Control, Figure
 from shoal.schema import Estimate, Healing, HealingCell
 from shoal.schema.heal import NONE
 
@@ -36,10 +36,10 @@ def figure(healing: Healing, group: str) -> Figure:
     )
 
 
-def choices(shown: Figure, name: str) -> list[Choice]:
+def choices(shown: Figure, name: str) -> list[Control]:
     """The control that switches the axis, if there are two."""
     values = {axis: AXES[axis] for axis in shown.variants}
-    return [Choice("variant", f"{name} axis", values, shown.shown)] if len(values) > 1 else []
+    return [Control("variant", f"{name} axis", values, shown.shown)] if len(values) > 1 else []
 
 
 def _axes(healing: Healing) -> list[str]:
@@ -71,14 +71,14 @@ def _caption(healing: Healing) -> str:
 
 
 def _draw(healing: Healing, axis: str) -> go.Figure:
-    plot = look.new_figure(520, x="decoder layers removed n", y=f"{rate_name(healing)} (%)")
+    plot = figure_style.new_figure(520, x="decoder layers removed n", y=f"{rate_name(healing)} (%)")
     sizes = sorted({len(cell.plan.layers) for cell in healing.cells})
     gap = min((b - a for a, b in pairwise(sizes)), default=1)
     ends = [sizes[0] - 0.5 * gap, sizes[-1] + 0.5 * gap]
     plot.update_xaxes(tickvals=sizes, range=ends)
     plot.update_yaxes(type=axis)
     if axis == "log":
-        plot.update_yaxes(tickvals=look.LOG_TICKS)
+        plot.update_yaxes(tickvals=figure_style.LOG_TICKS)
     elif _beyond(healing):
         plot.update_yaxes(range=[0, 100 * CLIP])
     else:
@@ -93,14 +93,14 @@ def _draw(healing: Healing, axis: str) -> go.Figure:
 
 def _draw_unpruned(plot: go.Figure, healing: Healing, ends: Sequence[float]) -> None:
     base = healing.baseline_wer
-    look.add_band(plot, ends, [_percent(base)] * 2, look.GREEN, UNPRUNED)
+    figure_style.add_band(plot, ends, [_percent(base)] * 2, figure_style.GREEN, UNPRUNED)
     plot.add_scatter(
         x=list(ends),
         y=[100 * base.value] * 2,
         mode="lines",
         name=UNPRUNED,
         legendgroup=UNPRUNED,
-        line={"color": look.GREEN, "width": 2, "dash": "dash"},
+        line={"color": figure_style.GREEN, "width": 2, "dash": "dash"},
         hovertemplate=f"unpruned: {wording.percent_estimate(base)}<extra></extra>",
     )
 
@@ -111,8 +111,8 @@ def _percent(rate: Estimate) -> Estimate:
 
 
 def _draw_target(plot: go.Figure, target: str, cells: Sequence[HealingCell], shift: float) -> None:
-    colour, symbol, dash = look.TARGETS.get(target, look.OTHER)
-    name = look.escaped(UNHEALED if target == NONE else target)
+    colour, symbol, dash = figure_style.TARGETS.get(target, figure_style.OTHER)
+    name = figure_style.escaped(UNHEALED if target == NONE else target)
     cells = sorted(cells, key=lambda cell: len(cell.plan.layers))
     x, y = _medians(cells)
     plot.add_scatter(
@@ -131,7 +131,7 @@ def _draw_target(plot: go.Figure, target: str, cells: Sequence[HealingCell], shi
         name=name,
         legendgroup=target,
         marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.2, "color": colour}},
-        error_y=look.error_bars([cell.wer for cell in cells], 100) | {"color": colour},
+        error_y=figure_style.error_bars([cell.wer for cell in cells], 100) | {"color": colour},
         customdata=[
             [name, wording.removed_names(cell.plan), wording.percent_estimate(cell.wer)] for cell in cells
         ],

@@ -6,9 +6,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, triangles, wording
+from shoal.report import figure_style, triangles, wording
 from shoal.report.bundle import Bundle, Named, removable
-from shoal.report.parts import Choice, Figure, Section
+from shoal.report.parts import Control, Figure, Section
 from shoal.schema import SCOPES, Audit, InputKind, Scope, ScopeAudit
 
 ID, TITLE, SHORT = "redundancy", "Which layers are redundant", "Redundancy"
@@ -43,12 +43,12 @@ def measured_scopes(audit: Audit) -> list[Scope]:
     return [scope for scope in SCOPES if any(scope in part.scopes for part in audit.inputs.values())]
 
 
-def scope_choice(audit: Audit, preferred: Scope) -> Choice:
+def scope_choice(audit: Audit, preferred: Scope) -> Control:
     """The control that chooses the scope."""
     scopes = measured_scopes(audit)
     selected = preferred if preferred in scopes else next(iter(scopes), "")
     values = {str(scope): SCOPE_NAMES[scope] for scope in scopes}
-    return Choice("variant", "Positions that count", values, selected)
+    return Control("variant", "Positions that count", values, selected)
 
 
 def heading(named: Named[Audit]) -> str:
@@ -75,7 +75,7 @@ def _article(named: Named[Audit], index: int, bundle: Bundle) -> dict[str, Any]:
     return {
         "heading": heading(named),
         "group": group_of(index),
-        "choices": [choice, Choice("scale", "Colours show", SCALES, "raw")],
+        "choices": [choice, Control("scale", "Colours show", SCALES, "raw")],
         "lead": _lead(audit),
         "figures": [
             *(_input_figure(audit, kind, index, choice.selected) for kind in KINDS),
@@ -125,7 +125,7 @@ def _heatmap(audit: Audit, kind: InputKind, scope: Scope) -> go.Figure | str:
     }
     limits = {"raw": [0.0, round(_largest(audit, scope), 4)], "row": [0.0, 1.0]}
     figure.add_heatmap(
-        **_cells(grids, limits, look.DISTANCE_SCALE),
+        **_cells(grids, limits, figure_style.DISTANCE_SCALE),
         customdata=[[_hover(part, start, n + 1) for start in range(depth)] for n in range(depth)],
         hovertemplate=f"{BLOCK}distance %{{customdata[1]}}<extra></extra>",
     )
@@ -134,7 +134,9 @@ def _heatmap(audit: Audit, kind: InputKind, scope: Scope) -> go.Figure | str:
 
 
 def _canvas(depth: int) -> go.Figure:
-    figure = look.new_figure(HEIGHT, x="first layer l of the block", y="layers in the block n", legend=False)
+    figure = figure_style.new_figure(
+        HEIGHT, x="first layer l of the block", y="layers in the block n", legend=False
+    )
     figure.update_xaxes(showgrid=False, range=[-0.6, depth - 0.4])
     figure.update_yaxes(showgrid=False, range=[0.4, depth + 0.6])
     return figure
@@ -189,8 +191,8 @@ def _mark_best(figure: go.Figure, part: ScopeAudit) -> None:
     depth = len(part.angular)
     kept = [(block.layer, block.n) for block in removable(part) if block.layer + block.n < depth]
     last = [(block.layer, block.n) for block in part.best if block.layer + block.n == depth]
-    look.add_marks(figure, kept, look.BEST_MARK)
-    look.add_marks(figure, last, look.CROSS_MARK)
+    figure_style.add_marks(figure, kept, figure_style.BEST_MARK)
+    figure_style.add_marks(figure, last, figure_style.CROSS_MARK)
 
 
 def _difference_figure(audit: Audit, index: int, default: str) -> Figure:
@@ -222,7 +224,7 @@ def _difference(audit: Audit, scope: Scope) -> go.Figure | str:
         **_cells(
             {"raw": triangles.to_grid(raw), "row": triangles.to_grid(row)},
             {"raw": [-limit, limit], "row": [-row_limit, row_limit]},
-            look.DIFFERENCE_SCALE,
+            figure_style.DIFFERENCE_SCALE,
         ),
         customdata=[[_pair_hover(speech, text, start, n + 1) for start in range(size)] for n in range(size)],
         hovertemplate=(

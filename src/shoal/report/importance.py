@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.best_blocks import influences
 from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import KINDS, group_of, heading, measured_scopes, scope_choice, scope_of
@@ -141,13 +141,13 @@ def _distances(part: ScopeAudit) -> list[Estimate]:
 
 
 def _stack(rows: Panels, depth: int) -> go.Figure:
-    figure = look.new_stack(list(rows), PANEL, x="decoder layer")
+    figure = figure_style.new_stack(list(rows), PANEL, x="decoder layer")
     for row, inputs in enumerate(rows.values(), start=1):
         styles: dict[str, dict[str, Any]] = {
             kind: {
                 "name": f"{kind} input",
-                "color": look.INPUTS[kind],
-                "symbol": look.INPUT_SYMBOLS[kind],
+                "color": figure_style.INPUTS[kind],
+                "symbol": figure_style.INPUT_SYMBOLS[kind],
             }
             for kind in inputs
         }
@@ -177,13 +177,13 @@ def _draw_line(figure: go.Figure, series: Series, style: dict[str, Any], stretch
     figure.add_scatter(
         x=[layer + style["offset"] for layer, _ in known],
         y=[None if estimate is None else stretch(estimate.value) for _, estimate in known],
-        error_y=look.error_bars([_stretched(estimate, stretch) for _, estimate in known])
-        | {"color": look.translucent(style["color"], 0.55), "width": 0},
+        error_y=figure_style.error_bars([_stretched(estimate, stretch) for _, estimate in known])
+        | {"color": figure_style.translucent(style["color"], 0.55), "width": 0},
         mode="lines+markers",
         name=style["name"],
         legendgroup=style["name"],
         showlegend=not any(trace.name == style["name"] for trace in figure.data),
-        line={"color": look.translucent(style["color"], 0.45), "width": 1.2},
+        line={"color": figure_style.translucent(style["color"], 0.45), "width": 1.2},
         marker={"color": style["color"], "symbol": style["symbol"], "size": 6},
         customdata=[series.hover(layer) for layer, _ in known],
         hovertemplate=f"%{{customdata}}<extra>{style['name']}</extra>",
@@ -224,8 +224,8 @@ def _order_map(rows: Panels, depth: int) -> go.Figure:
         for kind, series in kinds.items()
     ]
     plot = 34 * len(lines)
-    figure = look.new_figure(plot + 118, x="decoder layer", y="", legend=False)
-    figure.update_layout(margin_t=look.BUTTONS)
+    figure = figure_style.new_figure(plot + 118, x="decoder layer", y="", legend=False)
+    figure.update_layout(margin_t=figure_style.BUTTONS)
     names = [name for name, _ in lines]
     orders = [series.order() for _, series in lines]
     figure.add_heatmap(
@@ -234,16 +234,16 @@ def _order_map(rows: Panels, depth: int) -> go.Figure:
         z=[[_share(order, layer) for layer in range(depth)] for order in orders],
         zmin=0,
         zmax=1,
-        colorscale=look.DISTANCE_SCALE,
+        colorscale=figure_style.DISTANCE_SCALE,
         xgap=1,
         ygap=2,
         hoverongaps=False,
         customdata=[[_place(order, layer) for layer in range(depth)] for order in orders],
         hovertemplate="layer %{x}: %{customdata} to go<extra></extra>",
-        colorbar=look.flat_bar([0, 1], ["first to go", "last to go"], plot=plot),
+        colorbar=figure_style.flat_bar([0, 1], ["first to go", "last to go"], plot=plot),
     )
     first = [(layer, name) for name, order in zip(names, orders, strict=True) for layer in order[:FIRST]]
-    look.add_marks(figure, first, look.BEST_MARK)
+    figure_style.add_marks(figure, first, figure_style.BEST_MARK)
     figure.update_xaxes(showgrid=False, range=[-0.6, depth - 0.4])
     figure.update_yaxes(showgrid=False, autorange="reversed", ticklabelstandoff=4)
     return figure
@@ -289,13 +289,13 @@ def _part_lines(items: Sequence[Importance]) -> dict[str, dict[str, Series]]:
 
 
 def _part_figure(lines: dict[str, dict[str, Series]], kind: InputKind, name: str, depth: int) -> Figure:
-    figure = look.new_stack(list(lines), PANEL + 30, x="decoder layer")
+    figure = figure_style.new_stack(list(lines), PANEL + 30, x="decoder layer")
     for row, parts in enumerate(lines.values(), start=1):
         styles: dict[str, dict[str, Any]] = {
             part: {
-                "name": look.PART_NAMES[part],
-                "color": look.PARTS[part],
-                "symbol": look.PART_SYMBOLS[part],
+                "name": figure_style.PART_NAMES[part],
+                "color": figure_style.PARTS[part],
+                "symbol": figure_style.PART_SYMBOLS[part],
             }
             for part in parts
         }

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.importance_series import estimate_at, fewer_clips, panel_title
 from shoal.report.parts import Figure
 from shoal.report.stretch import stretch_for
@@ -44,7 +44,7 @@ def rows_of(item: Importance) -> dict[int, dict[int, Cell]]:
 
 
 def _figure(item: Importance, rows: dict[int, dict[int, Cell]], kind: str, name: str, depth: int) -> Figure:
-    part = "" if item.part == "layer" else f"{look.PART_NAMES[item.part]} of "
+    part = "" if item.part == "layer" else f"{figure_style.PART_NAMES[item.part]} of "
     return Figure(
         id=name,
         title=f"{NOUNS.get(item.quantity, item.unit)} without {part}each block, {kind} input",
@@ -57,10 +57,10 @@ def _figure(item: Importance, rows: dict[int, dict[int, Cell]], kind: str, name:
 
 
 def _draw(item: Importance, rows: dict[int, dict[int, Cell]], depth: int) -> go.Figure:
-    figure = look.new_figure(
+    figure = figure_style.new_figure(
         _plot_height(rows) + 136, x="first layer l of the block", y="layers n", legend=False
     )
-    figure.update_layout(margin_t=look.BUTTONS)
+    figure.update_layout(margin_t=figure_style.BUTTONS)
     known = [cell.value for cells in rows.values() for cell, _ in cells.values() if cell]
     stretch = stretch_for(known)
     ticks = stretch.ticks(known) if known else {}
@@ -70,13 +70,13 @@ def _draw(item: Importance, rows: dict[int, dict[int, Cell]], depth: int) -> go.
         z=[[_height(cells.get(layer), stretch) for layer in range(depth)] for cells in rows.values()],
         zmin=stretch(min(known, default=0.0)),
         zmax=stretch(max(known, default=1.0)),
-        colorscale=look.DISTANCE_SCALE,
+        colorscale=figure_style.DISTANCE_SCALE,
         hoverongaps=False,
         customdata=[
             [_hover(item, layer, n, cells.get(layer)) for layer in range(depth)] for n, cells in rows.items()
         ],
         hovertemplate="%{customdata}<extra></extra>",
-        colorbar=look.flat_bar(ticks.get("tickvals"), ticks.get("ticktext"), plot=_plot_height(rows)),
+        colorbar=figure_style.flat_bar(ticks.get("tickvals"), ticks.get("ticktext"), plot=_plot_height(rows)),
     )
     _mark(figure, rows)
     figure.update_xaxes(showgrid=False, range=[-0.6, depth - 0.4])
@@ -111,5 +111,5 @@ def _mark(figure: go.Figure, rows: dict[int, dict[int, Cell]]) -> None:
         known = {layer: cell.value for layer, (cell, _) in cells.items() if cell}
         best += [(min(known, key=known.__getitem__), str(n))] if known else []
         refused += [(layer, str(n)) for layer, (cell, _) in cells.items() if cell is None]
-    look.add_marks(figure, best, look.BEST_MARK)
-    look.add_marks(figure, refused, look.CROSS_MARK)
+    figure_style.add_marks(figure, best, figure_style.BEST_MARK)
+    figure_style.add_marks(figure, refused, figure_style.CROSS_MARK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shoal.cards.limits import TASK_NAMES
-from shoal.cards.speaking import GENERATION, unheard
+from shoal.cards.speaking import GENERATION, speech_untested
 from shoal.report import healing_limits, wording
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION
@@ -22,7 +22,7 @@ def speech_warning(bundle: Bundle) -> str:
         *(each.document.model for each in bundle.heals),
     ]
     scores = [named.document for named in bundle.scores]
-    silent = list(dict.fromkeys(model.ref for model in models if unheard(model, scores)))
+    silent = list(dict.fromkeys(model.ref for model in models if speech_untested(model, scores)))
     if not silent:
         return ""
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle
 from shoal.report.parts import Figure, Section, Table
 from shoal.schema import ModelInfo
@@ -33,14 +33,14 @@ def parts(model: ModelInfo) -> list[tuple[str, int, str]]:
     """Name, count and colour of each part that has parameters, in the order data flows through them."""
     layers = sum(model.decoder_layer_parameters)
     known = [
-        ("Encoder", model.encoder_parameters, look.SKY),
-        ("Projector", model.projector_parameters, look.ORANGE),
-        (f"Decoder layers ({model.depth})", layers, look.BLUE),
-        ("Embeddings, head and norms", model.decoder_other_parameters, look.GREY),
+        ("Encoder", model.encoder_parameters, figure_style.SKY),
+        ("Projector", model.projector_parameters, figure_style.ORANGE),
+        (f"Decoder layers ({model.depth})", layers, figure_style.BLUE),
+        ("Embeddings, head and norms", model.decoder_other_parameters, figure_style.GREY),
     ]
     rest = model.total_parameters - sum(count for _, count, _ in known)
     if rest > 0:
-        known.append(("Elsewhere", rest, look.PURPLE))
+        known.append(("Elsewhere", rest, figure_style.PURPLE))
     return [part for part in known if part[1] > 0]
 
 
@@ -59,7 +59,7 @@ def _lead(model: ModelInfo) -> str:
 
 
 def _figure(model: ModelInfo) -> Figure:
-    figure = look.new_figure(140, x="share of all parameters (%)", y="", legend=False)
+    figure = figure_style.new_figure(140, x="share of all parameters (%)", y="", legend=False)
     for name, count, colour in parts(model):
         share = 100 * count / model.total_parameters
         figure.add_bar(
@@ -72,7 +72,10 @@ def _figure(model: ModelInfo) -> Figure:
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            textfont={"color": "#ffffff" if colour in (look.BLUE, look.PURPLE) else "#1b2330", "size": 13},
+            textfont={
+                "color": "#ffffff" if colour in (figure_style.BLUE, figure_style.PURPLE) else "#1b2330",
+                "size": 13,
+            },
             hovertemplate=f"{name}<br>{count:,} parameters<br>{share:.2f} %<extra></extra>",
         )
     _finish(figure)

@@ -84,7 +84,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Control:
     """One control: a name and the values to choose from (value → label)."""
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle, Described, Named
 from shoal.report.parts import Section, Table
 from shoal.report.units import number_of
@@ -44,7 +44,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "distance": wording.number_estimate(plan.distance) if plan.distance else "–",
         "stability": wording.percent(plan.stability, 0) if plan.stability is not None else "–",
         "seed": "–" if plan.seed is None else str(plan.seed),
-        "part": "" if plan.part == "layer" else look.PART_NAMES[plan.part],
+        "part": "" if plan.part == "layer" else figure_style.PART_NAMES[plan.part],
         "mergekit": mergekit_yaml(plan) if plan.part == "layer" else "",
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle, Named
 from shoal.report.main_score import turned
 from shoal.report.parts import Figure, Section, Table
@@ -15,7 +15,10 @@ from shoal.report.units import ERROR_RATES, score_text
 from shoal.schema import Budget, Confirmation, Search, SearchStep
 
 ID, TITLE, SHORT = "search", "The shallowest plan within the budget", "Search"
-OUTCOMES = {True: ("within the budget", look.GREEN, "circle"), False: ("not within it", look.VERMILLION, "x")}
+OUTCOMES = {
+    True: ("within the budget", figure_style.GREEN, "circle"),
+    False: ("not within it", figure_style.VERMILLION, "x"),
+}
 
 
 def build(bundle: Bundle) -> Section | None:
@@ -110,7 +113,7 @@ def budget_words(budget: Budget, score_name: str) -> list[str]:
 
 
 def _lead(search: Search) -> str:
-    part = "" if search.part == "layer" else f", {look.PART_NAMES[search.part]} only"
+    part = "" if search.part == "layer" else f", {figure_style.PART_NAMES[search.part]} only"
     sure = (
         "by the value alone"
         if search.budget.point
@@ -154,9 +157,11 @@ def _titles(search: Search) -> tuple[str, str]:
 
 def _figure(search: Search) -> go.Figure:
     deepest = max((len(step.plan.layers) for step in search.steps), default=1)
-    figure = look.new_figure(400, x="decoder layers removed n", y="relative change (%), positive is worse")
+    figure = figure_style.new_figure(
+        400, x="decoder layers removed n", y="relative change (%), positive is worse"
+    )
     figure.update_xaxes(dtick=1 if deepest <= 16 else None, range=[-0.3, deepest + 0.7])
-    figure.add_hline(y=0, line={"color": look.GREY, "width": 1})
+    figure.add_hline(y=0, line={"color": figure_style.GREY, "width": 1})
     if search.budget.max_increase is not None:
         _draw_budget(figure, search.budget.max_increase, deepest)
     for holds, (name, colour, symbol) in OUTCOMES.items():
@@ -173,7 +178,7 @@ def _draw_budget(figure: go.Figure, limit: float, deepest: int) -> None:
         y=[100 * limit] * 2,
         mode="lines",
         name=f"budget +{100 * limit:g} %",
-        line={"color": look.BLUE, "width": 1.8, "dash": "dash"},
+        line={"color": figure_style.BLUE, "width": 1.8, "dash": "dash"},
         hoverinfo="skip",
     )
 
@@ -192,7 +197,7 @@ def _draw(
     figure.add_scatter(
         x=[len(point.plan.layers) + offset for point in points],
         y=[100 * point.change.value for point in points],
-        error_y=look.error_bars(upward, 100) | {"color": colour},
+        error_y=figure_style.error_bars(upward, 100) | {"color": colour},
         mode="markers",
         name=name,
         marker={"color": colour, "symbol": symbol, "size": 9},

@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle, Named
-from shoal.report.parts import Choice, Figure, Section, Table
+from shoal.report.parts import Control, Figure, Section, Table
 from shoal.report.units import unit_of
 from shoal.schema import Estimate, TaskLoss, TaskMatrix
 
@@ -35,7 +35,7 @@ def _article(named: Named[TaskMatrix], index: int) -> dict[str, Any]:
         "heading": named.label or "task matrix",
         "lead": _lead(matrix),
         "group": group,
-        "choices": [Choice("variant", "Layers removed n", names, selected)] if sizes else [],
+        "choices": [Control("variant", "Layers removed n", names, selected)] if sizes else [],
         "selected": selected,
         "likeness": [
             _likeness(matrix, matrix.spearman, f"{group}-spearman", *SPEARMAN, zmin=-1.0),
@@ -82,7 +82,7 @@ def _likeness(
         [[wording.fixed(estimate.value, 2) for estimate in row] for row in values],
         [[wording.number_estimate(estimate, 2) for estimate in row] for row in values],
     )
-    figure.update_traces(zmin=zmin, zmax=1.0, colorscale=look.AGREEMENT_SCALE)
+    figure.update_traces(zmin=zmin, zmax=1.0, colorscale=figure_style.AGREEMENT_SCALE)
     return Figure(name, title, caption, {"": figure})
 
 
@@ -94,7 +94,7 @@ def _annotated(
     hovers: Sequence[Sequence[str]],
 ) -> go.Figure:
     """A heatmap with a number in each cell; plotly picks black or white ink by the cell's colour."""
-    figure = look.new_figure(110 + 52 * len(rows), x="", y="", legend=False)
+    figure = figure_style.new_figure(110 + 52 * len(rows), x="", y="", legend=False)
     figure.add_heatmap(
         x=[wrapped(name) for name in columns],
         y=[wrapped(name) for name in rows],
@@ -122,7 +122,7 @@ def wrapped(label: str, width: int = 11) -> str:
             lines.append(word)
         else:
             lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(look.escaped(line) for line in lines)
+    return "<br>".join(figure_style.escaped(line) for line in lines)
 
 
 def _plans_of(matrix: TaskMatrix, n: int) -> dict[str, list[int]]:
@@ -145,21 +145,23 @@ def _plans(matrix: TaskMatrix, sizes: list[int], group: str, selected: str) -> F
 
 
 def _plan_bars(plans: dict[str, list[int]], span: tuple[int, int]) -> go.Figure:
-    figure = look.new_figure(110 + 52 * max(1, len(plans) - 1), x="decoder layer", y="", legend=False)
+    figure = figure_style.new_figure(110 + 52 * max(1, len(plans) - 1), x="decoder layer", y="", legend=False)
     bars = [(name, start, stop) for name, layers in plans.items() for start, stop in wording.runs(layers)]
     figure.add_bar(
         y=[wrapped(name) for name, _, _ in bars],
         x=[stop - start for _, start, stop in bars],
         base=[start - 0.5 for _, start, _ in bars],
         orientation="h",
-        marker={"color": [look.ORANGE if name == CONSENSUS else look.BLUE for name, _, _ in bars]},
+        marker={
+            "color": [figure_style.ORANGE if name == CONSENSUS else figure_style.BLUE for name, _, _ in bars]
+        },
         customdata=[wording.layer_names(plans[name]) for name, _, _ in bars],
         hovertemplate="%{y}: %{customdata}<extra></extra>",
         text=[f"{start}–{stop - 1}" if stop - start > 1 else str(start) for _, start, stop in bars],
         textposition="auto",
         textangle=0,
     )
-    figure.update_layout(barmode="overlay", bargap=0.45, margin_t=look.BUTTONS)
+    figure.update_layout(barmode="overlay", bargap=0.45, margin_t=figure_style.BUTTONS)
     room = 2.5 + 0.3 * (span[1] - span[0])  # for the numbers behind the last bar, on a phone too
     figure.update_xaxes(range=[span[0] - 2.5, span[1] + room], showgrid=True, tickformat="d")
     figure.update_yaxes(showgrid=False, type="category", autorange="reversed", ticklabelstandoff=4)
@@ -192,7 +194,7 @@ def _excess_map(matrix: TaskMatrix, n: int) -> go.Figure:
     hovers = [["" if c is None else unit.write(c.excess, sign=True) for c in row] for row in grid]
     figure = _annotated(columns, rows, values, texts, hovers)
     most = max((abs(value) for row in values for value in row if value is not None), default=0.0)
-    figure.update_traces(zmin=0, zmax=most or 1.0, colorscale=look.LOSS_SCALE)
+    figure.update_traces(zmin=0, zmax=most or 1.0, colorscale=figure_style.LOSS_SCALE)
     return figure
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import look, wording
+from shoal.report import figure_style, wording
 from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import KINDS, heading
-from shoal.report.parts import Choice, Figure, Section, Table
+from shoal.report.parts import Control, Figure, Section, Table
 from shoal.report.stretch import Stretch, stretch_for
 from shoal.report.trust_words import metric_name, sentences
 from shoal.report.units import Unit, unit_of
@@ -56,7 +56,7 @@ def _truth(kind: InputKind, trust: Trust, group: str, wanted: list[int]) -> dict
     return {
         "title": f"Against the measured {measured} ({trust.unit}), {kind} input",
         "group": group,
-        "choices": [Choice("variant", "Layers in the block n", names, selected)],
+        "choices": [Control("variant", "Layers in the block n", names, selected)],
         "selected": selected,
         "sentences": {str(n): sentences(found, unit) for n, found in sizes.items()},
         "figures": [
@@ -96,8 +96,8 @@ def _short(metric: str) -> str:
 
 
 def _canvas(found: Sequence[MetricTrust], x: str) -> go.Figure:
-    figure = look.new_figure(100 + ROW * len(found), x=x, y="", legend=False)
-    figure.update_layout(margin_t=look.BUTTONS)
+    figure = figure_style.new_figure(100 + ROW * len(found), x=x, y="", legend=False)
+    figure.update_layout(margin_t=figure_style.BUTTONS)
     figure.update_yaxes(
         tickvals=list(range(len(found))),
         ticktext=_row_names(found),
@@ -109,7 +109,7 @@ def _canvas(found: Sequence[MetricTrust], x: str) -> go.Figure:
 
 def _regrets(found: Sequence[MetricTrust], unit: Unit) -> go.Figure:
     figure = _canvas(found, f"regret ({unit.name})")
-    figure.add_vline(x=0, line={"color": look.GREY, "width": 1.5, "dash": "dash"})
+    figure.add_vline(x=0, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
     verified = [(row, m, m.top_k_regret) for row, m in enumerate(found) if m.top_k_regret is not None]
     ends = [unit.scaled(m.regret) for m in found]
     # A metric that fails completely would flatten what tells the others apart.
@@ -145,7 +145,7 @@ def _mark(figure: go.Figure, axis: Stretch, estimates: Sequence[Estimate]) -> No
 
 def _ranks(found: Sequence[MetricTrust]) -> go.Figure:
     figure = _canvas(found, "rank correlation")
-    figure.add_vline(x=0, line={"color": look.GREY, "width": 1.5, "dash": "dash"})
+    figure.add_vline(x=0, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
     points = [(m, m.spearman, f"rank correlation {wording.number_estimate(m.spearman, 2)}") for m in found]
     _draw(figure, [float(row) for row in range(len(found))], points, hollow=False)
     return figure
@@ -161,7 +161,7 @@ def _draw(
     """One trace for each metric, so that each has its colour."""
     for metric in dict.fromkeys(m.metric for m, _, _ in points):
         own = [place for place, (m, _, _) in enumerate(points) if m.metric == metric]
-        colour = look.METRICS.get(metric, look.OTHER[0])
+        colour = figure_style.METRICS.get(metric, figure_style.OTHER[0])
         estimates = [points[place][1] for place in own]
         figure.add_scatter(
             x=[estimate.value for estimate in estimates],
@@ -172,8 +172,11 @@ def _draw(
                 "symbol": "circle-open" if hollow else "circle",
                 "size": 6 if hollow else 9,
             },
-            error_x=look.error_bars(estimates)
-            | {"color": look.translucent(colour, 0.5) if hollow else colour, "width": 0 if hollow else 3},
+            error_x=figure_style.error_bars(estimates)
+            | {
+                "color": figure_style.translucent(colour, 0.5) if hollow else colour,
+                "width": 0 if hollow else 3,
+            },
             customdata=[f"{_about(points[place][0])}<br>{points[place][2]}" for place in own],
             hovertemplate="%{customdata}<extra></extra>",
         )

@@ -9,11 +9,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import groups, look, measures, wording
+from shoal.report import figure_style, groups, measures, wording
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION, TOLERANCE
 from shoal.report.measures import removed_list, removed_words
-from shoal.report.parts import Choice, Figure, Section, Table
+from shoal.report.parts import Control, Figure, Section, Table
 from shoal.schema import Scores, SystemScores
 
 ID, TITLE, SHORT = "cost", "What removing layers costs", "Error rate"
@@ -49,7 +49,7 @@ def strategy_of(system: SystemScores) -> str:
     plan = system.plan
     if plan is None:
         return "other"
-    return plan.strategy if plan.part == "layer" else f"{plan.strategy}, {look.PART_NAMES[plan.part]}"
+    return plan.strategy if plan.part == "layer" else f"{plan.strategy}, {figure_style.PART_NAMES[plan.part]}"
 
 
 def _article(named: Named[Scores], index: int) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _article(named: Named[Scores], index: int) -> dict[str, Any]:
         "heading": f"{scores.model.ref} · {scores.task}" + (f" · {named.label}" if named.label else ""),
         "lead": lead(scores),
         "group": group,
-        "choices": [Choice("variant", "WER axis", {a: AXES[a] for a in axes}, figure.shown)]
+        "choices": [Control("variant", "WER axis", {a: AXES[a] for a in axes}, figure.shown)]
         if len(axes) > 1
         else [],
         "figure": figure,
@@ -104,12 +104,12 @@ def _default_axis(scores: Scores) -> str:
 
 
 def _figure(scores: Scores, axis: str) -> go.Figure:
-    figure = look.new_figure(440, x="decoder layers removed n", y="WER (%)")
+    figure = figure_style.new_figure(440, x="decoder layers removed n", y="WER (%)")
     figure.update_yaxes(type=axis)
     if axis == "linear":
         figure.update_yaxes(rangemode="tozero")
     else:
-        figure.update_yaxes(tickvals=look.LOG_TICKS)
+        figure.update_yaxes(tickvals=figure_style.LOG_TICKS)
     figure.update_xaxes(dtick=1 if _deepest(scores) <= 16 else None, range=[-0.3, _deepest(scores) + 0.5])
     _draw_baseline(figure, scores)
     for strategy, systems in _by_strategy(scores.systems[1:]):
@@ -122,7 +122,7 @@ def _deepest(scores: Scores) -> int:
 
 
 def _by_strategy(systems: Iterable[SystemScores]) -> list[tuple[str, list[SystemScores]]]:
-    known = [*look.STRATEGIES, "other"]
+    known = [*figure_style.STRATEGIES, "other"]
     order = {name: rank for rank, name in enumerate(known)}
 
     def rank(system: SystemScores) -> tuple[int, str]:
@@ -137,8 +137,8 @@ def _draw_baseline(figure: go.Figure, scores: Scores) -> None:
     if base is None:
         return
     wer, x = base.wer, [-0.3, _deepest(scores) + 0.5]
-    line = {"color": look.GREEN, "width": 2}
-    look.add_band(figure, x, [_percent(base)] * 2, look.GREEN, base.name)
+    line = {"color": figure_style.GREEN, "width": 2}
+    figure_style.add_band(figure, x, [_percent(base)] * 2, figure_style.GREEN, base.name)
     figure.add_scatter(
         x=x,
         y=[100 * wer.value] * 2,
@@ -165,7 +165,7 @@ def _percent(system: SystemScores) -> Any:
 
 
 def _draw_strategy(figure: go.Figure, strategy: str, systems: Sequence[SystemScores]) -> None:
-    colour, symbol, dash = look.strategy_style(strategy)
+    colour, symbol, dash = figure_style.strategy_style(strategy)
     systems = sorted(systems, key=lambda system: len(system.removed))
     if strategy != "other":
         x, y = _medians(systems)
@@ -180,7 +180,7 @@ def _draw_strategy(figure: go.Figure, strategy: str, systems: Sequence[SystemSco
         name=strategy,
         legendgroup=strategy,
         marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1, "color": colour}},
-        error_y=look.error_bars([system.wer for system in systems], 100) | {"color": colour},
+        error_y=figure_style.error_bars([system.wer for system in systems], 100) | {"color": colour},
         customdata=[[s.name, removed_words(s), wording.percent_estimate(s.wer)] for s in systems],
         hovertemplate="%{customdata[0]}: %{customdata[1]} removed<br>WER %{customdata[2]}<extra></extra>",
     )

@@ -31,7 +31,7 @@ from shoal.selection.values import IMPORTANCE, angular_distance, find_importance
 
 
 @dataclass(frozen=True)
-class Look:
+class AuditView:
     """The part of an audit that a choice rests on."""
 
     audit: Audit
@@ -163,22 +163,22 @@ def _check_sides(
 
 def _look(
     audit: Audit, path: str, metric: str | None, part: Part, input: InputKind | None, scope: Scope | None
-) -> Look:
+) -> AuditView:
     """A metric that has a scope of its own (whose tokens its loss is taken over) decides, unless one is wanted."""
     importance = None
     kind = _input(audit, input)
     if metric is not None and metric in IMPORTANCE:
         importance = find_importance(audit.inputs[kind], metric, part, scope)
     own = "all" if importance is None else importance.scope
-    return Look(audit, path, kind, scope or own, _measured(audit, kind, scope or own), importance)
+    return AuditView(audit, path, kind, scope or own, _measured(audit, kind, scope or own), importance)
 
 
-def _request(look: Look, count: int, metric: str | None, seed: int, allow_last: bool) -> Request:
+def _request(look: AuditView, count: int, metric: str | None, seed: int, allow_last: bool) -> Request:
     audit = look.audit
     return Request(audit.depth, count, look.measured, metric, seed, allow_last, look.importance, audit.level)
 
 
-def _distance(looks: Sequence[Look], choice: Choice, part: Part) -> Estimate | None:
+def _distance(looks: Sequence[AuditView], choice: Choice, part: Part) -> Estimate | None:
     """None for several audits, which have several, and for a part of layers, of which the triangle knows nothing."""
     if len(looks) > 1 or part != "layer":
         return None
@@ -186,7 +186,7 @@ def _distance(looks: Sequence[Look], choice: Choice, part: Part) -> Estimate | N
 
 
 def _source(
-    looks: Sequence[Look],
+    looks: Sequence[AuditView],
     metric: str | None,
     combine: Literal["mean", "worst"],
     weights: Sequence[float] | None,

@@ -24,9 +24,9 @@ class Task(ABC):
         settings: what the YAML says.
     """
 
-    alone: ClassVar[bool] = False
+    plain_text: ClassVar[bool] = False
     """Whether the response stands alone: no prompt, no audio, only what the tokeniser puts first."""
-    spoken: ClassVar[bool] = False
+    answers_in_speech: ClassVar[bool] = False
     """Whether the answer is speech: the clip itself, after its words."""
     bleu_tokenizer: str | None = None
     """Of sacrebleu, where BLEU needs another one than `13a`."""
@@ -63,7 +63,7 @@ class Task(ABC):
     def asked(self) -> str:
         """What of the task decides measurements of a given answer, besides the answer."""
         # A text that stands alone is read as it stands, whatever the model's style of answers.
-        return "as it stands" if self.alone else self.instruction
+        return "as it stands" if self.plain_text else self.instruction
 
     @property
     def answered_by(self) -> tuple[Answering, ...]:
@@ -72,7 +72,7 @@ class Task(ABC):
 
     @property
     def scored_by(self) -> tuple[str, ...]:
-        """Names in `shoal.evaluation.quality`, the headline first."""
+        """Names in `shoal.evaluation.measures`, the headline first."""
         return self.settings.scored_by
 
     @property

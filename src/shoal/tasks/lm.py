@@ -11,7 +11,7 @@ from shoal.tasks.base import Task
 class Lm(Task):
     """The text stands alone; measured by its loss. Nothing is asked and nothing is heard."""
 
-    alone: ClassVar[bool] = True
+    plain_text: ClassVar[bool] = True
 
     def target(self, row: Row) -> str:
         """The text."""

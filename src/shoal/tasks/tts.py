@@ -12,10 +12,10 @@ from shoal.tasks.settings import Answering
 class Tts(Task):
     """The words of a clip are given, and the clip is the right answer, as the model's own codec writes it."""
 
-    spoken: ClassVar[bool] = True
+    answers_in_speech: ClassVar[bool] = True
 
     listener: Any = None
-    """A `shoal.evaluation.spoken.Listener`, where the model is to say the words too; see `heard_by`."""
+    """A `shoal.evaluation.generated_speech.Listener`, where the model is to say the words too; see `heard_by`."""
 
     def heard_by(self, listener: Any) -> Tts:
         """The task with speech generated too, and the word error rate of what `listener` hears, the headline."""

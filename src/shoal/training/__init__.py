@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shoal.schema import TrainingRecord
     from shoal.training.recipe import Recipe
-    from shoal.training.settings import How
+    from shoal.training.settings import RuntimeOptions
 
 __all__ = ["train"]
 
@@ -23,7 +23,7 @@ def train(
     device: str = "cpu",
     dtype: str = "auto",
     force: bool = False,
-    how: How | None = None,
+    how: RuntimeOptions | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TrainingRecord | None:
     """Build a SpeechLLM by a recipe, train it, and write its adapters to `out`; running again goes on.
@@ -45,9 +45,11 @@ def train(
         ShoalError: see `shoal.training.run.run_train`.
     """
     from shoal.training.recipe import Recipe
-    from shoal.training.run import TrainJob, run_train
-    from shoal.training.settings import How
+    from shoal.training.run import TrainRequest, run_train
+    from shoal.training.settings import RuntimeOptions
 
     found = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    job = TrainJob(found, Path(out), Path(data_root), device, dtype, force, how or How(), progress)
+    job = TrainRequest(
+        found, Path(out), Path(data_root), device, dtype, force, how or RuntimeOptions(), progress
+    )
     return run_train(job)

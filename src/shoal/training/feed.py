@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TrainingExample:
     """A clip and what is asked of it."""
 
     row: Row
@@ -63,12 +63,12 @@ class Inputs:
 class Feed(ABC):
     """Examples, and the batches that are made of them."""
 
-    examples: Sequence[Example]
+    examples: Sequence[TrainingExample]
     lengths: Ints
     """(E,) positions of each example, exact or nearly so: batches are made by it."""
     targets: Ints
     """(E,) target tokens of each example, exact or nearly so: the loss of a step is divided by their sum."""
-    spoken: Ints
+    ctc_tokens: Ints
     """(E,) tokens of each example that a CTC loss is taken over."""
     variants: int = 1
     """How many variants of each example there are."""

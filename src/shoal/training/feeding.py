@@ -17,7 +17,7 @@ from shoal.errors import ManifestError
 from shoal.models.weights import cache_dir
 from shoal.training.draws import parts
 from shoal.training.features import PLAIN, FeatureStore, Variant
-from shoal.training.feed import Example, Feed, Progress, moved
+from shoal.training.feed import Feed, Progress, TrainingExample, moved
 from shoal.training.native_feed import NativeFeed
 from shoal.training.processes import Processes
 from shoal.training.stacked_feed import StackedFeed
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 
-def examples_of(data: Dataset, task: Task, source: int = 0) -> list[Example]:
+def examples_of(data: Dataset, task: Task, source: int = 0) -> list[TrainingExample]:
     """Every row of a data set as an example; its answer is read now, so that a bad row shows at once.
 
     Raises:
         ManifestError: a row does not hold the task's right answer.
     """
-    found = [Example(row, task, data, source) for row in data.rows]
+    found = [TrainingExample(row, task, data, source) for row in data.rows]
     for each in found:
         task.target(each.row)
     return found
@@ -46,11 +46,11 @@ def examples_of(data: Dataset, task: Task, source: int = 0) -> list[Example]:
 
 def make_feed(
     loaded: LoadedModel,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     *,
     input: InputKind = "speech",
     through_projector: bool = False,
-    spoken: bool = False,
+    ctc_tokens: bool = False,
     variants: Sequence[Variant] = (PLAIN,),
     features: Path | None = None,
     processes: Processes | None = None,
@@ -63,7 +63,7 @@ def make_feed(
         examples: clips; those whose audio cannot be decoded are left out of the feed.
         input: what stands in the audio's place.
         through_projector: whether the projector is trained.
-        spoken: whether a CTC loss is taken.
+        ctc_tokens: whether a CTC loss is taken.
         variants: how clips are altered; other feeds have plain ones only.
         features: where states are kept; default is Shoal's cache.
         processes: who encodes which clips.
@@ -73,7 +73,7 @@ def make_feed(
         ManifestError: no clip is left.
     """
     if loaded.kind == "speech_llm" and input == "speech":
-        return _stacked(loaded, examples, spoken, variants, features, processes or Processes(), progress)
+        return _stacked(loaded, examples, ctc_tokens, variants, features, processes or Processes(), progress)
     if input == "speech":
         usable = {
             id(data): {clip.id for clip in data.clips(_rows(examples, data))} for data in _datasets(examples)
@@ -85,8 +85,8 @@ def make_feed(
 
 def _stacked(
     loaded: LoadedModel,
-    examples: Sequence[Example],
-    spoken: bool,
+    examples: Sequence[TrainingExample],
+    ctc_tokens: bool,
     variants: Sequence[Variant],
     features: Path | None,
     processes: Processes,
@@ -111,7 +111,7 @@ def _stacked(
     usable = [each for each in examples if all((id(each.data), each.row.id, way) in refs for way in variants)]
     _check_any(usable)
     chosen = [[refs[id(each.data), each.row.id, way] for way in variants] for each in usable]
-    return StackedFeed(loaded, usable, store, chosen, spoken=spoken)
+    return StackedFeed(loaded, usable, store, chosen, ctc_tokens=ctc_tokens)
 
 
 def _store(loaded: LoadedModel, folder: Path | None) -> FeatureStore:
@@ -119,15 +119,15 @@ def _store(loaded: LoadedModel, folder: Path | None) -> FeatureStore:
     return FeatureStore(model, processor, folder or cache_dir() / "features")
 
 
-def _datasets(examples: Sequence[Example]) -> list[Dataset]:
+def _datasets(examples: Sequence[TrainingExample]) -> list[Dataset]:
     return list({id(each.data): each.data for each in examples}.values())
 
 
-def _rows(examples: Sequence[Example], data: Dataset) -> list[Row]:
+def _rows(examples: Sequence[TrainingExample], data: Dataset) -> list[Row]:
     return [each.row for each in examples if each.data is data]
 
 
-def _check_any(examples: Sequence[Example]) -> None:
+def _check_any(examples: Sequence[TrainingExample]) -> None:
     if not examples:
         raise ManifestError("no usable clip is left", fix="see the skipped rows above")
 

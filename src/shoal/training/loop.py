@@ -34,7 +34,7 @@ from shoal.schema import write_text
 from shoal.schema.files import claim
 from shoal.training.draws import Draws, Ints, halved, parts
 from shoal.training.feed import Progress, moved
-from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import Scale, Student
 
 MARKER = "shoal-complete"
@@ -67,7 +67,7 @@ def train(
     optimisation: Optimisation,
     folder: Path,
     *,
-    how: How | None = None,
+    how: RuntimeOptions | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     what: str = "train",
@@ -92,7 +92,7 @@ def train(
         UsageError: `folder` holds a run with other settings, or the launcher asks for what cannot be done.
         TrainingError: the loss is not a number, or a single clip does not fit into memory.
     """
-    how = how or How()
+    how = how or RuntimeOptions()
     _own(folder, settings or {})
     resume = newest(folder)
     trainer = _Trainer(student, draws, optimisation, folder, how, seed, what, progress)
@@ -176,7 +176,7 @@ class _Trainer(Trainer):
         draws: Draws,
         optimisation: Optimisation,
         folder: Path,
-        how: How,
+        how: RuntimeOptions,
         seed: int,
         what: str,
         progress: Progress | None,
@@ -363,7 +363,7 @@ class _Trainer(Trainer):
         return Scale(
             tokens=float(feed.targets[every].sum()),
             clips=float(len(every)),
-            spoken=float(max(1, feed.spoken[every].sum())),
+            ctc_tokens=float(max(1, feed.ctc_tokens[every].sum())),
         )
 
     def _check(self, loss: Tensor, step: int, examples: Ints) -> None:
@@ -580,7 +580,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _arguments(
-    optimisation: Optimisation, steps: int, folder: Path, how: How, seed: int, student: Student
+    optimisation: Optimisation, steps: int, folder: Path, how: RuntimeOptions, seed: int, student: Student
 ) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),

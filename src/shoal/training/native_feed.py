@@ -24,7 +24,7 @@ from shoal.errors import ModelError, TrainingError
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.stacking import stacked
 from shoal.training.draws import Ints
-from shoal.training.feed import Batch, Example, Feed, Inputs
+from shoal.training.feed import Batch, Feed, Inputs, TrainingExample
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch
@@ -51,7 +51,7 @@ class NativeFeed(Feed):
     def __init__(
         self,
         loaded: LoadedModel,
-        examples: Sequence[Example],
+        examples: Sequence[TrainingExample],
         *,
         input: InputKind = "speech",
         through_projector: bool = False,
@@ -61,7 +61,7 @@ class NativeFeed(Feed):
         if through_projector or _trained(_projector(loaded)):
             check_projector(loaded, input)
         self.targets = np.array([_target_tokens(loaded, each) for each in self.examples], np.int64)
-        self.spoken = np.zeros_like(self.targets)
+        self.ctc_tokens = np.zeros_like(self.targets)
         heard = [round(each.row.duration * POSITIONS_PER_SECOND) for each in self.examples]
         self.lengths = self.targets + np.array(heard, np.int64)
 
@@ -71,7 +71,7 @@ class NativeFeed(Feed):
         chosen = [self.examples[each] for each in examples.tolist()]
         return {"clips": [self._clip(each) for each in chosen], "tasks": [each.task for each in chosen]}
 
-    def _clip(self, example: Example) -> Clip:
+    def _clip(self, example: TrainingExample) -> Clip:
         if self._input == "text":
             return Clip(example.row, SILENCE)
         for clip in example.data.clips([example.row]):
@@ -95,7 +95,7 @@ class NativeFeed(Feed):
     def _prepared(self, loaded: LoadedModel, batch: Batch) -> tuple[PreparedBatch, list[PreparedBatch]]:
         """The batch, and where its clips are encoded one by one for a graph, what it was put together of."""
         (task,) = set(batch["tasks"])
-        alone = getattr(loaded.family, "alone", False) and _graph_wanted(loaded)
+        alone = getattr(loaded.family, "encodes_one_by_one", False) and _graph_wanted(loaded)
         singles = [
             prepare(loaded, clips, task, input=self._input, response=True, padding_side="right")
             for clips in ([[each] for each in batch["clips"]] if alone else [batch["clips"]])
@@ -117,9 +117,9 @@ def check_learns(loaded: LoadedModel) -> None:
             where=where,
             fix="use it as it was pruned",
         )
-    if isinstance(family, AudioLLM) and family.untaught:
+    if isinstance(family, AudioLLM) and family.no_training_reason:
         raise ModelError(
-            f"it cannot be trained on transcripts: {family.untaught}",
+            f"it cannot be trained on transcripts: {family.no_training_reason}",
             where=where,
             fix="use it as it was pruned",
         )
@@ -142,13 +142,13 @@ def check_projector(loaded: LoadedModel, input: InputKind) -> None:
         )
 
 
-def _target_tokens(loaded: LoadedModel, example: Example) -> int:
+def _target_tokens(loaded: LoadedModel, example: TrainingExample) -> int:
     """How many tokens are due, with the end."""
     text, family = loaded.response_text(example.task.target(example.row)), loaded.family
-    if isinstance(family, AudioLLM) and not example.task.alone:
+    if isinstance(family, AudioLLM) and not example.task.plain_text:
         text = family.response(text)
     ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-    return len(ids) + (0 if example.task.alone else 1)
+    return len(ids) + (0 if example.task.plain_text else 1)
 
 
 def _graph_wanted(loaded: LoadedModel) -> bool:

@@ -13,7 +13,7 @@ from shoal.schema.files import read_yaml
 from shoal.training.settings import Optimisation, Strict
 
 
-class Source(Strict):
+class TrainingData(Strict):
     """Rows of a manifest, and what is asked of them."""
 
     data: str | list[str]
@@ -89,8 +89,8 @@ class Recipe(Strict):
     prompt_template: str | None = None
     response_style: str = "lower"
     end_token: str | None = None
-    train: list[Source] = Field(min_length=1)
-    validation: list[Source] = Field(default_factory=list)
+    train: list[TrainingData] = Field(min_length=1)
+    validation: list[TrainingData] = Field(default_factory=list)
     augment: Augment = Augment()
     ctc: CtcStage | None = None
     lm: LmStage

@@ -28,13 +28,13 @@ from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, 
 from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.draws import Draws, draw
 from shoal.training.features import PLAIN, Variant
-from shoal.training.feed import Example, Feed, Progress
+from shoal.training.feed import Feed, Progress, TrainingExample
 from shoal.training.feeding import examples_of, make_feed, response_losses
 from shoal.training.loop import Outcome, train
 from shoal.training.lora import add_lora
 from shoal.training.processes import Processes, work_folder
-from shoal.training.recipe import Recipe, Source
-from shoal.training.settings import How, Objective, Optimisation
+from shoal.training.recipe import Recipe, TrainingData
+from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import Student
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ HELD_OUT_CLIPS = 256
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainRequest:
     """Everything that training is asked for."""
 
     recipe: Recipe
@@ -55,11 +55,11 @@ class TrainJob:
     device: str = "cpu"
     dtype: str = "auto"
     force: bool = False
-    how: How = field(default_factory=How)
+    how: RuntimeOptions = field(default_factory=RuntimeOptions)
     progress: Progress | None = None
 
 
-def run_train(job: TrainJob) -> TrainingRecord | None:
+def run_train(job: TrainRequest) -> TrainingRecord | None:
     """Train a SpeechLLM by a recipe; the adapters, their record and card go to `job.out`.
 
     Running it again goes on where it was interrupted, and returns the record where it was done.
@@ -78,7 +78,7 @@ def run_train(job: TrainJob) -> TrainingRecord | None:
     return run.run()
 
 
-def finished(job: TrainJob) -> TrainingRecord | None:
+def finished(job: TrainRequest) -> TrainingRecord | None:
     """The record of a folder in which this very recipe is carried out already; None if it is not."""
     path = job.out / TRAINING_FILE
     if not path.is_file():
@@ -90,7 +90,7 @@ def finished(job: TrainJob) -> TrainingRecord | None:
 class _Training:
     """One run of a recipe."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainRequest) -> None:
         self.job, self.recipe = job, job.recipe
         self._processes = Processes.now(cpu=job.device == "cpu")
         self._stages: list[StageRecord] = []
@@ -140,7 +140,7 @@ class _Training:
         )
 
     def _feed(self, data: Sequence[Dataset]) -> StackedFeed:
-        examples: list[Example] = []
+        examples: list[TrainingExample] = []
         for number, (source, rows) in enumerate(zip(self.recipe.train, data, strict=True)):
             examples += examples_of(rows, tasks.get(source.task), number)
         augment = self.recipe.augment
@@ -151,7 +151,7 @@ class _Training:
         feed: Any = make_feed(
             self.loaded,
             examples,
-            spoken=self.recipe.ctc is not None,
+            ctc_tokens=self.recipe.ctc is not None,
             variants=variants,
             features=self.job.how.features,
             processes=self._processes,
@@ -324,7 +324,7 @@ def lora_names(loaded: LoadedModel, wanted: Sequence[str] | None) -> list[str]:
     return found
 
 
-def read_source(source: Source, root: Path, seed: int) -> Dataset:
+def read_source(source: TrainingData, root: Path, seed: int) -> Dataset:
     """The clips of a source; relative paths are relative to `root`."""
     refs = [source.data] if isinstance(source.data, str) else source.data
     placed = [ref if ref.startswith("hf:") else str(root / ref) for ref in refs]
@@ -339,9 +339,9 @@ def read_source(source: Source, root: Path, seed: int) -> Dataset:
     )
 
 
-def _info(rows: Dataset, source: Source) -> DataInfo:
+def _info(rows: Dataset, source: TrainingData) -> DataInfo:
     return rows.info().model_copy(update={"manifests": [_name(source)]})
 
 
-def _name(source: Source) -> str:
+def _name(source: TrainingData) -> str:
     return source.data if isinstance(source.data, str) else ", ".join(source.data)

@@ -1,4 +1,4 @@
-"""What a training run does (`Optimisation`, `Objective`) and how it is carried out (`How`), kept apart."""
+"""What a training run does (`Optimisation`, `Objective`) and how it is carried out (`RuntimeOptions`), kept apart."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Objective(Strict):
 
 
 @dataclass(frozen=True)
-class How:
+class RuntimeOptions:
     """What changes the time a run takes and not what comes out, but for rounding."""
 
     max_positions: int = 16_384

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shoal.decoder.prepare import frame_of
 from shoal.training.draws import Ints
-from shoal.training.feed import Batch, Example, Feed, Inputs, ragged
+from shoal.training.feed import Batch, Feed, Inputs, TrainingExample, ragged
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -48,19 +48,19 @@ class StackedFeed(Feed):
         examples: E clips.
         store: where their states are.
         refs: for each example the states of its variants, all examples the same number.
-        spoken: whether batches hold what a CTC loss is taken over: the response's tokens, where it is what is said.
+        ctc_tokens: whether batches hold what a CTC loss is taken over: the response's tokens, where it is what is said.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
-        examples: Sequence[Example],
+        examples: Sequence[TrainingExample],
         store: FeatureStore,
         refs: Sequence[Sequence[FeatureRef]],
         *,
-        spoken: bool = False,
+        ctc_tokens: bool = False,
     ) -> None:
-        self.examples, self._store, self._spoken = list(examples), store, spoken
+        self.examples, self._store, self._ctc_tokens = list(examples), store, ctc_tokens
         self._settings: ProjectorSettings = loaded.model.projector.settings
         self._stacks = bool(loaded.model.projector.stacks)
         self._refs = [list(each) for each in refs]
@@ -71,7 +71,7 @@ class StackedFeed(Feed):
         asked = self._prefix_counts[self._asks] + self._suffix_counts[self._asks]
         self.lengths = self._positions.max(1, initial=0) + asked + self._counts
         self.targets = self._counts + 1
-        self.spoken = np.where(self._said, self._counts, 0)
+        self.ctc_tokens = np.where(self._said, self._counts, 0)
 
     def _fill_tokens(self, loaded: LoadedModel) -> None:
         """Tokenise prompts and responses, each once."""
@@ -125,9 +125,9 @@ class StackedFeed(Feed):
             "target_rows": np.repeat(np.arange(len(examples)), response + 1),
             "lengths": lengths,
         }
-        if self._spoken:
+        if self._ctc_tokens:
             arrays["ctc_tokens"] = said[np.repeat(self._said[examples], response)]
-            arrays["ctc_lengths"] = self.spoken[examples]
+            arrays["ctc_lengths"] = self.ctc_tokens[examples]
         return {
             "frames": torch.from_numpy(self._frames(examples, variants)),
             "ints": torch.from_numpy(np.concatenate([each.ravel() for each in arrays.values()])),
@@ -188,7 +188,7 @@ class StackedFeed(Feed):
 
     def ints(self, batch: Batch) -> dict[str, Tensor]:
         """The index arrays of a batch, by name."""
-        names = _INTS + (_CTC if self._spoken else ())
+        names = _INTS + (_CTC if self._ctc_tokens else ())
         return dict(zip(names, batch["ints"].split(batch["sizes"]), strict=True))
 
 

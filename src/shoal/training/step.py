@@ -36,7 +36,7 @@ class Scale:
     tokens: float
     """Target tokens."""
     clips: float
-    spoken: float = 1.0
+    ctc_tokens: float = 1.0
     """Tokens the CTC term is taken over."""
 
 
@@ -129,7 +129,7 @@ class Student(nn.Module):
         if any(terms.get(name) for name in ("ce", "kl", "hidden")):
             found |= self._decoded(batch, inputs, scale, terms)
         if terms.get("ctc"):
-            found["ctc"] = self._aligned(batch, inputs) / scale.spoken
+            found["ctc"] = self._aligned(batch, inputs) / scale.ctc_tokens
         zero = inputs.call["inputs_embeds"].sum() * 0.0 if not found else 0.0
         loss = sum((terms[name] * each for name, each in found.items()), zero)
         return {"loss": torch.as_tensor(loss)} | {name: each.detach() for name, each in found.items()}

@@ -6,7 +6,15 @@ import re
 
 from shoal.cards.measured import RECOGNITION
 from shoal.errors import UsageError
-from shoal.validation.requirements import Change, GroupChange, Level, Promise, Size, Speed, TaskTested
+from shoal.validation.requirements import (
+    ChangeLimit,
+    GroupChangeLimit,
+    Requirement,
+    ScoreLimit,
+    SizeLimit,
+    SpeedLimit,
+    TaskTested,
+)
 
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _FORM = re.compile(
@@ -14,7 +22,7 @@ _FORM = re.compile(
 )
 
 
-def parse(text: str) -> Promise:
+def parse(text: str) -> Requirement:
     """`"UAR>=0.6"`, `"WER<=10%"`, `"BLEU drop<=1.5"`, `"WER increase<=5%"` → a promise.
 
     A change in per cent is relative to the baseline; without, it is in the score's own unit.
@@ -30,47 +38,49 @@ def parse(text: str) -> Promise:
     limit = _number(value, text)
     called = f"{name}{f' {change}' if change else ''} {match['sign']} {match['value']}"
     if not change:
-        return Level(called, name, limit, at_most, percent=percent)
+        return ScoreLimit(called, name, limit, at_most, percent=percent)
     scaled = limit / 100 if percent else limit
-    return Change(called, name, scaled, relative=percent, drop=change == "drop", at_most=at_most)
+    return ChangeLimit(called, name, scaled, relative=percent, drop=change == "drop", at_most=at_most)
 
 
-def max_wer(share: float) -> Promise:
+def max_wer(share: float) -> Requirement:
     """The WER of recognition, as a share."""
-    return Level(f"WER <= {share:.1%}", "WER", share, at_most=True, task=RECOGNITION)
+    return ScoreLimit(f"WER <= {share:.1%}", "WER", share, at_most=True, task=RECOGNITION)
 
 
-def max_wer_increase(share: float) -> Promise:
+def max_wer_increase(share: float) -> Requirement:
     """The increase of the WER of recognition, as a share of the baseline's."""
-    return Change(f"WER increase <= {share:.1%}", "WER", share, relative=True, drop=False, task=RECOGNITION)
+    return ChangeLimit(
+        f"WER increase <= {share:.1%}", "WER", share, relative=True, drop=False, task=RECOGNITION
+    )
 
 
-def max_group_increase(share: float) -> Promise:
+def max_group_increase(share: float) -> Requirement:
     """The worst group's increase, as a share of its own baseline."""
-    return GroupChange(f"worst group's increase <= {share:.1%}", share)
+    return GroupChangeLimit(f"worst group's increase <= {share:.1%}", share)
 
 
-def at_least(score: str, text: str) -> Promise:
+def at_least(score: str, text: str) -> Requirement:
     """A score from below; `text` is a number on the score's scale, or a percentage of a fraction."""
     return parse(f"{score}>={text}")
 
 
-def max_drop(score: str, text: str) -> Promise:
+def max_drop(score: str, text: str) -> Requirement:
     """How far a score may fall: `1.5` in its unit, or `5%` of the baseline's."""
     return parse(f"{score} drop<={text}")
 
 
-def max_latency_ratio(ratio: float) -> Promise:
+def max_latency_ratio(ratio: float) -> Requirement:
     """Time over the unpruned model's."""
-    return Speed(f"latency ratio <= {ratio:g}", ratio, speedup=False)
+    return SpeedLimit(f"latency ratio <= {ratio:g}", ratio, speedup=False)
 
 
-def min_speedup(factor: float) -> Promise:
+def min_speedup(factor: float) -> Requirement:
     """The unpruned model's time over its own."""
-    return Speed(f"speedup >= {factor:g}", factor, speedup=True)
+    return SpeedLimit(f"speedup >= {factor:g}", factor, speedup=True)
 
 
-def max_size(text: str) -> Promise:
+def max_size(text: str) -> Requirement:
     """`300MB`, `1.2GB` or a number of bytes; a MB is a million.
 
     Raises:
@@ -80,10 +90,10 @@ def max_size(text: str) -> Promise:
     unit = match[2].upper() if match else "?"
     if match is None or unit not in BYTES:
         raise UsageError(f"{text!r} is not a size", where="--max-size", fix="write 300MB or 1.2GB")
-    return Size(f"size <= {text}", _number(match[1], text) * BYTES[unit])
+    return SizeLimit(f"size <= {text}", _number(match[1], text) * BYTES[unit])
 
 
-def require_task(name: str) -> Promise:
+def require_task(name: str) -> Requirement:
     """A result for a task.
 
     Raises:

@@ -47,7 +47,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Promise(ABC):
+class Requirement(ABC):
     """One thing to keep; `text` is how it is called."""
 
     text: str
@@ -82,7 +82,7 @@ class Promise(ABC):
 
 
 @dataclass(frozen=True)
-class Level(Promise):
+class ScoreLimit(Requirement):
     """A score that must not be above, or below, a limit."""
 
     score: str
@@ -105,7 +105,7 @@ class Level(Promise):
 
 
 @dataclass(frozen=True)
-class Change(Promise):
+class ChangeLimit(Requirement):
     """A change from the baseline that must not be above, or below, a limit."""
 
     score: str
@@ -130,7 +130,7 @@ class Change(Promise):
 
 
 @dataclass(frozen=True)
-class GroupChange(Promise):
+class GroupChangeLimit(Requirement):
     """How much worse any group of clips may get in its headline score, relative to the same group's baseline."""
 
     limit: float
@@ -157,7 +157,7 @@ class GroupChange(Promise):
 
 
 @dataclass(frozen=True)
-class Speed(Promise):
+class SpeedLimit(Requirement):
     """How much of the unpruned model's time a clip may take, or how many times faster it must be."""
 
     limit: float
@@ -186,7 +186,7 @@ class Speed(Promise):
 
 
 @dataclass(frozen=True)
-class Size(Promise):
+class SizeLimit(Requirement):
     """How many bytes its weights may take on the disk."""
 
     limit: float
@@ -205,7 +205,7 @@ class Size(Promise):
 
 
 @dataclass(frozen=True)
-class TaskTested(Promise):
+class TaskTested(Requirement):
     """A task that there must be a result for, whatever it says."""
 
     task: str
@@ -231,7 +231,7 @@ def _scores(evidence: Evidence, name: str, task: str | None) -> Iterator[tuple[M
 
 
 def _change(
-    promise: Change | GroupChange,
+    promise: ChangeLimit | GroupChangeLimit,
     place: str,
     score: MeasuredScore,
     delta: Delta,

@@ -10,13 +10,13 @@ from pydantic import Field
 
 from shoal.cards.attached import Labelled, attached, latest
 from shoal.cards.facts import folder_of, gather, identity
-from shoal.cards.identity import Fingerprint, Identity, fingerprints_of
+from shoal.cards.identity import CheckpointIdentity, Fingerprint, fingerprints_of
 from shoal.cards.measured import Measured
 from shoal.errors import UsageError
 from shoal.provenance import provenance
 from shoal.schema import Bench, Document, Scores
 from shoal.validation.requirement_syntax import parse
-from shoal.validation.requirements import Evidence, Finding, Promise
+from shoal.validation.requirements import Evidence, Finding, Requirement
 
 
 class Validation(Document):
@@ -43,7 +43,7 @@ class Validation(Document):
 
 
 def validate(
-    promises: Sequence[Promise | str],
+    promises: Sequence[Requirement | str],
     documents: Sequence[Labelled | Scores | Bench] = (),
     *,
     checkpoint: str | None = None,
@@ -107,12 +107,12 @@ def _of_checkpoint(checkpoint: str, own: Fingerprint, documents: Sequence[Labell
     )
 
 
-def _identity(checkpoint: str, place: Path, own: Fingerprint) -> Identity:
+def _identity(checkpoint: str, place: Path, own: Fingerprint) -> CheckpointIdentity:
     """Whatever its folder tells of how it was made; a model that Shoal did not make has its weights alone."""
     from shoal.models.lineage import plan_files
 
     if not plan_files(place):
-        return Identity(checkpoint, own)
+        return CheckpointIdentity(checkpoint, own)
     return identity(gather(folder_of(place, checkpoint)), checkpoint, own)
 
 

@@ -18,7 +18,7 @@ from shoal.cli import app
 from shoal.data import Clip, Row, read_manifests
 from shoal.errors import ManifestError, ModelError
 from shoal.evaluation import evaluate
-from shoal.evaluation.spoken import spoken_by
+from shoal.evaluation.generated_speech import with_recogniser
 from shoal.evaluation.systems import check_can_answer
 from shoal.measurement.ablation_by_decoding import decode_without
 from shoal.models.families import talker
@@ -246,9 +246,9 @@ def test_the_loss_is_scored_where_the_rows_hold_the_tokens(model, tmp_path):
 
 def test_without_tokens_only_what_is_heard_is_scored(model, tmp_path):
     clips, out = data(tmp_path / "clips", None), tmp_path / "out"
-    found = evaluate(model, clips, spoken_by(tasks.get("tts"), loaded()), out=out, replicates=20)
+    found = evaluate(model, clips, with_recogniser(tasks.get("tts"), loaded()), out=out, replicates=20)
     assert list(found.systems[0].measures) == ["WER", "CER"]
-    both = spoken_by(tasks.get("tts"), loaded())
+    both = with_recogniser(tasks.get("tts"), loaded())
     with_tokens = evaluate(model, data(tmp_path / "more", [3, 1, 4]), both, replicates=20)
     assert list(with_tokens.systems[0].measures) == ["WER", "CER", "loss", "perplexity"]
     assert with_tokens.systems[0].measures["WER"] == found.systems[0].measures["WER"]
@@ -265,7 +265,7 @@ def test_a_row_without_tokens_is_named_in_one_line(model, tmp_path, monkeypatch)
     rows = [json.dumps(lines[0] | {"speech_tokens": [1]}), *map(json.dumps, lines[1:])]
     manifest.write_text("\n".join(rows) + "\n")
     with pytest.raises(ManifestError, match=r":2: no speech_tokens"):
-        evaluate(model, read_manifests([str(manifest)]), spoken_by(tasks.get("tts"), loaded()), out=out)
+        evaluate(model, read_manifests([str(manifest)]), with_recogniser(tasks.get("tts"), loaded()), out=out)
     assert not out.exists()
 
 
@@ -296,7 +296,7 @@ def test_what_are_no_speech_tokens_is_refused(model, tokens, message):
 
 
 def test_what_does_not_talk_is_refused(model, monkeypatch):
-    task = spoken_by(tasks.get("tts"), loaded())
+    task = with_recogniser(tasks.get("tts"), loaded())
     check_can_answer(model, task)
     monkeypatch.setattr(model.model, "speaker_map", {})
     with pytest.raises(ModelError, match=f"^{WHOLE}: it has no talker with a voice"):

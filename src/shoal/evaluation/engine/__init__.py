@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from shoal.evaluation.engine.cache import supported
-from shoal.evaluation.engine.kept import Engines
+from shoal.evaluation.engine.engine_cache import EngineCache
 from shoal.evaluation.engine.memory import BatchSize, fitting_slots, free_bytes
 from shoal.evaluation.engine.run import Engine, Finished, Prompt, prompts_of
 
 __all__ = [
     "BatchSize",
     "Engine",
-    "Engines",
+    "EngineCache",
     "Finished",
     "Prompt",
     "fitting_slots",

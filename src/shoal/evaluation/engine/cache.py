@@ -38,7 +38,7 @@ def supported(lm: nn.Module) -> bool:
 
 
 @dataclass(slots=True)
-class Place:
+class ColumnRange:
     """Where the next forward pass writes and what it reads; all layers look here."""
 
     start: int = 0
@@ -58,7 +58,7 @@ class Place:
 class SlotLayer(CacheLayerMixin):
     """Keys and values of one layer, (slots, heads, capacity, head size), written in place."""
 
-    def __init__(self, place: Place, slots: int, *, sliding: bool) -> None:
+    def __init__(self, place: ColumnRange, slots: int, *, sliding: bool) -> None:
         super().__init__()
         self.place, self.slots, self.is_sliding = place, slots, sliding
         self.capacity = 0
@@ -140,7 +140,7 @@ class SlotCache(Cache):
     """The cache of `slots` rows for a model as it is when this is made (inside `pruned`, the pruned one)."""
 
     def __init__(self, lm: nn.Module, slots: int) -> None:
-        self.place = Place()
+        self.place = ColumnRange()
         stock: Any = DynamicCache(config=lm.config).layers
         layers = [
             SlotLayer(self.place, slots, sliding=isinstance(layer, DynamicSlidingWindowLayer))

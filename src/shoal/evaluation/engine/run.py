@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from shoal.evaluation.engine.board import Board
+from shoal.evaluation.engine.decode_state import DecodeState
 from shoal.evaluation.engine.memory import PREFILL_POSITIONS, give_back, out_of_memory
 from shoal.evaluation.engine.steps import EagerSteps, GraphSteps, Steps, cuda_graph, next_tokens
 
@@ -104,7 +104,7 @@ class Engine:
             raise ValueError(f"there must be a slot: {slots}")
         self._lm, self._eos_ids, self.slots = lm, frozenset(eos_ids), slots
         self._steps = steps
-        self._board: Board | None = None
+        self._board: DecodeState | None = None
         self._rows: dict[int, _Row] = {}
         self._meter = 0.0
         """Seconds that a row which was in every step would have to answer for."""
@@ -145,7 +145,7 @@ class Engine:
         """Let rows in, or run steps; returns the rows that are then done."""
         device = prompts[0].embeds.device
         self._steps = self._steps or default_steps(self._lm, device)
-        self._board = self._board or Board(self._lm, self.slots, device, tight=self._steps.tight)
+        self._board = self._board or DecodeState(self._lm, self.slots, device, tight=self._steps.tight)
         free = self.slots - len(self._rows)
         enough = min(len(waiting), max(1, int(REFILL.get(device.type, 0.0) * self.slots)))
         if waiting and (not self._rows or free >= enough):
@@ -219,7 +219,7 @@ class Engine:
                 row.take(tokens[slot], self._eos_ids)
         self._meter += (time.perf_counter() - start) / active
 
-    def _close_ranks(self, board: Board) -> None:
+    def _close_ranks(self, board: DecodeState) -> None:
         """Move rows into free slots, so that the first ones hold all of them."""
         for target in range(len(self._rows)):
             if target not in self._rows:

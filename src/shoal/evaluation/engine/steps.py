@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from shoal.evaluation.engine.board import Board
+from shoal.evaluation.engine.decode_state import DecodeState
 from shoal.evaluation.engine.memory import out_of_memory
 
 Play = Callable[[], None]
@@ -36,7 +36,7 @@ class Steps(Protocol):
     def rows_for(self, active: int) -> int:
         """How many slots are run for `active` rows in the first slots."""
 
-    def run(self, board: Board, rows: int, count: int) -> list[list[int]]:
+    def run(self, board: DecodeState, rows: int, count: int) -> list[list[int]]:
         """Run `count` steps of the first `rows` slots; returns `count` lists of `rows` tokens."""
 
 
@@ -62,7 +62,7 @@ class EagerSteps:
         return active
 
     @torch.inference_mode()
-    def run(self, board: Board, rows: int, count: int) -> list[list[int]]:
+    def run(self, board: DecodeState, rows: int, count: int) -> list[list[int]]:
         """See `Steps.run`."""
         place = board.cache.place
         place.slots, place.column, place.rows = None, None, rows
@@ -108,7 +108,7 @@ class GraphSteps:
         return 1 << (active - 1).bit_length()
 
     @torch.inference_mode()
-    def run(self, board: Board, rows: int, count: int) -> list[list[int]]:
+    def run(self, board: DecodeState, rows: int, count: int) -> list[list[int]]:
         """See `Steps.run`."""
         rows = min(rows, board.slots)
         self._begin(board)
@@ -123,7 +123,7 @@ class GraphSteps:
         found: list[list[int]] = self._history[:count, :rows].tolist()
         return found
 
-    def _begin(self, board: Board) -> None:
+    def _begin(self, board: DecodeState) -> None:
         """Recordings are of one board with its tensors as they are; another board or new tensors end them."""
         # By the tensors themselves: an address may be used again.
         tensors = (board.mask, *(layer.keys for layer in board.cache.layers))
@@ -134,7 +134,7 @@ class GraphSteps:
         self._column, self._step = (torch.zeros(1, dtype=torch.long, device=board.device) for _ in range(2))
         self._history = torch.zeros((self.at_once, board.slots), dtype=torch.long, device=board.device)
 
-    def _record(self, board: Board, rows: int) -> Play:
+    def _record(self, board: DecodeState, rows: int) -> Play:
         moving = (board.mask, board.tokens, board.positions, self._column, self._step)
         before = [tensor.clone() for tensor in moving]
 
@@ -155,7 +155,7 @@ class GraphSteps:
         self._graphs[rows, board.width] = play
         return play
 
-    def _one(self, board: Board, rows: int) -> None:
+    def _one(self, board: DecodeState, rows: int) -> None:
         board.mask.index_fill_(1, self._column, 1)
         logits = self._lm(
             input_ids=board.tokens[:rows],

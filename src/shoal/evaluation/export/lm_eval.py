@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.evaluation import quality
+from shoal.evaluation import measures
 from shoal.evaluation.export.nemo import row
 from shoal.evaluation.export.stored import Stored, replaced
-from shoal.evaluation.outputs import Output
+from shoal.evaluation.output_file import Output
 
 if TYPE_CHECKING:
-    from shoal.evaluation.quality import Score
+    from shoal.evaluation.measures import Score
     from shoal.schema import Scores, SystemScores
     from shoal.tasks import Task
 
@@ -154,7 +154,7 @@ def _identity(scores: Scores, system: SystemScores) -> dict[str, str]:
 def _write_samples(path: Path, stored: Stored, outputs: Mapping[str, Output]) -> str:
     """Write all samples; returns lm-eval's hash of the task: over the hashes of all samples."""
     total, number = sha256(), 0
-    scores = quality.scores(stored.task)
+    scores = measures.scores(stored.task)
     with replaced(path) as stream:
         for block in stored.read(outputs):
             for output, values in zip(block, _own_values(stored.task, scores, block), strict=True):
@@ -167,7 +167,7 @@ def _write_samples(path: Path, stored: Stored, outputs: Mapping[str, Output]) ->
 
 def _own_values(task: Task, scores: Sequence[Score], block: Sequence[Output]) -> Iterator[dict[str, float]]:
     """The scores of each clip by itself, without those that are undefined there."""
-    answers = quality.answers(task, block)
+    answers = measures.answers(task, block)
     values = {key(score.name): score.value(score.statistics(answers)) for score in scores}
     for place in range(len(block)):
         yield {name: float(found[place]) for name, found in values.items() if np.isfinite(found[place])}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from shoal.evaluation.export.stored import Stored, replaced
-from shoal.evaluation.outputs import Output
+from shoal.evaluation.output_file import Output
 
 
 def write(folder: Path, stored: Stored) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from shoal.evaluation.tally import blocks
+from shoal.evaluation.utterance_counts import blocks
 from shoal.schema import files
 
 if TYPE_CHECKING:
-    from shoal.evaluation.outputs import Output
+    from shoal.evaluation.output_file import Output
     from shoal.schema import Scores, SystemScores
     from shoal.tasks import Task
 

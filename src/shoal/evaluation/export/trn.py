@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from shoal.evaluation.export.stored import Stored, replaced
-from shoal.evaluation.outputs import Output
+from shoal.evaluation.output_file import Output
 
 if TYPE_CHECKING:
     from shoal.tasks import Task

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shoal.evaluation.score import EditCounts, char_counts, scorer_name, word_counts
+from shoal.evaluation.edit_counts import EditCounts, char_counts, scorer_name, word_counts
 from shoal.evaluation.scores.base import Answers, Score, ratio
 from shoal.statistics import Floats
 from shoal.tasks.base import Unit, spaced

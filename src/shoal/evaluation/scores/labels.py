@@ -17,7 +17,7 @@ from shoal.statistics import Floats
 Said = Sequence[str | None]
 
 
-class Judged(Score):
+class LabelScore(Score):
     """What was said against what is right."""
 
     higher_is_better = True
@@ -40,7 +40,7 @@ class Judged(Score):
         return OWN
 
 
-class Chosen(Judged):
+class Chosen(LabelScore):
     """Judges the answer with the highest log-likelihood, summed over its tokens and its end."""
 
     def said(self, answers: Answers) -> Said:
@@ -53,7 +53,7 @@ class Chosen(Judged):
         return f"{super().signature}, by log-likelihood"
 
 
-class ChosenPerByte(Judged):
+class ChosenPerByte(LabelScore):
     """Judges the answer with the highest log-likelihood per byte of UTF-8, as `acc_norm` of lm-evaluation-harness."""
 
     def said(self, answers: Answers) -> Said:
@@ -66,7 +66,7 @@ class ChosenPerByte(Judged):
         return f"{super().signature}, by log-likelihood per byte"
 
 
-class Accuracy(Judged):
+class Accuracy(LabelScore):
     """Share of answers that are the reference."""
 
     name = "accuracy"
@@ -84,7 +84,7 @@ class Accuracy(Judged):
         return ratio(totals[..., 0], totals[..., 1])
 
 
-class OverLabels(Judged):
+class OverLabels(LabelScore):
     """A mean over the labels that occur among the references, each with the same weight.
 
     Args:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from shoal.errors import UsageError
-from shoal.healing.targets.base import Choice, Target
-from shoal.healing.targets.decoder import Decoder
-from shoal.healing.targets.head import Head
-from shoal.healing.targets.joint import Joint, JointDecoder
-from shoal.healing.targets.linear import Linear
-from shoal.healing.targets.projector import Projector
-from shoal.healing.targets.receiver import Receiver
-from shoal.healing.targets.replace import Replace
+from shoal.healing.targets.base import Target, TrainedParts
+from shoal.healing.targets.decoder import DecoderTarget
+from shoal.healing.targets.head import HeadTarget
+from shoal.healing.targets.joint import JointDecoderTarget, JointTarget
+from shoal.healing.targets.linear import LinearTarget
+from shoal.healing.targets.projector import ProjectorTarget
+from shoal.healing.targets.receiver import ReceiverTarget
+from shoal.healing.targets.replace import ReplaceTarget
 
-__all__ = ["TARGETS", "Choice", "Target", "get"]
+__all__ = ["TARGETS", "Target", "TrainedParts", "get"]
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for target in (Receiver(), Projector(), Decoder(), Joint(), JointDecoder(), Head(), Replace(), Linear())
+    for target in (
+        ReceiverTarget(),
+        ProjectorTarget(),
+        DecoderTarget(),
+        JointTarget(),
+        JointDecoderTarget(),
+        HeadTarget(),
+        ReplaceTarget(),
+        LinearTarget(),
+    )
 }
 
 

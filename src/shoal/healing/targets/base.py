@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TrainedParts:
     """What of a model is trained; everything else is frozen."""
 
     lora: tuple[str, ...] = ()
@@ -28,8 +28,8 @@ class Choice:
     whole: tuple[str, ...] = ()
     """Modules of which all parameters are trained, by their names in the model."""
 
-    def __add__(self, other: Choice) -> Choice:
-        return Choice(self.lora + other.lora, self.whole + other.whole)
+    def __add__(self, other: TrainedParts) -> TrainedParts:
+        return TrainedParts(self.lora + other.lora, self.whole + other.whole)
 
 
 class Target(ABC):
@@ -48,7 +48,7 @@ class Target(ABC):
     """Whether it learns from hidden states alone, unless it is told otherwise."""
 
     @abstractmethod
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """What is trained in the pruned model.
 
         Args:

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 from shoal.errors import ModelError
 from shoal.healing.cuts import Cut
-from shoal.healing.targets.base import Choice, Target
+from shoal.healing.targets.base import Target, TrainedParts
 from shoal.training.lora import linear_layers
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
 
 
-class Decoder(Target):
+class DecoderTarget(Target):
     """Low-rank updates of all linear layers in the decoder's layers; experts that share one tensor stay as they are."""
 
     name: ClassVar[str] = "decoder"
     title: ClassVar[str] = "LoRA on all decoder layers"
 
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """Every linear layer of every decoder layer."""
         del cuts
         found = linear_layers(loaded, [loaded.family.layers_path(loaded.model)])
@@ -30,4 +30,4 @@ class Decoder(Target):
                 where=type(loaded.model).__name__,
                 fix="heal it with --target projector or head",
             )
-        return Choice(lora=found)
+        return TrainedParts(lora=found)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from shoal.errors import ModelError
 from shoal.healing.cuts import Cut
-from shoal.healing.targets.base import Choice, Target, layer_path
+from shoal.healing.targets.base import Target, TrainedParts, layer_path
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -16,14 +16,14 @@ LAST = 3
 """Layers beside the head."""
 
 
-class Head(Target):
+class HeadTarget(Target):
     """The head and the last layers; a head that shares its weights with the input embeddings trains them too."""
 
     name: ClassVar[str] = "head"
     title: ClassVar[str] = f"LM head and last {LAST} layers"
     adapts: ClassVar[bool] = False
 
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """The head's module and those of the last layers."""
         del cuts
         head = loaded.family.head(loaded.model)
@@ -31,6 +31,6 @@ class Head(Target):
         if head is None or not names:
             raise ModelError("it has no head", where=type(loaded.model).__name__, fix="heal another target")
         depth = len(loaded.layers)
-        return Choice(
+        return TrainedParts(
             whole=(names[0], *(layer_path(loaded, each) for each in range(max(0, depth - LAST), depth)))
         )

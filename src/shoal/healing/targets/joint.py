@@ -6,33 +6,33 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from shoal.healing.cuts import Cut
-from shoal.healing.targets.base import Choice, Target
-from shoal.healing.targets.decoder import Decoder
-from shoal.healing.targets.projector import Projector
-from shoal.healing.targets.receiver import Receiver
+from shoal.healing.targets.base import Target, TrainedParts
+from shoal.healing.targets.decoder import DecoderTarget
+from shoal.healing.targets.projector import ProjectorTarget
+from shoal.healing.targets.receiver import ReceiverTarget
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
 
 
-class Joint(Target):
+class JointTarget(Target):
     """`receiver` and `projector`: the paper's joint healing."""
 
     name: ClassVar[str] = "joint"
     title: ClassVar[str] = "LoRA on the MLP behind the cut, and the projector"
     needs_cuts: ClassVar[bool] = True
 
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """Both choices."""
-        return Receiver().choose(loaded, cuts) + Projector().choose(loaded, cuts)
+        return ReceiverTarget().choose(loaded, cuts) + ProjectorTarget().choose(loaded, cuts)
 
 
-class JointDecoder(Target):
+class JointDecoderTarget(Target):
     """`decoder` and `projector`."""
 
     name: ClassVar[str] = "joint-decoder"
     title: ClassVar[str] = "LoRA on all decoder layers, and the projector"
 
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """Both choices."""
-        return Decoder().choose(loaded, cuts) + Projector().choose(loaded, cuts)
+        return DecoderTarget().choose(loaded, cuts) + ProjectorTarget().choose(loaded, cuts)

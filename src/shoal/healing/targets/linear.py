@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from shoal.healing.cuts import Cut
-from shoal.healing.targets.base import Choice, Target, needed
+from shoal.healing.targets.base import Target, TrainedParts, needed
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
 
 
-class Linear(Target):
+class LinearTarget(Target):
     """The down projection before each cut, in closed form."""
 
     name: ClassVar[str] = "linear"
@@ -21,8 +21,8 @@ class Linear(Target):
     adapts: ClassVar[bool] = False
     needs_cuts: ClassVar[bool] = True
 
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """Nothing is trained."""
         del loaded
         needed(cuts, self.name)
-        return Choice()
+        return TrainedParts()

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from shoal.healing.cuts import Cut
-from shoal.healing.targets.base import Choice, Target, projector_paths
+from shoal.healing.targets.base import Target, TrainedParts, projector_paths
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
 
 
-class Projector(Target):
+class ProjectorTarget(Target):
     """All weights of the projector."""
 
     name: ClassVar[str] = "projector"
     title: ClassVar[str] = "the projector"
 
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """The projector's module, or its parts."""
         del cuts
-        return Choice(whole=projector_paths(loaded))
+        return TrainedParts(whole=projector_paths(loaded))

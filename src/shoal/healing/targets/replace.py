@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from shoal.errors import PlanError
 from shoal.healing.cuts import Cut, cuts_of
-from shoal.healing.targets.base import Choice, Target, layer_path, needed
+from shoal.healing.targets.base import Target, TrainedParts, layer_path, needed
 from shoal.schema import Plan
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
 
 
-class Replace(Target):
+class ReplaceTarget(Target):
     """All weights of the layer before each cut, which is the block's first, put back."""
 
     name: ClassVar[str] = "replace"
@@ -27,10 +27,10 @@ class Replace(Target):
     needs_cuts: ClassVar[bool] = True
     hidden_only: ClassVar[bool] = True
 
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> Choice:
+    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """The layer before each cut."""
         layers = [cut.before for cut in needed(cuts, self.name) if cut.before is not None]
-        return Choice(whole=tuple(layer_path(loaded, layer) for layer in layers))
+        return TrainedParts(whole=tuple(layer_path(loaded, layer) for layer in layers))
 
     def kept(self, plan: Plan) -> Plan:
         """The plan without the first layer of each block.

@@ -46,11 +46,11 @@ class AudioLLM(Family):
     """Whether the decoder and the head, fed with embeddings, decode as `generate` does; else `generate` decodes."""
     generates_speech: ClassVar[bool] = False
     """Whether the model, or a part that reads its decoder's states, answers in speech."""
-    alone: ClassVar[bool] = False
+    encodes_one_by_one: ClassVar[bool] = False
     """Whether what is heard in a clip depends on the clips it is padded with; then each is encoded by itself."""
     template_options: ClassVar[Mapping[str, Any]] = {}
     """What the chat template is told besides, such as to leave out thinking."""
-    untaught: ClassVar[str] = ""
+    no_training_reason: ClassVar[str] = ""
     """Why the model cannot be trained on given transcripts, where batches do not hold them as it would write them."""
     tokens_field: ClassVar[str] = ""
     """The manifest's field for the speech tokens of a clip, where what makes them of audio is not at hand."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from shoal.models.families.transcriber import Transcriber
+from shoal.models.families.transcriber import TranscriptionFamily
 
 
-class FunAsrNano(Transcriber):
+class FunAsrNano(TranscriptionFamily):
     """`FunAsrNanoForConditionalGeneration`; the layers of its projector are none of the decoder's."""
 
     name = "fun_asr_nano"
     classes = ("FunAsrNanoForConditionalGeneration",)
-    alone = True
+    encodes_one_by_one = True
     # transformers 5.23 makes no mask for the projector's layers, so they look at padding.
     limits = "recognition only: it takes no instruction; needs torchaudio to hear"
 

@@ -23,7 +23,7 @@ class GraniteSpeech(AudioLLM):
     name = "granite_speech"
     classes = ("GraniteSpeechForConditionalGeneration", "GraniteSpeechPlusForConditionalGeneration")
     # Its Conformer sees the padding of a shorter clip as silence: it has no mask.
-    alone = True
+    encodes_one_by_one = True
     # transformers 5.23 puts a bare head on the decoder, so a loss is at another temperature than in training.
     scales_logits = False
     limits = (

@@ -35,7 +35,7 @@ class KyutaiSpeechToText(AudioLLM):
     # `generate` wants samples and the forward pass wants codes: no inputs fit both.
     encoder_names = ("codec_model",)
     projector_names = ()
-    untaught = "its batches hold what it writes itself, since words and audio share positions"
+    no_training_reason = "its batches hold what it writes itself, since words and audio share positions"
     limits = (
         "measured on its own transcript, since words and audio share positions; takes no instruction; beyond its "
         "window (half a minute) its cache forgets, and the audit, one forward pass, does not"

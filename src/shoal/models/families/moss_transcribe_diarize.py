@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal.models.families.transcriber import Transcriber
+from shoal.models.families.transcriber import TranscriptionFamily
 
 
-class MossTranscribeDiarize(Transcriber):
+class MossTranscribeDiarize(TranscriptionFamily):
     """`MossTranscribeDiarizeForConditionalGeneration`; time markers inside the audio count as prompt."""
 
     name = "moss_transcribe_diarize"

@@ -17,7 +17,7 @@ class NemotronHOmni(Nemotron):
     name = "nemotron_h_omni"
     classes = ("NemotronH_Omni_Reasoning_V3",)
     projector_names = ("embed_audio",)
-    alone = True
+    encodes_one_by_one = True
     # The convolutions before the encoder see padding at the end of some clips.
 
     def head(self, model: PreTrainedModel) -> nn.Module | None:

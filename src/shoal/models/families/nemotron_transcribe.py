@@ -15,7 +15,7 @@ class NemotronTranscribe(Nemotron):
 
     name = "nemotron_transcribe"
     classes = ("Nemotron3_5TranscribeForConditionalGeneration",)
-    alone = True
+    encodes_one_by_one = True
     # The diarization of a clip, and with it the speakers that are heard, depends on the length of the batch.
 
     def prompt(self, processor: Any, instruction: str) -> str:

@@ -18,7 +18,7 @@ class Phi4Multimodal(AudioLLM):
 
     name = "phi4_multimodal"
     classes = ("Phi4MultimodalForCausalLM",)
-    alone = True
+    encodes_one_by_one = True
     # The encoder's attention is discouraged from looking at padding, not kept from it.
     adapter = "speech-lora"
     limits = "measured with its adapter for speech, which a checkpoint pruned in memory has in its weights"

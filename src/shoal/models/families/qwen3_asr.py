@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal.models.families.transcriber import Transcriber
+from shoal.models.families.transcriber import TranscriptionFamily
 
 
-class Qwen3ASR(Transcriber):
+class Qwen3ASR(TranscriptionFamily):
     """`Qwen3ASRForConditionalGeneration`; detects the language itself, since a task names none."""
 
     name = "qwen3_asr"
     classes = ("Qwen3ASRForConditionalGeneration",)
-    alone = True
+    encodes_one_by_one = True
     # Beside a longer clip the feature extractor counts one more frame of some clips.
     limits = "recognition only: it takes no instruction"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MODEL_TYPE = "shoal_speech_llm"
 
 
-class SpeechLLM(Family):
+class SpeechLLMFamily(Family):
     """`model.encoder`, `model.projector`, `model.decoder` (a causal LM with its head)."""
 
     name = "speech_llm"
@@ -34,4 +34,4 @@ class SpeechLLM(Family):
         return inner.get_output_embeddings()
 
 
-FAMILY = SpeechLLM()
+FAMILY = SpeechLLMFamily()

@@ -13,7 +13,7 @@ import numpy as np
 from shoal.models.families.audio_llm import AudioLLM
 
 
-class Transcriber(AudioLLM):
+class TranscriptionFamily(AudioLLM):
     """Asks for a transcript as the model was trained to be asked."""
 
     takes_instruction: ClassVar[bool] = False

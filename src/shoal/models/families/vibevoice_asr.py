@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.models.families.audio_llm import Samples
-from shoal.models.families.transcriber import Transcriber
+from shoal.models.families.transcriber import TranscriptionFamily
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
-class VibeVoiceAsr(Transcriber):
+class VibeVoiceAsr(TranscriptionFamily):
     """`VibeVoiceAsrForConditionalGeneration`."""
 
     name = "vibevoice_asr"

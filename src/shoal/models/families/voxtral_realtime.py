@@ -32,7 +32,7 @@ class VoxtralRealtime(AudioLLM):
     inputs = ("speech",)
     # The next token's embedding is not all that the decoder is given: the next frame of audio is added to it.
     engine = False
-    untaught = "when it writes a word depends on when it is said, which a transcript does not tell"
+    no_training_reason = "when it writes a word depends on when it is said, which a transcript does not tell"
     limits = (
         "takes no instruction; an audit spreads the transcript evenly over the audio, and cuts what is longer, since "
         "word times are not known; clips over half a minute need --max-new-tokens (12.5 a second); "

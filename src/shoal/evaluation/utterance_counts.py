@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation import quality
-from shoal.evaluation.score import (
+from shoal.evaluation import measures
+from shoal.evaluation.edit_counts import (
     EditCounts,
     Ints,
     char_counts,
@@ -29,8 +29,8 @@ from shoal.evaluation.scores.errors import characters, units_apart
 from shoal.statistics import Floats
 
 if TYPE_CHECKING:
-    from shoal.evaluation.outputs import Output
-    from shoal.evaluation.quality import Answers, Score
+    from shoal.evaluation.measures import Answers, Score
+    from shoal.evaluation.output_file import Output
     from shoal.tasks import Task
 
 BLOCK = 500
@@ -39,7 +39,7 @@ Numbers = npt.NDArray[np.number[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class UtteranceCounts:
     """One system over U clips."""
 
     words: EditCounts
@@ -54,7 +54,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Clips:
+class ClipTable:
     """What is known of U clips apart from what was said."""
 
     ids: Sequence[str]
@@ -83,7 +83,7 @@ def _value(output: Output, name: str) -> str | None:
     return None if value is None else str(value)
 
 
-class Texts:
+class NormalisationNotes:
     """Says how outputs were made ready: the normalisers, and where characters counted as words."""
 
     def __init__(self, task: Task) -> None:
@@ -107,7 +107,7 @@ class Texts:
         return f"{scorer_name()}, {second_scorer_name()}{by_character}"
 
 
-class Counter:
+class UtteranceCounter:
     """Counts the outputs of one system, a block at a time.
 
     Args:
@@ -126,7 +126,7 @@ class Counter:
 
     def add(self, outputs: Sequence[Output]) -> None:
         """Count the next clips."""
-        answers = quality.answers(self._task, outputs)
+        answers = measures.answers(self._task, outputs)
         self._align(answers)
         for score in self._measures:
             self._statistics[score.name].append(_compact(score.statistics(answers)))
@@ -144,9 +144,9 @@ class Counter:
         if self._task.name == "asr":
             self._compounds.append(_compact(compound_errors(references, hypotheses)))
 
-    def tally(self) -> Tally:
+    def tally(self) -> UtteranceCounts:
         """What was counted so far."""
-        return Tally(
+        return UtteranceCounts(
             words=EditCounts(np.concatenate(self._words).astype(np.int32)),
             chars=EditCounts(np.concatenate(self._chars).astype(np.int32)),
             compounds=np.concatenate(self._compounds).astype(np.int64) if self._compounds else None,
@@ -183,7 +183,7 @@ def blocks(ids: Sequence[str], size: int = BLOCK) -> Iterator[list[str]]:
 
 def label_set(task: Task, outputs: Mapping[str, Output], ids: Sequence[str]) -> set[str] | None:
     """All references, normalised, if a score of `task` is an average over them, else None."""
-    if all(score.over(()) is score for score in quality.scores(task)):
+    if all(score.over(()) is score for score in measures.scores(task)):
         return None
     found: set[str] = set()
     for block in blocks(ids):
@@ -198,7 +198,7 @@ def tallied(
     task: Task,
     measures: Sequence[Score],
     fields: Sequence[str],
-) -> tuple[list[Tally], Clips, Texts]:
+) -> tuple[list[UtteranceCounts], ClipTable, NormalisationNotes]:
     """Go once over all outputs of all systems.
 
     Args:
@@ -208,8 +208,8 @@ def tallied(
         measures: scores of the task besides error rates.
         fields: manifest fields to note the values of.
     """
-    counters = [Counter(task, measures) for _ in outputs]
-    clips, texts = Clips(ids, values={name: [] for name in fields}), Texts(task)
+    counters = [UtteranceCounter(task, measures) for _ in outputs]
+    clips, texts = ClipTable(ids, values={name: [] for name in fields}), NormalisationNotes(task)
     for block in blocks(ids):
         for place, (counter, found) in enumerate(zip(counters, outputs, strict=True)):
             read = [found[clip] for clip in block]

@@ -17,7 +17,7 @@ from shoal.cli import app
 from shoal.data import Clip, Row
 from shoal.errors import UsageError
 from shoal.evaluation import evaluate, rescore
-from shoal.evaluation.spoken import Listener, heard, spoken_by
+from shoal.evaluation.generated_speech import Recogniser, recognised, with_recogniser
 from shoal.evaluation.systems import check_can_answer
 from shoal.models.loading import LoadedModel, load_model
 from shoal.pruning.in_memory import pruned
@@ -84,7 +84,7 @@ def test_codes_that_the_codec_does_not_have_are_taken_for_its_last(model) -> Non
         assert len(_samples(codec, torch.zeros(2, csm.CODEBOOKS, dtype=torch.long), 0)) == 0
 
 
-class Fixed(Listener):
+class Fixed(Recogniser):
     """Writes down how long each clip is."""
 
     def hear(self, clips):
@@ -97,7 +97,7 @@ def test_speech_is_cut_where_it_gets_much_longer_than_the_clip(model, clips, mon
     tone = np.sin(np.arange(10 * rate) / 20).astype(np.float32)
     speech = [tone, tone[: rate // 2], tone[:0]]
     monkeypatch.setattr(type(model.family), "speak", lambda *_: speech)
-    found = list(heard(model, clips, tasks.get("tts"), listener))
+    found = list(recognised(model, clips, tasks.get("tts"), listener))
     most = 2 * clips[0].row.duration + 1
     assert [each.truncated for each in found] == [True, False, False]
     assert [each.seconds for each in found] == pytest.approx([most, 0.5, 0.0], abs=0.01)
@@ -107,7 +107,7 @@ def test_speech_is_cut_where_it_gets_much_longer_than_the_clip(model, clips, mon
 
 def test_what_is_too_short_says_nothing(clips) -> None:
     short = Clip(Row("short", Path("generated"), 0.01), clips[0].samples[:160])
-    listener = Listener(loaded())
+    listener = Recogniser(loaded())
     assert listener.hear([short]) == [""]
     alone = listener.hear([clips[1]])
     assert listener.hear([short, clips[1]]) == ["", *alone]
@@ -115,7 +115,7 @@ def test_what_is_too_short_says_nothing(clips) -> None:
 
 
 def test_a_recogniser_s_words_are_scored_beside_the_loss_and_again(model, tmp_path) -> None:
-    task, data = spoken_by(tasks.get("tts"), loaded()), dataset(tmp_path / "clips", 3)
+    task, data = with_recogniser(tasks.get("tts"), loaded()), dataset(tmp_path / "clips", 3)
     options = {"plans": [plan(1, depth=6)], "out": tmp_path / "out", "replicates": 20}
     found = evaluate(model, data, task, **options)
     assert list(found.systems[0].measures) == ["WER", "CER", "loss", "perplexity"]
@@ -142,16 +142,16 @@ def test_the_command_says_and_hears(model, tmp_path, monkeypatch) -> None:
 
 
 def test_another_recogniser_is_another_header() -> None:
-    one, other = (spoken_by(tasks.get("tts"), loaded(seed=seed)).decides["asr"] for seed in (0, 1))
+    one, other = (with_recogniser(tasks.get("tts"), loaded(seed=seed)).decides["asr"] for seed in (0, 1))
     assert one["fingerprint"] != other["fingerprint"]
     assert "asr" not in tasks.get("tts").decides
 
 
 def test_what_cannot_be_heard_is_refused_in_one_line(model, tmp_path) -> None:
     with pytest.raises(UsageError, match=r"^--asr: the task asr is not answered in speech"):
-        spoken_by(tasks.get("asr"), loaded())
+        with_recogniser(tasks.get("asr"), loaded())
     with pytest.raises(UsageError, match="speech only"):
-        spoken_by(tasks.get("tts"), model)
+        with_recogniser(tasks.get("tts"), model)
     with pytest.raises(UsageError, match="scored by what a recogniser hears, and there is none"):
         check_can_answer(model, tasks.get("tts").heard_by(None))
     name = "VibeVoiceForConditionalGeneration"

@@ -13,9 +13,8 @@ import sacrebleu
 from sklearn import metrics
 
 from shoal import tasks
-from shoal.evaluation import quality
-from shoal.evaluation.outputs import Output
-from shoal.evaluation.quality import (
+from shoal.evaluation import measures
+from shoal.evaluation.measures import (
     Accuracy,
     Answers,
     BitsPerByte,
@@ -40,6 +39,7 @@ from shoal.evaluation.quality import (
     paired_change,
     scores,
 )
+from shoal.evaluation.output_file import Output
 from shoal.evaluation.scores.labels import AccuracyPerByte, MacroF1PerByte, UarPerByte
 from shoal.statistics import Resampler, make_resampler
 from shoal.tasks.settings import NEEDS
@@ -245,7 +245,7 @@ def test_every_task_has_a_headline(task, name):
 
 
 def test_the_scores_that_a_yaml_may_name_are_those_there_are():
-    assert set(NEEDS) == set(quality._SCORES)
+    assert set(NEEDS) == set(measures._SCORES)
 
 
 # SQuAD 1.1's published algorithm, written once more from its description.

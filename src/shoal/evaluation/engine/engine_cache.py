@@ -14,7 +14,7 @@ KEPT = {"cpu": 1, "cuda": 4}
 """Engines at once: each holds a cache of keys and values; on CUDA making one again costs the recording of graphs."""
 
 
-class Engines:
+class EngineCache:
     """An engine for every system, made when it is first asked for; the one not used for longest goes first.
 
     Args:

@@ -20,7 +20,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[T], *, depth: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], *, depth: int) -> Iterator[T]:
     """The same items in the same order; a thread makes up to `depth` of them before they are asked for.
 
     The thread ends with the items, with an error in them (raised here, where the item would have come), or when

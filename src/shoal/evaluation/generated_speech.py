@@ -33,7 +33,7 @@ SHORTEST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class RecognisedSpeech:
     """What was heard of one clip's words."""
 
     clip: Clip
@@ -44,7 +44,7 @@ class Heard:
     """Of speech."""
 
 
-class Listener:
+class Recogniser:
     """A recogniser that writes down generated speech.
 
     Args:
@@ -86,7 +86,7 @@ class Listener:
         return written(asr, decoded(asr, batch, limits).tokens)
 
 
-def check_spoken(task: Task) -> tasks.Tts:
+def check_answers_in_speech(task: Task) -> tasks.Tts:
     """The task, answered in speech.
 
     Raises:
@@ -101,16 +101,16 @@ def check_spoken(task: Task) -> tasks.Tts:
     return task
 
 
-def spoken_by(task: Task, asr: LoadedModel) -> Task:
+def with_recogniser(task: Task, asr: LoadedModel) -> Task:
     """A task that is answered in speech, with the word error rate of what `asr` hears beside the loss.
 
     Raises:
         UsageError: the task is answered in words, or `asr` cannot hear.
     """
-    return check_spoken(task).heard_by(Listener(asr))
+    return check_answers_in_speech(task).heard_by(Recogniser(asr))
 
 
-def as_known(task: Task, loaded: LoadedModel, rows: Sequence[Row]) -> Task:
+def without_unmeasurable_loss(task: Task, loaded: LoadedModel, rows: Sequence[Row]) -> Task:
     """A spoken task as it can be asked of these rows.
 
     Where what makes a model's speech tokens of audio is not at hand, the rows hold the tokens; with none in any row,
@@ -120,7 +120,7 @@ def as_known(task: Task, loaded: LoadedModel, rows: Sequence[Row]) -> Task:
         ManifestError: a row lacks its speech tokens, and others have them or nothing is heard.
     """
     family = loaded.family
-    if not task.spoken or "loss" not in task.answered_by or not isinstance(family, AudioLLM):
+    if not task.answers_in_speech or "loss" not in task.answered_by or not isinstance(family, AudioLLM):
         return task
     if not family.tokens_field:
         return task
@@ -131,7 +131,9 @@ def as_known(task: Task, loaded: LoadedModel, rows: Sequence[Row]) -> Task:
     return task
 
 
-def heard(loaded: LoadedModel, clips: Sequence[Clip], task: Task, listener: Listener) -> Iterator[Heard]:
+def recognised(
+    loaded: LoadedModel, clips: Sequence[Clip], task: Task, listener: Recogniser
+) -> Iterator[RecognisedSpeech]:
     """Let a model, pruned or not, say the words of clips, and write down what is heard.
 
     Args:
@@ -151,7 +153,7 @@ def heard(loaded: LoadedModel, clips: Sequence[Clip], task: Task, listener: List
     ]
     again = [_clip(clip, samples) for clip, (samples, _) in zip(clips, said, strict=True)]
     for clip, mine, (_, cut), text in zip(clips, again, said, listener.hear(again), strict=True):
-        yield Heard(clip, text, cut, mine.row.duration)
+        yield RecognisedSpeech(clip, text, cut, mine.row.duration)
 
 
 def _cut(samples: Samples, rate: int, seconds: float) -> tuple[Samples, bool]:

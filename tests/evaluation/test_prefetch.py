@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shoal.evaluation.ahead import ahead
+from shoal.evaluation.prefetch import prefetch
 
 
 def threads():
@@ -21,7 +21,7 @@ def test_gives_the_same_items_in_order_from_another_thread():
             made_in.add(threading.current_thread().name)
             yield number
 
-    assert list(ahead(items(), depth=2)) == list(range(20))
+    assert list(prefetch(items(), depth=2)) == list(range(20))
     assert made_in == {"shoal-ahead"}
     assert threads() == []
 
@@ -37,7 +37,7 @@ def test_runs_ahead_only_so_far():
                 reached.set()
             yield number
 
-    taken = ahead(items(), depth=2)
+    taken = prefetch(items(), depth=2)
     assert next(taken) == 0
     # One was taken, two wait, one more is made and finds no room.
     assert reached.wait(10)
@@ -51,7 +51,7 @@ def test_an_error_comes_where_its_item_would_have_come():
         yield 1
         raise KeyError("no more")
 
-    taken = ahead(items(), depth=3)
+    taken = prefetch(items(), depth=3)
     assert next(taken) == 1
     with pytest.raises(KeyError, match="no more"):
         next(taken)
@@ -70,7 +70,7 @@ def test_the_thread_ends_and_cleans_up_when_its_items_are_no_longer_wanted(how):
             cleaned.append(threading.current_thread().name)
 
     def consume():
-        for _ in (taken := ahead(items(), depth=1)):
+        for _ in (taken := prefetch(items(), depth=1)):
             if how == "close":
                 return taken.close()
             raise ZeroDivisionError
@@ -87,4 +87,4 @@ def test_the_thread_ends_and_cleans_up_when_its_items_are_no_longer_wanted(how):
 
 def test_a_depth_below_one_is_refused():
     with pytest.raises(ValueError, match="depth"):
-        ahead([], depth=0)
+        prefetch([], depth=0)

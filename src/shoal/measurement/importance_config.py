@@ -34,7 +34,7 @@ METRICS = (*SIMILARITY, "gradient", "ablation")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImportanceConfig:
     """Which metrics, and of what.
 
     Args:
@@ -66,7 +66,7 @@ class Wanted:
         race: bool,
         decode: bool,
         seed: int,
-    ) -> Wanted:
+    ) -> ImportanceConfig:
         """Check what a user wrote.
 
         Raises:
@@ -99,7 +99,7 @@ class Wanted:
                 fix="use text, or add --input text",
             )
         if self.decode:
-            from shoal.evaluation.quality import headline
+            from shoal.evaluation.measures import headline
 
             headline(task)
             if "speech" not in inputs:

@@ -29,7 +29,7 @@ from shoal.evaluation.scores.translation import Bleu, Chrf, SacreBleu
 from shoal.statistics import Floats, Resampler
 
 if TYPE_CHECKING:
-    from shoal.evaluation.outputs import Output
+    from shoal.evaluation.output_file import Output
     from shoal.tasks import Task
 
 __all__ = [

@@ -16,7 +16,7 @@ HEADROOM = {True: 64, False: 256}
 read only the live ones: they are moved at most once in so many steps."""
 
 
-class Board:
+class DecodeState:
     """`slots` rows on one timeline; see `shoal.evaluation.engine.cache`.
 
     Args:

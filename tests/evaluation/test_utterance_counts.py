@@ -8,8 +8,8 @@ from dataclasses import fields
 
 import pytest
 
-from shoal.evaluation import tally
-from shoal.evaluation.outputs import Output
+from shoal.evaluation import utterance_counts
+from shoal.evaluation.output_file import Output
 from stored_outputs import by_id, output, summary
 
 LABELS = ["happy", "sad", "angry"]
@@ -20,7 +20,7 @@ def test_the_size_of_a_block_changes_nothing(task, monkeypatch):
     texts = LABELS if task == "ser" else ["Alpha beta gamma delta.", "Epsilon, zeta eta", "theta iota kappa"]
     rows = [output(n, texts[n % 3], texts[n % 3 if n % 4 else 0], speaker=f"s{n % 5}") for n in range(31)]
     whole = summary(by_id(rows), by_id(rows[::-1]), task=task)
-    monkeypatch.setattr(tally.blocks, "__defaults__", (4,))
+    monkeypatch.setattr(utterance_counts.blocks, "__defaults__", (4,))
     assert summary(by_id(rows), by_id(rows[::-1]), task=task) == whole
 
 
@@ -53,7 +53,7 @@ class OnDisk(Mapping):
 
 
 def test_no_more_than_a_block_is_held(monkeypatch):
-    monkeypatch.setattr(tally.blocks, "__defaults__", (10,))
+    monkeypatch.setattr(utterance_counts.blocks, "__defaults__", (10,))
     systems = OnDisk(95), OnDisk(95)
     found = summary(*systems)
     assert found.systems[0].word_counts.deletions == 95
@@ -62,15 +62,19 @@ def test_no_more_than_a_block_is_held(monkeypatch):
 
 
 def test_statistics_are_kept_in_small_numbers_without_loss():
-    big = tally._compact(tally.np.array([[0.0, 70_000.0], [3.0, 1.0]]))
+    big = utterance_counts._compact(utterance_counts.np.array([[0.0, 70_000.0], [3.0, 1.0]]))
     assert big.dtype.itemsize == 4
     assert big.tolist() == [[0, 70_000], [3, 1]]
-    assert tally._compact(tally.np.array([0.5, 1.0])).tolist() == [0.5, 1.0]
-    assert tally._compact(tally.np.array([-1.0, 200.0])).tolist() == [-1, 200]
+    assert utterance_counts._compact(utterance_counts.np.array([0.5, 1.0])).tolist() == [0.5, 1.0]
+    assert utterance_counts._compact(utterance_counts.np.array([-1.0, 200.0])).tolist() == [-1, 200]
 
 
 def test_a_disagreement_between_the_two_counts_is_told(monkeypatch):
     rows = by_id([output(n, "a b c", "a b") for n in range(6)])
     assert summary(rows).systems[0].disagreements == 0
-    monkeypatch.setattr(tally, "word_errors_again", lambda references, _: tally.np.arange(len(references)))
+    monkeypatch.setattr(
+        utterance_counts,
+        "word_errors_again",
+        lambda references, _: utterance_counts.np.arange(len(references)),
+    )
     assert summary(rows).systems[0].disagreements == 5
