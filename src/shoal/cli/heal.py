@@ -56,7 +56,9 @@ def heal(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps [500].")] = None,
     clips: Annotated[int | None, typer.Option("--clips", min=1, help="Clips a step [16].")] = None,
     rank: Annotated[int, typer.Option("--rank", min=1, help="Of low-rank updates.")] = 64,
-    alpha: Annotated[float, typer.Option("--alpha", help="Their scaling is alpha / rank.")] = 64.0,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="Their scaling is alpha / rank [the rank].")
+    ] = None,
     dropout: Annotated[float, typer.Option("--dropout", help="Of their inputs.")] = 0.05,
     lora_lr: Annotated[
         float | None, typer.Option("--lora-lr", help="Rate of low-rank updates [6e-4].")
@@ -128,9 +130,8 @@ def heal(
         Objective(), {"ce": ce, "kl": kl, "temperature": temperature, "hidden": hidden}
     )
     settings = training.set_fields(
-        HealSettings(target=target),
+        HealSettings(target=target, rank=rank),
         {
-            "rank": rank,
             "alpha": alpha,
             "dropout": dropout,
             "optimisation": optimisation,

@@ -103,7 +103,6 @@ def healing(
     settings = HealSettings(
         target=names[0],
         rank=rank,
-        alpha=float(rank),
         optimisation=Optimisation(steps=steps, clips=clips),
         objective=Objective(kl=kl),
         seed=seed,

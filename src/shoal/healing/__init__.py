@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -33,7 +33,7 @@ def heal(
     optimisation: Optimisation | None = None,
     objective: Objective | None = None,
     rank: int = 64,
-    alpha: float = 64.0,
+    alpha: float | None = None,
     dropout: float = 0.05,
     start: Literal["plain", "linear"] = "plain",
     seed: int = 0,
@@ -58,7 +58,7 @@ def heal(
         optimisation: steps, batch, rates; default 500 steps of 16 clips.
         objective: what is minimised; default is cross-entropy of the response, and hidden states for `replace`.
         rank: of low-rank updates; this, `alpha` and `dropout` are those of arXiv 2603.05121.
-        alpha: their scaling is `alpha / rank`.
+        alpha: their scaling is `alpha / rank`; default is the rank.
         dropout: of their inputs.
         start: begin from the plainly pruned model, or from that model healed by `linear`.
         seed: of draws, dropout and the low-rank updates' start.
@@ -77,10 +77,11 @@ def heal(
     from shoal.healing.settings import CLIPS, STEPS, HealSettings
     from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 
+    given: dict[str, Any] = {} if alpha is None else {"alpha": alpha}
     settings = HealSettings(
         target=target,
         rank=rank,
-        alpha=alpha,
+        **given,
         dropout=dropout,
         optimisation=optimisation or Optimisation(steps=STEPS, clips=CLIPS),
         objective=objective or Objective(),

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from shoal.healing.linear import RIDGE
-from shoal.training.settings import Objective, Optimisation, Strict
+from shoal.training.settings import LoraSettings, Objective, Optimisation, Strict
 
 STEPS = 500
 CLIPS = 16
@@ -23,13 +23,10 @@ class LinearSettings(Strict):
     """Of the training data at most, evenly spaced."""
 
 
-class HealSettings(Strict):
-    """How a pruned model is healed. Rank, alpha and dropout are those of arXiv 2603.05121."""
+class HealSettings(LoraSettings):
+    """How a pruned model is healed."""
 
     target: str
-    rank: int = Field(default=64, ge=1)
-    alpha: float = Field(default=64.0, gt=0)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
     optimisation: Optimisation = Optimisation(steps=STEPS, clips=CLIPS)
     objective: Objective = Objective()
     start: Literal["plain", "linear"] = "plain"

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from shoal.errors import FileFormatError
 from shoal.schema.document import first_problem
 from shoal.schema.files import read_yaml
-from shoal.training.settings import Optimisation, Strict
+from shoal.training.settings import LoraSettings, Optimisation, Strict
 
 
 class TrainingData(Strict):
@@ -28,11 +28,10 @@ class TrainingData(Strict):
     """Longer clips are left out."""
 
 
-class LoraSettings(Strict):
-    """Low-rank updates of the decoder (LoRA, arXiv 2106.09685)."""
+class DecoderLora(LoraSettings):
+    """Low-rank updates of the decoder, smaller than those that heal."""
 
     rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=16.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     modules: list[str] | None = None
     """Last parts of the names of the linear layers that get one; default: all in the decoder's layers."""
@@ -85,7 +84,7 @@ class Recipe(Strict):
     """Arguments of `shoal.models.speech_llm.ProjectorSettings`."""
     condition: Literal["projector", "projector+lora"] = "projector+lora"
     """What is trained: the projector alone, or low-rank updates of the decoder with it; the encoder never."""
-    lora: LoraSettings = LoraSettings()
+    lora: DecoderLora = DecoderLora()
     prompt_template: str | None = None
     response_style: str = "lower"
     end_token: str | None = None

@@ -63,6 +63,16 @@ class Objective(Strict):
         return self.ce > 0 or self.kl > 0 or self.hidden > 0
 
 
+class LoraSettings(Strict):
+    """Low-rank updates (LoRA, arXiv 2106.09685); the defaults are those of arXiv 2603.05121."""
+
+    rank: int = Field(default=64, ge=1)
+    alpha: float = Field(default_factory=lambda given: float(given["rank"]), gt=0)
+    """Their scaling is `alpha / rank`; the rank unless given, so that the scaling is 1."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Of their inputs."""
+
+
 @dataclass(frozen=True)
 class RuntimeOptions:
     """What changes the time a run takes and not what comes out, but for rounding."""
