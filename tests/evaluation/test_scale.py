@@ -207,8 +207,7 @@ def another_process(path: Path, shard: tuple[int, int] | None) -> subprocess.Pop
         "from shoal.evaluation.locks import Locks; from shoal.evaluation.shards import Shard\n"
         "path, shard = Path(sys.argv[1]), json.loads(sys.argv[2])\n"
         "with Locks() as locks:\n"
-        "    locks.take(path, shared=shard is not None)\n"
-        "    if shard: locks.take(Shard(*shard).file(path))\n"
+        "    locks.take_shard(Shard(*shard).file(path), path) if shard else locks.take(path)\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )
     process = subprocess.Popen(
@@ -243,16 +242,17 @@ def test_a_lock_is_taken_by_one_process_after_the_other(tmp_path):
 
 def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
     """Between opening the file and locking it, the process before removes it."""
-    path, real, tries = tmp_path / "full.jsonl", locks._locked, []
+    fcntl = pytest.importorskip("fcntl")
+    path, real, tries = tmp_path / "full.jsonl", fcntl.flock, []
 
-    def late(descriptor, how, lock):
+    def late(descriptor, how):
         if not tries:
-            lock.unlink()
+            path.with_suffix(".lock").unlink()
         tries.append(how)
-        return real(descriptor, how, lock)
+        return real(descriptor, how)
 
-    monkeypatch.setattr(locks, "_locked", late)
-    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(locks, "PATIENCE", 0.2)
     with Locks() as held, Locks() as other:
         held.take(path)
         assert len(tries) == 2

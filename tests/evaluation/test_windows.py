@@ -192,7 +192,7 @@ def test_auto_looks_at_the_longest_clip_and_the_free_memory(model, data, monkeyp
     monkeypatch.setattr(
         auto_batch_size, "fitting_slots", lambda lm, embeds, limit, **how: asked.append((limit, how)) or 3
     )
-    monkeypatch.setattr(auto_batch_size, "free_bytes", lambda device: 77)
+    monkeypatch.setattr(auto_batch_size, "free_memory", lambda device: 77)
     rows = list(data.rows)
     assert slots_that_fit(model, data, rows[5], tasks.get("asr"), TokenLimit(9)) == 3
     assert asked == [(9, {"held": window.WINDOW_BATCHES, "free": 77})]
@@ -203,14 +203,6 @@ def test_auto_says_the_same_as_a_number(model, data):
     auto = evaluate(model, data, **{**FEW, "batch_size": "auto"})
     assert auto.examples == number.examples
     assert auto.decoding["batch_size"] == "auto"
-
-
-def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch):
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:     1234 kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    assert memory.free_bytes(torch.device("cpu")) == 1234 * 1024
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "nothing")
-    assert memory.free_bytes(torch.device("cpu")) > 0
 
 
 def test_a_batch_size_is_a_number_or_auto():

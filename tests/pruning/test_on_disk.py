@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from shoal import machine
 from shoal.errors import InputError, ModelError, PlanError, UsageError, VerificationError
 from shoal.models.families import find
 from shoal.models.lineage import removed_layers
-from shoal.pruning import on_disk
 from shoal.pruning.in_memory import pruned
 from shoal.pruning.on_disk import write_checkpoint, write_pruned
 from shoal.pruning.verify import expectation
@@ -153,7 +153,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, error
 
 
 def test_too_little_space_is_noticed_before_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(on_disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="are needed"):
         write_checkpoint(tiny("llama"), plan([1]), tmp_path / "out", cases={})
     assert names(tmp_path) == set()

@@ -18,6 +18,7 @@ from speech_llm_parts import clips
 from speech_llm_parts import tiny as tiny_speech_llm
 from transformers import AutoModelForCausalLM
 
+from shoal import machine
 from shoal.errors import InputError, ModelError, PlanError, UsageError, VerificationError
 from shoal.models.families import causal_lm, fields
 from shoal.models.lineage import removed_layers
@@ -568,7 +569,7 @@ def test_targets_and_plans_are_checked_first(tmp_path, monkeypatch):
     with pytest.raises(PlanError, match="8 layers"):
         write_sharded(source, plan([1], depth=8), out, ref="tiny")
     with monkeypatch.context() as patch:
-        patch.setattr(sharded.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        patch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
         with pytest.raises(InputError, match="are needed"):
             write_sharded(source, plan([1]), out, ref="tiny")
     assert names(tmp_path) == {"source"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -31,7 +33,7 @@ def bench(
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Bench:
     """Time the unpruned model and every plan, interleaved on the same clips, and compare their sizes.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from shoal.benchmarking.memory import peak_memory
 from shoal.benchmarking.size import ModelSize, size_of
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.systems import FULL, check_hears, named_plans
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Bench, Estimate, SystemBench
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan
     from shoal.tasks import Task
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from shoal.errors import UsageError
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -92,7 +93,7 @@ def read_data(
     lang: str | None,
     max_bad: float,
     seed: int,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """The data set that a command's options name; see `shoal.read_manifests`."""
     import shoal

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import (
+    Progress as Bars,
+)
 
-Report = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
+from shoal.progress import Progress
 
 console = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def progress_bars() -> Iterator[Report]:
+def progress_bars() -> Iterator[Progress]:
     """Bars that appear as steps report themselves; the same step name moves its bar."""
     if not console.is_terminal:
         yield _Lines()
@@ -36,7 +37,7 @@ def progress_bars() -> Iterator[Report]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=False) as bars:
+    with Bars(*columns, console=console, transient=False) as bars:
         known: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

@@ -11,11 +11,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from shoal.cli.options import Json
-from shoal.cli.progress import Report, console
+from shoal.cli.progress import console
+from shoal.progress import Progress
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -84,10 +86,10 @@ def verify(name: OptionalName = None, as_json: Json = False) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[Report]:
+def _bars() -> Iterator[Progress]:
     """One bar a step on stderr, in bytes where the step counts bytes."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
+    with Bars(*columns, console=console) as bars:
         known: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -17,10 +17,10 @@ from shoal.data.rows import RowIndex, Rows
 from shoal.data.sources import RawRow, Source, read_source
 from shoal.data.subset import evenly_spaced, matches, no_match
 from shoal.errors import InputError, ManifestError, UsageError
+from shoal.progress import Progress
 from shoal.schema import BadRow
 
 Ref = str | os.PathLike[str]
-Progress = Callable[[str, int, int], None]
 QUIET_SECONDS = 2.0
 """Looking at the audio says nothing of its progress for so long."""
 LOOKERS = 8

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import shoal
 from shoal.errors import FileFormatError, UsageError
+from shoal.progress import Progress
 from shoal.schema import Audit, Bench, Comparison, Document, Plan, Scores, SystemScores
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ SHIPPED_SECONDS = 6.0
 SHIPPED_TOKENS = 40
 """Twice what the longest of these clips needs: a plan that breaks the model loops until the limit."""
 
-Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -34,7 +36,7 @@ def evaluate(
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Scores:
     """Transcribe all clips greedily with every system, and score them on the same clips.
 
@@ -99,7 +101,7 @@ def evaluate_shard(
     against: LoadedModel | None = None,
     batch_size: int | Literal["auto"] = 16,
     max_new_tokens: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ShardOutputs:
     """Decode every N-th clip, for `evaluate` to score once all shards are there.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.evaluation.engine import fitting_slots, free_bytes, prompts_of, supported
+from shoal.evaluation.engine import fitting_slots, prompts_of, supported
 from shoal.evaluation.settings import limit_of
 from shoal.evaluation.window import WINDOW_BATCHES, embed, read_clips
+from shoal.machine import free_memory
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
@@ -37,5 +38,5 @@ def slots_that_fit(loaded: LoadedModel, data: Dataset, longest: Row, task: Task,
     (prompt,) = prompts_of(batch.prepared, [limit_of(loaded, limit, longest)])
     # The window that is decoded, with the embeddings of all its clips.
     return fitting_slots(
-        loaded.lm, prompt.embeds, prompt.limit, held=WINDOW_BATCHES, free=free_bytes(loaded.device)
+        loaded.lm, prompt.embeds, prompt.limit, held=WINDOW_BATCHES, free=free_memory(loaded.device)
     )

@@ -19,7 +19,8 @@ from shoal.evaluation.settings import Extras, Resampling, TokenLimit
 from shoal.evaluation.shards import Shard, ShardOutputs, open_shard, open_whole, read_whole
 from shoal.evaluation.summary import SystemIdentity, summarise
 from shoal.evaluation.systems import check_can_answer, open_systems
-from shoal.evaluation.transcribe import Progress, Transcriber
+from shoal.evaluation.transcribe import Transcriber
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Scores
 

@@ -110,8 +110,7 @@ def open_shard(path: Path, header: Mapping[str, Any], shard: Shard, locks: Locks
         FileFormatError: there are outputs made otherwise, or files cannot be read or written.
     """
     own = shard.file(path)
-    locks.take(path, shared=True)
-    locks.take(own)
+    locks.take_shard(own, path)
     file = OutputFile.open(own, header)
     others = [each for each in [path, *shard_files(path)] if each != own and each.exists()]
     for each in others:
@@ -139,9 +138,8 @@ def take_up(file: OutputFile) -> None:
 
 
 def _tidy(path: Path) -> None:
-    """Remove what processes that were killed have left: locks of shards, and half-written headers."""
-    part = re.escape(path.stem) + r"(\.shard-\d+-of-\d+)"
-    left = re.compile(rf"{part}\.lock|\.{part}?\.json\.\d+\.tmp")
+    """Remove headers that processes which were killed have half written."""
+    left = re.compile(rf"\.{re.escape(path.stem)}(\.shard-\d+-of-\d+)?\.json\.\d+\.tmp")
     for each in path.parent.iterdir():
         if left.fullmatch(each.name):
             each.unlink(missing_ok=True)

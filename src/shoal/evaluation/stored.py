@@ -13,6 +13,7 @@ from pathlib import Path
 from shoal.errors import FileFormatError
 from shoal.evaluation.line_index import LineIndex, LinePosition
 from shoal.evaluation.output import Output, hash_of
+from shoal.machine import writing
 
 CHUNK = 1 << 16
 """Bytes that are looked through at a time for the end of the last whole line."""
@@ -200,17 +201,11 @@ def write_lines(path: Path, lines: Iterable[bytes], *, sync: bool) -> int:
     Raises:
         FileFormatError: the file cannot be written.
     """
-    try:
-        with path.open("ab") as stream:
-            start = stream.seek(0, os.SEEK_END)
-            stream.write(b"".join(lines))
-            stream.flush()
-            if sync:
-                os.fsync(stream.fileno())
-            return start
-    except OSError as error:
-        raise FileFormatError(
-            f"cannot be written ({error.strerror})",
-            where=str(path),
-            fix="make room or choose another --out; the same command then goes on",
-        ) from None
+    fix = "choose another place with --out; the same command then goes on"
+    with writing(path, fix=fix), path.open("ab") as stream:
+        start = stream.seek(0, os.SEEK_END)
+        stream.write(b"".join(lines))
+        stream.flush()
+        if sync:
+            os.fsync(stream.fileno())
+        return start

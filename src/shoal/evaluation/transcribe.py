@@ -6,7 +6,7 @@ the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from shoal.evaluation.answering import answers
 from shoal.evaluation.auto_batch_size import slots_that_fit
 from shoal.evaluation.engine import EngineCache
 from shoal.evaluation.window import windows
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
-Progress = Callable[[str, int, int], None]
 Lacking = npt.NDArray[np.bool_]
 """(N, S): whether system s has no output for row n yet. All that is kept of the rows."""
 

@@ -17,9 +17,9 @@ import torch
 from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.data.clip import Clip, Row
 from shoal.decoder.prepare import prepare
-from shoal.evaluation.engine.memory import give_back, out_of_memory
 from shoal.evaluation.generate import clock
 from shoal.evaluation.prefetch import prefetch
+from shoal.machine import out_of_memory, return_memory
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -133,7 +133,7 @@ def embedded_in_parts(loaded: LoadedModel, clips: list[Clip], task: Task) -> lis
         if len(clips) == 1 or not out_of_memory(error):
             raise
     # Not in the handler: the error holds on to everything that was computed.
-    give_back(loaded.device)
+    return_memory()
     half = len(clips) // 2
     return [part for some in (clips[:half], clips[half:]) for part in embedded_in_parts(loaded, some, task)]
 

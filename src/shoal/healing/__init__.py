@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -39,7 +40,7 @@ def heal(
     seed: int = 0,
     force: bool = False,
     how: RuntimeOptions | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Healed:
     """Heal a pruned model; it is changed in place.
 

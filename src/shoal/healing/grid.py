@@ -25,12 +25,12 @@ from shoal.healing import targets
 from shoal.healing.run import HealRequest, run_heal
 from shoal.healing.settings import HealSettings
 from shoal.models.loading import load_model
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import Delta, Estimate, Healing, HealingCell, ModelInfo, Plan, read_json, write_text
 from shoal.schema.files import claim
 from shoal.schema.heal import NONE
-from shoal.training.feed import Progress
 from shoal.training.feeding import Losses, examples_of, make_feed, response_losses, share_states
 from shoal.training.settings import RuntimeOptions
 

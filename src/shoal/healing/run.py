@@ -23,12 +23,13 @@ from shoal.healing.targets import Target, TrainedParts
 from shoal.healing.writing import write_adapters, write_merged
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.loading import DTYPES, load_model
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, InputKind, ModelInfo, Plan, read_json
 from shoal.training.draws import draw
-from shoal.training.feed import Feed, Progress, TrainingExample
+from shoal.training.feed import Feed, TrainingExample
 from shoal.training.feeding import examples_of, make_feed, response_losses, share_states
 from shoal.training.loop import Outcome, load_trained, train
 from shoal.training.lora import add_lora

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -33,7 +35,7 @@ def audit(
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Audit:
     """Measure what the decoder layers do: by similarity, by gradients, by leaving them out.
 

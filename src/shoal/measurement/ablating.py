@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from shoal.measurement.ablation import Ablation, BatchLosses
 from shoal.measurement.blocks import block_layers
 from shoal.measurement.importance import Floats, ImportanceSums, Ints, refuse_bad
 from shoal.measurement.racing import RISK, Race, rounds_of
+from shoal.progress import Progress
 from shoal.schema.words import Candidate
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import InputKind, Part, Quantity, Scope
     from shoal.tasks import Task
-
-Progress = Callable[[str, int, int], None]
 
 
 def block_candidates(depth: int, sizes: Sequence[int] | None = None) -> list[Candidate]:

@@ -14,8 +14,9 @@ from shoal.evaluation.output_file import Output
 from shoal.evaluation.run import header
 from shoal.evaluation.settings import TokenLimit
 from shoal.evaluation.systems import check_can_answer, open_systems
-from shoal.evaluation.transcribe import Progress, Transcriber
+from shoal.evaluation.transcribe import Transcriber
 from shoal.measurement.importance import Floats, ImportanceSums, Ints
+from shoal.progress import Progress
 from shoal.schema.words import Candidate
 from shoal.selection import manual
 from shoal.tasks.settings import NEEDS

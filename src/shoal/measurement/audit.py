@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from shoal.measurement.importance_config import ImportanceConfig
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Cluster, Sums, SumsFile, SumsWriter, load_sums, save_sums
 from shoal.models.batch import PreparedBatch
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Audit, InputKind
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
-Progress = Callable[[str, int, int], None]
 MEASURE_VERSION = 1
 """Raised when the numbers in the `.npz` change meaning, so that old files are measured again."""
 

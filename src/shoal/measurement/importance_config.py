@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from shoal.errors import UsageError
 from shoal.measurement.ablating import ablate, block_candidates
 from shoal.measurement.gradient import gradients
 from shoal.measurement.importance import ImportanceSums
+from shoal.progress import Progress
 from shoal.schema import PARTS, SCOPES, InputKind, Part, Scope
 from shoal.schema.words import Candidate
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
-Progress = Callable[[str, int, int], None]
 
 SIMILARITY = ("angular", "influence")
 """Always measured: they cost one forward pass together."""

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from shoal.errors import WeightsError
+from shoal.machine import is_disk_full
 from shoal.models import hub, weights_cache, wheels
 from shoal.models.catalogue import CATALOGUE, DType, Format, PackageWeights
 from shoal.models.quiet import quiet
-from shoal.models.wheels import Report
+from shoal.progress import Progress
 
 __all__ = ["CATALOGUE", "REFERENCE", "Listed", "Resolved", "cache_dir", "get", "listing", "resolve", "verify"]
 
@@ -70,7 +71,7 @@ class Listed:
     path: Path
 
 
-def resolve(ref: str, *, report: Report | None = None) -> Resolved:
+def resolve(ref: str, *, report: Progress | None = None) -> Resolved:
     """Find a model's folder, downloading and converting it where needed.
 
     Args:
@@ -92,7 +93,7 @@ def resolve(ref: str, *, report: Report | None = None) -> Resolved:
     return Resolved(ref, _model_folder(hub.fetch(ref), ref), "hub")
 
 
-def get(name: str, *, again: bool = False, report: Report | None = None) -> Path:
+def get(name: str, *, again: bool = False, report: Progress | None = None) -> Path:
     """The folder of a catalogue entry (without `pkg:`); made if the cache does not have it.
 
     Args:
@@ -146,8 +147,8 @@ def listing() -> list[Listed]:
     ]
 
 
-def _make(entry: PackageWeights, converter: Converter, again: bool, report: Report) -> None:
-    with weights_cache.locked(lambda: report("wait for another process", 0, 1)) as home:
+def _make(entry: PackageWeights, converter: Converter, again: bool, report: Progress) -> None:
+    with weights_cache.locked_cache(lambda: report("wait for another process", 0, 1)) as home:
         # Another process may have made it meanwhile.
         if not again and weights_cache.is_current(entry, converter.VERSION):
             return
@@ -181,7 +182,7 @@ def _check_space(entry: PackageWeights, home: Path) -> None:
 
 
 def _as_weights_error(error: Exception, entry: PackageWeights) -> WeightsError:
-    if wheels.is_disk_full(error):
+    if is_disk_full(error):
         return WeightsError(
             f"the disk of {cache_dir()} is full",
             where=entry.ref,

@@ -1,15 +1,13 @@
 """The cache of converted weights: one folder a model, whole or not there.
 
-A folder is made under a hidden name and renamed when it is complete. One process at a time makes one; the
-lock is held on the cache folder itself, so that it leaves no file behind. Every folder carries a record of
-what it was made from and the SHA-256 of each file.
+A folder is made under a hidden name and renamed when it is complete. One process at a time makes one. Every
+folder carries a record of what it was made from and the SHA-256 of each file.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from shoal.errors import FileFormatError
+from shoal.locks import locked
 from shoal.models.catalogue import PackageWeights
 from shoal.models.wheels import file_sha256
 from shoal.provenance import provenance
@@ -122,33 +121,15 @@ def problems(entry: PackageWeights) -> list[str]:
 
 
 @contextmanager
-def locked(waiting: Callable[[], None]) -> Iterator[Path]:
+def locked_cache(waiting: Callable[[], None]) -> Iterator[Path]:
     """Hold the cache against other processes; yields the folder of all weights.
 
     Args:
         waiting: called once if another process holds it and this one waits.
     """
     home = root() / "weights"
-    home.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(home, os.O_RDONLY)
-    try:
-        _lock(descriptor, waiting)
+    with locked(home / ".lock", busy=waiting):
         yield home
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
-    """Released when the descriptor is closed, also by a crash."""
-    if sys.platform == "win32":  # there is no flock there: one process at a time is up to the user
-        return
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 @contextmanager

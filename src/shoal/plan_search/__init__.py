@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -42,7 +43,7 @@ def search(
     cluster: Literal["utterance", "speaker"] = "utterance",
     replicates: int = 1000,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Search:
     """Remove one layer more at a time, score every plan on one half of the clips, and test the shallowest on the other.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from shoal.plan_search.splits import Split, given, split
 from shoal.plan_search.strategies import choices, removable_layers
 from shoal.plan_search.trials import Trials
 from shoal.plan_search.words import reason
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Plan, PlanSource, Search, SearchStep
 from shoal.tasks.settings import NEEDS
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from shoal.selection.strategy import Choice
     from shoal.tasks import Task
 
-Progress = Callable[[str, int, int], None]
 SEARCH_FILE, PLAN_FILE = "search.json", "plan.json"
 TIMED_CLIPS, TIMED_ROUNDS = 4, 3
 

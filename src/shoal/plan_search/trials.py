@@ -16,8 +16,9 @@ from shoal.evaluation.measures import answers, headline, paired_change
 from shoal.evaluation.run import header
 from shoal.evaluation.significance import PairedBootstrap, Rates
 from shoal.evaluation.systems import System, open_systems
-from shoal.evaluation.transcribe import Progress, Transcriber
+from shoal.evaluation.transcribe import Transcriber
 from shoal.plan_search.budget import RelativeChange
+from shoal.progress import Progress
 from shoal.schema import Estimate, Plan
 from shoal.statistics import Floats
 

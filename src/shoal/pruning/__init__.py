@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +36,7 @@ def prune_folder(
     verify: bool = True,
     force: bool = False,
     trust_remote_code: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a checkpoint without the plan's layers, without loading it; see `from_folder.prune_folder`."""
     from shoal.pruning.from_folder import prune_folder as write

@@ -7,7 +7,6 @@ goes on from there; a run with another key starts afresh. A lock keeps two runs 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import ModelError, UsageError, VerificationError
-from shoal.pruning.folder import disk_problem, put_in_place
+from shoal.locks import locked
+from shoal.machine import writing
+from shoal.pruning.folder import put_in_place
 from shoal.schema import write_text
 
 STATE = ".shoal-state.json"
-LOCK = ".shoal-lock"
 
 
 class Draft:
@@ -41,7 +41,7 @@ class Draft:
             if path.is_dir():
                 with suppress(OSError):
                     path.rmdir()
-            elif path.relative_to(folder).as_posix() not in (*self.finished, LOCK, STATE):
+            elif path.relative_to(folder).as_posix() not in (*self.finished, STATE):
                 path.unlink()
 
     def make(self, name: str, write: Callable[[Path], Any]) -> Any:
@@ -89,26 +89,22 @@ def draft_of(out: Path, key: str, check: Callable[[], None]) -> Iterator[Draft]:
         InputError: the place cannot be written, or the disk is full.
     """
     folder = out.with_name(f".{out.name}.shoal-part")
-    draft, lock = None, -1
-    try:
-        lock = _locked(folder, out)
+    busy = UsageError(
+        "another run is writing this checkpoint", where=str(out), fix="wait for it, or choose another"
+    )
+    with writing(out), locked(folder.with_name(f"{folder.name}.lock"), busy=busy):
+        folder.mkdir(exist_ok=True)
         draft = Draft(folder, key)
-        yield draft
-        check()
-        for name in (STATE, LOCK):
-            (folder / name).unlink(missing_ok=True)
-        put_in_place(folder, out)
-        sync_folder(out.parent)
-    except BaseException as error:
-        wrong = isinstance(error, ModelError | VerificationError)
-        if draft is not None and (wrong or not draft.finished):
-            shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, Exception) and (problem := disk_problem(error, out)):
-            raise problem from None
-        raise
-    finally:
-        if lock >= 0:
-            os.close(lock)
+        try:
+            yield draft
+            check()
+            (folder / STATE).unlink(missing_ok=True)
+            put_in_place(folder, out)
+            sync_folder(out.parent)
+        except BaseException as error:
+            if isinstance(error, ModelError | VerificationError) or not draft.finished:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def key_of(value: Any) -> str:
@@ -125,25 +121,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _locked(folder: Path, out: Path) -> int:
-    """An open file whose lock says that the draft is ours, until it is closed or the process ends."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise UsageError(
-                "another run is writing this checkpoint", where=str(out), fix="wait for it, or choose another"
-            ) from None
-        # Whoever held it may have finished in between: then the draft has gone, and with it this lock.
-        with suppress(FileNotFoundError):
-            if (folder / LOCK).stat().st_ino == os.fstat(lock).st_ino:
-                return lock
-        os.close(lock)
 
 
 def _finished(folder: Path, key: str) -> dict[str, Any]:

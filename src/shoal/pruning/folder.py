@@ -6,14 +6,14 @@ is either a whole checkpoint or what was there before.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from shoal.errors import InputError, ShoalError, UsageError
+from shoal.errors import UsageError
+from shoal.machine import writing
 from shoal.models.adapters import ADAPTERS_FILE
 from shoal.models.lineage import (
     HEAL_FILE,
@@ -54,16 +54,11 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its name if the block succeeds, and else disappears."""
     draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        put_in_place(draft, out)
-    except ShoalError:
-        raise
-    except Exception as error:
-        if problem := disk_problem(error, out):
-            raise problem from None
-        raise
+        with writing(out):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            yield draft
+            put_in_place(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -81,25 +76,6 @@ def put_in_place(draft: Path, out: Path) -> None:
             aside.rename(out)
         raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def disk_problem(error: Exception, out: Path) -> InputError | None:
-    """The one-line error for a write that the system refused; None for anything else."""
-    # safetensors hands on the system's error as text only.
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-        return disk_full(out, "the write was refused")
-    if isinstance(error, OSError) and error.errno is not None:
-        return InputError(
-            f"cannot be written ({error.strerror})", where=str(out), fix="choose another place with --out"
-        )
-    return None
-
-
-def disk_full(out: Path, detail: str) -> InputError:
-    """The one-line error for a disk without room for `out`."""
-    return InputError(
-        f"the disk is full ({detail})", where=str(out.parent), fix="free some or choose another --out"
-    )
 
 
 def carry_over(

@@ -8,11 +8,12 @@ unpruned model does not fit in memory, that part is left out, and the report and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from shoal.errors import UsageError
+from shoal.machine import free_memory
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.verify import checked, expectation, verify_checkpoint
 from shoal.schema import Plan
@@ -21,7 +22,6 @@ from shoal.schema.verification import Check, VerificationReport
 if TYPE_CHECKING:
     from shoal.pruning.verify import Expectation
 
-Progress = Callable[[str, int, int], None]
 Way = Literal["auto", "memory", "disk"]
 WAYS: tuple[Way, ...] = ("auto", "memory", "disk")
 ROOM = 1.3
@@ -107,10 +107,8 @@ def choose_way(path: Path, way: str) -> Literal["memory", "disk"]:
 
 def fits_in_memory(path: Path) -> bool:
     """Whether the weights in `path` can be loaded into what memory is free now."""
-    import psutil
-
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    return bool(size * ROOM < psutil.virtual_memory().available)
+    return size * ROOM < free_memory()
 
 
 def _expected(ref: str, plan: Plan, trust_remote_code: bool) -> Expectation:

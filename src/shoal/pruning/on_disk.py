@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,12 @@ from shoal.cards.facts import Folder
 from shoal.cards.source import note_source
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import ModelError, PlanError
+from shoal.machine import check_disk
 from shoal.models.families import find
 from shoal.models.lineage import PLAN_FILE
 from shoal.models.quiet import quiet
 from shoal.provenance import provenance
-from shoal.pruning.folder import carry_over, check_target, disk_full, new_folder
+from shoal.pruning.folder import carry_over, check_target, new_folder
 from shoal.pruning.in_memory import check_whole, kept_layers, pruned
 from shoal.pruning.probe import probe
 from shoal.pruning.rebuild import check_rebuild
@@ -229,5 +229,4 @@ def check_space(model: PreTrainedModel, draft: Path) -> None:
         InputError: it has not.
     """
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    if (free := shutil.disk_usage(draft).free) < needed:
-        raise disk_full(draft, f"{needed / 2**30:.2f} GiB are needed, {free / 2**30:.2f} GiB are free")
+    check_disk(draft, needed)

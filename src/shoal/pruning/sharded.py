@@ -27,12 +27,14 @@ from shoal.cards.facts import Folder
 from shoal.cards.source import note_source
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import FileFormatError, VerificationError
+from shoal.machine import check_disk
 from shoal.models.lineage import PLAN_FILE
 from shoal.models.meta_model import CONFIG, GENERATION_CONFIG
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.config_files import to_text
 from shoal.pruning.draft import Draft, draft_of, key_of
-from shoal.pruning.folder import carry_over, check_target, disk_full
+from shoal.pruning.folder import carry_over, check_target
 from shoal.pruning.rewrite import Rewrite, rewrite
 from shoal.pruning.safetensors_file import NewFile, digests_of, read_header, write_file
 from shoal.pruning.shards import INDEX
@@ -44,9 +46,6 @@ TENSORS_FILE = "shoal-tensors.json"
 """What every tensor was when it was copied."""
 ROOM = 64 * 2**20
 """Bytes to leave free beside the weights, for the small files."""
-
-Progress = Callable[[str, int, int], None]
-"""(file, bytes done, bytes in all), over all files."""
 
 
 class TensorDigests(Document):
@@ -156,9 +155,7 @@ def _key(source: Path, plan: Plan, work: Rewrite) -> str:
 def _check_space(draft: Draft, work: Rewrite, source: Path, extra: list[Path]) -> None:
     needed = sum(file.size for file in work.tensor_files if file.name not in draft.finished)
     needed += sum((source / path).stat().st_size for path in extra)
-    if (free := shutil.disk_usage(draft.folder).free) < needed + ROOM:
-        detail = f"{needed / 2**30:.2f} GiB and a little are needed, {free / 2**30:.2f} GiB are free"
-        raise disk_full(draft.folder, detail)
+    check_disk(draft.folder, needed + ROOM)
 
 
 def _write_tensors(draft: Draft, work: Rewrite, progress: Progress | None) -> dict[str, dict[str, str]]:

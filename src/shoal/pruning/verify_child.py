@@ -2,8 +2,8 @@
 
 Run by `shoal.pruning.verify` as `python -I verify_child.py PLACE…`, in a process of its own. Each PLACE holds
 `expected.safetensors` and `expected.json`, which names the checkpoint's folder, and gets `result.json`. It
-imports torch, transformers and safetensors (and PEFT for an adapter), and makes sure that nothing imports Shoal. The
-checks, in order (the first ones stop the later ones when there is nothing left to look at):
+imports torch, transformers, safetensors and psutil (and PEFT for an adapter), and makes sure that nothing imports
+Shoal. The checks, in order (the first ones stop the later ones when there is nothing left to look at):
 
 - `load`: the stock class loads the folder.
 - `keys`: no missing, unexpected or mismatched weights.
@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import transformers
 from safetensors.torch import load_file
@@ -224,7 +225,7 @@ def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if shutil.disk_usage(folder).free < 2.1 * size:
         return _check("round_trip", True, f"not done: it needs {2.1 * size / 2**30:.1f} GiB of free disk")
-    if _free_memory() < 1.2 * size:
+    if psutil.virtual_memory().available < 1.2 * size:
         return _check("round_trip", True, f"not done: it needs {1.2 * size / 2**30:.1f} GiB of free memory")
     with tempfile.TemporaryDirectory(prefix=".shoal-round-trip-", dir=folder.parent) as scratch:
         first, second = Path(scratch, "first"), Path(scratch, "second")
@@ -239,15 +240,6 @@ def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
         return _check("round_trip", False, f"keys: {keys['detail']}; tensors: {tensors['detail']}")
     detail = f"{differing[0][0]} differs" if differing else "saved, loaded and saved again: nothing changed"
     return _check("round_trip", not differing, detail)
-
-
-def _free_memory() -> float:
-    """Bytes that can be had without swapping; infinite where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
-    except (OSError, StopIteration):
-        return float("inf")
 
 
 def _add_left_behind(folder: Path, copy: Path) -> None:
@@ -273,7 +265,7 @@ def _files(folder: Path) -> set[tuple[str, str]]:
 def _cache_in_float(model: Any, case: dict[str, Tensor], wanted: dict[str, Any]) -> Check:
     """In float32: half precision rounds cached and uncached products differently, so that close tokens may swap."""
     growth = sum(4 * tensor.numel() - tensor.nbytes for tensor in model.parameters() if tensor.is_cpu)
-    if _free_memory() < 1.1 * growth:
+    if psutil.virtual_memory().available < 1.1 * growth:
         return _check("cache", True, f"not done: it needs {1.1 * growth / 2**30:.1f} GiB of free memory")
     return _cache(_answering(model.float(), wanted), case, wanted["generate_options"])
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import yaml
 
 from shoal.errors import FileFormatError
+from shoal.machine import writing
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -108,16 +109,11 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            yield stream
-        temporary.replace(path)
-    except OSError as error:
-        raise FileFormatError(
-            f"cannot be written ({error.strerror})",
-            where=str(path),
-            fix="make room, or choose another place with --out",
-        ) from None
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                yield stream
+            temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink()

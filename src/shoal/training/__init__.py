@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.schema import TrainingRecord
@@ -24,7 +25,7 @@ def train(
     dtype: str = "auto",
     force: bool = False,
     how: RuntimeOptions | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TrainingRecord | None:
     """Build a SpeechLLM by a recipe, train it, and write its adapters to `out`; running again goes on.
 

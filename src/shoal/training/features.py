@@ -20,9 +20,9 @@ from shoal.data import MAX_BATCH_SECONDS, Clip, Dataset, Row, batches
 from shoal.errors import MeasureError, UsageError
 from shoal.models.modes import evaluating
 from shoal.models.speech_llm import WHISPER_SAMPLES_PER_FRAME, SpeechLLM, SpeechLLMProcessor
+from shoal.progress import Progress
 from shoal.training.augment import PLAIN, Variant, at_speed, masked
 from shoal.training.feature_keys import Sources, encoder_key, seed, state_key
-from shoal.training.feed import Progress
 from shoal.training.state_files import FeatureRef, StateFiles, States, StateWriter
 
 __all__ = ["PLAIN", "FeatureRef", "FeatureStore", "Variant"]

@@ -15,9 +15,10 @@ from shoal.decoder.logits import check_losses, losses_at
 from shoal.decoder.loss_targets import Targets
 from shoal.errors import ManifestError
 from shoal.models.weights import cache_dir
+from shoal.progress import Progress
 from shoal.training.draws import parts
 from shoal.training.features import PLAIN, FeatureStore, Variant
-from shoal.training.feed import Feed, Progress, TrainingExample, moved
+from shoal.training.feed import Feed, TrainingExample, moved
 from shoal.training.native_feed import NativeFeed
 from shoal.training.processes import Processes
 from shoal.training.stacked_feed import StackedFeed

@@ -7,7 +7,6 @@ spread, or how often the run was killed: the same gradients come out, to the las
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import time
@@ -28,12 +27,14 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from shoal.errors import FileFormatError, TrainingError, UsageError
+from shoal.machine import out_of_memory, return_memory
 from shoal.models.adapters import write_tensors
 from shoal.models.quiet import quiet
+from shoal.progress import Progress
 from shoal.schema import write_text
 from shoal.schema.files import claim
 from shoal.training.draws import Draws, Ints, halved, parts
-from shoal.training.feed import Progress, moved
+from shoal.training.feed import moved
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import Scale, Student
 
@@ -283,9 +284,7 @@ class _Trainer(Trainer):
                 )
             # Outside the handler, which would keep the failed step's tensors alive.
             model.zero_grad()
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            return_memory()
             inputs = self._halved(inputs, reason)
 
     def _halved(self, inputs: dict[str, Any], reason: str) -> dict[str, Any]:
@@ -570,13 +569,6 @@ def _like(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
             tensor.to(parameter.device, parameter.dtype), parameter.device_mesh, parameter.placements
         )
     return tensor
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: on a GPU, or in PyTorch's allocator for the CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
 
 
 def _arguments(

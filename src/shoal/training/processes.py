@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shoal.errors import FileFormatError
+from shoal.machine import writing
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,8 @@ def work_folder(out: Path | None, name: str, processes: Processes) -> Iterator[P
             yield Path(place)
         return
     work = out.absolute().with_name(f".{out.name}.{name}")
-    try:
+    with writing(work):
         work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileFormatError(
-            f"cannot be written ({error.strerror})", where=str(work), fix="choose another place with --out"
-        ) from None
     try:
         yield work
     except BaseException:

@@ -22,13 +22,14 @@ from shoal.models.build import build
 from shoal.models.lineage import TRAINING_FILE
 from shoal.models.loading import DTYPES, LoadedModel, load_model
 from shoal.models.quiet import quiet
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder
 from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
 from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.draws import Draws, draw
 from shoal.training.features import PLAIN, Variant
-from shoal.training.feed import Feed, Progress, TrainingExample
+from shoal.training.feed import Feed, TrainingExample
 from shoal.training.feeding import examples_of, make_feed, response_losses
 from shoal.training.loop import Outcome, train
 from shoal.training.lora import add_lora

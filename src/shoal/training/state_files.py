@@ -13,22 +13,21 @@ readers and cut off by the next writer of that rank.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.errors import FileFormatError, InputError
+from shoal.errors import FileFormatError
+from shoal.locks import locked
+from shoal.machine import writing
 from shoal.training.state_index import Entry, mended, readable
 
 States = npt.NDArray[Any]
@@ -114,19 +113,19 @@ class StateFiles:
         What others wrote in the meantime is known when the block begins.
 
         Raises:
-            InputError: the folder cannot be written, or its disk is full.
+            FileFormatError: the folder cannot be written, or its disk is full.
         """
         name = f"{rank}-of-{world}"
-        with _writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.folder / f"lock-{name}", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _wait(lock, self.folder)
-            with StateWriter(self, name) as writer:
-                self.refresh()
-                yield writer
-        finally:
-            os.close(lock)
+        lock = locked(
+            self.folder / f"lock-{name}",
+            busy=lambda: _log.warning("waiting for another process that encodes audio into %s", self.folder),
+        )
+        with ExitStack() as stack:
+            with writing(self.folder, fix="choose another folder"):
+                stack.enter_context(lock)
+            writer = stack.enter_context(StateWriter(self, name))
+            self.refresh()
+            yield writer
 
     def _view(self, ref: FeatureRef) -> States:
         end = ref.start + ref.frames
@@ -162,13 +161,13 @@ class StateWriter:
         name: `rank-of-world`; the caller holds its lock.
 
     Raises:
-        InputError: the folder cannot be written, or its disk is full.
+        FileFormatError: the folder cannot be written, or its disk is full.
     """
 
     def __init__(self, files: StateFiles, name: str) -> None:
         self._files, self._name = files, name
         self._shard: BinaryIO | None = None
-        with _writing(files.folder):
+        with writing(files.folder, fix="choose another folder"):
             index = files.folder / f"index-{name}.jsonl"
             entries = mended(index, files.frame_bytes)
             own = [entry for entry in entries if self._number(entry.shard) is not None]
@@ -191,9 +190,9 @@ class StateWriter:
         """Append (key, (frames, d_enc)) pairs: all data to the disk, then all lines.
 
         Raises:
-            InputError: the write was refused, or the disk is full.
+            FileFormatError: the write was refused, or the disk is full.
         """
-        with _writing(self._files.folder):
+        with writing(self._files.folder, fix="choose another folder"):
             entries = [self._append(key, state) for key, state in states]
             self._sync()
             self._index.write(b"".join(entry.line for entry in entries))
@@ -240,29 +239,6 @@ class StateWriter:
         """The number of a shard of this rank; None for others."""
         found = re.fullmatch(re.escape(self._name) + r"-(\d{5,})\.bin", shard)
         return int(found[1]) if found else None
-
-
-def _wait(lock: int, folder: Path) -> None:
-    """Take the lock, which goes when its descriptor is closed, also by a crash."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.warning("waiting for another process that encodes audio into %s", folder)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn what the system refuses into one line."""
-    try:
-        yield
-    except OSError as error:
-        refused = partial(InputError, where=str(folder))
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise refused("the disk is full", fix="free some space or choose another folder") from None
-        raise refused(
-            f"encoder states cannot be written ({error.strerror})", fix="choose another folder"
-        ) from None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shoal.evaluation.engine.cache import supported
 from shoal.evaluation.engine.engine_cache import EngineCache
-from shoal.evaluation.engine.memory import BatchSize, fitting_slots, free_bytes
+from shoal.evaluation.engine.memory import BatchSize, fitting_slots
 from shoal.evaluation.engine.run import Engine, Finished, Prompt, prompts_of
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Finished",
     "Prompt",
     "fitting_slots",
-    "free_bytes",
     "prompts_of",
     "supported",
 ]

@@ -1,10 +1,7 @@
-"""Memory: how many rows fit, and what to do when they do not."""
+"""How many rows fit in memory."""
 
 from __future__ import annotations
 
-import gc
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,7 +11,6 @@ from transformers import DynamicCache
 BatchSize = int | Literal["auto"]
 """Rows at once, at most; `auto` is as many as fit."""
 
-MEMINFO = Path("/proc/meminfo")
 SHARE = 0.7
 """Of the free memory, what is planned with: the rest is for what is not counted, and for other processes."""
 MOST = {"cpu": 32, "cuda": 256}
@@ -25,31 +21,6 @@ PREFILL_STATES = 24
 """Vectors of the hidden size that a position takes in a prefill, about: attention, MLP (4 times as wide), residuals."""
 SLACK = 256
 """Columns of a cache besides a row's own: room to go on before columns are moved."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: on CUDA an error of its own, on the CPU a plain one."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def give_back(device: torch.device) -> None:
-    """Return freed memory to the device."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can still be had on `device`."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # What PyTorch holds and nobody uses can be used again.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    try:
-        lines = MEMINFO.read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 @torch.inference_mode()

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from shoal.evaluation.engine.decode_state import DecodeState
-from shoal.evaluation.engine.memory import PREFILL_POSITIONS, give_back, out_of_memory
+from shoal.evaluation.engine.memory import PREFILL_POSITIONS
 from shoal.evaluation.engine.steps import EagerSteps, GraphSteps, Steps, cuda_graph, next_tokens
+from shoal.machine import out_of_memory, return_memory
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch
@@ -243,11 +244,9 @@ class Engine:
         """Half the slots, and the rows that were in them from their beginning."""
         waiting.extendleft(sorted((row.number for row in self._rows.values()), reverse=True))
         self._leave()
-        device = None if self._board is None else self._board.device
         self._board = None
         self.slots = max(1, self.slots // 2)
-        if device is not None:
-            give_back(device)
+        return_memory()
 
     def _leave(self) -> None:
         """Forget all rows."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.evaluation.engine.decode_state import DecodeState
-from shoal.evaluation.engine.memory import out_of_memory
+from shoal.machine import out_of_memory
 
 Play = Callable[[], None]
 Capture = Callable[[Play, Play], Play]
