@@ -46,11 +46,11 @@ from shoal.healing.run import mark, projector_trained
 from shoal.healing.settings import STEPS, HealSettings
 from shoal.models import load
 from shoal.pruning.in_memory import prune_in_place
-from shoal.training.draws import Draws, draw
-from shoal.training.feeding import examples_of, make_feed
+from shoal.training.batches import examples_of, make_batches
 from shoal.training.loop import train
+from shoal.training.sampling import SampledClips, sample_clips
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
-from shoal.training.step import Student
+from shoal.training.step import ModelWithLoss
 from support.interleave import Timings, interleaved, median_ratio, print_times, rounded
 from support.one_step import Step, compare, our_step, plain_step
 from support.plain_training import Item, items_of, train_plain
@@ -73,8 +73,8 @@ COARSE = (2e-2, 0.99)
 class Case:
     """A model with what is trained in it, and the clips of every step for both sides."""
 
-    student: Student
-    draws: Draws
+    student: ModelWithLoss
+    sampled: SampledClips
     items: list[list[Item]]
     """Of every step."""
     optimisation: Optimisation
@@ -163,25 +163,25 @@ def build(target: str, data: Dataset, options: argparse.Namespace, features: Pat
     count, steps = options.clips, options.steps + 1
     rows = spread(data, count * steps)
     begun = time.perf_counter()
-    feed = make_feed(
+    batches = make_batches(
         loaded,
         examples_of(data.only(rows), tasks.get("asr")),
         through_projector=projector_trained(loaded, choice),
         features=features,
     )
     seconds = time.perf_counter() - begun
-    student = Student(loaded, feed, Objective())
+    student = ModelWithLoss(loaded, batches, Objective())
     disturb(student)
-    draws = draw(
-        np.zeros(len(feed.examples), np.int64), feed.lengths, weights=[None], steps=steps, clips=count
+    sampled = sample_clips(
+        np.zeros(len(batches.examples), np.int64), batches.lengths, weights=[None], steps=steps, clips=count
     )
-    items = items_of(loaded, feed.examples)
+    items = items_of(loaded, batches.examples)
     optimisation = Optimisation(
         steps=steps, clips=count, projector_lr=RATE, lora_lr=RATE, warmup=0, schedule="constant"
     )
     start = {name: each.detach().clone() for name, each in student.trainable().items()}
-    chosen = [[items[each] for each in step] for step in draws.examples.tolist()]
-    return Case(student, draws, chosen, optimisation, start, seconds)
+    chosen = [[items[each] for each in step] for step in sampled.examples.tolist()]
+    return Case(student, sampled, chosen, optimisation, start, seconds)
 
 
 def spread(data: Dataset, count: int) -> list[Row]:
@@ -193,7 +193,7 @@ def spread(data: Dataset, count: int) -> list[Row]:
 
 
 @torch.no_grad()
-def disturb(student: Student) -> None:
+def disturb(student: ModelWithLoss) -> None:
     """Let the low-rank layers do something."""
     torch.manual_seed(0)
     for name, parameter in student.trainable().items():
@@ -215,7 +215,7 @@ def both_steps(case: Case) -> dict[str, Step]:
     """The first batch, both ways."""
     return {
         "plain": plain_step(case.student.loaded, case.items[0]),
-        "shoal": our_step(case.student, case.draws.examples[0].tolist()),
+        "shoal": our_step(case.student, case.sampled.examples[0].tolist()),
     }
 
 
@@ -275,8 +275,8 @@ def run_ours(case: Case, clock: StepClock, folder: Path, workers: int) -> Sequen
     """One run of Shoal's loop; its checkpoint is written behind the last step."""
     how = RuntimeOptions(save_every=NEVER, workers=workers)
     tick = clock.tick
-    outcome = train(case.student, case.draws, case.optimisation, folder, how=how, progress=lambda *_: tick())
-    return outcome.losses
+    result = train(case.student, case.sampled, case.optimisation, folder, how=how, progress=lambda *_: tick())
+    return result.losses
 
 
 SIDES = {"plain": run_plain, "shoal": run_ours}
@@ -285,7 +285,7 @@ SIDES = {"plain": run_plain, "shoal": run_ours}
 def encoding(case: Case, timings: Timings, rows: int) -> Figures:
     """What encoding costs beforehand, and when it has paid."""
     clips = case.optimisation.clips
-    each = case.encode_seconds / len(case.student.feed.examples)
+    each = case.encode_seconds / len(case.student.batches.examples)
     plain, ours = (statistics.median(timings[name]) for name in ("plain", "shoal"))
     passes = each * clips / (plain - ours) if plain > ours else None
     steps = None if passes is None else math.ceil(passes * rows / clips)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.training.loop import terms_of
-from shoal.training.step import Scale, Student
+from shoal.training.step import ModelWithLoss, StepTotals
 from support.plain_training import Collator, Item
 from support.step_clock import Laps
 
@@ -59,17 +59,17 @@ def plain_step(loaded: LoadedModel, items: Sequence[Item]) -> Step:
     return _ended(loss, model, laps)
 
 
-def our_step(student: Student, examples: Sequence[int]) -> Step:
+def our_step(student: ModelWithLoss, examples: Sequence[int]) -> Step:
     """Collate from stored states, forward with logits where the loss is, backward."""
-    feed, device = student.feed, student.loaded.device
+    batches, device = student.batches, student.loaded.device
     chosen = np.asarray(examples, np.int64)
     student.train()
     student.zero_grad()
     laps = Laps(device)
-    batch = feed.collate(chosen, np.zeros_like(chosen))
+    batch = batches.collate(chosen, np.zeros_like(chosen))
     laps.lap("collate")
     moved = {name: each.to(device) if isinstance(each, Tensor) else each for name, each in batch.items()}
-    scale = Scale(tokens=float(feed.targets[chosen].sum()), clips=float(len(chosen)))
+    scale = StepTotals(tokens=float(batches.targets[chosen].sum()), clips=float(len(chosen)))
     loss = student(moved, scale, terms_of(student.objective, 0))["loss"]
     laps.lap("forward")
     loss.backward()

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from shoal.models.quiet import quiet
-from shoal.training.feed import TrainingExample
+from shoal.training.examples import TrainingExample
 from support.step_clock import StepClock
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from card_documents import around, bench, data, delta, group, measure, plan, pro
 from shoal.cards.source import source_record
 from shoal.cards.words import data_name
 from shoal.errors import FileFormatError, UsageError
-from shoal.healing.writing import write_adapters, write_merged
+from shoal.healing.checkpoints import write_adapters, write_merged
 from shoal.models.lora import lora_layers
 from shoal.pruning.sharded import write_sharded
 from shoal.schema import HealRecord, Scores

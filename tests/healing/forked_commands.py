@@ -114,9 +114,9 @@ def imported() -> None:
     import peft  # noqa: F401
 
     import tiny_speech  # noqa: F401
-    from shoal.healing import run, writing  # noqa: F401
+    from shoal.healing import checkpoints, run  # noqa: F401
 
-    writing.verify_checkpoint = checked_here
+    checkpoints.verify_checkpoint = checked_here
 
 
 def checked_here(folder: Path, expected: Expectation) -> VerificationReport:

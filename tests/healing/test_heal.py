@@ -13,14 +13,14 @@ from shoal import tasks
 from shoal.errors import InputError, ModelError, PlanError, UsageError
 from shoal.healing import targets
 from shoal.healing.cuts import cuts_of
-from shoal.healing.run import HealRequest, boundaries, run_heal, stored_dtype
+from shoal.healing.run import HealingJob, layers_behind, run_heal, stored_dtype
 from shoal.healing.settings import HealSettings
 from shoal.pruning import prune
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, Plan
-from shoal.training.feeding import examples_of, make_feed
+from shoal.training.batches import examples_of, make_batches
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
-from shoal.training.step import Boundary, Scale, Student, relative_distance, run_decoder
+from shoal.training.step import ModelWithLoss, StepTotals, relative_distance, run_decoder
 
 DEPTH = 6
 OPTIMISATION = Optimisation(steps=3, clips=3, lora_lr=1e-2, projector_lr=1e-2, full_lr=1e-2)
@@ -61,7 +61,7 @@ def job_of(folder, target, **options):
         **options.pop("settings", {}),
     )
     how = RuntimeOptions(features=folder / "features")
-    return HealRequest(data_of(folder), tasks.get("asr"), settings, how=how, **options)
+    return HealingJob(data_of(folder), tasks.get("asr"), settings, how=how, **options)
 
 
 TRAINED = {
@@ -115,12 +115,16 @@ def test_a_healed_checkpoint_is_whole_and_says_what_happened(folder, tmp_path):
     assert again.info().removed_layers == [2, 3]
     record = HealRecord.load(tmp_path / "healed" / "shoal-heal.json")
     assert record == healed.record
-    feed = make_feed(again, examples_of(data_of(folder), tasks.get("asr"))[:3], features=folder / "features")
+    batches = make_batches(
+        again, examples_of(data_of(folder), tasks.get("asr"))[:3], features=folder / "features"
+    )
     import numpy as np
 
     every = np.arange(3)
     ours, theirs = (
-        run_decoder(model, feed.inputs(model, feed.collate(every, np.zeros_like(every))), (), whole=True)[1]
+        run_decoder(
+            model, batches.inputs(model, batches.collate(every, np.zeros_like(every))), (), whole=True
+        )[1]
         for model in (healed.loaded, again)
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -157,12 +161,14 @@ def behind(student, teacher, folder):
     """Relative distance of the states behind the cut, over all clips."""
     import numpy as np
 
-    feed = make_feed(student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features")
-    batch = feed.collate(np.arange(12), np.zeros(12, np.int64))
+    batches = make_batches(
+        student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features"
+    )
+    batch = batches.collate(np.arange(12), np.zeros(12, np.int64))
     with torch.no_grad():
-        inputs = feed.inputs(student, batch)
-        (ours,), _ = run_decoder(student, inputs, [Boundary(3)], whole=False)
-        (theirs,), _ = run_decoder(teacher, feed.inputs(teacher, batch), [Boundary(4)], whole=False)
+        inputs = batches.inputs(student, batch)
+        (ours,), _ = run_decoder(student, inputs, [3], whole=False)
+        (theirs,), _ = run_decoder(teacher, batches.inputs(teacher, batch), [4], whole=False)
     return float(relative_distance(ours, theirs, inputs.real).mean())
 
 
@@ -181,23 +187,27 @@ def test_distillation_draws_to_the_teacher(folder):
 def divergence(student, teacher, folder):
     import numpy as np
 
-    feed = make_feed(student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features")
-    module = Student(student, feed, Objective(), teacher=teacher)
-    batch = feed.collate(np.arange(12), np.zeros(12, np.int64))
-    return float(module(batch, Scale(1.0, 1.0), {"kl": 1.0})["kl"])
+    batches = make_batches(
+        student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features"
+    )
+    module = ModelWithLoss(student, batches, Objective(), teacher=teacher)
+    batch = batches.collate(np.arange(12), np.zeros(12, np.int64))
+    return float(module(batch, StepTotals(1.0, 1.0), {"kl": 1.0})["kl"])
 
 
 def test_terms_of_the_loss_against_plain_torch(folder):
     import numpy as np
 
     teacher, student = shoal.load(str(folder / "full")), shoal.load(str(folder / "pruned"))
-    feed = make_feed(student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features")
-    pairs = boundaries(cuts_of(Plan.load(folder / "plan.json")), 4)
-    assert pairs == [(Boundary(2), Boundary(4))]
-    module = Student(student, feed, Objective(temperature=2.0), teacher=teacher, cuts=pairs)
-    batch = feed.collate(np.array([1, 4]), np.zeros(2, np.int64))
-    found = module(batch, Scale(tokens=10.0, clips=2.0), {"ce": 1.0, "kl": 0.5, "hidden": 2.0})
-    inputs = feed.inputs(student, batch)
+    batches = make_batches(
+        student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features"
+    )
+    pairs = layers_behind(cuts_of(Plan.load(folder / "plan.json")), 4)
+    assert pairs == [(2, 4)]
+    module = ModelWithLoss(student, batches, Objective(temperature=2.0), teacher=teacher, cuts=pairs)
+    batch = batches.collate(np.array([1, 4]), np.zeros(2, np.int64))
+    found = module(batch, StepTotals(tokens=10.0, clips=2.0), {"ce": 1.0, "kl": 0.5, "hidden": 2.0})
+    inputs = batches.inputs(student, batch)
     logits, states = [], []
     for model in (student, teacher):
         call = {**inputs.call, "attention_mask": inputs.real.long()}

@@ -39,17 +39,17 @@ from shoal.data import Dataset
 from shoal.decoder.prepare import prepare
 from shoal.decoder.sublayers import BARE_MLP, MLP
 from shoal.errors import ModelError
-from shoal.healing.run import Healed, HealRequest, run_heal
+from shoal.healing.run import HealedModel, HealingJob, run_heal
 from shoal.healing.settings import HealSettings
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.loading import LoadedModel, load_model
 from shoal.pruning.in_memory import prune_in_place, removal_problem
 from shoal.schema import HealRecord, InputKind, Plan
 from shoal.selection import manual
-from shoal.training.feeding import examples_of, response_losses
-from shoal.training.native_feed import NativeFeed
+from shoal.training.batches import examples_of, response_losses
+from shoal.training.processor_batches import ProcessorBatches
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
-from shoal.training.step import Scale, Student
+from shoal.training.step import ModelWithLoss, StepTotals
 from tiny_audio import BUILDS, gemma3n, gemma4, gemma4_unified
 from tiny_audio.parts import randomised, tokenizer
 from tiny_models import BUILDERS, tiny
@@ -170,15 +170,13 @@ def input_of(loaded: LoadedModel) -> InputKind:
     return "speech" if "speech" in loaded.inputs else "text"
 
 
-def job(
-    loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any
-) -> HealRequest:
+def job(loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any) -> HealingJob:
     """One step over both clips, without the layers."""
     steps = Optimisation(steps=1, clips=CLIPS, lora_lr=1e-2, projector_lr=1e-2, full_lr=1e-2)
     settings = HealSettings(target=target, rank=2, alpha=2, dropout=0.0, optimisation=steps)
     plan = manual(loaded.ref, len(loaded.layers), list(layers))
     chosen = {"input": input_of(loaded)} | options
-    return HealRequest(data, tasks.get("asr"), settings, plan=plan, **chosen)
+    return HealingJob(data, tasks.get("asr"), settings, plan=plan, **chosen)
 
 
 def removable(loaded: LoadedModel, choices: Sequence[list[int]]) -> list[int]:
@@ -236,15 +234,15 @@ def check_loss(original: LoadedModel, data: Dataset) -> None:
     """Through the projector and the input embeddings too, for clips in a batch against clips by themselves."""
     loaded = fresh(original)
     parameters = marked(loaded)
-    feed = NativeFeed(loaded, examples_of(data, tasks.get("asr")), input=input_of(loaded))
+    batches = ProcessorBatches(loaded, examples_of(data, tasks.get("asr")), input=input_of(loaded))
     every = np.arange(CLIPS)
-    batch = feed.collate(every, np.zeros_like(every))
-    ours = Student(loaded, feed, Objective())(batch, Scale(1.0, 1.0), {"ce": 1.0})["loss"]
+    batch = batches.collate(every, np.zeros_like(every))
+    ours = ModelWithLoss(loaded, batches, Objective())(batch, StepTotals(1.0, 1.0), {"ce": 1.0})["loss"]
     singles = prepared(loaded, data)
     theirs = torch.stack([stock_loss(loaded, each) for each in singles]).sum()
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-4)
     expected = [int(each.scope("text").sum()) + 1 for each in singles]
-    assert feed.targets.tolist() == expected
+    assert batches.targets.tolist() == expected
     found, wanted = (gradients(parameters, loss) for loss in (ours, theirs))
     assert found.keys() == wanted.keys()
     projector = loaded.family.projector(loaded.model)
@@ -260,7 +258,7 @@ def check_loss(original: LoadedModel, data: Dataset) -> None:
         )
 
 
-def changes(before: nn.Module, healed: Healed) -> set[str]:
+def changes(before: nn.Module, healed: HealedModel) -> set[str]:
     """Names of the parameters that are new or another; buffers stay as they are."""
     model = healed.loaded.model
     old = dict(before.named_parameters())
@@ -299,7 +297,7 @@ def allowed(loaded: LoadedModel, target: str, layer: int) -> Callable[[str], boo
     }[target]
 
 
-def check_step(loaded: LoadedModel, healing: HealRequest, target: str, layer: int) -> None:
+def check_step(loaded: LoadedModel, healing: HealingJob, target: str, layer: int) -> None:
     """One step: what is trained moves, all of it, and nothing else does."""
     assert healing.plan is not None
     before = pruned(loaded, healing.plan)
@@ -412,7 +410,7 @@ def test_head_and_replaced_layers_and_the_closed_form(
     loaded = original(name)
     block = removable(loaded, [[2, 3], [5, 6]])
     first, depth = block[0], len(loaded.layers) - 2
-    found: dict[str, tuple[Healed, set[str]]] = {}
+    found: dict[str, tuple[HealedModel, set[str]]] = {}
     for target in ("head", "replace", "linear"):
         healing = job(loaded, data, target, block)
         if target == "linear" and CLOSED[name]:
@@ -457,7 +455,7 @@ def test_a_healed_checkpoint_is_verified_and_loads(
     assert HealRecord.load(out / "shoal-heal.json") == healed.record
     examples = examples_of(data, tasks.get("asr"))
     in_memory, on_disk, before = (
-        response_losses(each, NativeFeed(each, examples, input=input_of(loaded))).sums
+        response_losses(each, ProcessorBatches(each, examples, input=input_of(loaded))).sums
         for each in (healed.loaded, again, pruned(loaded, healed.plan))
     )
     assert in_memory == pytest.approx(on_disk, rel=1e-4)

@@ -75,8 +75,8 @@ def test_beams_keep_every_window_of_their_clip():
 def test_bfloat16_runs_and_stays_close(encoder):
     model, processor = tiny(encoder)
     expected = logits(model, processor, clips(0.5))[0]
-    # Without oneDNN: its bfloat16 convolutions on processors with AMX are so coarse (cosine 0.64 for the tiny WavLM, 0.9992
-    # without) that they would hide what is tested here, that every part is given the right dtype.
+    # Without oneDNN: its bfloat16 convolutions on processors with AMX are so coarse (cosine 0.64 for the tiny WavLM,
+    # 0.9992 without) that they would hide what is tested here, that every part is given the right dtype.
     with torch.backends.mkldnn.flags(enabled=False):
         given = logits(model.to(torch.bfloat16), processor, clips(0.5))[0]
     assert given.dtype == torch.bfloat16

@@ -8,22 +8,22 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny_training import adapted, draws_of, student_of
+from tiny_training import adapted, sampled_of, student_of
 
 from shoal.errors import TrainingError, UsageError
 from shoal.training import loop
 from shoal.training.loop import newest, read_log, terms_of, train
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
-from shoal.training.step import Scale
+from shoal.training.step import StepTotals
 
 OPTIMISATION = Optimisation(steps=4, clips=4, lora_lr=1e-2, projector_lr=1e-2, warmup=0.25)
 
 
 def run(folder, *, student=None, steps=4, how=None, optimisation=OPTIMISATION, work="work", **options):
     student = student or student_of(folder, **options)
-    draws = draws_of(student.feed, steps)
-    outcome = train(student, draws, optimisation, folder / work, how=how, settings={"a": 1})
-    return student, outcome
+    sampled = sampled_of(student.batches, steps)
+    result = train(student, sampled, optimisation, folder / work, how=how, settings={"a": 1})
+    return student, result
 
 
 def weights(student):
@@ -33,10 +33,10 @@ def weights(student):
 def test_training_lowers_the_loss_and_leaves_what_is_frozen(tmp_path):
     loaded = adapted()
     frozen = {name: each.clone() for name, each in loaded.model.named_parameters() if not each.requires_grad}
-    student, outcome = run(tmp_path, student=student_of(tmp_path, loaded=loaded), steps=12)
-    assert outcome.steps == 12
-    assert outcome.losses[-1] < 0.97 * outcome.losses[0]
-    assert outcome.clips == 48
+    student, result = run(tmp_path, student=student_of(tmp_path, loaded=loaded), steps=12)
+    assert result.steps == 12
+    assert result.losses[-1] < 0.97 * result.losses[0]
+    assert result.clips == 48
     for name, each in frozen.items():
         assert torch.equal(each, dict(loaded.model.named_parameters())[name]), name
     assert not student.training
@@ -47,15 +47,17 @@ def test_the_first_step_is_what_plain_torch_gives(tmp_path):
     optimisation = Optimisation(
         steps=1, clips=4, lora_lr=1e-2, projector_lr=3e-2, warmup=0.0, schedule="constant"
     )
-    student, outcome = run(tmp_path, steps=1, optimisation=optimisation)
+    student, result = run(tmp_path, steps=1, optimisation=optimisation)
     other = student_of(tmp_path / "other")
-    draws = draws_of(other.feed, 1)
-    inputs = other.feed.inputs(other.loaded, other.feed.collate(draws.examples[0], draws.variants[0]))
+    sampled = sampled_of(other.batches, 1)
+    inputs = other.batches.inputs(
+        other.loaded, other.batches.collate(sampled.examples[0], sampled.variants[0])
+    )
     states = other.loaded.decoder(**inputs.call).last_hidden_state.flatten(0, 1)[inputs.index]
     logits = other.loaded.model.get_output_embeddings()(states)
     loss = torch.nn.functional.cross_entropy(logits, inputs.tokens)
     loss.backward()
-    assert outcome.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert result.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
     named = other.trainable()
     torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
     rates = {name: 1e-2 if ".lora_" in name else 3e-2 for name in named}
@@ -76,13 +78,13 @@ def test_a_step_in_parts_is_the_same_step(tmp_path):
 
 def test_an_interrupted_run_goes_on_to_the_last_bit(tmp_path):
     """Dropout included: what is random in a step is seeded by its number."""
-    undisturbed, outcome = run(tmp_path / "a", steps=6, dropout=0.3, how=RuntimeOptions(save_every=2))
+    undisturbed, result = run(tmp_path / "a", steps=6, dropout=0.3, how=RuntimeOptions(save_every=2))
     student = student_of(tmp_path / "b", dropout=0.3)
     stop_at(student, 5)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b", student=student, steps=6, how=RuntimeOptions(save_every=2))
     again, resumed = run(tmp_path / "b", steps=6, dropout=0.3, how=RuntimeOptions(save_every=2))
-    assert resumed.losses == outcome.losses
+    assert resumed.losses == result.losses
     assert resumed.steps == 6
     for name, each in weights(undisturbed).items():
         assert torch.equal(each, weights(again)[name]), name
@@ -101,24 +103,24 @@ def stop_at(student, step):
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
-    first, outcome = run(tmp_path)
+    first, result = run(tmp_path)
     student = student_of(tmp_path)
     stop_at(student, 1)
     again, resumed = run(tmp_path, student=student)
-    assert resumed.losses == outcome.losses
+    assert resumed.losses == result.losses
     for name, each in weights(first).items():
         assert torch.equal(each, weights(again)[name])
 
 
 def test_a_checkpoint_that_was_being_written_is_not_taken(tmp_path):
-    _, outcome = run(tmp_path, how=RuntimeOptions(save_every=2))
+    _, result = run(tmp_path, how=RuntimeOptions(save_every=2))
     last = tmp_path / "work" / "checkpoint-4"
     (last / loop.MARKER).unlink()
     (last / loop.TENSORS).write_bytes(b"half")
     assert newest(tmp_path / "work").name == "checkpoint-2"
     assert not last.exists()
     _, again = run(tmp_path, how=RuntimeOptions(save_every=2))
-    assert again.losses == outcome.losses
+    assert again.losses == result.losses
 
 
 def test_a_line_of_the_log_that_was_being_written_is_left_out(tmp_path):
@@ -131,23 +133,23 @@ def test_a_line_of_the_log_that_was_being_written_is_left_out(tmp_path):
 def test_a_run_with_other_settings_is_not_taken_up(tmp_path):
     student, _ = run(tmp_path)
     with pytest.raises(UsageError, match=r"another a \(1, now 2\)"):
-        train(student, draws_of(student.feed), OPTIMISATION, tmp_path / "work", settings={"a": 2})
+        train(student, sampled_of(student.batches), OPTIMISATION, tmp_path / "work", settings={"a": 2})
 
 
 def test_where_memory_runs_out_parts_are_halved_and_the_step_stays(tmp_path):
-    _, outcome = run(tmp_path / "a")
+    _, result = run(tmp_path / "a")
     student = student_of(tmp_path / "b")
     sizes = []
 
     def hook(_, args):
-        clips = len(student.feed.ints(args[0])["audio_counts"])
+        clips = len(student.batches.ints(args[0])["audio_counts"])
         sizes.append(clips)
         if clips > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
     student.register_forward_pre_hook(hook)
     _, lowered = run(tmp_path / "b", student=student)
-    assert lowered.losses == pytest.approx(outcome.losses, rel=1e-5)
+    assert lowered.losses == pytest.approx(result.losses, rel=1e-5)
     assert len(lowered.notes) == 2
     assert "memory ran out at step 1" in lowered.notes[0]
     assert sizes == [4, 2, *[1] * 16]  # tried whole, in two, then clip by clip from then on
@@ -188,10 +190,10 @@ def test_a_loss_that_is_not_a_number_names_step_clips_and_checkpoint(tmp_path):
     student.register_forward_pre_hook(hook)
     with pytest.raises(TrainingError) as caught:
         run(tmp_path, student=student, steps=6, how=RuntimeOptions(save_every=2))
-    draws = draws_of(student.feed, 6)
+    sampled = sampled_of(student.batches, 6)
     message = str(caught.value)
     assert "step 4: the loss is nan" in message
-    assert all(name in message for name in student.feed.names(draws.examples[3]))
+    assert all(name in message for name in student.batches.names(sampled.examples[3]))
     assert str(tmp_path / "work" / "checkpoint-2") in message
     assert newest(tmp_path / "work").name == "checkpoint-2"
 
@@ -201,7 +203,7 @@ def test_the_log_has_a_line_a_step_with_its_terms(tmp_path):
     student = student_of(tmp_path, objective=Objective())
     train(
         student,
-        draws_of(student.feed),
+        sampled_of(student.batches),
         OPTIMISATION,
         tmp_path / "work",
         progress=lambda *args: seen.append(args),
@@ -238,8 +240,8 @@ def test_dropout_is_in_low_rank_layers_alone(tmp_path):
     student.train()
     inside = [m for m in student.model.modules() if isinstance(m, torch.nn.Dropout) and m.training]
     assert len(inside) == sum(1 for n, _ in student.named_parameters() if ".lora_A." in n)
-    batch = student.feed.collate(np.array([0, 1]), np.array([0, 0]))
-    scale = Scale(tokens=1.0, clips=2.0)
+    batch = student.batches.collate(np.array([0, 1]), np.array([0, 0]))
+    scale = StepTotals(tokens=1.0, clips=2.0)
     torch.manual_seed(0)
     first = student(batch, scale, {"ce": 1.0})["loss"]
     assert float(first) != float(student(batch, scale, {"ce": 1.0})["loss"])
@@ -249,12 +251,12 @@ def test_dropout_is_in_low_rank_layers_alone(tmp_path):
 
 
 def test_the_folder_can_be_moved_between_runs(tmp_path):
-    _, outcome = run(tmp_path / "a", steps=4, how=RuntimeOptions(save_every=2))
+    _, result = run(tmp_path / "a", steps=4, how=RuntimeOptions(save_every=2))
     shutil.rmtree(tmp_path / "a" / "work" / "checkpoint-4")
     (tmp_path / "b").mkdir()
     shutil.move(tmp_path / "a" / "work", tmp_path / "b" / "work")
     _, moved = run(tmp_path / "b", steps=4, how=RuntimeOptions(save_every=2))
-    assert moved.losses == outcome.losses
+    assert moved.losses == result.losses
 
 
 def test_layers_computed_again_give_the_same_step(tmp_path):

@@ -10,12 +10,12 @@ import numpy as np
 import tiny_speech
 from shoal import tasks
 from shoal.models.loading import LoadedModel
-from shoal.training.draws import Draws, draw
-from shoal.training.feed import Feed
-from shoal.training.feeding import examples_of, make_feed
+from shoal.training.batches import examples_of, make_batches
+from shoal.training.examples import Batches
 from shoal.training.lora import add_lora, linear_layers
+from shoal.training.sampling import SampledClips, sample_clips
 from shoal.training.settings import Objective
-from shoal.training.step import Student
+from shoal.training.step import ModelWithLoss
 
 
 def adapted(*, seed: int = 0, dropout: float = 0.0, **text: Any) -> LoadedModel:
@@ -34,23 +34,23 @@ def adapted(*, seed: int = 0, dropout: float = 0.0, **text: Any) -> LoadedModel:
     return loaded
 
 
-def feed_of(loaded: LoadedModel, folder: Path, count: int = 6, **options: Any) -> Feed:
+def batches_of(loaded: LoadedModel, folder: Path, count: int = 6, **options: Any) -> Batches:
     """All clips of `tiny_speech.dataset`."""
     data = tiny_speech.dataset(folder / "clips", count)
-    return make_feed(loaded, examples_of(data, tasks.get("asr")), features=folder / "features", **options)
+    return make_batches(loaded, examples_of(data, tasks.get("asr")), features=folder / "features", **options)
 
 
 def student_of(
     folder: Path, *, objective: Objective | None = None, loaded: LoadedModel | None = None, **options: Any
-) -> Student:
+) -> ModelWithLoss:
     loaded = loaded or adapted(**options)
-    return Student(loaded, feed_of(loaded, folder), objective or Objective())
+    return ModelWithLoss(loaded, batches_of(loaded, folder), objective or Objective())
 
 
-def draws_of(feed: Feed, steps: int = 4, clips: int = 4, seed: int = 0) -> Draws:
-    return draw(
-        np.zeros(len(feed.examples), np.int64),
-        feed.lengths,
+def sampled_of(batches: Batches, steps: int = 4, clips: int = 4, seed: int = 0) -> SampledClips:
+    return sample_clips(
+        np.zeros(len(batches.examples), np.int64),
+        batches.lengths,
         weights=[None],
         steps=steps,
         clips=clips,

@@ -105,7 +105,7 @@ def heal(
     from shoal.cards.speaking import speech_untested
     from shoal.cli.progress import progress_bars
     from shoal.healing import targets
-    from shoal.healing.run import HealRequest, finished, run_heal
+    from shoal.healing.run import HealingJob, finished, run_heal
     from shoal.healing.settings import CLIPS, STEPS, HealSettings
     from shoal.training.settings import Objective, Optimisation
 
@@ -162,7 +162,7 @@ def heal(
         model, device=training.own_device(device), dtype=dtype, trust_remote_code=trust_remote_code
     )
     with progress_bars() as progress:
-        job = HealRequest(
+        job = HealingJob(
             dataset,
             tasks.get(task),
             settings,

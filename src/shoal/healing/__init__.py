@@ -10,7 +10,7 @@ from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
-    from shoal.healing.run import Healed
+    from shoal.healing.run import HealedModel
     from shoal.models.loading import LoadedModel
     from shoal.schema import InputKind, Plan
     from shoal.tasks import Task
@@ -41,7 +41,7 @@ def heal(
     force: bool = False,
     how: RuntimeOptions | None = None,
     progress: Progress | None = None,
-) -> Healed:
+) -> HealedModel:
     """Heal a pruned model; it is changed in place.
 
     Args:
@@ -74,7 +74,7 @@ def heal(
         ShoalError: see `shoal.healing.run.run_heal`.
     """
     from shoal import tasks
-    from shoal.healing.run import HealRequest, run_heal
+    from shoal.healing.run import HealingJob, run_heal
     from shoal.healing.settings import CLIPS, STEPS, HealSettings
     from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 
@@ -91,7 +91,7 @@ def heal(
     )
     return run_heal(
         model,
-        HealRequest(
+        HealingJob(
             data,
             tasks.get(task) if isinstance(task, str) else task,
             settings,

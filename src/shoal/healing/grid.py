@@ -22,7 +22,7 @@ from shoal.evaluation.significance import PairedBootstrap, Rates
 from shoal.evaluation.summary import word_edits
 from shoal.evaluation.systems import without
 from shoal.healing import targets
-from shoal.healing.run import HealRequest, run_heal
+from shoal.healing.run import HealingJob, run_heal
 from shoal.healing.settings import HealSettings
 from shoal.models.loading import load_model
 from shoal.progress import Progress
@@ -31,7 +31,7 @@ from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import Delta, Estimate, Healing, HealingCell, ModelInfo, Plan, read_json, write_text
 from shoal.schema.files import claim
 from shoal.schema.heal import NONE
-from shoal.training.feeding import Losses, examples_of, make_feed, response_losses, share_states
+from shoal.training.batches import Losses, examples_of, fill_audio_cache, make_batches, response_losses
 from shoal.training.settings import RuntimeOptions
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
         loaded.forget_info()
     elif plan is not None:
         settings = grid.settings.model_copy(update={"target": target})
-        job = HealRequest(
+        job = HealingJob(
             grid.data,
             grid.task,
             settings,
@@ -169,10 +169,10 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
     info = loaded.info()
     lora = sum(each.numel() for name, each in loaded.model.named_parameters() if ".lora_" in name)
     facts |= {"layers": len(loaded.layers), "parameters": info.total_parameters - lora}
-    feed = make_feed(
+    batches = make_batches(
         loaded, examples_of(grid.test, grid.task), features=grid.how.features, progress=grid.progress
     )
-    share_states(loaded, grid.test, features=grid.how.features)
+    fill_audio_cache(loaded, grid.test, features=grid.how.features)
     run_evaluate(
         loaded,
         grid.test,
@@ -186,7 +186,7 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
         group_by=(),
         progress=grid.progress,
     )
-    losses = response_losses(loaded, feed)
+    losses = response_losses(loaded, batches)
     record = {
         "facts": facts,
         "losses": {"ids": losses.ids, "sums": losses.sums.tolist(), "counts": losses.counts.tolist()},

@@ -15,12 +15,12 @@ from shoal.data import fingerprint
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import UsageError
 from shoal.healing import targets
+from shoal.healing.checkpoints import write_adapters, write_merged
 from shoal.healing.cuts import Cut, cuts_of
-from shoal.healing.lineage import Origin, check_teacher, origin_of, share_weights
 from shoal.healing.linear import apply_linear, fit_linear
 from shoal.healing.settings import HealSettings
 from shoal.healing.targets import Target, TrainedParts
-from shoal.healing.writing import write_adapters, write_merged
+from shoal.healing.teacher import PruningHistory, check_teacher, pruning_history, share_weights
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.loading import DTYPES, load_model
 from shoal.progress import Progress
@@ -28,14 +28,14 @@ from shoal.provenance import provenance
 from shoal.pruning.folder import check_target
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, InputKind, ModelInfo, Plan, read_json
-from shoal.training.draws import draw
-from shoal.training.feed import Feed, TrainingExample
-from shoal.training.feeding import examples_of, make_feed, response_losses, share_states
-from shoal.training.loop import Outcome, load_trained, train
+from shoal.training.batches import examples_of, fill_audio_cache, make_batches, response_losses
+from shoal.training.examples import Batches, TrainingExample
+from shoal.training.loop import TrainingResult, load_trained, train
 from shoal.training.lora import add_lora
 from shoal.training.processes import Processes, work_folder
+from shoal.training.sampling import sample_clips
 from shoal.training.settings import Objective, RuntimeOptions
-from shoal.training.step import Boundary, Student
+from shoal.training.step import ModelWithLoss
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
@@ -49,7 +49,7 @@ SaveAs = Literal["merged", "adapters"]
 
 
 @dataclass(frozen=True)
-class HealRequest:
+class HealingJob:
     """Everything healing is asked for."""
 
     data: Dataset
@@ -68,7 +68,7 @@ class HealRequest:
 
 
 @dataclass
-class Healed:
+class HealedModel:
     """A healed model in memory, with its record; low-rank layers are still beside the weights."""
 
     loaded: LoadedModel
@@ -80,7 +80,7 @@ class Healed:
     """Modules that were trained whole."""
 
 
-def run_heal(model: LoadedModel, job: HealRequest) -> Healed:
+def run_heal(model: LoadedModel, job: HealingJob) -> HealedModel:
     """Heal `model`, which is changed in place (with `replace` it is another that is healed).
 
     Args:
@@ -101,7 +101,7 @@ def run_heal(model: LoadedModel, job: HealRequest) -> Healed:
     _check_job(job, target)
     if job.out is not None:
         check_target(job.out, model.path if model.path != Path() else None, job.force)
-    origin = origin_of(model, job.plan)
+    origin = pruning_history(model, job.plan)
     processes = Processes.now(cpu=model.device.type == "cpu")
     with work_folder(job.out, "healing", processes) as work:
         student = _student(model, job, target, origin)
@@ -115,7 +115,7 @@ def run_heal(model: LoadedModel, job: HealRequest) -> Healed:
     return healed
 
 
-def finished(out: Path | None, model: ModelInfo, job: HealRequest) -> HealRecord | None:
+def finished(out: Path | None, model: ModelInfo, job: HealingJob) -> HealRecord | None:
     """The record of a folder in which this very healing is done already; None if it is not.
 
     Args:
@@ -134,13 +134,13 @@ def finished(out: Path | None, model: ModelInfo, job: HealRequest) -> HealRecord
     return record if same else None
 
 
-def _described(job: HealRequest) -> dict[str, Any]:
+def _described(job: HealingJob) -> dict[str, Any]:
     """Everything that decides the result, besides model and clips."""
     plan = None if job.plan is None else job.plan.layers
     return {**job.settings.model_dump(), "input": job.input, "plan": plan, "save_as": job.save_as}
 
 
-def _check_job(job: HealRequest, target: Target) -> None:
+def _check_job(job: HealingJob, target: Target) -> None:
     objective = _objective(job.settings, target)
     if target.trained and not (objective.needs_decoder or objective.ctc):
         raise UsageError(
@@ -167,7 +167,7 @@ def _objective(settings: HealSettings, target: Target) -> Objective:
     return settings.objective
 
 
-def _student(model: LoadedModel, job: HealRequest, target: Target, origin: Origin) -> LoadedModel:
+def _student(model: LoadedModel, job: HealingJob, target: Target, origin: PruningHistory) -> LoadedModel:
     """The pruned model: `model` itself, or where the target puts layers back, the unpruned one without fewer."""
     plan = origin.plan
     kept = None if plan is None else target.kept(plan)
@@ -183,7 +183,7 @@ def _student(model: LoadedModel, job: HealRequest, target: Target, origin: Origi
     return fresh
 
 
-def _pruned_info(student: LoadedModel, origin: Origin, target: Target) -> ModelInfo:
+def _pruned_info(student: LoadedModel, origin: PruningHistory, target: Target) -> ModelInfo:
     """The pruned model before healing; what `student.info` says afterwards is of the healed one."""
     student.forget_info()
     info = student.info()
@@ -193,13 +193,13 @@ def _pruned_info(student: LoadedModel, origin: Origin, target: Target) -> ModelI
     return info.model_copy(update={"removed_layers": target.kept(origin.plan).layers})
 
 
-def _load(ref: str, like: LoadedModel, job: HealRequest) -> LoadedModel:
+def _load(ref: str, like: LoadedModel, job: HealingJob) -> LoadedModel:
     return load_model(
         ref, device=str(like.device), dtype=like.dtype_name, trust_remote_code=job.trust_remote_code
     )
 
 
-def _split(job: HealRequest) -> tuple[list[Row], list[Row]]:
+def _split(job: HealingJob) -> tuple[list[Row], list[Row]]:
     """Rows to train on, and rows of the same data to watch the loss on; the same in every run."""
     rows = job.data.rows
     if job.validation is not None:
@@ -227,9 +227,9 @@ class _Healing:
 
     def __init__(
         self,
-        job: HealRequest,
+        job: HealingJob,
         target: Target,
-        origin: Origin,
+        origin: PruningHistory,
         student: LoadedModel,
         work: Path,
         processes: Processes,
@@ -249,7 +249,7 @@ class _Healing:
         """Whether this process writes."""
         return self._processes.rank == 0
 
-    def run(self, info: ModelInfo) -> Healed:
+    def run(self, info: ModelInfo) -> HealedModel:
         """Heal, and say how."""
         rows, held_out = _split(self.job)
         trained_on = {row.id for row in rows}
@@ -258,11 +258,11 @@ class _Healing:
         choice = self.target.choose(self.student, self._cuts)
         before = self._loss(watched)
         seconds = self._fit_linear(rows)
-        outcome, parameters = Outcome(0, [], seconds, 0), self._linear_parameters
+        result, parameters = TrainingResult(0, [], seconds, 0), self._linear_parameters
         if self.target.trained:
-            outcome, parameters = self._train(choice, examples)
-            if outcome.sharded is not None and self.first:
-                self.student = self._gathered(choice, outcome.sharded)
+            result, parameters = self._train(choice, examples)
+            if result.sharded is not None and self.first:
+                self.student = self._gathered(choice, result.sharded)
         record = HealRecord(
             provenance=provenance(device=str(self.student.device), dtype=self.student.dtype_name),
             model=info,
@@ -274,27 +274,27 @@ class _Healing:
                 update={"clips": len(rows), "fingerprint": fingerprint(rows)}
             ),
             trained_parameters=parameters,
-            steps=outcome.steps,
-            clips=outcome.clips,
-            seconds=round(outcome.seconds, 2),
-            last_loss=outcome.losses[-1] if outcome.losses else None,
+            steps=result.steps,
+            clips=result.clips,
+            seconds=round(result.seconds, 2),
+            last_loss=result.losses[-1] if result.losses else None,
             loss_before=before,
             loss_after=self._loss(watched),
-            notes=[*self._notes, *outcome.notes],
+            notes=[*self._notes, *result.notes],
         )
-        return Healed(self.student, record, whole=choice.whole)
+        return HealedModel(self.student, record, whole=choice.whole)
 
-    def _watched(self, held_out: Sequence[Row]) -> Feed | None:
+    def _watched(self, held_out: Sequence[Row]) -> Batches | None:
         """Clips that are not trained on, for the loss before and after."""
         data = self.job.validation or self.job.data
         wanted = None if self.job.validation is not None else {row.id for row in held_out}
         examples = [
             each for each in examples_of(data, self.job.task) if wanted is None or each.row.id in wanted
         ]
-        return self._feed(examples) if examples else None
+        return self._batches(examples) if examples else None
 
-    def _feed(self, examples: Sequence[TrainingExample], *, through: bool = False) -> Feed:
-        return make_feed(
+    def _batches(self, examples: Sequence[TrainingExample], *, through: bool = False) -> Batches:
+        return make_batches(
             self.student,
             examples,
             input=self.job.input,
@@ -304,7 +304,7 @@ class _Healing:
             progress=self.job.progress,
         )
 
-    def _loss(self, watched: Feed | None) -> float | None:
+    def _loss(self, watched: Batches | None) -> float | None:
         if watched is None or not self.first:
             return None
         return response_losses(self.student, watched).mean
@@ -335,7 +335,7 @@ class _Healing:
         every = max(1, len(rows) // wanted.clips)
         chosen = list(rows)[::every][: wanted.clips]
         if self.job.input == "speech":
-            share_states(self.teacher(), self.job.data, chosen, features=self.job.how.features)
+            fill_audio_cache(self.teacher(), self.job.data, chosen, features=self.job.how.features)
         begun = time.perf_counter()
         batches = prepared_batches(
             self.teacher(), self.job.data, self.job.task, self.job.input, 8, rows=chosen
@@ -353,42 +353,42 @@ class _Healing:
             )
         return time.perf_counter() - begun
 
-    def _train(self, choice: TrainedParts, examples: Sequence[TrainingExample]) -> tuple[Outcome, int]:
+    def _train(self, choice: TrainedParts, examples: Sequence[TrainingExample]) -> tuple[TrainingResult, int]:
         settings = self.job.settings
         teacher = self.teacher() if self._objective.needs_teacher else None
         mark(self.student, choice, settings)
         if teacher is not None and self.plan is not None:
             share_weights(teacher, self.student, self.plan.keep)
-        feed = self._feed(examples, through=projector_trained(self.student, choice))
-        student = Student(
+        batches = self._batches(examples, through=projector_trained(self.student, choice))
+        student = ModelWithLoss(
             self.student,
-            feed,
+            batches,
             self._objective,
             teacher=teacher,
-            cuts=boundaries(self._cuts, len(self.student.layers)) if self._objective.hidden else (),
+            cuts=layers_behind(self._cuts, len(self.student.layers)) if self._objective.hidden else (),
         )
         parameters = sum(each.numel() for each in student.trainable().values())
-        draws = draw(
-            np.zeros(len(feed.examples), np.int64),
-            feed.lengths,
+        sampled = sample_clips(
+            np.zeros(len(batches.examples), np.int64),
+            batches.lengths,
             weights=[None],
             steps=settings.optimisation.steps,
             clips=settings.optimisation.clips,
             seed=settings.seed,
         )
-        outcome = train(
+        result = train(
             student,
-            draws,
+            sampled,
             settings.optimisation,
             self._work,
             how=self.job.how,
-            settings=self._identity(feed),
+            settings=self._identity(batches),
             seed=settings.seed,
             what="heal",
             progress=self.job.progress,
             sharded=True,
         )
-        return outcome, parameters
+        return result, parameters
 
     def _gathered(self, choice: TrainedParts, trained: Path) -> LoadedModel:
         """The student once more, whole, in this process alone: what was trained of it came back in shards."""
@@ -401,11 +401,11 @@ class _Healing:
         load_trained(whole.model, trained, prefix="model.")
         return whole
 
-    def _identity(self, feed: Feed) -> dict[str, Any]:
+    def _identity(self, batches: Batches) -> dict[str, Any]:
         """What an unfinished run must share with this one to be taken up."""
         return {
             "model": self.student.info().fingerprint,
-            "clips": feed.fingerprint,
+            "clips": batches.fingerprint,
             "task": self.job.task.name,
             "processes": self._processes.world,
             **{key: value for key, value in _described(self.job).items() if key != "save_as"},
@@ -433,12 +433,12 @@ def projector_trained(loaded: LoadedModel, choice: TrainedParts) -> bool:
     return any(loaded.model.get_submodule(name) is projector for name in choice.whole)
 
 
-def boundaries(cuts: Sequence[Cut], depth: int) -> list[tuple[Boundary, Boundary]]:
-    """Behind each cut: the place in the student of `depth` layers, and in its teacher."""
-    return [(Boundary(depth if cut.receiver is None else cut.receiver), Boundary(cut.stop)) for cut in cuts]
+def layers_behind(cuts: Sequence[Cut], depth: int) -> list[tuple[int, int]]:
+    """Behind each cut: the layer of the student, which has `depth` of them, and that of its teacher."""
+    return [(depth if cut.receiver is None else cut.receiver, cut.stop) for cut in cuts]
 
 
-def _write(healed: Healed, job: HealRequest, source: LoadedModel, out: Path) -> Path:
+def _write(healed: HealedModel, job: HealingJob, source: LoadedModel, out: Path) -> Path:
     if job.save_as == "adapters":
         return write_adapters(
             healed.loaded,

@@ -46,11 +46,11 @@ def train(
         ShoalError: see `shoal.training.run.run_train`.
     """
     from shoal.training.recipe import Recipe
-    from shoal.training.run import TrainRequest, run_train
+    from shoal.training.run import TrainingJob, run_train
     from shoal.training.settings import RuntimeOptions
 
     found = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    job = TrainRequest(
+    job = TrainingJob(
         found, Path(out), Path(data_root), device, dtype, force, how or RuntimeOptions(), progress
     )
     return run_train(job)

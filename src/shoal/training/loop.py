@@ -1,6 +1,6 @@
 """The one training loop: transformers' Trainer, with steps drawn beforehand, split where memory ends, and resumed.
 
-A step is the same clips in every run (see `draws`), its random numbers are seeded by its number, and its loss is
+A step is the same clips in every run (see `sampled`), its random numbers are seeded by its number, and its loss is
 divided by totals of the whole step. So it does not matter how a step is cut into parts, over how many processes it is
 spread, or how often the run was killed: the same gradients come out, to the last bit where the cutting is the same.
 """
@@ -33,10 +33,10 @@ from shoal.models.quiet import quiet
 from shoal.progress import Progress
 from shoal.schema import write_text
 from shoal.schema.files import claim
-from shoal.training.draws import Draws, Ints, halved, parts
-from shoal.training.feed import moved
+from shoal.training.examples import to_device
+from shoal.training.sampling import Ints, SampledClips, halved, parts
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
-from shoal.training.step import Scale, Student
+from shoal.training.step import ModelWithLoss, StepTotals
 
 MARKER = "shoal-complete"
 """The last file of a checkpoint; a folder without it was being written when the process ended."""
@@ -48,7 +48,7 @@ NAMED = 8
 
 
 @dataclass
-class Outcome:
+class TrainingResult:
     """What a run came to."""
 
     steps: int
@@ -63,8 +63,8 @@ class Outcome:
 
 
 def train(
-    student: Student,
-    draws: Draws,
+    student: ModelWithLoss,
+    sampled: SampledClips,
     optimisation: Optimisation,
     folder: Path,
     *,
@@ -74,12 +74,12 @@ def train(
     what: str = "train",
     progress: Progress | None = None,
     sharded: bool = False,
-) -> Outcome:
+) -> TrainingResult:
     """Train `student` in place; what an earlier, interrupted run in `folder` has reached is taken up.
 
     Args:
         student: what is trained, and what it minimises.
-        draws: the clips of every step.
+        sampled: the clips of every step.
         optimisation: steps, rates, schedule.
         folder: for checkpoints and the log; stays when the run is done.
         how: what does not change the result.
@@ -87,7 +87,7 @@ def train(
         seed: of dropout.
         what: name of the progress.
         progress: called with (what, steps done, steps in all).
-        sharded: whether the caller can take `Outcome.sharded`, so that FSDP may be used.
+        sharded: whether the caller can take `TrainingResult.sharded`, so that FSDP may be used.
 
     Raises:
         UsageError: `folder` holds a run with other settings, or the launcher asks for what cannot be done.
@@ -96,13 +96,13 @@ def train(
     how = how or RuntimeOptions()
     _own(folder, settings or {})
     resume = newest(folder)
-    trainer = _Trainer(student, draws, optimisation, folder, how, seed, what, progress)
+    trainer = _Trainer(student, sampled, optimisation, folder, how, seed, what, progress)
     trainer.check(sharded=sharded)
     trainer.truncate_log(0 if resume is None else _steps(resume))
     with quiet(), student.layers_again() if how.gradient_checkpointing else nullcontext():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     student.train(False)
-    return trainer.outcome()
+    return trainer.result()
 
 
 def newest(folder: Path) -> Path | None:
@@ -142,16 +142,23 @@ class _Steps(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, student: Student, draws: Draws, rank: int, world: int, positions: int, *, together: bool
+        self,
+        student: ModelWithLoss,
+        sampled: SampledClips,
+        rank: int,
+        world: int,
+        positions: int,
+        *,
+        together: bool,
     ) -> None:
-        self._feed, self._draws, self._rank, self._world = student.feed, draws, rank, world
+        self._batches, self._sampled, self._rank, self._world = student.batches, sampled, rank, world
         self._positions, self._together = positions, together
 
     def __len__(self) -> int:
-        return len(self._draws.examples)
+        return len(self._sampled.examples)
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        examples, variants = self._draws.share(step, self._rank, self._world)
+        examples, variants = self._sampled.share(step, self._rank, self._world)
         slices = self._parts(step, self._rank)
         every = range(self._world) if self._together else ()
         return {
@@ -159,13 +166,13 @@ class _Steps(Dataset[dict[str, Any]]):
             "examples": examples,
             "variants": variants,
             "slices": slices,
-            "batches": [self._feed.collate(examples[each], variants[each]) for each in slices],
+            "batches": [self._batches.collate(examples[each], variants[each]) for each in slices],
             "idle": max((len(self._parts(step, rank)) for rank in every), default=len(slices)) - len(slices),
         }
 
     def _parts(self, step: int, rank: int) -> list[slice]:
-        examples, _ = self._draws.share(step, rank, self._world)
-        return parts(self._feed.lengths[examples], positions=self._positions)
+        examples, _ = self._sampled.share(step, rank, self._world)
+        return parts(self._batches.lengths[examples], positions=self._positions)
 
 
 class _Trainer(Trainer):
@@ -173,8 +180,8 @@ class _Trainer(Trainer):
 
     def __init__(
         self,
-        student: Student,
-        draws: Draws,
+        student: ModelWithLoss,
+        sampled: SampledClips,
         optimisation: Optimisation,
         folder: Path,
         how: RuntimeOptions,
@@ -182,8 +189,8 @@ class _Trainer(Trainer):
         what: str,
         progress: Progress | None,
     ) -> None:
-        steps = len(draws.examples)
-        self.student, self._draws, self._how = student, draws, how
+        steps = len(sampled.examples)
+        self.student, self._sampled, self._how = student, sampled, how
         self._optimisation, self._seed = optimisation, seed
         self._splits = 0
         self._notes: list[str] = []
@@ -201,7 +208,7 @@ class _Trainer(Trainer):
             UsageError: see there.
         """
         world = self.args.world_size
-        if self._draws.examples.shape[1] < world:
+        if self._sampled.examples.shape[1] < world:
             raise UsageError(
                 f"a step of {self._draws.examples.shape[1]} clips cannot be shared by {world} processes",
                 where="--clips",
@@ -219,7 +226,7 @@ class _Trainer(Trainer):
         """One item a step, of this process's share; not prepared, since `_Steps` knows the processes itself."""
         steps = _Steps(
             self.student,
-            self._draws,
+            self._sampled,
             self.args.process_index,
             self.args.world_size,
             self._how.max_positions,
@@ -289,7 +296,7 @@ class _Trainer(Trainer):
 
     def _halved(self, inputs: dict[str, Any], reason: str) -> dict[str, Any]:
         if all(each.stop - each.start == 1 for each in inputs["slices"]):
-            names = self.student.feed.names(inputs["examples"])
+            names = self.student.batches.names(inputs["examples"])
             raise TrainingError(
                 f"step {inputs['step'] + 1}: memory ran out on a single clip of {', '.join(names[:NAMED])} ({reason}); "
                 "train with less (a smaller rank, another target, shorter clips, --gradient-checkpointing)"
@@ -312,9 +319,9 @@ class _Trainer(Trainer):
             slices = halved(slices)
         if slices == inputs["slices"]:
             return inputs
-        feed, examples, variants = self.student.feed, inputs["examples"], inputs["variants"]
-        batches = [feed.collate(examples[each], variants[each]) for each in slices]
-        return inputs | {"slices": slices, "batches": batches}
+        collate, examples, variants = self.student.batches.collate, inputs["examples"], inputs["variants"]
+        smaller = [collate(examples[part], variants[part]) for part in slices]
+        return inputs | {"slices": slices, "batches": smaller}
 
     def _whole_step(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         step, world = inputs["step"], self.args.world_size
@@ -330,7 +337,7 @@ class _Trainer(Trainer):
                 if place < last:
                     stack.enter_context(self.accelerator.no_sync(model))
                 with self.compute_loss_context_manager():
-                    found = model(moved(batch, self.args.device), scale, terms)
+                    found = model(to_device(batch, self.args.device), scale, terms)
                 self._check(found["loss"], step, inputs["examples"][part])
                 idle = place >= len(inputs["batches"])
                 self.accelerator.backward(found["loss"] * (0 if idle else world))
@@ -357,18 +364,18 @@ class _Trainer(Trainer):
             stacked = self.accelerator.reduce(stacked, reduction="sum")
         self._terms = dict(zip(sums, stacked.tolist(), strict=True))
 
-    def _scale(self, step: int) -> Scale:
-        every, feed = self._draws.examples[step], self.student.feed
-        return Scale(
-            tokens=float(feed.targets[every].sum()),
+    def _scale(self, step: int) -> StepTotals:
+        every, batches = self._sampled.examples[step], self.student.batches
+        return StepTotals(
+            tokens=float(batches.targets[every].sum()),
             clips=float(len(every)),
-            ctc_tokens=float(max(1, feed.ctc_tokens[every].sum())),
+            ctc_tokens=float(max(1, batches.ctc_tokens[every].sum())),
         )
 
     def _check(self, loss: Tensor, step: int, examples: Ints) -> None:
         if bool(torch.isfinite(loss)):
             return
-        names = self.student.feed.names(examples)
+        names = self.student.batches.names(examples)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         kept = newest(self._folder)
         where = f"the last good checkpoint is {kept}" if kept else "no checkpoint was reached"
@@ -421,14 +428,14 @@ class _Trainer(Trainer):
             text = "".join(json.dumps(line) + "\n" for line in lines)
             write_text(self._folder / LOG, text)
 
-    def outcome(self) -> Outcome:
+    def result(self) -> TrainingResult:
         """What the log says."""
         lines = read_log(self._folder)
-        return Outcome(
+        return TrainingResult(
             steps=len(lines),
             losses=[line["loss"] for line in lines],
             seconds=sum(line["seconds"] for line in lines),
-            clips=int(self._draws.examples.size),
+            clips=int(self._sampled.examples.size),
             notes=[note for line in lines for note in line.get("notes", [])],
             sharded=last / TENSORS if self.is_fsdp_enabled and (last := newest(self._folder)) else None,
         )
@@ -486,7 +493,7 @@ def terms_of(objective: Objective, step: int) -> dict[str, float]:
     return {"ce": objective.ce, "kl": objective.kl, "hidden": objective.hidden, "ctc": ctc}
 
 
-def check_fsdp(plugin: Any, student: Student, *, sharded: bool) -> None:
+def check_fsdp(plugin: Any, student: ModelWithLoss, *, sharded: bool) -> None:
     """Make sure that FSDP is set up for this model.
 
     Each decoder layer must be a group of its own: with one group for all there is nothing to gain, and FSDP refuses
@@ -519,7 +526,7 @@ def check_fsdp(plugin: Any, student: Student, *, sharded: bool) -> None:
         )
 
 
-def ready_to_shard(student: Student, plugin: Any, device: torch.device) -> None:
+def ready_to_shard(student: ModelWithLoss, plugin: Any, device: torch.device) -> None:
     """Tell accelerate's FSDP plugin what it must leave whole, and where to stay with float32.
 
     FSDP refuses scalars. Under mixed precision accelerate would add gradients up, and return the loss, in 16 bits.
@@ -572,7 +579,12 @@ def _like(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
 
 
 def _arguments(
-    optimisation: Optimisation, steps: int, folder: Path, how: RuntimeOptions, seed: int, student: Student
+    optimisation: Optimisation,
+    steps: int,
+    folder: Path,
+    how: RuntimeOptions,
+    seed: int,
+    student: ModelWithLoss,
 ) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),

@@ -26,27 +26,27 @@ from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder
 from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
+from shoal.training.augment import PLAIN, Variant
+from shoal.training.batches import examples_of, make_batches, response_losses
 from shoal.training.ctc import CtcAlignment, vocabulary_of
-from shoal.training.draws import Draws, draw
-from shoal.training.features import PLAIN, Variant
-from shoal.training.feed import Feed, TrainingExample
-from shoal.training.feeding import examples_of, make_feed, response_losses
-from shoal.training.loop import Outcome, train
+from shoal.training.examples import Batches, TrainingExample
+from shoal.training.loop import TrainingResult, train
 from shoal.training.lora import add_lora
 from shoal.training.processes import Processes, work_folder
 from shoal.training.recipe import Recipe, TrainingData
+from shoal.training.sampling import SampledClips, sample_clips
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
-from shoal.training.step import Student
+from shoal.training.step import ModelWithLoss
 
 if TYPE_CHECKING:
-    from shoal.training.stacked_feed import StackedFeed
+    from shoal.training.cached_batches import CachedBatches
 
 HELD_OUT_CLIPS = 256
 """Clips of a validation source at most, where the recipe sets no limit."""
 
 
 @dataclass(frozen=True)
-class TrainRequest:
+class TrainingJob:
     """Everything that training is asked for."""
 
     recipe: Recipe
@@ -60,7 +60,7 @@ class TrainRequest:
     progress: Progress | None = None
 
 
-def run_train(job: TrainRequest) -> TrainingRecord | None:
+def run_train(job: TrainingJob) -> TrainingRecord | None:
     """Train a SpeechLLM by a recipe; the adapters, their record and card go to `job.out`.
 
     Running it again goes on where it was interrupted, and returns the record where it was done.
@@ -79,7 +79,7 @@ def run_train(job: TrainRequest) -> TrainingRecord | None:
     return run.run()
 
 
-def finished(job: TrainRequest) -> TrainingRecord | None:
+def finished(job: TrainingJob) -> TrainingRecord | None:
     """The record of a folder in which this very recipe is carried out already; None if it is not."""
     path = job.out / TRAINING_FILE
     if not path.is_file():
@@ -91,7 +91,7 @@ def finished(job: TrainRequest) -> TrainingRecord | None:
 class _Training:
     """One run of a recipe."""
 
-    def __init__(self, job: TrainRequest) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         self.job, self.recipe = job, job.recipe
         self._processes = Processes.now(cpu=job.device == "cpu")
         self._stages: list[StageRecord] = []
@@ -104,9 +104,9 @@ class _Training:
         watched = [read_source(each, self.job.data_root, self.recipe.seed) for each in self.recipe.validation]
         self.loaded = self._build()
         with work_folder(self.job.out, "training", self._processes) as self._work:
-            feed = self._feed(data)
-            ctc = self._align(feed)
-            self._train(feed, ctc)
+            batches = self._batches(data)
+            ctc = self._align(batches)
+            self._train(batches, ctc)
             return self._save(data, watched) if self._processes.rank == 0 else None
 
     def _build(self) -> LoadedModel:
@@ -140,7 +140,7 @@ class _Training:
             kind="speech_llm",
         )
 
-    def _feed(self, data: Sequence[Dataset]) -> StackedFeed:
+    def _batches(self, data: Sequence[Dataset]) -> CachedBatches:
         examples: list[TrainingExample] = []
         for number, (source, rows) in enumerate(zip(self.recipe.train, data, strict=True)):
             examples += examples_of(rows, tasks.get(source.task), number)
@@ -149,7 +149,7 @@ class _Training:
             Variant(speed, masks) for speed in augment.speeds for masks in range(augment.masks + 1)
         ] or [PLAIN]
         begun = time.perf_counter()
-        feed: Any = make_feed(
+        batches: Any = make_batches(
             self.loaded,
             examples,
             ctc_tokens=self.recipe.ctc is not None,
@@ -159,25 +159,25 @@ class _Training:
             progress=self.job.progress,
         )
         self._encode_seconds = time.perf_counter() - begun
-        return feed
+        return batches
 
-    def _draws(self, feed: Feed, steps: int, clips: int, stage: int) -> Draws:
-        return draw(
-            np.array([each.source for each in feed.examples], np.int64),
-            feed.lengths,
+    def _sampled(self, batches: Batches, steps: int, clips: int, stage: int) -> SampledClips:
+        return sample_clips(
+            np.array([each.source for each in batches.examples], np.int64),
+            batches.lengths,
             weights=[source.weight for source in self.recipe.train],
             steps=steps,
             clips=clips,
-            variants=feed.variants,
+            variants=batches.variants,
             seed=self.recipe.seed * 10 + stage,
         )
 
-    def _align(self, feed: StackedFeed) -> CtcAlignment | None:
+    def _align(self, batches: CachedBatches) -> CtcAlignment | None:
         """The first stage: the projector alone, by CTC."""
         stage = self.recipe.ctc
         if stage is None:
             return None
-        said = feed.spoken_tokens()
+        said = batches.spoken_tokens()
         if not any(said):
             raise UsageError(
                 "no clip of the training data is one of recognition, so there is nothing to align",
@@ -192,11 +192,11 @@ class _Training:
         ctc = CtcAlignment(embeds, vocabulary_of(said))
         self.loaded.model.projector.requires_grad_(True)
         objective = Objective(ce=0.0, ctc=1.0)
-        student = Student(self.loaded, feed, objective, ctc=ctc)
-        self._stage("ctc", student, self._draws(feed, stage.steps, stage.clips, 1), stage.optimisation)
+        student = ModelWithLoss(self.loaded, batches, objective, ctc=ctc)
+        self._stage("ctc", student, self._sampled(batches, stage.steps, stage.clips, 1), stage.optimisation)
         return ctc
 
-    def _train(self, feed: StackedFeed, ctc: CtcAlignment | None) -> None:
+    def _train(self, batches: CachedBatches, ctc: CtcAlignment | None) -> None:
         """The main stage: the projector, and with it the decoder's low-rank updates."""
         recipe, stage = self.recipe, self.recipe.lm
         self.loaded.model.projector.requires_grad_(True)
@@ -215,45 +215,47 @@ class _Training:
         objective = Objective(
             ctc=stage.ctc_weight if uses_ctc else 0.0, ctc_every=stage.ctc_every if uses_ctc else 1
         )
-        student = Student(self.loaded, feed, objective, ctc=ctc if uses_ctc else None)
+        student = ModelWithLoss(self.loaded, batches, objective, ctc=ctc if uses_ctc else None)
         optimisation = Optimisation.model_validate(stage.model_dump(exclude={"ctc_weight", "ctc_every"}))
-        self._stage("lm", student, self._draws(feed, stage.steps, stage.clips, 2), optimisation)
+        self._stage("lm", student, self._sampled(batches, stage.steps, stage.clips, 2), optimisation)
 
-    def _stage(self, name: str, student: Student, draws: Draws, optimisation: Optimisation) -> None:
-        outcome: Outcome = train(
+    def _stage(
+        self, name: str, student: ModelWithLoss, sampled: SampledClips, optimisation: Optimisation
+    ) -> None:
+        result: TrainingResult = train(
             student,
-            draws,
+            sampled,
             optimisation,
             self._work / name,
             how=self.job.how,
             settings={
                 "recipe": self.recipe.model_dump(mode="json"),
-                "clips": [len(student.feed.examples), student.feed.fingerprint],
+                "clips": [len(student.batches.examples), student.batches.fingerprint],
                 "processes": self._processes.world,
             },
             seed=self.recipe.seed,
             what=name,
             progress=self.job.progress,
         )
-        tail = outcome.losses[-max(1, len(outcome.losses) // 10) :]
+        tail = result.losses[-max(1, len(result.losses) // 10) :]
         self._stages.append(
             StageRecord(
                 name=name,
-                steps=outcome.steps,
-                clips=outcome.clips,
-                seconds=round(outcome.seconds, 2),
+                steps=result.steps,
+                clips=result.clips,
+                seconds=round(result.seconds, 2),
                 trained_parameters=sum(each.numel() for each in student.trainable().values()),
-                first_loss=outcome.losses[0],
+                first_loss=result.losses[0],
                 last_loss=sum(tail) / len(tail),
             )
         )
-        self._notes += outcome.notes
+        self._notes += result.notes
 
     def _save(self, data: Sequence[Dataset], watched: Sequence[Dataset]) -> TrainingRecord:
         """Adapters, record and card, complete or not at all."""
         recipe, model = self.recipe, self.loaded.model
-        feeds = [
-            make_feed(
+        held_out = [
+            make_batches(
                 self.loaded,
                 examples_of(rows, tasks.get(source.task))[:HELD_OUT_CLIPS],
                 features=self.job.how.features,
@@ -261,7 +263,7 @@ class _Training:
             )
             for source, rows in zip(recipe.validation, watched, strict=True)
         ]
-        losses = [response_losses(self.loaded, feed).mean for feed in feeds]
+        losses = [response_losses(self.loaded, batches).mean for batches in held_out]
         with new_folder(self.job.out) as draft:
             save_adapters(
                 model,
@@ -272,7 +274,7 @@ class _Training:
                 compress=recipe.compress,
             )
             again = load_model(str(draft), device=self.job.device, dtype="float32", trust_remote_code=False)
-            saved = [response_losses(again, feed).mean for feed in feeds]
+            saved = [response_losses(again, batches).mean for batches in held_out]
             record = TrainingRecord(
                 provenance=provenance(device=str(model.device), dtype=self.loaded.dtype_name),
                 recipe=recipe.model_dump(mode="json"),
@@ -282,11 +284,13 @@ class _Training:
                     ValidationLoss(
                         data=_name(source),
                         task=source.task,
-                        clips=len(feed.examples),
+                        clips=len(batches.examples),
                         loss=own,
                         loss_as_saved=kept,
                     )
-                    for source, feed, own, kept in zip(recipe.validation, feeds, losses, saved, strict=True)
+                    for source, batches, own, kept in zip(
+                        recipe.validation, held_out, losses, saved, strict=True
+                    )
                 ],
                 encode_seconds=round(self._encode_seconds, 2),
                 notes=self._notes,

@@ -40,7 +40,7 @@ _log = logging.getLogger("shoal.training")
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureRef:
+class StateRef:
     """Where a state lies: frames `start` … `start + frames` of shard number `file` of this process's store."""
 
     file: int
@@ -65,7 +65,7 @@ class StateFiles:
         self._numbers: dict[str, int] = {}
         self._shards: list[str] = []
         self._maps: dict[int, States] = {}
-        self._found: dict[str, FeatureRef] = {}
+        self._found: dict[str, StateRef] = {}
         self.refresh()
 
     @property
@@ -90,13 +90,13 @@ class StateFiles:
         number = self._numbers.setdefault(entry.shard, len(self._shards))
         if number == len(self._shards):
             self._shards.append(entry.shard)
-        self._found.setdefault(entry.key, FeatureRef(number, entry.start, entry.frames))
+        self._found.setdefault(entry.key, StateRef(number, entry.start, entry.frames))
 
-    def get(self, key: str) -> FeatureRef | None:
+    def get(self, key: str) -> StateRef | None:
         """Where the state lies; None if it is not there."""
         return self._found.get(key)
 
-    def read(self, refs: Sequence[FeatureRef]) -> States:
+    def read(self, refs: Sequence[StateRef]) -> States:
         """The states one after the other, (sum of frames, d_enc), as one new array.
 
         Raises:
@@ -127,7 +127,7 @@ class StateFiles:
             self.refresh()
             yield writer
 
-    def _view(self, ref: FeatureRef) -> States:
+    def _view(self, ref: StateRef) -> States:
         end = ref.start + ref.frames
         shard = self._maps.get(ref.file)
         if shard is None or len(shard) < end:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 
 from shoal.decoder.logits import logit_chunks, logits_at, token_losses
 from shoal.decoder.states import last_states
@@ -20,7 +21,7 @@ from shoal.training.settings import Objective
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.training.ctc import CtcAlignment
-    from shoal.training.feed import Batch, Feed, Inputs
+    from shoal.training.examples import Batch, Batches, DecoderInputs
 
 TERMS = ("ce", "kl", "hidden", "ctc")
 
@@ -30,7 +31,7 @@ class _Reached(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class StepTotals:
     """What the sums of a batch are divided by: totals of the whole step, over all parts and processes."""
 
     tokens: float
@@ -40,14 +41,7 @@ class Scale:
     """Tokens the CTC term is taken over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Boundary:
-    """A place between decoder layers: before layer `at`, or behind the last where `at` is the depth."""
-
-    at: int
-
-
-class Student(nn.Module):
+class ModelWithLoss(nn.Module):
     """The model in training, as one module whose forward gives the loss; what is trained has `requires_grad`.
 
     Dropout is active in low-rank updates alone: everything else is as in evaluation.
@@ -57,24 +51,25 @@ class Student(nn.Module):
         feed: makes the decoder's inputs.
         objective: what is minimised.
         teacher: the unpruned model, where the objective asks for one; it is no part of this module's state.
-        cuts: pairs of boundaries, of the student and of the teacher, whose states shall be alike.
+        cuts: pairs of layers, of the student and of the teacher, whose inputs shall be alike; the depth stands for what
+            leaves the last layer.
         ctc: the alignment, where the objective has a CTC term; trained with the model.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
-        feed: Feed,
+        batches: Batches,
         objective: Objective,
         *,
         teacher: LoadedModel | None = None,
-        cuts: Sequence[tuple[Boundary, Boundary]] = (),
+        cuts: Sequence[tuple[int, int]] = (),
         ctc: CtcAlignment | None = None,
     ) -> None:
         super().__init__()
         self.model, self.ctc = loaded.model, ctc
         # In a tuple, so that a teacher is not registered: it is not trained, saved or sharded.
-        self._held = (loaded, feed, teacher)
+        self._held = (loaded, batches, teacher)
         self.objective, self.cuts = objective, list(cuts)
 
     @property
@@ -83,7 +78,7 @@ class Student(nn.Module):
         return self._held[0]
 
     @property
-    def feed(self) -> Feed:
+    def batches(self) -> Batches:
         """What it is fed."""
         return self._held[1]
 
@@ -99,7 +94,7 @@ class Student(nn.Module):
             for layer in layers:
                 del layer.forward  # the class's own stands behind it
 
-    def train(self, mode: bool = True) -> Student:
+    def train(self, mode: bool = True) -> ModelWithLoss:
         """Switch the dropout of low-rank updates; the rest of the model stays in evaluation mode."""
         super().train(False)
         self.training = mode
@@ -112,11 +107,11 @@ class Student(nn.Module):
         """What is trained, by name."""
         return {name: each for name, each in self.named_parameters() if each.requires_grad}
 
-    def forward(self, batch: Batch, scale: Scale, terms: Mapping[str, float]) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, scale: StepTotals, terms: Mapping[str, float]) -> dict[str, Tensor]:
         """The loss of a batch, and what it is made of.
 
         Args:
-            batch: from the feed, on the model's device.
+            batch: from `batches`, on the model's device.
             scale: what sums are divided by.
             terms: weight of each of `TERMS` in this step; 0 leaves it out.
 
@@ -124,7 +119,7 @@ class Student(nn.Module):
             `loss`, to be differentiated; and detached `ce`, `kl`, `hidden`, `ctc` (where they were asked for), each
             already divided by its part of `scale`, so that the parts of a step add up.
         """
-        inputs = self.feed.inputs(self.loaded, batch)
+        inputs = self.batches.inputs(self.loaded, batch)
         found: dict[str, Tensor] = {}
         if any(terms.get(name) for name in ("ce", "kl", "hidden")):
             found |= self._decoded(batch, inputs, scale, terms)
@@ -135,7 +130,7 @@ class Student(nn.Module):
         return {"loss": torch.as_tensor(loss)} | {name: each.detach() for name, each in found.items()}
 
     def _decoded(
-        self, batch: Batch, inputs: Inputs, scale: Scale, terms: Mapping[str, float]
+        self, batch: Batch, inputs: DecoderInputs, scale: StepTotals, terms: Mapping[str, float]
     ) -> dict[str, Tensor]:
         wants_logits = bool(terms.get("ce") or terms.get("kl"))
         at_cuts = [pair[0] for pair in self.cuts] if terms.get("hidden") else []
@@ -145,7 +140,7 @@ class Student(nn.Module):
         teacher = self._held[2]
         if teacher is not None and (at_cuts or terms.get("kl")):
             with torch.no_grad():
-                given = self.feed.inputs(teacher, batch)
+                given = self.batches.inputs(teacher, batch)
                 wanted = [pair[1] for pair in self.cuts] if at_cuts else []
                 taught, teacher_last = run_decoder(teacher, given, wanted, whole=bool(terms.get("kl")))
         found: dict[str, Tensor] = {}
@@ -159,7 +154,7 @@ class Student(nn.Module):
         return found
 
     def _logit_terms(
-        self, inputs: Inputs, last: Tensor, teacher_last: Tensor | None, terms: Mapping[str, float]
+        self, inputs: DecoderInputs, last: Tensor, teacher_last: Tensor | None, terms: Mapping[str, float]
     ) -> dict[str, Tensor]:
         """Sums over all targets, a chunk of logits at a time."""
         ours = last.flatten(0, 1).index_select(0, inputs.index)
@@ -190,11 +185,11 @@ class Student(nn.Module):
             wanted = logits_at(teacher, taught)
         return ce, divergence(logits, wanted, self.objective.temperature)
 
-    def _aligned(self, batch: Batch, inputs: Inputs) -> Tensor:
+    def _aligned(self, batch: Batch, inputs: DecoderInputs) -> Tensor:
         """Sum of the CTC losses of the clips that can be aligned."""
         assert self.ctc is not None
         assert inputs.vectors is not None
-        ints = self.feed.ints(batch)  # type: ignore[attr-defined]
+        ints = self.batches.ints(batch)  # type: ignore[attr-defined]
         losses: Tensor = self.ctc(inputs.vectors, inputs.counts, ints["ctc_tokens"], ints["ctc_lengths"])
         return losses.sum()
 
@@ -227,62 +222,46 @@ def relative_distance(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
     return each.masked_fill(~real, 0.0).sum(1) / real.sum(1)
 
 
-@dataclass(slots=True)
-class _Caught:
-    states: dict[int, Tensor] = field(default_factory=dict)
-
-
 def run_decoder(
-    loaded: LoadedModel, inputs: Inputs, boundaries: Sequence[Boundary], *, whole: bool
+    loaded: LoadedModel, inputs: DecoderInputs, layers: Sequence[int], *, whole: bool
 ) -> tuple[list[Tensor], Tensor | None]:
     """One pass through the decoder.
 
     Args:
         loaded: the model.
         inputs: what its decoder takes.
-        boundaries: where to take states out.
-        whole: run it to its end; else it ends behind the last boundary.
+        layers: whose inputs are asked for; the depth stands for what leaves the last layer.
+        whole: run it to its end; else it ends at the last of these.
 
     Returns:
-        The residual stream (B, T, d) at each boundary, and the states after the final norm (B, T, d) if `whole`.
+        The residual stream (B, T, d) in front of each of `layers`, and the states (B, T, d) after the final norm if
+        `whole`.
     """
-    caught = _Caught()
-    last = max((each.at for each in boundaries), default=-1)
-    with _catching(loaded, {each.at for each in boundaries}, None if whole else last, caught):
+    states: dict[int, Tensor] = {}
+    end = None if whole else max(layers, default=-1)
+    with ExitStack() as hooks:
+        for layer in set(layers):
+            hooks.callback(_keep_input(loaded.layers, layer, states, end).remove)
         try:
             output: Any = loaded.decoder(**inputs.call, use_cache=False)
             final = last_states(output) if whole else None
         except _Reached:
             final = None
-    return [loaded.family.state(caught.states[each.at]) for each in boundaries], final
+    return [loaded.family.state(states[layer]) for layer in layers], final
 
 
-@contextmanager
-def _catching(loaded: LoadedModel, at: set[int], end: int | None, caught: _Caught) -> Iterator[None]:
-    layers = loaded.layers
-    with ExitStack() as hooks:
-        for place in at:
-            if place < len(layers):
-                hook = layers[place].register_forward_pre_hook(_before(place, end, caught), with_kwargs=True)
-            else:
-                hook = layers[-1].register_forward_hook(_behind(place, end, caught))
-            hooks.callback(hook.remove)
-        yield
+def _keep_input(
+    layers: nn.ModuleList, index: int, states: dict[int, Tensor], end: int | None
+) -> RemovableHandle:
+    """Put what enters layer `index` (or leaves the last one) into `states`; the pass ends there if it is `end`."""
 
-
-def _before(place: int, end: int | None, caught: _Caught) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        caught.states[place] = args[0] if args else kwargs["hidden_states"]
-        if place == end:
+    def keep(tensor: Tensor) -> None:
+        states[index] = tensor
+        if index == end:
             raise _Reached
 
-    return hook
-
-
-def _behind(place: int, end: int | None, caught: _Caught) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        caught.states[place] = first_of(output)
-        if place == end:
-            raise _Reached
-
-    return hook
+    if index == len(layers):
+        return layers[-1].register_forward_hook(lambda _, __, output: keep(first_of(output)))
+    return layers[index].register_forward_pre_hook(
+        lambda _, args, kwargs: keep(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+    )

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import tiny_models
 from shoal.errors import InputError, ModelError, UsageError, VerificationError
-from shoal.healing import writing
-from shoal.healing.writing import write_adapters, write_merged
+from shoal.healing import checkpoints
+from shoal.healing.checkpoints import write_adapters, write_merged
 from shoal.models import load
 from shoal.models.lora import lora_layers
 from shoal.models.stock import stock_class
@@ -96,7 +96,7 @@ def here(monkeypatch):
             provenance=Provenance(shoal="0"), checks=[Check(**check) for check in checks]
         )
 
-    monkeypatch.setattr(writing, "verify_checkpoint", verify)
+    monkeypatch.setattr(checkpoints, "verify_checkpoint", verify)
 
 
 def healed(loaded, *, projector: str | None = None):
@@ -282,7 +282,7 @@ def test_two_rounds_leave_every_plan_and_every_healing(pruned_folder, tmp_path, 
 def test_a_damaged_checkpoint_leaves_nothing(way, pruned_folder, tmp_path, here, monkeypatch):
     folder = pruned_folder("llama")
     loaded = healed(load(str(folder)))
-    verify = writing.verify_checkpoint
+    verify = checkpoints.verify_checkpoint
     file = {"merged": "model.safetensors", "adapters": "adapter_model.safetensors"}[way]
 
     def damaged(checked, expected):
@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_leaves_nothing(way, pruned_folder, tmp_path, here,
         save_file(tensors, path, metadata={"format": "pt"})
         return verify(checked, expected)
 
-    monkeypatch.setattr(writing, "verify_checkpoint", damaged)
+    monkeypatch.setattr(checkpoints, "verify_checkpoint", damaged)
     write, rest = (write_merged, {}) if way == "merged" else (write_adapters, {"base": str(folder)})
     with pytest.raises(VerificationError, match="not the model that was healed"):
         write(loaded, tmp_path / "out", record=record(loaded), **rest)

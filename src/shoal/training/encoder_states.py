@@ -22,18 +22,16 @@ from shoal.models.modes import evaluating
 from shoal.models.speech_llm import WHISPER_SAMPLES_PER_FRAME, SpeechLLM, SpeechLLMProcessor
 from shoal.progress import Progress
 from shoal.training.augment import PLAIN, Variant, at_speed, masked
-from shoal.training.feature_keys import Sources, encoder_key, seed, state_key
-from shoal.training.state_files import FeatureRef, StateFiles, States, StateWriter
+from shoal.training.state_files import StateFiles, StateRef, States, StateWriter
+from shoal.training.state_keys import Sources, encoder_key, seed, state_key
 
-__all__ = ["PLAIN", "FeatureRef", "FeatureStore", "Variant"]
-
-Refs = dict[tuple[str, Variant], FeatureRef]
+Refs = dict[tuple[str, Variant], StateRef]
 
 _DTYPES: dict[torch.dtype, npt.DTypeLike] = {torch.float16: np.float16, torch.float32: np.float32}
 _SAMPLES_PER_MEL_FRAME = WHISPER_SAMPLES_PER_FRAME // 2
 
 
-class FeatureStore:
+class EncoderStates:
     """Encoder states on disk, computed where they are missing.
 
     Args:
@@ -122,7 +120,7 @@ class FeatureStore:
         """
         self._files.refresh()
 
-    def read(self, refs: Sequence[FeatureRef]) -> States:
+    def read(self, refs: Sequence[StateRef]) -> States:
         """States one after the other, (sum of frames, d_enc) in the store's dtype, as one new array.
 
         Raises:

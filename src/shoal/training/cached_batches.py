@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from shoal.decoder.prepare import frame_of
-from shoal.training.draws import Ints
-from shoal.training.feed import Batch, Feed, Inputs, TrainingExample, ragged
+from shoal.training.examples import Batch, Batches, DecoderInputs, TrainingExample, ragged
+from shoal.training.sampling import Ints
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.models.speech_llm import ProjectorSettings
-    from shoal.training.features import FeatureRef, FeatureStore
+    from shoal.training.encoder_states import EncoderStates
+    from shoal.training.state_files import StateRef
 
 _INTS = (
     "token_ids",
@@ -40,7 +41,7 @@ _INTS = (
 _CTC = ("ctc_tokens", "ctc_lengths")
 
 
-class StackedFeed(Feed):
+class CachedBatches(Batches):
     """Batches from stored encoder states.
 
     Args:
@@ -55,8 +56,8 @@ class StackedFeed(Feed):
         self,
         loaded: LoadedModel,
         examples: Sequence[TrainingExample],
-        store: FeatureStore,
-        refs: Sequence[Sequence[FeatureRef]],
+        store: EncoderStates,
+        refs: Sequence[Sequence[StateRef]],
         *,
         ctc_tokens: bool = False,
     ) -> None:
@@ -101,7 +102,7 @@ class StackedFeed(Feed):
         return [self._responses[start : start + count].tolist() for start, count, said in pairs if said]
 
     def collate(self, examples: Ints, variants: Ints) -> Batch:
-        """See `Feed.collate`: the states, and the index arrays in one tensor."""
+        """See `Batches.collate`: the states, and the index arrays in one tensor."""
         asks, audio = self._asks[examples], self._positions[examples, variants]
         prefix, suffix = self._prefix_counts[asks], self._suffix_counts[asks]
         response = self._counts[examples]
@@ -156,8 +157,8 @@ class StackedFeed(Feed):
             found[place, : ref.frames * self._store.size] = self._store.read([ref]).ravel()
         return found
 
-    def inputs(self, loaded: LoadedModel, batch: Batch) -> Inputs:
-        """See `Feed.inputs`."""
+    def inputs(self, loaded: LoadedModel, batch: Batch) -> DecoderInputs:
+        """See `Batches.inputs`."""
         ints: dict[str, Tensor] = self.ints(batch)
         clips = len(ints["audio_counts"])
         vectors = self.vectors(loaded, batch)
@@ -166,7 +167,7 @@ class StackedFeed(Feed):
         embeds = embeds.index_copy(0, ints["audio_index"], vectors.to(embeds.dtype))
         embeds = embeds.view(clips, -1, embeds.shape[-1])
         real = torch.arange(embeds.shape[1], device=embeds.device) < ints["lengths"][:, None]
-        return Inputs(
+        return DecoderInputs(
             {"inputs_embeds": embeds},
             real,
             ints["target_index"],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Origin:
+class PruningHistory:
     """What was removed, and from which model."""
 
     plan: Plan | None = None
@@ -27,7 +27,7 @@ class Origin:
     """The model that `plan` was made for."""
 
 
-def origin_of(loaded: LoadedModel, plan: Plan | None) -> Origin:
+def pruning_history(loaded: LoadedModel, plan: Plan | None) -> PruningHistory:
     """What is missing from a model, or will be when `plan` is carried out.
 
     Args:
@@ -39,10 +39,10 @@ def origin_of(loaded: LoadedModel, plan: Plan | None) -> Origin:
     """
     if plan is not None:
         check_plan(plan, loaded.info())
-        return Origin(plan, loaded.ref)
+        return PruningHistory(plan, loaded.ref)
     plans = [Plan.load(path) for path in plan_files(loaded.path)]
     if not plans:
-        return Origin()
+        return PruningHistory()
     first = plans[0]
     gone = removed_layers(loaded.path)
     whole = first if len(plans) == 1 else first.model_copy(update={"layers": gone})
@@ -53,7 +53,7 @@ def origin_of(loaded: LoadedModel, plan: Plan | None) -> Origin:
             where=loaded.ref,
             fix="prune the unpruned model again",
         )
-    return Origin(missing, first.model_ref)
+    return PruningHistory(missing, first.model_ref)
 
 
 def check_teacher(teacher: LoadedModel, student: LoadedModel, plan: Plan | None) -> None:

@@ -21,8 +21,8 @@ from speech_llm_parts import tiny
 from shoal.data import read_manifests
 from shoal.errors import FileFormatError, InputError, MeasureError, UsageError
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
-from shoal.training.augment import at_speed, masked
-from shoal.training.features import PLAIN, FeatureStore, Variant
+from shoal.training.augment import PLAIN, Variant, at_speed, masked
+from shoal.training.encoder_states import EncoderStates
 from shoal.training.state_files import StateFiles
 from tiny_speech import dataset, write_clips
 
@@ -49,7 +49,7 @@ def encoded(parts):
 
 
 def store(parts, tmp_path, **options):
-    return FeatureStore(*parts, tmp_path / "states", **options)
+    return EncoderStates(*parts, tmp_path / "states", **options)
 
 
 def states(kept, refs):
@@ -246,7 +246,7 @@ def test_ranks_write_apart_and_read_each_other(parts, tmp_path, data, encoded):
     assert sum(encoded) == 6
     assert all(refs[name] == ref for name, ref in known.items())
     assert {path.name for path in first.folder.glob("*.bin")} == {"0-of-2-00000.bin", "1-of-2-00000.bin"}
-    alone = FeatureStore(*parts, tmp_path / "alone")
+    alone = EncoderStates(*parts, tmp_path / "alone")
     assert_same(states(first, refs), states(alone, alone.ensure(data, data.rows)))
     assert store(parts, tmp_path).ensure(data, data.rows).keys() == refs.keys()
 
@@ -273,7 +273,7 @@ def test_neither_batch_nor_order_changes_a_state(parts, tmp_path, data):
     variants = [PLAIN, Variant(0.9), Variant(masks=1)]
     found = []
     for size, rows in ((1, data.rows), (6, data.rows[::-1])):
-        kept = FeatureStore(*parts, tmp_path / str(size), batch_size=size)
+        kept = EncoderStates(*parts, tmp_path / str(size), batch_size=size)
         found.append(states(kept, kept.ensure(data, rows, variants)))
     assert_same({name: found[1][name] for name in found[0]}, found[0])
 
@@ -301,7 +301,7 @@ def test_a_speed_moves_the_pitch():
 
 def test_masks_are_the_same_every_time_and_differ_by_draw_and_clip(parts, tmp_path, data):
     variants = [PLAIN, *(Variant(masks=draw) for draw in (1, 2, 3))]
-    first, second = (FeatureStore(*parts, tmp_path / name) for name in "ab")
+    first, second = (EncoderStates(*parts, tmp_path / name) for name in "ab")
     found = states(first, first.ensure(data, data.rows, variants))
     assert_same(found, states(second, second.ensure(data, data.rows, variants)), atol=0)
     for row in data.rows:
@@ -409,7 +409,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(parts, tmp_path, da
         kept.ensure(data, data.rows)
     refs = kept.ensure(data, data.rows)
     assert (len(refs), sum(encoded)) == (6, 8)
-    whole = FeatureStore(*parts, tmp_path / "whole")
+    whole = EncoderStates(*parts, tmp_path / "whole")
     assert_same(states(kept, refs), states(whole, whole.ensure(data, data.rows)))
 
 
@@ -426,11 +426,11 @@ from pathlib import Path
 from speech_llm_parts import tiny
 
 from shoal.data import read_manifests
-from shoal.training.features import FeatureStore
+from shoal.training.encoder_states import EncoderStates
 
 manifest, folder = sys.argv[1:]
 data = read_manifests([manifest])
-store = FeatureStore(*tiny(), Path(folder), batch_size=1)
+store = EncoderStates(*tiny(), Path(folder), batch_size=1)
 store.ensure(data, data.rows, progress=lambda what, done, total: time.sleep(0.2))
 """
 
@@ -456,5 +456,5 @@ def test_after_a_kill_only_what_was_not_finished_is_computed(parts, tmp_path, en
     refs = kept.ensure(data, data.rows)
     assert 3 <= finished < 12
     assert (len(refs), sum(encoded)) == (12, 12 - finished)
-    whole = FeatureStore(*parts, tmp_path / "whole")
+    whole = EncoderStates(*parts, tmp_path / "whole")
     assert_same(states(kept, refs), states(whole, whole.ensure(data, data.rows)))

@@ -6,21 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import ManifestError
-from shoal.training.draws import WINDOW, draw, halved, parts
+from shoal.training.sampling import WINDOW, halved, parts, sample_clips
 
 LENGTHS = np.arange(20, 60)
 ONE_SOURCE = np.zeros(40, np.int64)
 
 
 def test_every_clip_comes_once_before_any_comes_again():
-    found = draw(ONE_SOURCE, LENGTHS, weights=[None], steps=20, clips=4)
+    found = sample_clips(ONE_SOURCE, LENGTHS, weights=[None], steps=20, clips=4)
     counts = np.bincount(found.examples.ravel(), minlength=40)
     assert set(counts) == {2}
 
 
 def test_a_step_is_the_same_in_every_run_and_differs_by_seed():
     first, again, other = (
-        draw(ONE_SOURCE, LENGTHS, weights=[None], steps=9, clips=4, variants=3, seed=seed)
+        sample_clips(ONE_SOURCE, LENGTHS, weights=[None], steps=9, clips=4, variants=3, seed=seed)
         for seed in (1, 1, 2)
     )
     assert np.array_equal(first.examples, again.examples)
@@ -30,23 +30,23 @@ def test_a_step_is_the_same_in_every_run_and_differs_by_seed():
 
 def test_sources_come_by_weight():
     sources = np.array([0] * 30 + [1] * 10)
-    found = draw(sources, LENGTHS, weights=[1.0, 3.0], steps=500, clips=8)
+    found = sample_clips(sources, LENGTHS, weights=[1.0, 3.0], steps=500, clips=8)
     share = (sources[found.examples] == 1).mean()
     assert 0.72 < share < 0.78
-    unweighted = draw(sources, LENGTHS, weights=[None, None], steps=500, clips=8)
+    unweighted = sample_clips(sources, LENGTHS, weights=[None, None], steps=500, clips=8)
     assert 0.22 < (sources[unweighted.examples] == 1).mean() < 0.28
 
 
 def test_clips_of_a_step_are_of_like_length():
     lengths = np.random.default_rng(0).integers(10, 1000, 4000)
-    found = draw(np.zeros(4000, np.int64), lengths, weights=[None], steps=2 * WINDOW, clips=16)
+    found = sample_clips(np.zeros(4000, np.int64), lengths, weights=[None], steps=2 * WINDOW, clips=16)
     inside = lengths[found.examples]
     assert (np.diff(inside, axis=1) >= 0).all()
     assert inside.max(1).sum() * 16 < 1.1 * inside.sum()
 
 
 def test_shares_of_processes_make_up_the_step():
-    found = draw(ONE_SOURCE, LENGTHS, weights=[None], steps=2, clips=7)
+    found = sample_clips(ONE_SOURCE, LENGTHS, weights=[None], steps=2, clips=7)
     shares = [found.share(1, rank, 3)[0] for rank in range(3)]
     assert sorted(np.concatenate(shares)) == sorted(found.examples[1])
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
@@ -54,7 +54,7 @@ def test_shares_of_processes_make_up_the_step():
 
 def test_a_source_without_clips_is_refused():
     with pytest.raises(ManifestError, match="source 2"):
-        draw(ONE_SOURCE, LENGTHS, weights=[None, None], steps=1, clips=1)
+        sample_clips(ONE_SOURCE, LENGTHS, weights=[None, None], steps=1, clips=1)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30).map(sorted), st.integers(1, 200))

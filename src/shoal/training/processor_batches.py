@@ -23,8 +23,8 @@ from shoal.decoder.states import copy_tensors, decoder_arguments
 from shoal.errors import ModelError, TrainingError
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.stacking import stacked
-from shoal.training.draws import Ints
-from shoal.training.feed import Batch, Feed, Inputs, TrainingExample
+from shoal.training.examples import Batch, Batches, DecoderInputs, TrainingExample
+from shoal.training.sampling import Ints
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch
@@ -35,7 +35,7 @@ POSITIONS_PER_SECOND = 12.5
 """About what audio LLMs make of a second; it only decides which clips share a batch."""
 
 
-class NativeFeed(Feed):
+class ProcessorBatches(Batches):
     """Batches made by the model itself.
 
     Args:
@@ -66,7 +66,7 @@ class NativeFeed(Feed):
         self.lengths = self.targets + np.array(heard, np.int64)
 
     def collate(self, examples: Ints, variants: Ints) -> Batch:
-        """See `Feed.collate`: the decoded clips; the rest happens where the model is."""
+        """See `Batches.collate`: the decoded clips; the rest happens where the model is."""
         del variants
         chosen = [self.examples[each] for each in examples.tolist()]
         return {"clips": [self._clip(each) for each in chosen], "tasks": [each.task for each in chosen]}
@@ -78,8 +78,8 @@ class NativeFeed(Feed):
             return clip
         raise TrainingError(f"{example.row.place}: the audio of a clip in use cannot be decoded any more")
 
-    def inputs(self, loaded: LoadedModel, batch: Batch) -> Inputs:
-        """See `Feed.inputs`.
+    def inputs(self, loaded: LoadedModel, batch: Batch) -> DecoderInputs:
+        """See `Batches.inputs`.
 
         Raises:
             ModelError: the model cannot make them.
@@ -90,7 +90,7 @@ class NativeFeed(Feed):
             call = _graph_call(loaded, prepared, singles) or decoder_arguments(loaded.decoder, prepared)
             kinds = prepared.kinds.clone()
             index = targets.rows * kinds.shape[1] + targets.positions
-            return Inputs(call, kinds != 0, index, targets.tokens, targets.rows)
+            return DecoderInputs(call, kinds != 0, index, targets.tokens, targets.rows)
 
     def _prepared(self, loaded: LoadedModel, batch: Batch) -> tuple[PreparedBatch, list[PreparedBatch]]:
         """The batch, and where its clips are encoded one by one for a graph, what it was put together of."""

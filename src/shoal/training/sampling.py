@@ -17,7 +17,7 @@ WINDOW = 32
 
 
 @dataclass(frozen=True)
-class Draws:
+class SampledClips:
     """The clips of every step."""
 
     examples: Ints
@@ -30,7 +30,7 @@ class Draws:
         return self.examples[step, rank::world], self.variants[step, rank::world]
 
 
-def draw(
+def sample_clips(
     sources: Ints,
     lengths: Ints,
     *,
@@ -39,7 +39,7 @@ def draw(
     clips: int,
     variants: int = 1,
     seed: int = 0,
-) -> Draws:
+) -> SampledClips:
     """Draw the clips of all steps.
 
     Within a source every clip comes once before any comes again. Between sources each draw is independent, by weight.
@@ -82,14 +82,14 @@ def _stream(pool: Ints, count: int, random: np.random.Generator) -> Ints:
 
 def _bucketed(
     examples: Ints, lengths: Ints, steps: int, clips: int, variants: int, random: np.random.Generator
-) -> Draws:
+) -> SampledClips:
     """Steps of like lengths: each window is sorted, cut into steps, and the steps are shuffled."""
     rows = []
     for first in range(0, steps, WINDOW):
         window = examples[first * clips : (first + WINDOW) * clips]
         ordered = window[np.lexsort((window, lengths[window]))].reshape(-1, clips)
         rows.append(ordered[random.permutation(len(ordered))])
-    return Draws(np.concatenate(rows), random.integers(0, variants, (steps, clips)))
+    return SampledClips(np.concatenate(rows), random.integers(0, variants, (steps, clips)))
 
 
 def parts(lengths: Ints, *, positions: int) -> list[slice]:

@@ -1,4 +1,4 @@
-"""From data sets to a feed, and what the model loses on clips that are not trained on."""
+"""From data sets to batches, and what the model loses on clips that are not trained on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from shoal.decoder.loss_targets import Targets
 from shoal.errors import ManifestError
 from shoal.models.weights import cache_dir
 from shoal.progress import Progress
-from shoal.training.draws import parts
-from shoal.training.features import PLAIN, FeatureStore, Variant
-from shoal.training.feed import Feed, TrainingExample, moved
-from shoal.training.native_feed import NativeFeed
+from shoal.training.augment import PLAIN, Variant
+from shoal.training.cached_batches import CachedBatches
+from shoal.training.encoder_states import EncoderStates
+from shoal.training.examples import Batches, TrainingExample, to_device
 from shoal.training.processes import Processes
-from shoal.training.stacked_feed import StackedFeed
+from shoal.training.processor_batches import ProcessorBatches
+from shoal.training.sampling import parts
 from shoal.training.step import run_decoder
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def examples_of(data: Dataset, task: Task, source: int = 0) -> list[TrainingExam
     return found
 
 
-def make_feed(
+def make_batches(
     loaded: LoadedModel,
     examples: Sequence[TrainingExample],
     *,
@@ -56,16 +57,16 @@ def make_feed(
     features: Path | None = None,
     processes: Processes | None = None,
     progress: Progress | None = None,
-) -> Feed:
-    """The feed for a model: stored states for Shoal's own SpeechLLM, its own processor for any other.
+) -> Batches:
+    """The batches for a model: of stored states for Shoal's own SpeechLLM, by its own processor for any other.
 
     Args:
         loaded: the model.
-        examples: clips; those whose audio cannot be decoded are left out of the feed.
+        examples: clips; those whose audio cannot be decoded are left out.
         input: what stands in the audio's place.
         through_projector: whether the projector is trained.
         ctc_tokens: whether a CTC loss is taken.
-        variants: how clips are altered; other feeds have plain ones only.
+        variants: how clips are altered; `ProcessorBatches` have plain ones only.
         features: where states are kept; default is Shoal's cache.
         processes: who encodes which clips.
         progress: called with ("encode", done, total).
@@ -81,7 +82,7 @@ def make_feed(
         }
         examples = [each for each in examples if each.row.id in usable[id(each.data)]]
     _check_any(examples)
-    return NativeFeed(loaded, examples, input=input, through_projector=through_projector)
+    return ProcessorBatches(loaded, examples, input=input, through_projector=through_projector)
 
 
 def _stacked(
@@ -92,7 +93,7 @@ def _stacked(
     features: Path | None,
     processes: Processes,
     progress: Progress | None,
-) -> StackedFeed:
+) -> CachedBatches:
     store = _store(loaded, features)
     refs: dict[tuple[int, str, Variant], Any] = {}
     for _ in range(2 if processes.world > 1 else 1):
@@ -112,12 +113,12 @@ def _stacked(
     usable = [each for each in examples if all((id(each.data), each.row.id, way) in refs for way in variants)]
     _check_any(usable)
     chosen = [[refs[id(each.data), each.row.id, way] for way in variants] for each in usable]
-    return StackedFeed(loaded, usable, store, chosen, ctc_tokens=ctc_tokens)
+    return CachedBatches(loaded, usable, store, chosen, ctc_tokens=ctc_tokens)
 
 
-def _store(loaded: LoadedModel, folder: Path | None) -> FeatureStore:
+def _store(loaded: LoadedModel, folder: Path | None) -> EncoderStates:
     model, processor = cast("Any", (loaded.model, loaded.processor))
-    return FeatureStore(model, processor, folder or cache_dir() / "features")
+    return EncoderStates(model, processor, folder or cache_dir() / "features")
 
 
 def _datasets(examples: Sequence[TrainingExample]) -> list[Dataset]:
@@ -135,7 +136,7 @@ def _check_any(examples: Sequence[TrainingExample]) -> None:
 
 @dataclass(frozen=True)
 class Losses:
-    """What a model loses on each clip of a feed."""
+    """What a model loses on each clip."""
 
     ids: list[str]
     sums: Floats
@@ -151,39 +152,39 @@ class Losses:
 
 @torch.inference_mode()
 def response_losses(
-    loaded: LoadedModel, feed: Feed, *, positions: int = 4096, progress: Progress | None = None
+    loaded: LoadedModel, batches: Batches, *, positions: int = 4096, progress: Progress | None = None
 ) -> Losses:
-    """The teacher-forced loss of every example of a feed.
+    """The teacher-forced loss of every example.
 
     Args:
         loaded: the model, as it is now.
-        feed: clips that were not trained on.
+        batches: of clips that were not trained on.
         positions: padded positions that pass through the decoder at once.
         progress: called with ("loss", clips done, clips in all).
 
     Raises:
         MeasureError: a loss is not finite.
     """
-    order = np.argsort(feed.lengths, kind="stable")
+    order = np.argsort(batches.lengths, kind="stable")
     sums, counts = np.zeros(len(order)), np.zeros(len(order), np.int64)
-    for part in parts(feed.lengths[order], positions=positions):
+    for part in parts(batches.lengths[order], positions=positions):
         chosen = order[part]
-        batch = feed.collate(chosen, np.zeros_like(chosen))
-        inputs = feed.inputs(loaded, moved(batch, loaded.device))
+        batch = batches.collate(chosen, np.zeros_like(chosen))
+        inputs = batches.inputs(loaded, to_device(batch, loaded.device))
         _, last = run_decoder(loaded, inputs, (), whole=True)
         assert last is not None
         states = last.flatten(0, 1).index_select(0, inputs.index)
         losses = losses_at(loaded, states, inputs.tokens)
-        check_losses(losses, Targets(inputs.rows, inputs.index, inputs.tokens), feed.names(chosen))
+        check_losses(losses, Targets(inputs.rows, inputs.index, inputs.tokens), batches.names(chosen))
         rows = inputs.rows.cpu().numpy()
         sums[chosen] = np.bincount(rows, losses.double().cpu().numpy(), minlength=len(chosen))
         counts[chosen] = np.bincount(rows, minlength=len(chosen))
         if progress is not None:
             progress("loss", int(min(part.stop, len(order))), len(order))
-    return Losses(feed.names(np.arange(len(order))), sums, counts)
+    return Losses(batches.names(np.arange(len(order))), sums, counts)
 
 
-def share_states(
+def fill_audio_cache(
     loaded: LoadedModel, data: Dataset, rows: Sequence[Row] | None = None, *, features: Path | None = None
 ) -> None:
     """Let a SpeechLLM of Shoal's own prepare clips from stored states: its encoder is not run for them again.

@@ -1,8 +1,8 @@
-"""What the training loop is fed: examples, and the batches that are made of them.
+"""Training examples, and what every way to make batches of them has in common.
 
-Two feeds. `StackedFeed` is for Shoal's own SpeechLLM: its encoder's states lie in a store, a batch is put together by
-index arithmetic, and the encoder is never touched. `NativeFeed` is for every other model: its own processor and forward
-pass make the decoder's inputs.
+There are two ways. `CachedBatches` is for Shoal's own SpeechLLM: the states of its encoder lie on disk, a batch is put
+together by index arithmetic, and the encoder is never run. `ProcessorBatches` is for every other model: its own
+processor and forward pass make the decoder's inputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shoal.data import fingerprint
-from shoal.training.draws import Ints
+from shoal.training.sampling import Ints
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 Batch = dict[str, Any]
-"""What `Feed.collate` makes: tensors, and what is no tensor and stays on the CPU."""
+"""What `Batches.collate` makes: tensors, and what is no tensor and stays on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TrainingExample:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class DecoderInputs:
     """What one pass through the decoder takes, and where its loss is. B clips, T positions, d the hidden size."""
 
     call: dict[str, Any]
@@ -59,7 +59,7 @@ class Inputs:
     """(B,) int64: how many of them each clip has."""
 
 
-class Feed(ABC):
+class Batches(ABC):
     """Examples, and the batches that are made of them."""
 
     examples: Sequence[TrainingExample]
@@ -82,7 +82,7 @@ class Feed(ABC):
         """
 
     @abstractmethod
-    def inputs(self, loaded: LoadedModel, batch: Batch) -> Inputs:
+    def inputs(self, loaded: LoadedModel, batch: Batch) -> DecoderInputs:
         """The decoder's inputs, with a graph to the projector's parameters where these are trained.
 
         Args:
@@ -107,7 +107,7 @@ def ragged(starts: Ints, counts: Ints) -> Ints:
     return np.repeat(starts - (ends - counts), counts) + np.arange(total)
 
 
-def moved(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on `device`."""
     return {
         name: each.to(device, non_blocking=True) if isinstance(each, Tensor) else each

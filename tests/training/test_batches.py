@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_training import adapted, feed_of
+from tiny_training import adapted, batches_of
 
 import tiny_speech
 from shoal import tasks
 from shoal.decoder.loss_targets import targets_of
 from shoal.decoder.prepare import prepare
 from shoal.decoder.states import decoder_arguments
-from shoal.training.feed import ragged
-from shoal.training.feeding import examples_of, make_feed, response_losses
-from shoal.training.native_feed import NativeFeed
+from shoal.training.batches import examples_of, make_batches, response_losses
+from shoal.training.examples import ragged
+from shoal.training.processor_batches import ProcessorBatches
 from shoal.training.step import run_decoder
 
 
@@ -26,11 +26,11 @@ def test_ragged_ranges_are_one_after_the_other():
 @pytest.mark.parametrize("projector", ["mlp", "linear", "conv"])
 def test_a_batch_is_what_the_model_prepares_clip_by_clip(tmp_path, projector):
     loaded = tiny_speech.loaded(projector=projector)
-    feed = feed_of(loaded, tmp_path)
+    batches = batches_of(loaded, tmp_path)
     chosen = np.array([3, 0, 5])
-    batch = feed.collate(chosen, np.zeros_like(chosen))
-    inputs = feed.inputs(loaded, batch)
-    clips = [clip for at in chosen for clip in feed.examples[at].data.clips([feed.examples[at].row])]
+    batch = batches.collate(chosen, np.zeros_like(chosen))
+    inputs = batches.inputs(loaded, batch)
+    clips = [clip for at in chosen for clip in batches.examples[at].data.clips([batches.examples[at].row])]
     prepared = prepare(loaded, clips, tasks.get("asr"), response=True, padding_side="right")
     assert torch.equal(inputs.real, prepared.kinds != 0)
     real = inputs.real[..., None]
@@ -44,19 +44,19 @@ def test_a_batch_is_what_the_model_prepares_clip_by_clip(tmp_path, projector):
     ends = targets.tokens < 0
     assert torch.equal(inputs.tokens[~ends], targets.tokens[~ends])
     assert set(inputs.tokens[ends].tolist()) <= set(loaded.eos_ids)
-    assert feed.targets[chosen].tolist() == targets.counts(3).tolist()
-    assert feed.lengths[chosen].tolist() == inputs.real.sum(1).tolist()
+    assert batches.targets[chosen].tolist() == targets.counts(3).tolist()
+    assert batches.lengths[chosen].tolist() == inputs.real.sum(1).tolist()
 
 
 def test_padding_on_the_right_needs_no_mask(tmp_path):
     loaded = tiny_speech.loaded()
-    feed = feed_of(loaded, tmp_path)
+    batches = batches_of(loaded, tmp_path)
     every = np.arange(6)
-    inputs = feed.inputs(loaded, feed.collate(every, np.zeros_like(every)))
+    inputs = batches.inputs(loaded, batches.collate(every, np.zeros_like(every)))
     with torch.no_grad():
         _, together = run_decoder(loaded, inputs, (), whole=True)
         for clip in range(6):
-            alone = feed.inputs(loaded, feed.collate(np.array([clip]), np.array([0])))
+            alone = batches.inputs(loaded, batches.collate(np.array([clip]), np.array([0])))
             _, states = run_decoder(loaded, alone, (), whole=True)
             length = states.shape[1]
             torch.testing.assert_close(together[clip, :length], states[0], rtol=1e-4, atol=1e-5)
@@ -64,9 +64,9 @@ def test_padding_on_the_right_needs_no_mask(tmp_path):
 
 def test_the_loss_of_a_clip_is_that_of_the_stock_forward_pass(tmp_path):
     loaded = tiny_speech.loaded()
-    feed = feed_of(loaded, tmp_path)
-    found = response_losses(loaded, feed, positions=60)
-    for at, example in enumerate(feed.examples):
+    batches = batches_of(loaded, tmp_path)
+    found = response_losses(loaded, batches, positions=60)
+    for at, example in enumerate(batches.examples):
         (clip,) = example.data.clips([example.row])
         processor = loaded.processor
         prompt = processor.format_prompt(example.task.instruction)
@@ -90,13 +90,13 @@ def test_both_feeds_give_the_same_loss_and_gradients(tmp_path):
         loaded = adapted()
         loaded.model.projector.requires_grad_(False)
         examples = examples_of(tiny_speech.dataset(tmp_path / f"clips{native}"), tasks.get("asr"))
-        feed = (
-            NativeFeed(loaded, examples)
+        batches = (
+            ProcessorBatches(loaded, examples)
             if native
-            else make_feed(loaded, examples, features=tmp_path / "features")
+            else make_batches(loaded, examples, features=tmp_path / "features")
         )
         every = np.arange(6)
-        inputs = feed.inputs(loaded, feed.collate(every, np.zeros_like(every)))
+        inputs = batches.inputs(loaded, batches.collate(every, np.zeros_like(every)))
         _, last = run_decoder(loaded, inputs, (), whole=True)
         last.flatten(0, 1)[inputs.index].square().mean().backward()
         losses.append(float(last.detach().flatten(0, 1)[inputs.index].square().mean()))
@@ -114,21 +114,21 @@ def test_what_is_said_is_offered_to_ctc_and_translations_are_not(tmp_path):
 
     ast = read_manifests([str(manifest)])
     examples = examples_of(asr, tasks.get("asr")) + examples_of(ast, tasks.get("ast"), 1)
-    feed = make_feed(loaded, examples, features=tmp_path / "features", ctc_tokens=True)
-    assert (feed.ctc_tokens[:6] == feed.targets[:6] - 1).all()
-    assert (feed.ctc_tokens[6:] == 0).all()
-    batch = feed.collate(np.array([1, 7, 2]), np.zeros(3, np.int64))
-    ints = feed.ints(batch)
-    assert ints["ctc_lengths"].tolist() == [feed.ctc_tokens[1], 0, feed.ctc_tokens[2]]
-    said = feed.spoken_tokens()
+    batches = make_batches(loaded, examples, features=tmp_path / "features", ctc_tokens=True)
+    assert (batches.ctc_tokens[:6] == batches.targets[:6] - 1).all()
+    assert (batches.ctc_tokens[6:] == 0).all()
+    batch = batches.collate(np.array([1, 7, 2]), np.zeros(3, np.int64))
+    ints = batches.ints(batch)
+    assert ints["ctc_lengths"].tolist() == [batches.ctc_tokens[1], 0, batches.ctc_tokens[2]]
+    said = batches.spoken_tokens()
     assert ints["ctc_tokens"].tolist() == said[1] + said[2]
 
 
 def test_text_input_feeds_a_text_model_too(tmp_path):
     loaded = tiny_speech.loaded()
     examples = examples_of(tiny_speech.dataset(tmp_path), tasks.get("asr"))
-    feed = make_feed(loaded, examples, input="text")
-    found = response_losses(loaded, feed)
+    batches = make_batches(loaded, examples, input="text")
+    found = response_losses(loaded, batches)
     assert np.isfinite(found.sums).all()
     assert found.ids == [each.row.id for each in examples]
 
