@@ -33,8 +33,8 @@ def test_data_sets_stand_side_by_side(scores):
     table = groups.sets(scores)
     assert list(table.columns[1::2]) == [
         "near: WER, 8 clips",
-        "far (out of domain): WER, 8 clips",
-        "mid (out of domain): WER, 8 clips",
+        "far, out of domain: WER, 8 clips",
+        "mid, out of domain: WER, 8 clips",
         "all out of domain: WER, 16 clips",
     ]
     assert [len(row) for row in table.rows] == [9, 9, 9]

@@ -9,7 +9,8 @@ import report_documents as documents
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.report import triangles, wording
+from shoal import wording
+from shoal.report import triangles
 from shoal.report.bundle import collect
 from shoal.report.comparison import chance_overlap
 from shoal.report.headline import Scored, affordable, scored

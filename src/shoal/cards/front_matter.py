@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from shoal.cards.words import data_name
+from shoal.data_names import data_name
 from shoal.schema import DataInfo, MeasuredScore
 
 if TYPE_CHECKING:

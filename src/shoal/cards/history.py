@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.cards.facts import CHECKED, CardFacts
-from shoal.cards.words import bullets, code, data_name, section, table
+from shoal.cards.markdown import bullets, code, section, table
+from shoal.data_names import data_name
 from shoal.schema import DataInfo, HealRecord, Plan, TrainingRecord
 
 if TYPE_CHECKING:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from shoal.cards.facts import CardFacts
+from shoal.cards.markdown import bullets, code, section
 from shoal.cards.measured import Measured
 from shoal.cards.speaking import GENERATION
-from shoal.cards.words import LANGUAGE_FIELD, bullets, code, data_name, estimate, listing, section
+from shoal.data_names import DATA, data_name
 from shoal.schema import MeasuredScore
+from shoal.wording import listing, plain_score
 
 TASK_NAMES = {
     "asr": "speech recognition",
@@ -28,7 +30,7 @@ GROUP_FIELDS = {
     "accent": ("accent", "accents", "dialect", "locale"),
 }
 """What people differ by, and what manifests call it."""
-DATA_FIELD = "data"
+LANGUAGE_FIELD = "lang"
 """The group that holds a clip's data set, see `SystemScores.groups`."""
 WIDE = 0.25
 """An interval that reaches this far from its value, relative to it, says little."""
@@ -150,7 +152,7 @@ def _groups(facts: CardFacts) -> Iterator[str]:
 def _domains(facts: CardFacts) -> Iterator[str]:
     for task, measured in _by_task(facts).items():
         sets = dict.fromkeys(
-            name for each in measured for name in each.system.groups.get(DATA_FIELD) or [data_name(each.data)]
+            name for each in measured for name in each.system.groups.get(DATA) or [data_name(each.data)]
         )
         names = listing([code(name) for name in sets])
         if len(sets) == 1:
@@ -190,10 +192,10 @@ def _uncertain(facts: CardFacts) -> Iterator[str]:
         if score.value.low is None or score.value.high is None:
             yield f"How sure {place} is: there is no interval."
         elif _wide(score):
-            yield f"{place} to any precision: {estimate(score.value, fraction=score.fraction)} is a wide interval."
+            yield f"{place} to any precision: {plain_score(score.value, fraction=score.fraction)} is a wide interval."
         if _open(score):
             assert score.delta is not None
-            change = estimate(score.delta.absolute, fraction=score.fraction, signed=True)
+            change = plain_score(score.delta.absolute, "+.1f", fraction=score.fraction)
             yield f"Whether {place} differs from the baseline's: the interval of the difference, {change}, has 0 in it."
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shoal.cards.facts import CardFacts
+from shoal.cards.markdown import code, p_value, section, table
 from shoal.cards.measured import Measured
-from shoal.cards.words import code, data_name, estimate, p_value, plural, section, table
+from shoal.data_names import data_name
 from shoal.schema import Audit, Bench, Estimate, MeasuredScore, Plan, ScopeAudit, SystemBench
+from shoal.wording import plain, plain_score, plural
 
 SHOWN_GROUPS = 30
 """A longer table of groups is folded."""
@@ -100,8 +102,8 @@ def _rows(each: Measured) -> Iterator[list[str]]:
             ", ".join(each.data.languages) or "not stated",
             f"{each.data.clips:,}",
             name,
-            estimate(score.value, fraction=score.fraction),
-            "" if base is None else estimate(base.value, fraction=base.fraction),
+            plain_score(score.value, fraction=score.fraction),
+            "" if base is None else plain_score(base.value, fraction=base.fraction),
             *_difference(score),
         ]
 
@@ -111,10 +113,10 @@ def _difference(score: MeasuredScore) -> list[str]:
     delta = score.delta
     if delta is None:
         return ["", "", ""]
-    points = estimate(delta.absolute, fraction=score.fraction, signed=True)
+    points = plain_score(delta.absolute, "+.1f", fraction=score.fraction)
     return [
         points.replace(" %", " points"),
-        estimate(delta.relative, fraction=True, signed=True),
+        plain_score(delta.relative, "+.1f", fraction=True),
         p_value(delta),
     ]
 
@@ -145,7 +147,7 @@ def _group_rows(each: Measured) -> Iterator[list[str]]:
                 value,
                 f"{group.clips:,}",
                 name,
-                estimate(score.value, fraction=score.fraction),
+                plain_score(score.value, fraction=score.fraction),
                 *_difference(score),
             ]
 
@@ -157,7 +159,7 @@ def _worst(each: Measured) -> Iterator[str]:
             name, score = headline
             yield (
                 f"- Worst {field} of {each.task}: {code(value)}, {name} "
-                f"{estimate(score.value, fraction=score.fraction)}, {plural(group.clips, 'clip')}"
+                f"{plain_score(score.value, fraction=score.fraction)}, {plural(group.clips, 'clip')}"
             )
     for field, value in each.system.most_worsened.items():
         headline = each.headline(each.system.groups[field][value])
@@ -188,11 +190,11 @@ def _cost(bench: Bench, system: SystemBench) -> list[str]:
         f"{system.parameters:,}",
         f"{system.checkpoint_bytes / 1e6:,.0f}",
         "" if peak is None else f"{peak / 1e6:,.0f}",
-        estimate(system.encode_seconds, fraction=False, digits=3),
-        estimate(system.prefill_seconds, fraction=False, digits=3),
+        plain(system.encode_seconds, ".3f"),
+        plain(system.prefill_seconds, ".3f"),
         f"{1000 * system.decode_seconds.value:.1f}",
-        estimate(system.total_seconds, fraction=False, digits=3),
-        estimate(system.total_ratio, fraction=False, digits=3),
+        plain(system.total_seconds, ".3f"),
+        plain(system.total_ratio, ".3f"),
         "" if ratio is None else f"{ratio:.3f}",
     ]
 
@@ -223,4 +225,4 @@ def _distance(part: ScopeAudit, layer: int, count: int, level: float) -> str:
         high=None if high is None else high[count - 1][layer],
         level=level,
     )
-    return f"angular distance / π {estimate(found, fraction=False, digits=4)}"
+    return f"angular distance / π {plain(found, '.4f')}"

@@ -7,8 +7,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from shoal import wording
 from shoal.cli import options
-from shoal.cli.table import with_interval
 from shoal.errors import UsageError
 from shoal.schema import Audit, Importance, InputKind, Part, Scope, Trust
 
@@ -129,7 +129,7 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
         )
         for best in measured.scopes[scope].best_keeping_last:
             if best.n in (1, 2, 4, 8) and best.n < depth:
-                distance = with_interval(best.distance, ".4f")
+                distance = wording.plain(best.distance, ".4f")
                 sure = "" if best.stability is None else f"  best in {best.stability:.0%} of replicates"
                 lines.append(
                     f"  n={best.n:<2} layers [{best.layer}, {best.layer + best.n})  {distance}{sure}"
@@ -162,7 +162,7 @@ def _trusted(trust: Trust) -> list[str]:
         ]
         usual = [metric for metric in found if (metric.metric, metric.scope) == ("angular", "all")]
         lines += [
-            f"  n={n}: choosing by {metric.metric} ({metric.scope}) costs {with_interval(metric.regret, '.3f')} "
+            f"  n={n}: choosing by {metric.metric} ({metric.scope}) costs {wording.plain(metric.regret, '.3f')} "
             f"{trust.unit} against the best block by {trust.truth}, rank correlation {metric.spearman.value:.2f}"
             for metric in [found[0], *(each for each in usual if each is not found[0])]
         ]

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from shoal import wording
 from shoal.cli import options
-from shoal.cli.table import aligned, with_interval
+from shoal.cli.table import aligned
 from shoal.schema import Bench, Plan, SystemBench
 
 HEADINGS = (
@@ -97,7 +98,7 @@ def _cells(system: SystemBench) -> list[str]:
         f"{system.prefill_seconds.value:.3f}",
         f"{1000 * system.decode_seconds.value:.1f}",
         f"{system.total_seconds.value:.3f}",
-        "" if system.total_ratio is None else with_interval(system.total_ratio, ".2f"),
+        "" if system.total_ratio is None else wording.plain(system.total_ratio, ".2f"),
         f"{system.parameters / 1e6:.1f}",
         f"{system.checkpoint_bytes / 1e6:.0f}",
         "" if peak is None else f"{peak / 1e6:.0f}",

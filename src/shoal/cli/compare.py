@@ -7,10 +7,10 @@ from typing import Annotated, Literal, cast
 
 import typer
 
+from shoal import wording
 from shoal.cli import options
 from shoal.cli.matrix import Combine, Sizes, Weights, numbers
 from shoal.cli.matrix import summary as matrix_summary
-from shoal.cli.table import with_interval
 from shoal.errors import UsageError
 from shoal.schema import SCOPES, Comparison, InputKind, Scope, TaskMatrix
 
@@ -100,7 +100,7 @@ def summary(document: Comparison) -> str:
     lines = [f"a: {document.a.label}", f"b: {document.b.label}", f"resampled together: {document.paired}"]
     for scope, found in document.scopes.items():
         estimates = (found.spearman, found.spearman_within_n, found.mean_overlap)
-        overall, one_size, overlap = (with_interval(estimate, ".3f") for estimate in estimates)
+        overall, one_size, overlap = (wording.plain(estimate, ".3f") for estimate in estimates)
         lines.append(
             f"{scope:<7} rank correlation {overall}, among blocks of one size {one_size}; "
             f"overlap of the best blocks {overlap}"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from shoal.cli.table import aligned, with_interval
+from shoal import wording
+from shoal.cli.table import aligned
+from shoal.data_names import DATA, DOMAIN, set_columns, set_name
 from shoal.schema import Delta, Estimate, GroupScore, MeasuredScore, Scores, SystemScores
-
-DATA, DOMAIN = "data", "domain"
-"""Fields whose groups are shown side by side, in a table."""
-DOMAIN_NAMES = {"in": "all in domain", "out": "all out of domain"}
 
 
 def summary(scores: Scores, out: Path) -> str:
@@ -69,7 +67,7 @@ def _others(system: SystemScores) -> list[str]:
 def _points(value: Estimate, fraction: bool = True, form: str = ".1f") -> str:
     if not fraction and form == ".1f" and not 10 <= value.value < 1000:
         form = ".3g"  # losses are small, perplexities of whole words huge
-    return with_interval(value, form, scale=100 if fraction else 1)
+    return wording.plain(value, form, scale=100 if fraction else 1)
 
 
 def _change(delta: Delta | None, *, holm: bool) -> list[str]:
@@ -107,7 +105,7 @@ def _disagreements(scores: Scores) -> list[str]:
 
 def sets(scores: Scores) -> list[str]:
     """A table of systems by data sets, those out of domain last, and the pooled figures."""
-    columns = _set_columns(scores)
+    columns = set_columns(scores)
     if not columns:
         return []
     headings = ["system"]
@@ -117,25 +115,6 @@ def sets(scores: Scores) -> list[str]:
     rows = [[system.name, *_set_cells(scores, system, columns)] for system in scores.systems]
     name = next(iter(scores.systems[0].measures), "WER")
     return [f"{name} by data set:", aligned(headings, rows)]
-
-
-def _set_columns(scores: Scores) -> list[tuple[str, str]]:
-    groups = scores.systems[0].groups
-    names = sorted(groups.get(DATA, {}), key=lambda name: (name in scores.out_of_domain, name))
-    pooled = [side for side in groups.get(DOMAIN, {}) if _sets_of(scores, side, names) > 1]
-    return [*((DATA, name) for name in names), *((DOMAIN, side) for side in pooled)]
-
-
-def _sets_of(scores: Scores, side: str, names: list[str]) -> int:
-    """How many sets are pooled; a single one has its column already."""
-    return sum((name in scores.out_of_domain) == (side == "out") for name in names)
-
-
-def set_name(scores: Scores, field: str, value: str) -> str:
-    """A data set as a heading names it."""
-    if field == DOMAIN:
-        return DOMAIN_NAMES[value]
-    return f"{value}, out of domain" if value in scores.out_of_domain else value
 
 
 def _set_cells(scores: Scores, system: SystemScores, columns: list[tuple[str, str]]) -> Iterator[str]:

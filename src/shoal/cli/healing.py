@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shoal import wording
 from shoal.cli import options, training
-from shoal.cli.table import aligned, with_interval
+from shoal.cli.table import aligned
 from shoal.errors import UsageError
 from shoal.schema import Audit, Healing, Plan
 from shoal.schema.heal import NONE
@@ -148,14 +149,14 @@ def _plans(given: list[Path] | None, audit: Path | None, layers: str, strategy: 
 
 def table(healing: Healing, out: Path) -> str:
     """One line a cell, the unpruned model first."""
-    rows = [("nothing", "", with_interval(healing.baseline_wer, ".1f", scale=100), "", "", "", "", "")]
+    rows = [("nothing", "", wording.plain(healing.baseline_wer, ".1f", scale=100), "", "", "", "", "")]
     for cell in healing.cells:
         rows.append(
             (
                 _removed(cell.plan),
                 "not healed" if cell.target == NONE else cell.target,
-                with_interval(cell.wer, ".1f", scale=100),
-                "" if cell.bought is None else with_interval(cell.bought.absolute, "+.1f", scale=100),
+                wording.plain(cell.wer, ".1f", scale=100),
+                "" if cell.bought is None else wording.plain(cell.bought.absolute, "+.1f", scale=100),
                 "" if cell.recovered is None else f"{100 * cell.recovered.value:.0f}",
                 f"{cell.trained_parameters:,}" if cell.trained_parameters else "",
                 str(cell.steps or ""),

@@ -7,7 +7,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from shoal.cli.table import aligned, with_interval
+from shoal import wording
+from shoal.cli.table import aligned
 from shoal.errors import UsageError
 from shoal.schema import Estimate, TaskLoss, TaskMatrix
 
@@ -54,7 +55,7 @@ def summary(document: TaskMatrix) -> str:
 def _square(document: TaskMatrix, title: str, values: list[list[Estimate]]) -> str:
     names = [side.label for side in document.sides]
     rows = [
-        [name, *(with_interval(estimate, ".3f") for estimate in row)]
+        [name, *(wording.plain(estimate, ".3f") for estimate in row)]
         for name, row in zip(names, values, strict=True)
     ]
     return aligned([title, *names], rows)
@@ -79,4 +80,4 @@ def _cell(loss: TaskLoss | None, own: TaskLoss) -> str:
         return "refused"
     if loss.layers == own.layers:
         return f"{loss.loss.value:.4f} (own)"
-    return f"{loss.loss.value:.4f} ({with_interval(loss.excess, '+.4f')})"
+    return f"{loss.loss.value:.4f} ({wording.plain(loss.excess, '+.4f')})"

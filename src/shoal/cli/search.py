@@ -8,8 +8,9 @@ from typing import Annotated, cast
 
 import typer
 
+from shoal import wording
 from shoal.cli import options
-from shoal.cli.table import aligned, with_interval
+from shoal.cli.table import aligned
 from shoal.schema import Confirmation, Estimate, InputKind, Part, Scope, Search, SearchStep
 
 CHECK_FAILED = 4
@@ -197,7 +198,7 @@ def _percent(found: Search) -> bool:
 
 
 def _points(found: Search, score: Estimate) -> str:
-    return with_interval(score, ".1f", scale=100 if _percent(found) else 1)
+    return wording.plain(score, ".1f", scale=100 if _percent(found) else 1)
 
 
 def _full_cells(found: Search) -> list[str]:
@@ -210,7 +211,7 @@ def _step_cells(found: Search, step: SearchStep) -> list[str]:
         step.plan.name,
         str(len(step.plan.layers)),
         _points(found, step.score),
-        with_interval(step.change, "+.1f", scale=100),
+        wording.plain(step.change, "+.1f", scale=100),
         *("" if cost is None else f"{cost:.1f}" for cost in costs),
         "yes" if step.holds else "no",
     ]
@@ -221,7 +222,7 @@ def _test_cells(found: Search, test: Confirmation) -> list[str]:
         test.plan.name,
         str(len(test.plan.layers)),
         _points(found, test.score),
-        with_interval(test.change, "+.1f", scale=100),
+        wording.plain(test.change, "+.1f", scale=100),
         *("" if p_value is None else f"{p_value:.3f}" for p_value in (test.p_value, test.p_holm)),
         "yes" if test.holds else "no",
     ]

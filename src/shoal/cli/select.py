@@ -7,9 +7,9 @@ from typing import Annotated, Literal, cast
 
 import typer
 
+from shoal import wording
 from shoal.cli import options
 from shoal.cli.matrix import Combine, Weights, numbers
-from shoal.cli.table import with_interval
 from shoal.schema import Audit, InputKind, Part, Plan, Scope, write_text
 
 
@@ -100,9 +100,9 @@ def summary(plan: Plan, out: Path) -> str:
             f"that is the block [{plan.block[0]}, {plan.block[1]}), 0-based, the last one not included"
         )
     if (distance := plan.distance) is not None:
-        lines.append(f"angular distance {with_interval(distance, '.4f')} in units of pi")
+        lines.append(f"angular distance {wording.plain(distance, '.4f')} in units of pi")
     if plan.importance is not None and plan.source is not None:
-        lines.append(f"{plan.source.metric} {with_interval(plan.importance, '.4f')}")
+        lines.append(f"{plan.source.metric} {wording.plain(plan.importance, '.4f')}")
     if plan.source is not None and plan.source.others:
         lines.append(f"for {1 + len(plan.source.others)} audits, joined by {plan.source.combine}")
     if plan.stability is not None:

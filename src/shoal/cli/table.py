@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal.schema import Estimate
-
 
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The first column to the left, the others to the right, two spaces between."""
@@ -20,11 +18,3 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
         for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
     )
     return "  ".join([first, *rest]).rstrip()
-
-
-def with_interval(estimate: Estimate, form: str, *, scale: float = 1.0) -> str:
-    """`0.93 [0.91, 0.95]`, each number times `scale` in the format `form`; the value alone without an interval."""
-    value = f"{scale * estimate.value:{form}}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{scale * estimate.low:{form}}, {scale * estimate.high:{form}}]"

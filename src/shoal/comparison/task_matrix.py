@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, within_sizes
+from shoal.data_names import short_name
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
@@ -139,8 +140,8 @@ def labels(sides: Sequence[Side]) -> list[str]:
 
 def _traits(side: Side) -> tuple[str, ...]:
     data = side.audit.data
-    manifests = "+".join(Path(manifest).stem for manifest in data.manifests)
-    return side.audit.task, side.input, "+".join(data.languages), manifests, side.path.resolve().parent.name
+    names = "+".join(data.languages), short_name(data), side.path.resolve().parent.name
+    return side.audit.task, side.input, *names
 
 
 def _read_sides(paths: Sequence[Path], inputs: Sequence[InputKind | None] | None) -> list[Side]:

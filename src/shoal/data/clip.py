@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.data.labels import label_of
+from shoal.data_names import label_of
 
 SAMPLE_RATE = 16_000
 """Everything is resampled to this rate (Hz), mono."""

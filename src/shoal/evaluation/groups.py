@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from shoal.data_names import DATA, DOMAIN
 from shoal.errors import UsageError
 from shoal.evaluation.rating import Judge
 from shoal.evaluation.significance import correct
@@ -28,7 +29,6 @@ MIN_GROUP_WORDS = 30
 """A group with fewer clips or reference words is scored but never named: its score is chance."""
 MOST_AGES = 10
 """More different ages than this are put into bands of ten years."""
-DATA, DOMAIN = "data", "domain"
 INSIDE, OUTSIDE = "in", "out"
 
 

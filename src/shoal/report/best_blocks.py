@@ -9,7 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, wording
+from shoal import wording
+from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named, removable
 from shoal.report.heatmaps import KINDS, group_of, heading, measured_scopes, scope_choice, scope_of
 from shoal.report.parts import Figure, Section, Table

@@ -6,7 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, wording
+from shoal import wording
+from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Figure, Section, Table
 from shoal.schema import Bench, Estimate, SystemBench

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from shoal.report import wording
+from shoal import wording
+from shoal.data_names import DATA, DOMAIN, set_columns, set_name
 from shoal.report.main_score import MainScore, change_text, group_score, main_score
 from shoal.report.parts import Table
 from shoal.schema import Delta, Scores, SystemScores
 
-DATA, DOMAIN = "data", "domain"
 DATA_NAME = "data set"
-DOMAIN_NAMES = {"in": "all in domain", "out": "all out of domain"}
 
 
 def view(scores: Scores) -> dict[str, Any]:
@@ -100,7 +98,7 @@ def _lost(score: MainScore) -> bool:
 
 def sets(scores: Scores) -> Table | None:
     """Systems by data sets, those out of domain last, and what is pooled; None if there is one set only."""
-    columns = _set_columns(scores)
+    columns = set_columns(scores)
     if not columns:
         return None
     name = _score_name(scores)
@@ -108,7 +106,7 @@ def sets(scores: Scores) -> Table | None:
     for field, value in columns:
         clips = scores.systems[0].groups[field][value].clips
         headings += [
-            f"{_set_name(scores, field, value)}: {name}, {wording.plural(clips, 'clip')}",
+            f"{set_name(scores, field, value)}: {name}, {wording.plural(clips, 'clip')}",
             "Change, relative",
         ]
     return Table(
@@ -117,24 +115,6 @@ def sets(scores: Scores) -> Table | None:
         rows=[_set_row(scores, system, columns) for system in scores.systems],
         highlight=frozenset({0}),
     )
-
-
-def _set_columns(scores: Scores) -> list[tuple[str, str]]:
-    groups = scores.systems[0].groups if scores.systems else {}
-    names = sorted(groups.get(DATA, {}), key=lambda name: (name in scores.out_of_domain, name))
-    pooled = [side for side in groups.get(DOMAIN, {}) if _sets_of(scores, side, names) > 1]
-    return [*((DATA, name) for name in names), *((DOMAIN, side) for side in pooled)]
-
-
-def _sets_of(scores: Scores, side: str, names: Sequence[str]) -> int:
-    """How many sets are pooled; a single one has its column already."""
-    return sum((name in scores.out_of_domain) == (side == "out") for name in names)
-
-
-def _set_name(scores: Scores, field: str, value: str) -> str:
-    if field == DOMAIN:
-        return DOMAIN_NAMES.get(value, value)
-    return f"{value} (out of domain)" if value in scores.out_of_domain else value
 
 
 def _set_row(scores: Scores, system: SystemScores, columns: list[tuple[str, str]]) -> list[str]:

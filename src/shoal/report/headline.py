@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shoal.report import healing_words, limits, search, tiles, wording
+from shoal import wording
+from shoal.report import healing_words, limits, search, tiles
 from shoal.report.bundle import Bundle, baseline
 from shoal.report.healing_cells import leading_plan
 from shoal.report.main_score import TOLERANCE, MainScore, main_score

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from shoal.report import healing_figure, healing_words, wording
+from shoal import wording
+from shoal.report import healing_figure, healing_words
 from shoal.report.bundle import Bundle, Named
 from shoal.report.healing_cells import PlanCells, against, by_plan, put_back
 from shoal.report.healing_words import rate_name, target_title

@@ -8,7 +8,8 @@ from statistics import median
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, wording
+from shoal import wording
+from shoal.report import figure_style
 from shoal.report.healing_cells import put_back
 from shoal.report.healing_words import rate_name, target_order
 from shoal.report.parts import Control, Figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shoal.report import wording
+from shoal import wording
 from shoal.report.bundle import Bundle
 from shoal.schema import Healing
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, triangles, wording
+from shoal import wording
+from shoal.report import figure_style, triangles
 from shoal.report.bundle import Bundle, Named, removable
 from shoal.report.parts import Control, Figure, Section
 from shoal.schema import SCOPES, Audit, InputKind, Scope, ScopeAudit

@@ -7,7 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, wording
+from shoal import wording
+from shoal.report import figure_style
 from shoal.report.importance_series import estimate_at, fewer_clips, panel_title
 from shoal.report.parts import Figure
 from shoal.report.stretch import stretch_for

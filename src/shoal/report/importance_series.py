@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from shoal.report import wording
+from shoal import wording
 from shoal.report.units import PLAIN, Unit, unit_of
 from shoal.schema import Estimate, Importance
 

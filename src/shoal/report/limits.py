@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from shoal import wording
 from shoal.cards.limits import TASK_NAMES
 from shoal.cards.speaking import GENERATION, speech_untested
-from shoal.report import healing_limits, wording
+from shoal.report import healing_limits
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION
 from shoal.schema import Estimate, Healing, Scores

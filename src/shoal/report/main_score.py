@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shoal.report import wording
+from shoal import wording
 from shoal.report.units import number_of, score_text
 from shoal.schema import Delta, Estimate, GroupScore, Scores, SystemScores
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal.report import groups, wording
+from shoal import wording
+from shoal.report import groups
 from shoal.report.bundle import Named
 from shoal.report.parts import Table
 from shoal.report.units import number_of, score_text

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from shoal import wording
 from shoal._version import __version__
 from shoal.report import (
     best_blocks,
@@ -29,7 +30,6 @@ from shoal.report import (
     trained,
     trust,
     wer,
-    wording,
 )
 from shoal.report.bundle import Bundle
 from shoal.report.parts import Section

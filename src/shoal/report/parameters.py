@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, wording
+from shoal import wording
+from shoal.report import figure_style
 from shoal.report.bundle import Bundle
 from shoal.report.parts import Figure, Section, Table
 from shoal.schema import ModelInfo

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from shoal.report import figure_style, wording
+from shoal import wording
+from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Described, Named
 from shoal.report.parts import Section, Table
 from shoal.report.units import number_of

@@ -7,7 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, wording
+from shoal import wording
+from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
 from shoal.report.main_score import turned
 from shoal.report.parts import Figure, Section, Table

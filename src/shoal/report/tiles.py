@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shoal.report import wording
+from shoal import wording
 from shoal.report.bundle import Bundle, baseline, removable
 from shoal.report.healing_cells import leading_plan
 from shoal.report.main_score import TOLERANCE, main_score

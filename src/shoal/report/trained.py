@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shoal.report import wording
+from shoal import wording
 from shoal.report.bundle import Bundle, Named
 from shoal.report.healing_words import target_title
 from shoal.report.parts import Section, Table

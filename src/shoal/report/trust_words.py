@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal.report import wording
+from shoal import wording
 from shoal.report.units import Unit
 from shoal.schema import MetricTrust
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import floor, log10
 
-from shoal.report import wording
+from shoal import wording
 from shoal.schema import Estimate
 from shoal.tasks.settings import NEEDS
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from shoal.report import figure_style, groups, measures, wording
+from shoal import wording
+from shoal.report import figure_style, groups, measures
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.report.main_score import RECOGNITION, TOLERANCE
 from shoal.report.measures import removed_list, removed_words

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shoal.cards.measured import Measured
-from shoal.cards.words import data_name
+from shoal.data_names import data_name
 from shoal.schema import Bench, Delta, Estimate, MeasuredScore, Record, SystemBench
+from shoal.wording import plain, plain_score
 
 Verdict = Literal["holds", "broken", "cannot tell"]
 FEWEST_GROUP_CLIPS = 5
@@ -98,7 +99,7 @@ class ScoreLimit(Requirement):
         """One for each task and data set with this score."""
         for each, score in _scores(evidence, self.score, self.task):
             limit = self.limit / 100 if self.percent and score.fraction else self.limit
-            shown = _shown(score.value, fraction=score.fraction)
+            shown = plain_score(score.value, fraction=score.fraction)
             yield self.finding(
                 _place(each), score.value, shown, limit=limit, at_most=self.at_most, confident=confident
             )
@@ -173,7 +174,7 @@ class SpeedLimit(Requirement):
                 yield self.finding(
                     _bench_place(bench),
                     found,
-                    _shown(found, digits=3),
+                    plain(found, ".3f"),
                     limit=self.limit,
                     at_most=not self.speedup,
                     confident=confident,
@@ -216,7 +217,7 @@ class TaskTested(Requirement):
         for each in evidence.measured:
             if self.task in (each.task, each.kind):
                 name, score = next(iter(each.measures().items()))
-                shown = f"{name} {_shown(score.value, fraction=score.fraction)}"
+                shown = f"{name} {plain_score(score.value, fraction=score.fraction)}"
                 yield Finding(
                     promise=self.text, verdict="holds", where=_place(each), measured=score.value, shown=shown
                 )
@@ -247,7 +248,7 @@ def _change(
         # The baseline is 0: any change for the worse is more than any share of it.
         limit = 0.0
     counted = _negative(found) if drop else found
-    shown = _shown(counted, fraction=fraction, signed=True)
+    shown = plain_score(counted, "+.1f", fraction=fraction)
     return promise.finding(place, counted, shown, limit=limit, at_most=promise.at_most, confident=confident)
 
 
@@ -294,12 +295,6 @@ def _inverse(found: Estimate) -> Estimate:
         high=None if low is None else 1 / low,
         level=found.level,
     )
-
-
-def _shown(found: Estimate, *, fraction: bool = False, signed: bool = False, digits: int = 1) -> str:
-    from shoal.cards.words import estimate
-
-    return estimate(found, fraction=fraction, signed=signed, digits=digits)
 
 
 def _place(each: Measured) -> str:

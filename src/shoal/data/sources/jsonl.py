@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from shoal.data.labels import label_of
 from shoal.data.sources.base import RawRow, Source
 from shoal.data.sources.pieces import Pieces
+from shoal.data_names import label_of
 from shoal.errors import ManifestError
 from shoal.schema import BadRow
 

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: with unit, sign and interval, and never more digits than they carry."""
+"""Numbers and names as a reader wants them: unit, sign and interval, and never more digits than they carry."""
 
 from __future__ import annotations
 
@@ -56,6 +56,28 @@ def interval(estimate: Estimate, number: Number) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f"[{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def plain(estimate: Estimate | None, form: str = ".1f", *, scale: float = 1.0, unit: str = "") -> str:
+    """`0.93 [0.91, 0.95]` as a terminal and a card have it, with ASCII signs; empty for None.
+
+    Args:
+        estimate: the value alone is written where it has no interval.
+        form: format of each number.
+        scale: what each is multiplied with, such as 100 for per cent.
+        unit: written after the value.
+    """
+    if estimate is None:
+        return ""
+    value, bounds = f"{scale * estimate.value:{form}}{unit}", (estimate.low, estimate.high)
+    if None in bounds:
+        return value
+    return f"{value} [{', '.join(f'{scale * bound:{form}}' for bound in bounds if bound is not None)}]"
+
+
+def plain_score(estimate: Estimate | None, form: str = ".1f", *, fraction: bool) -> str:
+    """`12.3 % [11.0, 13.9]` for a score that is a fraction; other scores have no unit."""
+    return plain(estimate, form, scale=100 if fraction else 1, unit=" %" if fraction else "")
 
 
 def percent_estimate(estimate: Estimate | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.data.labels import label_of
+from shoal.data_names import label_of
 
 
 @pytest.mark.parametrize(
