@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -175,31 +174,33 @@ def test_a_trained_projector_changes_no_key(parts, tmp_path):
     assert store(other, tmp_path).folder == store(parts, tmp_path).folder
 
 
-@pytest.mark.parametrize("index_bytes", [0, 1, 130, 400])
-@pytest.mark.parametrize("shard_bytes", [0, 700, None])
-def test_files_cut_anywhere_are_mended(parts, tmp_path, data, encoded, index_bytes, shard_bytes):
+def paths(kept):
+    """The files of states, in the order of their names."""
+    return sorted(kept.folder.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+@pytest.mark.parametrize("size", [0, 1, 100, 130, 400])
+def test_files_cut_anywhere_are_computed_again(parts, tmp_path, data, encoded, count, size):
     kept = store(parts, tmp_path, batch_size=2)
     wanted = states(kept, kept.ensure(data, data.rows))
-    os.truncate(kept.folder / "index-0-of-1.jsonl", index_bytes)
-    if shard_bytes is not None:
-        os.truncate(kept.folder / "0-of-1-00000.bin", shard_bytes)
+    whole = {path: path.read_bytes() for path in paths(kept)}
+    assert (len(whole), min(map(len, whole.values()))) > (5, 400)
+    for path in list(whole)[:count]:
+        os.truncate(path, size)
     again = store(parts, tmp_path, batch_size=2)
     assert_same(states(again, again.ensure(data, data.rows)), wanted)
     fresh = store(parts, tmp_path)
     assert_same(states(fresh, fresh.ensure(data, data.rows)), wanted)
-    lines = (kept.folder / "index-0-of-1.jsonl").read_text().splitlines()
-    entries = sorted((json.loads(line) for line in lines), key=lambda entry: entry["start"])
-    ends = [entry["start"] + entry["frames"] for entry in entries]
-    assert [entry["start"] for entry in entries] == [0, *ends[:-1]]
-    assert (kept.folder / "0-of-1-00000.bin").stat().st_size == ends[-1] * kept.size * 2
-    whole = 0 if shard_bytes == 0 else index_bytes // len(lines[0])
-    assert 12 - whole <= sum(encoded) <= 12
+    assert [len(path.read_bytes()) for path in paths(kept)] == list(map(len, whole.values()))
+    assert sum(encoded) == 6 + count
 
 
-def test_a_line_whose_data_is_lost_never_names_what_is_written_there_next(parts, tmp_path, data):
+def test_a_state_whose_data_is_lost_is_never_taken_for_another(parts, tmp_path, data):
     kept = store(parts, tmp_path, batch_size=1)
     wanted = states(kept, kept.ensure(data, data.rows))
-    os.truncate(kept.folder / "0-of-1-00000.bin", 0)
+    for path in paths(kept):
+        os.truncate(path, 0)
     part = store(parts, tmp_path, batch_size=1)
     part.ensure(data, data.rows[:3])
     again = store(parts, tmp_path)
@@ -207,33 +208,29 @@ def test_a_line_whose_data_is_lost_never_names_what_is_written_there_next(parts,
     assert_same(states(again, refs), wanted)
 
 
-def test_a_shard_that_is_gone_is_computed_again(parts, tmp_path, data):
+def test_a_file_that_is_gone_is_computed_again(parts, tmp_path, data):
     kept = store(parts, tmp_path)
     refs = kept.ensure(data, data.rows)
     wanted = states(kept, refs)
-    (kept.folder / "0-of-1-00000.bin").unlink()
+    paths(kept)[0].unlink()
     lost = store(parts, tmp_path)
-    kept.refresh()
     with pytest.raises(FileFormatError, match="gone or cut off; run again"):
         kept.read(list(refs.values()))
     assert_same(states(lost, lost.ensure(data, data.rows)), wanted)
 
 
-def test_full_shards_are_closed(tmp_path):
+def test_each_state_is_a_file_of_its_own(tmp_path):
     random = np.random.default_rng(0)
-    made = {f"{number:064d}": random.standard_normal((7, 4)).astype(np.float16) for number in range(10)}
-    files = StateFiles(tmp_path, 4, np.float16, shard_bytes=100)
-    for part in (0, 5):
-        with files.writer(0, 1) as writer:
-            writer.add(list(made.items())[part : part + 5])
-    assert len(list(tmp_path.glob("*.bin"))) == 5
+    made = {f"{number:064x}": random.standard_normal((7, 4)).astype(np.float16) for number in range(10)}
+    files = StateFiles(tmp_path, 4, np.float16)
+    for key, state in made.items():
+        files.write(key, state)
+    (tmp_path / "00" / f".{1:064x}.npy.99.tmp").write_bytes(b"left by a kill")
     again = StateFiles(tmp_path, 4, np.float16)
     read = again.read([again.get(key) for key in made])
     assert np.array_equal(read, np.concatenate(list(made.values())))
-    (tmp_path / "0-of-1-00007.bin").write_bytes(b"left by a kill")
-    with again.writer(0, 1):
-        pass
-    assert len(list(tmp_path.glob("*.bin"))) == 5
+    assert {path.stem for path in tmp_path.rglob("*.npy")} == made.keys()
+    assert again.get("f" * 64) is None
 
 
 def test_ranks_write_apart_and_read_each_other(parts, tmp_path, data, encoded):
@@ -241,32 +238,45 @@ def test_ranks_write_apart_and_read_each_other(parts, tmp_path, data, encoded):
     assert len(first.ensure(data, data.rows, rank=0, world=2)) == 3
     assert len(second.ensure(data, data.rows, rank=1, world=2)) == 6
     known = first.ensure(data, data.rows[::2], rank=0, world=2)
-    first.refresh()
     refs = first.ensure(data, data.rows, rank=0, world=2)
     assert sum(encoded) == 6
     assert all(refs[name] == ref for name, ref in known.items())
-    assert {path.name for path in first.folder.glob("*.bin")} == {"0-of-2-00000.bin", "1-of-2-00000.bin"}
+    assert len(paths(first)) == 6
     alone = EncoderStates(*parts, tmp_path / "alone")
     assert_same(states(first, refs), states(alone, alone.ensure(data, data.rows)))
     assert store(parts, tmp_path).ensure(data, data.rows).keys() == refs.keys()
 
 
-def test_two_processes_of_the_same_rank_take_turns(tmp_path):
-    files, others = (StateFiles(tmp_path, 2, np.float16) for _ in range(2))
-    seen = []
+def test_processes_that_write_the_same_state_leave_it_whole(tmp_path):
+    state = np.arange(60_000, dtype=np.float16).reshape(300, 200)
+    children = []
+    for _ in range(2):
+        if not (child := os.fork()):
+            writer = StateFiles(tmp_path, 200, np.float16)
+            for _ in range(100):
+                writer.write("k" * 64, state)
+            os._exit(0)
+        children.append(child)
+    seen = 0
+    while os.waitpid(children[1], os.WNOHANG) == (0, 0):
+        reader = StateFiles(tmp_path, 200, np.float16)
+        if (ref := reader.get("k" * 64)) is not None:
+            assert np.array_equal(reader.read([ref]), state)
+            seen += 1
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert seen
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["k" * 64 + ".npy"]
 
-    def second():
-        with others.writer(0, 1):
-            seen.append(others.get("k"))
 
-    with files.writer(0, 1) as writer:
-        waiting = threading.Thread(target=second)
-        waiting.start()
-        time.sleep(0.05)
-        assert not seen
-        writer.add([("k", np.ones((3, 2), np.float16))])
-    waiting.join(5)
-    assert seen == [files.get("k")]
+def test_what_another_process_has_computed_meanwhile_is_not_computed_again(parts, tmp_path, data, encoded):
+    kept, other = store(parts, tmp_path, batch_size=1), store(parts, tmp_path)
+
+    def meanwhile(what, done, total):
+        if done == 1:
+            other.ensure(data, data.rows)
+
+    refs = kept.ensure(data, data.rows, progress=meanwhile)
+    assert (len(refs), sum(encoded)) == (6, 6)
 
 
 def test_neither_batch_nor_order_changes_a_state(parts, tmp_path, data):
@@ -392,23 +402,24 @@ def test_a_state_that_is_not_a_number_names_its_clip(tmp_path, data, value):
     kept = store((model, processor), tmp_path)
     with pytest.raises(MeasureError, match=r"manifest.jsonl:6: .* \(clip5.wav\) are not finite in float16"):
         kept.ensure(data, data.rows)
-    assert not list(kept.folder.glob("*.bin"))
+    assert not paths(kept)
 
 
 def test_a_full_disk_is_one_line_and_what_was_finished_stays(parts, tmp_path, data, monkeypatch, encoded):
-    kept, sync, calls = store(parts, tmp_path, batch_size=2), os.fsync, []
+    kept, save, calls = store(parts, tmp_path, batch_size=2), np.save, []
 
-    def full(descriptor):
-        calls.append(descriptor)
-        if len(calls) == 2:
+    def full(file, state):
+        calls.append(file)
+        if len(calls) == 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        sync(descriptor)
+        save(file, state)
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(np, "save", full)
     with pytest.raises(InputError, match=r"the disk is full; free some space"):
         kept.ensure(data, data.rows)
+    assert len(paths(kept)) == 3
     refs = kept.ensure(data, data.rows)
-    assert (len(refs), sum(encoded)) == (6, 8)
+    assert (len(refs), sum(encoded)) == (6, 7)
     whole = EncoderStates(*parts, tmp_path / "whole")
     assert_same(states(kept, refs), states(whole, whole.ensure(data, data.rows)))
 
@@ -439,20 +450,19 @@ def test_after_a_kill_only_what_was_not_finished_is_computed(parts, tmp_path, en
     manifest = write_clips(tmp_path / "audio", 12)
     data = read_manifests([str(manifest)])
     kept = store(parts, tmp_path, batch_size=1)
-    paths = os.pathsep.join(str(ROOT / part) for part in ("src", "tests", "tests/models"))
+    path = os.pathsep.join(str(ROOT / part) for part in ("src", "tests", "tests/models"))
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(manifest), str(tmp_path / "states")],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )
-    index = kept.folder / "index-0-of-1.jsonl"
     try:
-        while not (index.exists() and index.read_bytes().count(b"\n") >= 3):
+        while len(paths(kept)) < 3:
             assert child.poll() is None
             time.sleep(0.02)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    finished = index.read_bytes().count(b"\n")
+    finished = len(paths(kept))
     refs = kept.ensure(data, data.rows)
     assert 3 <= finished < 12
     assert (len(refs), sum(encoded)) == (12, 12 - finished)

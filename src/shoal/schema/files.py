@@ -101,15 +101,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
+def replaced(path: Path, *, fix: str = "choose another place with --out") -> Iterator[BinaryIO]:
     """A file to write, which takes its name when everything is in it.
+
+    Args:
+        path: its name.
+        fix: what to do where it cannot be written, besides making room.
 
     Raises:
         FileFormatError: the folder cannot be made or written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path):
+        with writing(path, fix=fix):
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:
                 yield stream

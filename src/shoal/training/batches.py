@@ -109,7 +109,6 @@ def _stacked(
             )
             refs |= {(id(data), row, variant): ref for (row, variant), ref in found.items()}
         processes.wait()
-        store.refresh()
     usable = [each for each in examples if all((id(each.data), each.row.id, way) in refs for way in variants)]
     _check_any(usable)
     chosen = [[refs[id(each.data), each.row.id, way] for way in variants] for each in usable]

@@ -22,7 +22,7 @@ from shoal.models.modes import evaluating
 from shoal.models.speech_llm import WHISPER_SAMPLES_PER_FRAME, SpeechLLM, SpeechLLMProcessor
 from shoal.progress import Progress
 from shoal.training.augment import PLAIN, Variant, at_speed, masked
-from shoal.training.state_files import StateFiles, StateRef, States, StateWriter
+from shoal.training.state_files import StateFiles, StateRef, States
 from shoal.training.state_keys import Sources, encoder_key, seed, state_key
 
 Refs = dict[tuple[str, Variant], StateRef]
@@ -43,7 +43,6 @@ class EncoderStates:
 
     Raises:
         UsageError: another dtype.
-        FileFormatError: an index in the folder cannot be read.
     """
 
     def __init__(
@@ -80,8 +79,8 @@ class EncoderStates:
     ) -> Refs:
         """Compute the states that are missing, and say where those of `rows` lie.
 
-        With several ranks, each computes `rows[rank::world]`; once all are done, a second call (or one after
-        `refresh`) finds the states of the others. Whatever was finished before a kill is not computed again.
+        With several ranks, each computes `rows[rank::world]`; once all are done, a second call finds the states of
+        the others. Whatever was finished before a kill is not computed again.
 
         Args:
             data: decodes the rows; one whose audio cannot be used is left out of it and of the result.
@@ -92,7 +91,7 @@ class EncoderStates:
             progress: told ("encode", states done, states missing).
 
         Returns:
-            Where each (row id, variant) lies, as far as it is there; valid for this store alone.
+            Where each (row id, variant) lies, as far as it is there.
 
         Raises:
             UsageError: masks for an encoder that reads the waveform, or a rank out of range.
@@ -105,20 +104,17 @@ class EncoderStates:
         mine = rows[rank::world]
         _leave_out(data, [row for row in mine if row.id not in sources])
         mine = [row for row in mine if row.id in sources]
-        if self._missing(mine, sources, variants):
-            with self._files.writer(rank, world) as writer:
-                self._compute(data, self._missing(mine, sources, variants), sources, writer, progress)
-            left = [row for row in mine if any(self._absent(sources[row.id], each) for each in variants)]
-            _leave_out(data, left)
-        return self._refs(rows, sources, variants)
-
-    def refresh(self) -> None:
-        """Take in what other processes have finished; refs stay valid.
-
-        Raises:
-            FileFormatError: an index cannot be read.
-        """
-        self._files.refresh()
+        if missing := self._missing(mine, sources, variants):
+            self._compute(data, missing, sources, progress)
+            found = ([self._find(sources[row.id], variant) for variant in variants] for row in mine)
+            _leave_out(data, [row for row, states in zip(mine, found, strict=True) if None in states])
+        return {
+            (row.id, variant): ref
+            for row in rows
+            if row.id in sources
+            for variant in variants
+            if (ref := self._find(sources[row.id], variant)) is not None
+        }
 
     def read(self, refs: Sequence[StateRef]) -> States:
         """States one after the other, (sum of frames, d_enc) in the store's dtype, as one new array.
@@ -154,7 +150,6 @@ class EncoderStates:
         data: Dataset,
         missing: dict[Variant, list[Row]],
         sources: dict[str, str],
-        writer: StateWriter,
         progress: Progress | None,
     ) -> None:
         done, total = 0, sum(len(rows) for rows in missing.values())
@@ -162,10 +157,12 @@ class EncoderStates:
             # Limits are on what is encoded, which is 1 / speed as long as the rows.
             seconds = MAX_BATCH_SECONDS * variant.speed
             for batch in batches(rows, max_clips=self._batch_size, max_seconds=seconds):
-                if clips := list(data.clips(batch)):
-                    keys = [self._key(sources[clip.id], variant) for clip in clips]
-                    states = self._encode(clips, [sources[clip.id] for clip in clips], variant)
-                    writer.add(list(zip(keys, states, strict=True)))
+                # Another process may have come to these rows in the meantime.
+                absent = [row for row in batch if self._find(sources[row.id], variant) is None]
+                if clips := list(data.clips(absent)):
+                    heard = [sources[clip.id] for clip in clips]
+                    for source, state in zip(heard, self._encode(clips, heard, variant), strict=True):
+                        self._files.write(self._key(source, variant), state)
                 done += len(batch)
                 if progress is not None:
                     progress("encode", done, total)
@@ -196,17 +193,8 @@ class EncoderStates:
                 f"are not finite in {name}"
             )
 
-    def _refs(self, rows: Sequence[Row], sources: dict[str, str], variants: Sequence[Variant]) -> Refs:
-        refs: Refs = {}
-        for row in rows:
-            for variant in variants if row.id in sources else ():
-                ref = self._files.get(self._key(sources[row.id], variant))
-                if ref is not None:
-                    refs[row.id, variant] = ref
-        return refs
-
-    def _absent(self, source: str, variant: Variant) -> bool:
-        return self._files.get(self._key(source, variant)) is None
+    def _find(self, source: str, variant: Variant) -> StateRef | None:
+        return self._files.get(self._key(source, variant))
 
     def _key(self, source: str, variant: Variant) -> str:
         return state_key(self._encoder_key, source, variant)

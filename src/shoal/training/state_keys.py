@@ -16,7 +16,7 @@ from shoal.models.loading import fingerprint
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 from shoal.training.augment import Variant
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same key would stand for other numbers or another layout."""
 
 _WITHOUT_EFFECT = frozenset(
