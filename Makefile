@@ -8,7 +8,7 @@ TORCH := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 WORKERS ?= 2
 
-.PHONY: demo test lint types unit families format wheel clean digits reference reference-gemma reference-data
+.PHONY: demo test lint types unit families format wheel docs pictures clean digits reference reference-gemma reference-data
 
 demo: $(VENV)/.installed
 	$(BIN)/shoal demo --out shoal-demo
@@ -58,6 +58,14 @@ families: $(VENV)/.dev
 	  --deselect tests/models/families/test_table.py
 	$(BIN)/python docs/write_families.py
 
+# The documentation as a site, in site/. Stops at a link that leads nowhere; needs no network once its tools are there.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The pictures of the README, from the report of the demo. Needs Chromium.
+pictures: demo $(VENV)/.docs
+	$(BIN)/python docs/make_pictures.py shoal-demo/report.html
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -82,5 +90,9 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) dist build shoal-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build site shoal-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
