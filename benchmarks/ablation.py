@@ -31,9 +31,8 @@ from shoal.measurement.ablating import block_candidates
 from shoal.measurement.ablation import Ablation
 from shoal.measurement.importance import Floats, Ints
 from shoal.measurement.racing import Race, rounds_of
-from shoal.models import load
 from shoal.models.batch import PreparedBatch
-from shoal.models.loading import LoadedModel
+from shoal.models.loading import LoadedModel, load
 from shoal.pruning.in_memory import pruned
 from shoal.schema import InputKind
 from shoal.schema.words import Candidate

@@ -26,8 +26,7 @@ from shoal.data import Row, read_manifests
 from shoal.demo import clips_manifest
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Sums
-from shoal.models import load
-from shoal.models.loading import LoadedModel
+from shoal.models.loading import LoadedModel, load
 from support.audit_memory import measure_memory
 from support.audit_peers import measure_peers
 from support.audit_work import audit_sums, forward, numbers, prepared_rows

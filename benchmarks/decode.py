@@ -39,8 +39,8 @@ from shoal.demo import clips_manifest
 from shoal.evaluation.engine import Engine, prompts_of
 from shoal.evaluation.generate import clock, greedy
 from shoal.evaluation.settings import TokenLimit
-from shoal.models import load
 from shoal.models.batch import Kind, PreparedBatch
+from shoal.models.loading import load
 from support.interleave import Figures, Timings, interleaved, median_ratio, print_times, rounded
 
 ROOT = Path(__file__).resolve().parents[1]

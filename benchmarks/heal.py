@@ -44,7 +44,7 @@ from shoal.healing import targets
 from shoal.healing.cuts import cuts_between
 from shoal.healing.run import mark, projector_trained
 from shoal.healing.settings import STEPS, HealSettings
-from shoal.models import load
+from shoal.models.loading import load
 from shoal.pruning.in_memory import prune_in_place
 from shoal.training.batches import examples_of, make_batches
 from shoal.training.loop import train

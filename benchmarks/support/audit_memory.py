@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from shoal.data import Row, batches
+from shoal.data import Row
+from shoal.data.batches import batches
 from shoal.models.loading import LoadedModel
 from support.interleave import Figures, rounded
 from support.peak_memory import peak_of

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from shoal import tasks
-from shoal.data import Clip, Row, batches
+from shoal.data import Clip, Row
+from shoal.data.batches import batches
 from shoal.decoder.prepare import prepare
 from shoal.measurement.collector import collect
 from shoal.measurement.metric import METRICS

@@ -16,9 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shoal.data import read_manifests
-from shoal.measurement import audit
-from shoal.models import load
+from shoal import audit, load, read_manifests
 from shoal.schema import InputKind
 
 TEXT: tuple[InputKind, ...] = ("text",)

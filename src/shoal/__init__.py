@@ -14,23 +14,30 @@ Importing is cheap: torch and transformers are loaded by the functions that need
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shoal._version import __version__
-from shoal.benchmarking import bench
-from shoal.cards import card
-from shoal.comparison import compare, task_matrix
-from shoal.data import Dataset, read_manifests
-from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
-from shoal.evaluation import evaluate
-from shoal.healing import heal
-from shoal.measurement import audit
-from shoal.models import load
-from shoal.plan_search import search
-from shoal.pruning import prune, prune_folder
-from shoal.report import render
-from shoal.schema import Audit, Bench, Comparison, Plan, Scores, Search, TaskMatrix
-from shoal.selection import select
-from shoal.training import train
-from shoal.validation.validate import validate
+from shoal.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from shoal.benchmarking import bench
+    from shoal.cards import card
+    from shoal.comparison.audits import compare
+    from shoal.comparison.task_matrix import task_matrix
+    from shoal.data.dataset import Dataset
+    from shoal.data.manifest import read_manifests
+    from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
+    from shoal.evaluation import evaluate
+    from shoal.healing import heal
+    from shoal.measurement.audit import audit
+    from shoal.models.loading import load
+    from shoal.plan_search import search
+    from shoal.pruning import prune, prune_folder
+    from shoal.report import render
+    from shoal.schema import Audit, Bench, Comparison, Plan, Scores, Search, TaskMatrix
+    from shoal.selection.choose import select
+    from shoal.training import train
+    from shoal.validation.validate import validate
 
 __all__ = [
     "Audit",
@@ -63,3 +70,28 @@ __all__ = [
     "train",
     "validate",
 ]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        **dict.fromkeys(("Audit", "Bench", "Comparison", "Plan", "Scores", "Search", "TaskMatrix"), "schema"),
+        **dict.fromkeys(("InputError", "MeasureError", "ShoalError", "VerificationError"), "errors"),
+        "Dataset": "data.dataset",
+        "audit": "measurement.audit",
+        "bench": "benchmarking",
+        "card": "cards",
+        "compare": "comparison.audits",
+        "evaluate": "evaluation",
+        "heal": "healing",
+        "load": "models.loading",
+        "prune": "pruning",
+        "prune_folder": "pruning",
+        "read_manifests": "data.manifest",
+        "render": "report",
+        "search": "plan_search",
+        "select": "selection.choose",
+        "task_matrix": "comparison.task_matrix",
+        "train": "training",
+        "validate": "validation.validate",
+    },
+)

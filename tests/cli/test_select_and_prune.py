@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-import typer
 import yaml
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
-from shoal.cli.prune import prune
-from shoal.cli.select import select
+from shoal.cli import run as command_line
 from shoal.errors import FileFormatError, PlanError, UsageError
 from shoal.schema import Audit, BestBlock, Estimate, InputAudit, ModelInfo, Plan, Provenance, ScopeAudit
 from tiny_models import VOCABULARY, tiny
@@ -21,17 +18,10 @@ DEPTH = 6
 
 
 @pytest.fixture
-def run():
-    app = typer.Typer()
-    for command in (select, prune):
-        app.command()(command)
-
-    def call(*arguments: str) -> str:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.stdout
+def run(capsys):
+    def call(*arguments: object) -> str:
+        assert command_line([str(argument) for argument in arguments]) == 0
+        return capsys.readouterr().out
 
     return call
 

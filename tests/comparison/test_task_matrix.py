@@ -216,7 +216,7 @@ def test_labels_say_what_sets_the_sides_apart(tmp_path):
         ({"sizes": [0]}, "0 of 6 layers"),
         ({"scope": "left"}, "unknown scope"),
         ({"weights": [1, 2]}, "does not weigh 3"),
-        ({"combine": "best"}, "unknown way"),
+        ({"combine": "best"}, "unknown combine"),
         ({"inputs": ["speech"]}, "3 audits and 1 inputs"),
         ({"inputs": ["text"] * 3}, "no text input"),
     ],

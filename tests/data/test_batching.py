@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.data import Row, batches
+from shoal.data import Row
+from shoal.data.batches import batches
 from shoal.errors import UsageError
 
 durations = st.lists(st.floats(0.1, 120.0), max_size=60)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import shoal
 import tiny_speech
 from shoal import tasks
-from shoal.cli import app
+from shoal.cli.typer_app import app
 from shoal.data import Clip, Row
 from shoal.errors import UsageError
 from shoal.evaluation import evaluate, rescore

@@ -9,7 +9,7 @@ import torch
 from test_evaluate import counting
 
 from shoal import tasks
-from shoal.cli.options import parse_batch_size
+from shoal.cli.typer_options import parse_batch_size
 from shoal.data import Dataset
 from shoal.errors import UsageError
 from shoal.evaluation import answering, auto_batch_size, evaluate, window

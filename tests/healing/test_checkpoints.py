@@ -18,7 +18,7 @@ import tiny_models
 from shoal.errors import InputError, ModelError, UsageError, VerificationError
 from shoal.healing import checkpoints
 from shoal.healing.checkpoints import write_adapters, write_merged
-from shoal.models import load
+from shoal.models.loading import load
 from shoal.models.lora import lora_layers
 from shoal.models.stock import stock_class
 from shoal.pruning.in_memory import prune_in_place

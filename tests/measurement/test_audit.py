@@ -155,5 +155,5 @@ def test_prepared_text_differs_from_speech_only_in_the_slot(model: LoadedModel, 
 
 def test_the_room_keeps_its_functions_after_their_first_use(audited: tuple[Audit, Path]) -> None:
     """A submodule of the same name would take a function's place when it is first imported."""
-    assert callable(shoal.measurement.audit)
-    assert callable(shoal.measurement.compare)
+    assert callable(shoal.audit)
+    assert callable(shoal.compare)

@@ -7,9 +7,9 @@ import pytest
 
 from shoal import tasks
 from shoal.errors import UsageError
-from shoal.measurement import audit
 from shoal.measurement import importance_config as wanted_module
 from shoal.measurement.ablating import LossMeasure, ablate, block_candidates
+from shoal.measurement.audit import audit
 from shoal.measurement.sums import load_sums
 from shoal.schema import Audit
 from tiny_speech import dataset, loaded

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import shoal.models
+import shoal
 from shoal.pruning import prune, pruned
 from shoal.schema.verification import VerificationReport
 from shoal.selection import manual
@@ -19,7 +19,7 @@ TEXT = "She had your dark suit in greasy wash water all year, and the capital of
     ("name", "removed"), [("smollm2-135m-instruct", [20, 21, 22]), ("gemma-3-270m", [6, 11])]
 )
 def test_a_pruned_checkpoint_is_the_model_in_memory(tmp_path, name, removed):
-    loaded = shoal.models.load(f"pkg:{name}", dtype="float32")
+    loaded = shoal.load(f"pkg:{name}", dtype="float32")
     depth = loaded.info().depth
     out = prune(loaded, manual(loaded.ref, depth, removed), tmp_path / "out")
     assert VerificationReport.load(out / "shoal-verification.json").passed

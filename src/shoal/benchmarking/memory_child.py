@@ -24,7 +24,7 @@ from shoal import tasks
 from shoal.data.clip import SAMPLE_RATE, Clip, Row
 from shoal.decoder.prepare import prepare
 from shoal.evaluation.generate import greedy
-from shoal.models import load
+from shoal.models.loading import load
 from shoal.pruning.in_memory import prune_in_place
 from shoal.pruning.sublayers import let_go, without_part
 

@@ -1,7 +1,9 @@
 """The command line: parse, call, print.
 
 Data goes to stdout, progress and logs to stderr. Exit codes: 0 done; 1 our failure; 2 usage or bad input (one line
-that says what is wrong, where, and what to do); 3 a study with failed cells; 4 a check that was asked for did not hold.
+that says what is wrong, where, and what to do); 4 a check that was asked for did not hold.
+
+A command is a module that is imported when it is called for. Its options are the fields of settings models.
 """
 
 from __future__ import annotations
@@ -9,87 +11,92 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from cyclopts import App, CycloptsError, Group, Parameter
+from pydantic import ValidationError
 
 from shoal._version import __version__
-from shoal.cli.audit import audit
-from shoal.cli.bench import bench
-from shoal.cli.card import card
-from shoal.cli.compare import compare
-from shoal.cli.demo import demo
-from shoal.cli.evaluate import evaluate
-from shoal.cli.families import families
-from shoal.cli.heal import heal
-from shoal.cli.healing import healing
-from shoal.cli.prune import prune
-from shoal.cli.report import report
-from shoal.cli.search import search
-from shoal.cli.select import select
-from shoal.cli.train import train
-from shoal.cli.validate import validate
-from shoal.cli.weights import app as weights
-from shoal.errors import ShoalError
+from shoal.cli.options import shown_default
+from shoal.errors import ShoalError, UsageError
+from shoal.settings import METHOD, usage_error
 
-app = typer.Typer(
+app = App(
     name="shoal",
-    help="Find out how shallow your SpeechLLM can be.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    version=f"shoal {__version__}",
+    help="Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost.",
+    version_flags="--version",
+    default_parameter=Parameter(negative=(), show_default=shown_default),
+    group_parameters=METHOD.group[0],
 )
 
-for command in (
-    demo,
-    audit,
-    compare,
-    select,
-    search,
-    prune,
-    heal,
-    healing,
-    train,
-    evaluate,
-    bench,
-    report,
-    card,
-    validate,
-    families,
-):
-    app.command()(command)
-app.add_typer(weights, name="weights", help="List, fetch and check the weights Shoal knows.")
+COMMANDS = {
+    "Measure and choose": {
+        "audit": "Measure what the decoder layers do: by similarity, by gradients, by leaving them out.",
+        "compare": "Compare audits: rank correlation of the triangles, overlap of the chosen blocks.",
+        "select": "Choose the layers to remove from an audit, or from several of one model.",
+    },
+}
+
+for number, (title, commands) in enumerate(COMMANDS.items()):
+    group = Group(title, sort_key=number)
+    for name, line in commands.items():
+        app.command(f"shoal.cli.{name}:{name}", name=name, help=line, group=group)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"shoal {__version__}")
-        raise typer.Exit
+# Commands that are still typer's; they are passed on as they are.
+OLD = {
+    "demo": "The whole way on real speech that ships with Shoal.",
+    "search": "Find the shallowest plan within a budget.",
+    "prune": "Write the model without the plan's layers.",
+    "heal": "Train a little after pruning.",
+    "healing": "Heal several plans by several targets.",
+    "train": "Train a SpeechLLM by a recipe.",
+    "evaluate": "Score the model and every plan.",
+    "bench": "Time the model and every plan.",
+    "report": "Make a report.",
+    "card": "Write the card of a checkpoint.",
+    "validate": "Judge what is claimed of a checkpoint.",
+    "families": "Print the classes that are covered.",
+    "weights": "List, fetch and check weights.",
+}
 
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost."""
+def _old(name: str) -> None:
+    def passed_on(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> Any:
+        from shoal.cli.typer_app import app as typer_app
+
+        return typer_app([name, *words], prog_name="shoal", standalone_mode=False)
+
+    app.command(passed_on, name=name, help=OLD[name], help_flags=[], version_flags=[])
+
+
+for name in OLD:
+    _old(name)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Carry out a command line; returns the exit code.
+
+    Raises:
+        ShoalError: what was asked for cannot be done.
+    """
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        raise _usage_error(error) from None
+    return result if isinstance(result, int) else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code.
-
-    `SHOAL_DEBUG=1` keeps the traceback of errors that are otherwise one line.
-    """
+    """The same, with errors as one line; `SHOAL_DEBUG=1` keeps their traceback."""
     try:
-        result = app(arguments, prog_name="shoal", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        return run(arguments)
     except ShoalError as error:
         if os.environ.get("SHOAL_DEBUG"):
             raise
         return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", 130)
     except BrokenPipeError:
         # The reader (head, less) has left; Python would complain again when it flushes stdout at exit.
@@ -101,6 +108,14 @@ def main(arguments: list[str] | None = None) -> int:
         if message is None or code is None:
             raise
         return _fail(" ".join(str(message()).split()) + "; see --help", 2)
+
+
+def _usage_error(error: CycloptsError) -> UsageError:
+    """In Shoal's words where a settings model refused a value, else in those of cyclopts."""
+    if isinstance(error.__cause__, ValidationError) and error.argument is not None:
+        return usage_error(error.__cause__, error.argument.hint)
+    command = " ".join(["shoal", *(error.command_chain or ())])
+    return UsageError(str(error).strip().rstrip("."), fix=f"see {command} --help")
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,120 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
 from shoal import wording
 from shoal.cli import options
-from shoal.errors import UsageError
-from shoal.schema import Audit, Importance, InputKind, Part, Scope, Trust
+from shoal.data.settings import DataSettings
+from shoal.measurement.settings import AuditSettings
+from shoal.models.settings import ModelSettings
+from shoal.schema import Audit, Importance, Scope, Trust
+from shoal.settings import OUTPUT
 
 
 def audit(
     model: options.Model,
+    /,
+    *,
     data: options.Data,
     task: options.TaskName = "asr",
-    input: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="speech, text; default: all the model can take. Repeatable."),
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric", help="gradient, ablation; angular and influence are always measured. Repeatable."
-        ),
-    ] = None,
-    block_sizes: Annotated[
-        str,
-        typer.Option("--block-sizes", metavar="N,N…", help="Blocks that ablation leaves out: 1,2,4 or all."),
-    ] = "1",
-    part: Annotated[
-        list[str] | None,
-        typer.Option("--part", help="What ablation leaves out: layer, attention, mlp. Repeatable."),
-    ] = None,
-    loss_scope: Annotated[
-        str, typer.Option("--loss-scope", help="Whose tokens the loss is taken over: text (the response) …")
-    ] = "text",
-    race: Annotated[
-        bool, typer.Option("--race", help="Ablation drops candidates as soon as they are surely worse.")
-    ] = False,
-    decode: Annotated[
-        bool,
-        typer.Option("--decode", help="Ablation decodes without each candidate too: errors, not only loss."),
-    ] = False,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="For audit.json and audit.npz.")] = Path(
-        "audit"
-    ),
-    limit: options.Limit = None,
-    where: options.Where = None,
-    lang: options.Lang = None,
-    max_bad: options.MaxBad = 0.01,
-    batch_size: options.BatchSize = 16,
-    cluster: options.Cluster = "utterance",
-    replicates: options.Replicates = 1000,
-    seed: options.Seed = 0,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "auto",
-    trust_remote_code: options.TrustRemoteCode = False,
+    rows: Annotated[DataSettings, options.Flat] = DataSettings(),
+    loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
+    settings: Annotated[AuditSettings, options.Flat] = AuditSettings(),
+    out: Annotated[Path, OUTPUT, Parameter(help="Folder for audit.json and audit.npz.")] = Path("audit"),
     json: options.Json = False,
 ) -> None:
     """Measure what the decoder layers do: by similarity in one pass, by gradients, by leaving them out."""
     import shoal
     from shoal.cli.progress import progress_bars
-    from shoal.measurement.importance_config import ImportanceConfig
 
-    unit = options.parse_cluster(cluster)
-    asked: dict[str, Any] = {"race": race, "decode": decode}
-    names, parts, sizes = metric or ["angular"], part or ["layer"], parse_sizes(block_sizes)
-    # Refused here already, before anything is loaded.
-    ImportanceConfig.parse(names, sizes=sizes, parts=parts, scope=loss_scope, seed=seed, **asked)
-    dataset = options.read_data(
-        data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
-    )
-    loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    dataset = options.read_data(data, rows, task, settings.seed)
+    loaded = shoal.load(model, loading)
     with progress_bars() as progress:
-        document = shoal.audit(
-            loaded,
-            dataset,
-            task,
-            inputs=_inputs(input),
-            metrics=names,
-            block_sizes=sizes,
-            parts=[cast("Part", name) for name in parts],
-            loss_scope=cast("Scope", loss_scope),
-            **asked,
-            out=out,
-            batch_size=batch_size,
-            cluster=unit,
-            replicates=replicates,
-            seed=seed,
-            progress=progress,
-        )
-    typer.echo(document.model_dump_json(indent=1) if json else summary(document, out))
-
-
-def _inputs(names: list[str] | None) -> list[InputKind] | None:
-    for name in names or ():
-        if name not in ("speech", "text"):
-            raise UsageError(f"unknown input {name!r}", where="--input", fix="use speech or text")
-    return cast("list[InputKind] | None", names)
-
-
-def parse_sizes(text: str) -> list[int] | None:
-    """`1,2,4` → [1, 2, 4]; `all` → None.
-
-    Raises:
-        UsageError: neither.
-    """
-    if text == "all":
-        return None
-    try:
-        return [int(size) for size in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no list of sizes", where="--block-sizes", fix="write 1,2,4 or all"
-        ) from None
+        document = shoal.audit(loaded, dataset, task, settings, out=out, progress=progress)
+    print(options.as_json(document) if json else summary(document, out))
 
 
 def summary(document: Audit, out: Path, scope: Scope = "all") -> str:

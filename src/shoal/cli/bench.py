@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal import wording
-from shoal.cli import options
+from shoal.cli import typer_options as options
 from shoal.cli.table import aligned
 from shoal.schema import Bench, Plan, SystemBench
 

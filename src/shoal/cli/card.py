@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoal.cli import options
+from shoal.cli import typer_options as options
 
 if TYPE_CHECKING:
     from shoal.cards.attached import Evidence

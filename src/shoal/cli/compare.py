@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, TypeVar
 
-import typer
+from cyclopts import Parameter
 
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.matrix import Combine, Sizes, Weights, numbers
-from shoal.cli.matrix import summary as matrix_summary
+from shoal.cli.table import aligned
+from shoal.comparison.settings import CompareSettings, MatrixSettings
 from shoal.errors import UsageError
-from shoal.schema import SCOPES, Comparison, InputKind, Scope, TaskMatrix
+from shoal.schema import Comparison, Estimate, Scope, TaskLoss, TaskMatrix
+from shoal.settings import DATA, OUTPUT, Settings, option_name
+
+S = TypeVar("S", bound=Settings)
+
+
+class CompareOptions(CompareSettings, MatrixSettings):
+    """The options of both, for the one command."""
+
+    scope: Annotated[Scope, Parameter(parse=False)] = "all"
 
 
 def compare(
     audits: Annotated[
         list[Path],
-        typer.Argument(metavar="AUDIT…", help="Two audit.json or more, or one with speech and text."),
+        DATA,
+        Parameter(
+            help="Two audit.json (or their folders) or more, or one with speech and text.", name="AUDIT"
+        ),
     ],
-    input_a: Annotated[
-        str | None, typer.Option("--input-a", help="Which input of the first: speech or text.")
-    ] = None,
-    input_b: Annotated[str | None, typer.Option("--input-b", help="Which input of the second.")] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option("--scope", help="Default: all both have, repeatable; of a matrix one, default all."),
-    ] = None,
+    /,
+    *,
     matrix: Annotated[
-        bool, typer.Option("--matrix", help="Side by side with shared plans, as three audits or more are.")
+        bool, Parameter(help="Set audits side by side, with shared plans, as is done with three or more.")
     ] = False,
-    inputs: Annotated[
-        str | None, typer.Option("--inputs", help="Of a matrix: which input of each, such as speech,text.")
-    ] = None,
-    sizes: Sizes = None,
-    combine: Combine = "mean",
-    weights: Weights = None,
-    replicates: options.Replicates = 1000,
-    seed: options.Seed = 0,
-    out: options.Out = None,
+    settings: Annotated[CompareOptions, options.Flat] = CompareOptions(),
+    out: Annotated[Path | None, OUTPUT, Parameter(help="File to write the comparison to.")] = None,
     json: options.Json = False,
 ) -> None:
     """Compare audits: rank correlation of the triangles, overlap of the chosen blocks, with intervals.
@@ -48,51 +48,35 @@ def compare(
     """
     import shoal
 
-    paths = [path / "audit.json" if path.is_dir() else path for path in audits]
+    paths = options.audit_paths(audits)
     document: Comparison | TaskMatrix
     if matrix or len(paths) > 2:
-        _refuse("--matrix takes --inputs", {"--input-a": input_a, "--input-b": input_b})
-        document = shoal.task_matrix(
-            paths,
-            inputs=None if inputs is None else [_choice(name, "--inputs") for name in inputs.split(",")],
-            scope=_one_scope(scope),
-            sizes=numbers(sizes, "--sizes", int),
-            combine=cast("Literal['mean', 'worst']", combine),
-            weights=numbers(weights, "--weights", float),
-            replicates=replicates,
-            seed=seed,
-        )
+        document = shoal.task_matrix(paths, _matrix_settings(settings))
     else:
-        _refuse("add --matrix", {"--inputs": inputs, "--sizes": sizes, "--weights": weights})
-        document = shoal.compare(
-            paths[0],
-            paths[-1],
-            input_a=_choice(input_a, "--input-a"),
-            input_b=_choice(input_b, "--input-b"),
-            scopes=_scopes(scope),
-            replicates=replicates,
-            seed=seed,
-        )
+        document = shoal.compare(paths[0], paths[-1], _part(settings, CompareSettings, "add --matrix"))
     if out is not None:
         document.save(out)
-    typer.echo(document.model_dump_json(indent=1) if json else _summary(document))
+    print(options.as_json(document) if json else _summary(document))
+
+
+def _matrix_settings(settings: CompareOptions) -> MatrixSettings:
+    scopes = settings.scopes or ("all",)
+    if len(scopes) > 1:
+        raise UsageError("a matrix has one scope", where="--scope", fix="give it once")
+    part = _part(settings, MatrixSettings, "--matrix takes --inputs")
+    return part.model_copy(update={"scope": scopes[0]})
+
+
+def _part(settings: CompareOptions, model: type[S], fix: str) -> S:
+    """Those of the settings that `model` has; others must not have been given."""
+    given = settings.model_fields_set
+    for name in sorted(given - set(model.model_fields) - {"scopes"}):
+        raise UsageError("does not fit here", where=option_name(CompareOptions, [name]), fix=fix)
+    return model(**{name: getattr(settings, name) for name in given & set(model.model_fields)})
 
 
 def _summary(document: Comparison | TaskMatrix) -> str:
     return matrix_summary(document) if isinstance(document, TaskMatrix) else summary(document)
-
-
-def _refuse(fix: str, options: dict[str, str | None]) -> None:
-    for flag, given in options.items():
-        if given is not None:
-            raise UsageError("does not fit here", where=flag, fix=fix)
-
-
-def _one_scope(names: list[str] | None) -> Scope:
-    scopes = _scopes(names) or ["all"]
-    if len(scopes) > 1:
-        raise UsageError("a matrix has one scope", where="--scope", fix="give it once")
-    return scopes[0]
 
 
 def summary(document: Comparison) -> str:
@@ -108,14 +92,44 @@ def summary(document: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _choice(name: str | None, flag: str) -> InputKind | None:
-    if name not in (None, "speech", "text"):
-        raise UsageError(f"unknown input {name!r}", where=flag, fix="use speech or text")
-    return cast("InputKind | None", name)
+def matrix_summary(document: TaskMatrix) -> str:
+    """Three tables: rank correlations, overlaps, and what each side loses under each plan."""
+    return "\n\n".join(
+        [
+            _square(document, f"rank correlation (scope {document.scope}, one size)", document.spearman),
+            _square(document, "overlap of the best blocks", document.overlap),
+            *(_losses(document, n) for n in document.sizes),
+            f"losses: {document.measure}, {document.unit}; in brackets the excess over a task's own plan",
+        ]
+    )
 
 
-def _scopes(names: list[str] | None) -> list[Scope] | None:
-    for name in names or ():
-        if name not in SCOPES:
-            raise UsageError(f"unknown scope {name!r}", where="--scope", fix=f"use {', '.join(SCOPES)}")
-    return cast("list[Scope] | None", names)
+def _square(document: TaskMatrix, title: str, values: list[list[Estimate]]) -> str:
+    names = [side.label for side in document.sides]
+    rows = [
+        [name, *(wording.plain(estimate, ".3f") for estimate in row)]
+        for name, row in zip(names, values, strict=True)
+    ]
+    return aligned([title, *names], rows)
+
+
+def _losses(document: TaskMatrix, n: int) -> str:
+    names = [side.label for side in document.sides]
+    return aligned([f"plan of {n} for", "layers", *names], list(_plans(document, n, names)))
+
+
+def _plans(document: TaskMatrix, n: int, names: list[str]) -> Iterator[list[str]]:
+    found = {(loss.plan, loss.task): loss for loss in document.losses if loss.n == n}
+    for plan in dict.fromkeys(plan for plan, _ in found):
+        layers = next(loss.layers for loss in found.values() if loss.plan == plan)
+        cells = [_cell(found.get((plan, name)), found[name, name]) for name in names]
+        yield [plan, f"[{layers[0]}, {layers[-1] + 1})", *cells]
+
+
+def _cell(loss: TaskLoss | None, own: TaskLoss) -> str:
+    """Without an excess where the plan is the task's own, whoever else it was made for."""
+    if loss is None:
+        return "refused"
+    if loss.layers == own.layers:
+        return f"{loss.loss.value:.4f} (own)"
+    return f"{loss.loss.value:.4f} ({wording.plain(loss.excess, '+.4f')})"

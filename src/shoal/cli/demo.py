@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import options
+from shoal.cli import typer_options as options
 from shoal.errors import UsageError
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import options
+from shoal.cli import typer_options as options
 from shoal.cli.card import warn_if_unheard
 from shoal.cli.evaluating import Evaluation
 from shoal.cli.evaluation_tables import summary

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from shoal.cli import options, shards
+from shoal.cli import shards
+from shoal.cli import typer_options as options
 from shoal.cli.progress import progress_bars
 from shoal.errors import UsageError
 from shoal.schema import Plan, Scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from shoal.cli.options import Json
+from shoal.cli.typer_options import Json
 
 
 def families(json: Json = False) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from shoal.cli import options, training
+from shoal.cli import training
+from shoal.cli import typer_options as options
 from shoal.cli.card import warn_of_speech
 from shoal.errors import UsageError
 from shoal.schema import HealRecord, Plan

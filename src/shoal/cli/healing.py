@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoal import wording
-from shoal.cli import options, training
+from shoal.cli import training
+from shoal.cli import typer_options as options
 from shoal.cli.table import aligned
 from shoal.errors import UsageError
 from shoal.schema import Audit, Healing, Plan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoal.cli import options
+from shoal.cli import typer_options as options
 from shoal.cli.card import warn_of_speech
 from shoal.errors import UsageError
 from shoal.schema import ModelInfo, Plan
@@ -74,9 +74,9 @@ def prune(
 
 
 def _load(model: str, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
-    import shoal.models
+    import shoal
 
-    return shoal.models.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    return shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def _in_memory(loaded: LoadedModel, plan: Plan, out: Path, force: bool) -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from shoal import wording
-from shoal.cli import options
+from shoal.cli import typer_options as options
 from shoal.cli.table import aligned
 from shoal.schema import Confirmation, Estimate, InputKind, Part, Scope, Search, SearchStep
 

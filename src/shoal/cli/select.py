@@ -3,89 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.matrix import Combine, Weights, numbers
-from shoal.schema import Audit, InputKind, Part, Plan, Scope, write_text
+from shoal.schema import Audit, Plan, write_text
+from shoal.selection.settings import SelectSettings
+from shoal.settings import DATA, OUTPUT
 
 
 def select(
     audits: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="AUDIT…", help="An audit.json or its folder; several of one model share a plan."
-        ),
+        DATA,
+        Parameter(help="An audit.json or its folder; several of one model share a plan.", name="AUDIT"),
     ],
-    layers: Annotated[str, typer.Option("--layers", help="How many to remove: 8, or 30% of the depth.")],
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy",
-            help="contiguous (default), deepest, uniform, random, lowest or consensus (of several audits).",
-        ),
-    ] = None,
-    input: Annotated[
-        str | None, typer.Option("--input", help="speech or text; default: speech if it was measured.")
-    ] = None,
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            "--scope",
-            help="Which positions count: all, audio, prompt, text or last; default: all, or the metric's own.",
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            help="What to rank by: angular, influence, gradient, gradient-signed, ablation, ablation-kl or "
-            "ablation-score; default: the strategy's own.",
-        ),
-    ] = None,
-    part: Annotated[
-        str,
-        typer.Option("--part", help="layer, or only the attention or mlp of each (by gradient or ablation)."),
-    ] = "layer",
-    combine: Combine = "mean",
-    weights: Weights = None,
-    seed: options.Seed = 0,
-    allow_last: Annotated[bool, typer.Option("--allow-last", help="The last layer may go too.")] = False,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the plan.")] = Path(
-        "plan.json"
-    ),
+    /,
+    *,
+    layers: Annotated[
+        str, Parameter(help="Number of layers to remove: 8, or 30% of the depth.", metavar="N|%")
+    ],
+    settings: Annotated[SelectSettings, options.Flat] = SelectSettings(),
+    out: Annotated[Path, OUTPUT, Parameter(help="File to write the plan to.")] = Path("plan.json"),
     mergekit: Annotated[
-        Path | None, typer.Option("--mergekit", metavar="FILE", help="Write it as mergekit YAML too.")
+        Path | None, OUTPUT, Parameter(help="File to write the plan to as mergekit YAML too.")
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Choose the layers to remove from an audit, or from several of one model, and write the plan."""
+    import shoal
     from shoal.selection import mergekit_yaml
-    from shoal.selection import select as choose
 
-    paths = [path / "audit.json" if path.is_dir() else path for path in audits]
-    plan = choose(
-        [Audit.load(path) for path in paths],
-        layers,
-        strategy=strategy,
-        input=cast("InputKind | None", input),
-        scope=cast("Scope | None", scope),
-        metric=metric,
-        part=cast("Part", part),
-        combine=cast("Literal['mean', 'worst']", combine),
-        weights=numbers(weights, "--weights", float),
-        seed=seed,
-        allow_last=allow_last,
-        source_path=[str(path) for path in paths],
+    paths = options.audit_paths(audits)
+    plan = shoal.select(
+        [Audit.load(path) for path in paths], layers, settings, source_path=[str(path) for path in paths]
     )
     yaml = None if mergekit is None else mergekit_yaml(plan)
     plan.save(out)
     if mergekit is not None and yaml is not None:
         write_text(mergekit, yaml)
-    typer.echo(plan.model_dump_json(indent=1) if json else summary(plan, out))
+    print(options.as_json(plan) if json else summary(plan, out))
 
 
 def summary(plan: Plan, out: Path) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import options, training
+from shoal.cli import training
+from shoal.cli import typer_options as options
 from shoal.schema import TrainingRecord
 
 

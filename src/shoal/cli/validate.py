@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from shoal.cli import options
+from shoal.cli import typer_options as options
 from shoal.cli.card import is_folder, warn_if_unheard
 from shoal.cli.evaluating import Evaluation
 from shoal.cli.table import aligned

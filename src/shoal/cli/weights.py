@@ -15,8 +15,8 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from shoal.cli.options import Json
 from shoal.cli.progress import console
+from shoal.cli.typer_options import Json
 from shoal.progress import Progress
 
 app = typer.Typer(no_args_is_help=True)

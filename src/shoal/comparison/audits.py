@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal.comparison.settings import CompareSettings
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
@@ -26,6 +28,7 @@ from shoal.schema import (
     Scope,
     ScopeComparison,
 )
+from shoal.settings import takes
 from shoal.statistics import Resampler, estimate_rows, make_resampler, spearman
 
 Floats = npt.NDArray[np.float64]
@@ -63,21 +66,27 @@ class Side:
         )
 
 
-def run_compare(
-    a: Path,
-    b: Path,
-    *,
-    input_a: InputKind | None,
-    input_b: InputKind | None,
-    scopes: Sequence[Scope] | None,
-    replicates: int,
-    level: float,
-    seed: int,
+@takes(CompareSettings)
+def compare(
+    a: str | Path, b: str | Path, settings: CompareSettings | None = None, **options: Any
 ) -> Comparison:
-    """See `shoal.measurement.compare`."""
-    left = read_side(a, input_a, None)
+    """How alike two audits are: rank correlations of the triangles and overlap of the chosen blocks.
+
+    Args:
+        a: an `audit.json`.
+        b: another, or the same (then speech is compared with text).
+        settings: what is compared.
+        **options: fields of `CompareSettings`, instead of `settings` or in their place.
+
+    Raises:
+        FileFormatError: a file or its `.npz` is missing or broken.
+        UsageError: depths differ, or an input or scope is missing.
+    """
+    settings = CompareSettings.of(settings, options)
+    a, b = Path(a), Path(b)
+    left = read_side(a, settings.input_a, None)
     same_file = a.resolve() == b.resolve()
-    right = read_side(b, input_b, "text" if same_file else left.input)
+    right = read_side(b, settings.input_b, "text" if same_file else left.input)
     if left.sums.depth != right.sums.depth:
         raise UsageError(
             f"the decoders have {left.sums.depth} and {right.sums.depth} layers",
@@ -85,17 +94,19 @@ def run_compare(
             fix="compare audits of decoders with the same depth",
         )
     paired = left.sums.utterances == right.sums.utterances
-    first, second = _resamplers(left, right, paired=paired, replicates=replicates, seed=seed)
+    first, second = _resamplers(
+        left, right, paired=paired, replicates=settings.replicates, seed=settings.seed
+    )
     return Comparison(
         provenance=provenance(),
         a=left.described(left.apart_from(right)),
         b=right.described(right.apart_from(left)),
         paired=paired,
-        replicates=replicates,
-        level=level,
+        replicates=settings.replicates,
+        level=settings.level,
         scopes={
-            scope: compare_scope(left.sums, right.sums, scope, first, second, level)
-            for scope in _shared_scopes(left, right, scopes)
+            scope: compare_scope(left.sums, right.sums, scope, first, second, settings.level)
+            for scope in _shared_scopes(left, right, settings.scopes)
         },
     )
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, within_sizes
+from shoal.comparison.settings import MatrixSettings
 from shoal.data_names import short_name
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
@@ -21,11 +22,12 @@ from shoal.measurement.sums import clusters_of
 from shoal.measurement.trust import aligned, importance_rows, sum_rows
 from shoal.provenance import provenance
 from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
-from shoal.selection.consensus import best_block, check_combine, check_one_model, check_weights, combined
+from shoal.selection.consensus import best_block, check_one_model, check_weights, combined
+from shoal.selection.settings import Combine
+from shoal.settings import takes
 from shoal.statistics import Resampler, estimate_rows, make_resampler
 
 Floats = npt.NDArray[np.float64]
-Combine = Literal["mean", "worst"]
 Statistic = Callable[[Floats, Floats], Floats]
 
 SIZES = (1, 2, 4, 8)
@@ -34,27 +36,37 @@ CONSENSUS = "consensus"
 ANGLE = "share of a half turn"
 
 
-def run_task_matrix(
-    paths: Sequence[Path],
-    *,
-    inputs: Sequence[InputKind | None] | None,
-    scope: Scope,
-    sizes: Sequence[int] | None,
-    combine: Combine,
-    weights: Sequence[float] | None,
-    replicates: int,
-    level: float,
-    seed: int,
+@takes(MatrixSettings)
+def task_matrix(
+    paths: Sequence[str | Path], settings: MatrixSettings | None = None, **options: Any
 ) -> TaskMatrix:
-    """See `shoal.measurement.task_matrix`."""
-    check_combine(combine)
-    sides = _read_sides(paths, inputs)
+    """Whether tasks, languages or inputs are redundant in the same layers, and what sharing a plan costs each.
+
+    Plans are blocks that keep the last layer, the best of each side and one for all of them. They are chosen by the
+    ablation loss where every side has it for all blocks of a size (and no race dropped one), otherwise by the angular
+    distance.
+
+    Args:
+        paths: audits of one model, or one audit with speech and text.
+        settings: what is compared.
+        **options: fields of `MatrixSettings`, instead of `settings` or in their place.
+
+    Returns:
+        Under a plan that a side refused (what it lost was not finite) that side has no entry in `losses`.
+
+    Raises:
+        FileFormatError: a file or its `.npz` is missing or broken.
+        UsageError: not one model, or an input, a scope, a size or a weight that does not fit.
+    """
+    settings = MatrixSettings.of(settings, options)
+    scope, sizes, level = settings.scope, settings.sizes, settings.level
+    sides = _read_sides([Path(path) for path in paths], settings.inputs)
     _check(sides, scope)
-    weighed, names = check_weights(weights, len(sides)), labels(sides)
-    depth, resamplers = sides[0].sums.depth, _resamplers(sides, replicates, seed)
+    weights, names = check_weights(settings.weights, len(sides)), labels(sides)
+    depth, resamplers = sides[0].sums.depth, _resamplers(sides, settings.replicates, settings.seed)
     angular = [sum_rows(s.sums, scope, "angular", r) for s, r in zip(sides, resamplers, strict=True)]
     measure = _measure(sides, resamplers, angular, _possible_sizes(sizes, depth), every=sizes is not None)
-    rows = MatrixRows(names, measure.rows, depth, combine, weighed, level)
+    rows = MatrixRows(names, measure.rows, depth, settings.combine, weights, level)
     return TaskMatrix(
         provenance=provenance(),
         sides=[side.described(name) for side, name in zip(sides, names, strict=True)],
@@ -64,10 +76,10 @@ def run_task_matrix(
         spearman=_pairwise(angular, partial(within_sizes, depth=depth), level),
         overlap=_pairwise(angular, partial(mean_overlap, depth=depth), level),
         sizes=measure.sizes,
-        combine=combine,
-        weights=weighed,
+        combine=settings.combine,
+        weights=weights,
         losses=[loss for n in measure.sizes for loss in rows.losses(n)],
-        replicates=replicates,
+        replicates=settings.replicates,
         level=level,
     )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from shoal.data import badrows
 from shoal.data.checks import AudioCheck, Limits
@@ -14,11 +15,13 @@ from shoal.data.clip import Row
 from shoal.data.dataset import Dataset
 from shoal.data.ids import IdGiver
 from shoal.data.rows import RowIndex, Rows
+from shoal.data.settings import DataSettings
 from shoal.data.sources import RawRow, Source, read_source
 from shoal.data.subset import evenly_spaced, matches, no_match
 from shoal.errors import InputError, ManifestError, UsageError
 from shoal.progress import Progress
 from shoal.schema import BadRow
+from shoal.settings import takes
 
 Ref = str | os.PathLike[str]
 QUIET_SECONDS = 2.0
@@ -28,31 +31,23 @@ AT_ONCE = 256
 """Rows whose audio headers are read by so many threads together."""
 
 
+@takes(DataSettings)
 def read_manifests(
     sources: Ref | Sequence[Ref],
+    settings: DataSettings | None = None,
     *,
-    max_bad: float = 0.01,
-    limit: int | None = None,
-    where: Mapping[str, str] | None = None,
-    seed: int = 0,
     needs_text: bool = True,
-    lang: str | None = None,
-    max_clip_seconds: float = 120.0,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Dataset:
     """Read one or more sources; see `shoal.data.sources.read_source` for what a source can be.
 
     Args:
         sources: manifests, folders or `hf:` references, in the order their rows shall have.
-        max_bad: how many rows may be left out: a share below 1 (of the rows looked at), or a count from 1 up.
-        limit: use this many rows, evenly spaced over those that `where` leaves and whose fields are sound. A
-            chosen row whose audio turns out bad is left out, not replaced.
-        where: keep only rows whose fields have these values.
-        seed: where the even spacing starts; 0 starts at the first row.
+        settings: which rows are used.
         needs_text: whether a row without a transcript is bad.
-        lang: the language of rows that name none.
-        max_clip_seconds: longer utterances are bad rows.
         progress: called with ("look at audio", rows looked at, in all) once that has taken a few seconds.
+        **options: fields of `DataSettings`, instead of `settings` or in their place.
 
     Returns:
         The data set, rows in manifest order. Left-out rows are in `skipped` and named in a warning on stderr.
@@ -62,14 +57,14 @@ def read_manifests(
             `max_bad` allows.
         UsageError: an argument is wrong, or `where` leaves no row.
     """
-    refs = _refs(sources)
-    badrows.check_max_bad(max_bad)
-    if not max_clip_seconds > 0:
-        raise UsageError(f"{max_clip_seconds:g} s", where="--max-clip-seconds", fix="give a number above 0")
-    index, broken = _survey([read_source(ref) for ref in refs], where or {}, needs_text=needs_text, lang=lang)
+    settings, refs = DataSettings.of(settings, options), _refs(sources)
+    max_bad = settings.max_bad
+    index, broken = _survey(
+        [read_source(ref) for ref in refs], settings.where, needs_text=needs_text, lang=settings.lang
+    )
     badrows.refuse_too_many(broken, len(index) + len(broken), max_bad)
-    chosen = evenly_spaced(range(len(index)), limit, seed)
-    places, bad_audio = _check_audio(index, chosen, Limits(max_seconds=max_clip_seconds), progress)
+    chosen = evenly_spaced(range(len(index)), settings.limit, settings.seed)
+    places, bad_audio = _check_audio(index, chosen, Limits(max_seconds=settings.max_clip_seconds), progress)
     badrows.refuse_too_many(bad_audio if max_bad < 1 else _in_order(broken + bad_audio), len(chosen), max_bad)
     return _dataset(refs, Rows(index, places), broken, bad_audio, max_bad)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.data import MAX_BATCH_SECONDS, Clip, Row, batches
+from shoal.data import Clip, Row
+from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.decoder.prepare import prepare
 from shoal.models.batch import PreparedBatch
 from shoal.schema import InputKind

@@ -8,19 +8,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import FileFormatError, UsageError
 from shoal.measurement.collector import collect
 from shoal.measurement.importance_config import ImportanceConfig
+from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
-from shoal.measurement.sums import Cluster, Sums, SumsFile, SumsWriter, load_sums, save_sums
+from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
 from shoal.models.batch import PreparedBatch
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Audit, InputKind
+from shoal.settings import takes
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -38,43 +40,68 @@ class Stopwatch:
     seconds: float = 0.0
 
 
-def run_audit(
+@takes(AuditSettings)
+def audit(
     model: LoadedModel,
     data: Dataset,
-    task: Task | str,
+    task: Task | str = "asr",
+    settings: AuditSettings | None = None,
     *,
-    inputs: Sequence[InputKind] | None,
-    wanted: ImportanceConfig,
-    out: Path | None,
-    batch_size: int,
-    cluster: Cluster,
-    replicates: int,
-    level: float,
-    seed: int,
-    progress: Progress | None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Audit:
-    """See `shoal.measurement.audit`."""
+    """Measure what the decoder layers do: by similarity, by gradients, by leaving them out.
+
+    Angular distance of every block and influence of every layer come from one forward pass, in all scopes, and are
+    always there. `gradient` takes a backward pass more, and gives every block, attention and MLP. `ablation` leaves
+    out every layer, or every block of the sizes asked for, and gives the true rise of the task loss and the divergence
+    from the full model; with it the audit says how well each metric predicts that truth.
+
+    Args:
+        model: from `shoal.load`.
+        data: from `shoal.read_manifests`.
+        task: its instruction and target make the prompt and the teacher-forced response.
+        settings: what is measured, and how.
+        out: folder for `audit.json` and `audit.npz`; measuring the same again there reuses the `.npz`.
+        progress: called with (input, clips done, clips in all).
+        **options: fields of `AuditSettings`, instead of `settings` or in their place.
+
+    Raises:
+        MeasureError: a state is not finite or zero, or the full model's loss is not finite.
+        ModelError: gradient or ablation of a class whose loss is not known.
+        UsageError: an input the model or the task cannot take, or an unknown metric, part or block size.
+    """
+    settings = AuditSettings.of(settings, options)
+    wanted, folder = ImportanceConfig.of_settings(settings), None if out is None else Path(out)
     task = tasks.get(task) if isinstance(task, str) else task
-    chosen = _inputs(model, task, data, inputs)
+    chosen = _inputs(model, task, data, settings.inputs)
     if "speech" in chosen:
         model.check_lengths(data.rows)
     wanted.check(model, task, chosen)
     key = _key(model, data, task, chosen)
-    found = _already_measured(out, key)
+    found = _already_measured(folder, key)
     if found is None:
         watch = Stopwatch()
         measured = {
             name: measure(
-                model, data, task, name, batch_size=batch_size, progress=progress, watch=watch, spool=out
+                model,
+                data,
+                task,
+                name,
+                batch_size=settings.batch_size,
+                progress=progress,
+                watch=watch,
+                spool=folder,
             )
             for name in chosen
         }
         found = SumsFile(measured, key, watch.seconds)
-        _keep(found, out)
+        _keep(found, folder)
     for name in chosen:
         for metric in wanted.metrics:
-            if wanted.measure(model, data, task, name, metric, found, out, batch_size, progress):
-                _keep(found, out)
+            if wanted.measure(model, data, task, name, metric, found, folder, settings.batch_size, progress):
+                _keep(found, folder)
     document = Audit(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=model.info(),
@@ -84,23 +111,23 @@ def run_audit(
             name: summarise(
                 sums,
                 name,
-                cluster=cluster,
-                replicates=replicates,
-                level=level,
-                seed=seed,
+                cluster=settings.cluster,
+                replicates=settings.replicates,
+                level=settings.level,
+                seed=settings.seed,
                 importance=wanted.of(found, name),
             )
             for name, sums in found.inputs.items()
         },
-        replicates=replicates,
-        level=level,
-        cluster=cluster,
-        seed=seed,
-        sums_file="audit.npz" if out else None,
+        replicates=settings.replicates,
+        level=settings.level,
+        cluster=settings.cluster,
+        seed=settings.seed,
+        sums_file="audit.npz" if folder else None,
         seconds=found.seconds,
     )
-    if out is not None:
-        document.save(out / "audit.json")
+    if folder is not None:
+        document.save(folder / "audit.json")
     return document
 
 

@@ -16,8 +16,9 @@ from shoal.errors import UsageError
 from shoal.measurement.ablating import ablate, block_candidates
 from shoal.measurement.gradient import gradients
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.settings import METRICS, SIMILARITY, AuditSettings
 from shoal.progress import Progress
-from shoal.schema import PARTS, SCOPES, InputKind, Part, Scope
+from shoal.schema import PARTS, InputKind, Part, Scope
 from shoal.schema.words import Candidate
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
-
-
-SIMILARITY = ("angular", "influence")
-"""Always measured: they cost one forward pass together."""
-METRICS = (*SIMILARITY, "gradient", "ablation")
 
 
 @dataclass(frozen=True)
@@ -56,32 +52,17 @@ class ImportanceConfig:
     seed: int = 0
 
     @classmethod
-    def parse(
-        cls,
-        metrics: Sequence[str],
-        *,
-        sizes: Sequence[int] | None,
-        parts: Sequence[str],
-        scope: str,
-        race: bool,
-        decode: bool,
-        seed: int,
-    ) -> ImportanceConfig:
-        """Check what a user wrote.
-
-        Raises:
-            UsageError: an unknown metric, part or scope, or options of ablation without it.
-        """
-        _known(metrics, METRICS, "--metric")
-        _known(parts, PARTS, "--part")
-        _known([scope], SCOPES, "--loss-scope")
-        if (race or decode) and "ablation" not in metrics:
-            flag = "--race" if race else "--decode"
-            raise UsageError("only ablation does that", where=flag, fix="add --metric ablation")
-        more = tuple(name for name in METRICS if name in metrics and name not in SIMILARITY)
-        chosen: tuple[Part, ...] = tuple(part for part in PARTS if part in parts)
-        whose: Scope = next(each for each in SCOPES if each == scope)
-        return cls(more, None if sizes is None else tuple(sizes), chosen, whose, race, decode, seed)
+    def of_settings(cls, settings: AuditSettings) -> ImportanceConfig:
+        """What an audit's settings ask for."""
+        return cls(
+            tuple(name for name in METRICS if name in settings.metrics and name not in SIMILARITY),
+            settings.block_sizes,
+            tuple(part for part in PARTS if part in settings.parts),
+            settings.loss_scope,
+            settings.race,
+            settings.decode,
+            settings.seed,
+        )
 
     def check(self, model: LoadedModel, task: Task, inputs: Sequence[InputKind]) -> None:
         """Make sure, before anything is computed, that it can be.
@@ -208,14 +189,6 @@ class ImportanceConfig:
             sizes = None if self.sizes is None else sorted(set(self.sizes))
             about += [sizes, self.parts, self.race, self.seed if self.race else 0, self.decode]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
-
-
-def _known(names: Sequence[str], choices: Sequence[str], flag: str) -> None:
-    for name in names:
-        if name not in choices:
-            raise UsageError(
-                f"unknown {flag.strip('-')} {name!r}", where=flag, fix=f"use {', '.join(choices)}"
-            )
 
 
 def _watched(

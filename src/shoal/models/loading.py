@@ -28,9 +28,11 @@ from shoal.models.embedded_adapter import (
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.quiet import quiet
+from shoal.models.settings import ModelSettings
 from shoal.models.speech_llm import RESPONSE_STYLES
 from shoal.models.stock import load_parts
 from shoal.schema import InputKind, ModelInfo
+from shoal.settings import takes
 
 if TYPE_CHECKING:
     from shoal.data.clip import Row
@@ -181,11 +183,34 @@ class LoadedModel:
         return self._info.model_copy(deep=True)
 
 
+@takes(ModelSettings)
+def load(ref: str, settings: ModelSettings | None = None, **options: Any) -> LoadedModel:
+    """Load a model and everything that belongs to it.
+
+    Args:
+        ref: a folder, a Hugging Face Hub id or `pkg:NAME`.
+        settings: where and how it runs.
+        **options: fields of `ModelSettings`, instead of `settings` or in their place.
+
+    Raises:
+        ModelError: not there, not understood, or not whole.
+        WeightsError: cannot be downloaded or checked.
+    """
+    settings = ModelSettings.of(settings, options)
+    return load_model(
+        ref,
+        device=settings.device,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
 def load_model(
     ref: str, *, device: str, dtype: str, trust_remote_code: bool, merge: bool = True
 ) -> LoadedModel:
-    """See `shoal.models.load`; `merge` says what becomes of an adapter beside the weights, see `embedded_adapter`."""
-    torch_device, torch_dtype = _device(device), _dtype(dtype, device)
+    """See `load`; `merge` says what becomes of an adapter beside the weights, see `embedded_adapter`."""
+    torch_device = find_device(device)
+    torch_dtype = _dtype(dtype, torch_device)
     resolved = weights.resolve(ref)
     if is_adapter_alone(resolved.path):
         return _load_adapted(resolved, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -252,7 +277,14 @@ def fingerprint(model: nn.Module, samples: int = 64) -> str:
     return digest.hexdigest()
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA if there is a GPU, else MPS, else the CPU.
+
+    Raises:
+        UsageError: there is no such device, or it cannot be used.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -264,11 +296,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: str) -> torch.dtype | str:
+def _dtype(name: str, device: torch.device) -> torch.dtype | str:
     if name == "stored":
         return "auto"
     if name == "auto":
-        return torch.float32 if device == "cpu" else "auto"
+        return torch.float32 if device.type == "cpu" else "auto"
     if name not in DTYPES:
         raise UsageError(
             f"unknown dtype {name!r}", where="--dtype", fix=f"use auto, stored, {', '.join(DTYPES)}"

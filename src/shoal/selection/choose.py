@@ -6,14 +6,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from shoal.errors import PlanError, UsageError
 from shoal.provenance import provenance
 from shoal.schema import (
-    PARTS,
     Audit,
     Estimate,
     Importance,
@@ -25,9 +25,11 @@ from shoal.schema import (
     ScopeAudit,
     plan_problem,
 )
-from shoal.selection.consensus import check_combine, check_one_model, check_weights
+from shoal.selection.consensus import check_one_model, check_weights
+from shoal.selection.settings import REGISTRY, SelectSettings
 from shoal.selection.strategy import Choice, Request, Strategy
 from shoal.selection.values import IMPORTANCE, angular_distance, find_importance
+from shoal.settings import takes
 
 
 @dataclass(frozen=True)
@@ -53,32 +55,52 @@ class AuditView:
         )
 
 
-def choose(
-    audits: Sequence[Audit],
+@takes(SelectSettings)
+def select(
+    audit: Audit | Sequence[Audit],
     layers: int | str,
-    strategy: Strategy,
+    settings: SelectSettings | None = None,
     *,
-    input: InputKind | None,
-    scope: Scope | None,
-    metric: str | None,
-    part: Part,
-    seed: int,
-    allow_last: bool,
-    combine: Literal["mean", "worst"],
-    weights: Sequence[float] | None,
-    source_paths: Sequence[str],
+    source_path: str | Sequence[str] = "",
+    **options: Any,
 ) -> Plan:
-    """See `shoal.selection.select`."""
-    _check_sides(audits, strategy, source_paths, combine, weights)
-    metric = _metric(strategy, metric, part)
+    """Choose layers to remove.
+
+    Args:
+        audit: the measurement to choose from; several of one model (tasks, languages) share a plan.
+        layers: how many, see `layer_count`.
+        settings: how they are chosen.
+        source_path: where the audit lies, for the record; of several one each.
+        **options: fields of `SelectSettings`, instead of `settings` or in their place.
+
+    Returns:
+        The plan. A block has its distance with interval; `stability` is known for `contiguous` by `angular` only.
+
+    Raises:
+        UsageError: an unknown strategy, metric, input, scope or part, a number of layers that does not fit, a metric
+            that was not measured, or audits that cannot share a plan.
+    """
+    settings = SelectSettings.of(settings, options)
+    audits = [audit] if isinstance(audit, Audit) else list(audit)
+    paths = [source_path] * len(audits) if isinstance(source_path, str) else list(source_path)
+    part, seed, allow_last = settings.part, settings.seed, settings.allow_last
+    usual = "consensus" if len(audits) > 1 else "contiguous" if part == "layer" else "lowest"
+    strategy = get(settings.strategy or usual)
+    _check_sides(audits, strategy, paths, settings.weights)
+    metric = _metric(strategy, settings.metric, part)
     looks = [
-        _look(audit, path, metric, part, input, scope)
-        for audit, path in zip(audits, source_paths, strict=True)
+        _look(each, path, metric, part, settings.input, settings.scope)
+        for each, path in zip(audits, paths, strict=True)
     ]
-    count = count_layers(audits[0].depth, layers)
+    count = layer_count(audits[0].depth, layers)
     requests = [_request(look, count, metric, seed, allow_last) for look in looks]
     choice = strategy.choose(
-        replace(requests[0], others=tuple(requests[1:]), combine=combine, weights=weights)
+        replace(
+            requests[0],
+            others=tuple(requests[1:]),
+            combine=settings.combine,
+            weights=settings.weights,
+        )
     )
     model = audits[0].model
     return Plan(
@@ -93,12 +115,22 @@ def choose(
         distance=_distance(looks, choice, part),
         importance=choice.importance,
         stability=choice.stability,
-        source=_source(looks, metric, combine, weights),
+        source=_source(looks, metric, settings.combine, settings.weights),
     )
 
 
-def manual_plan(model_ref: str, depth: int, layers: Sequence[int], *, allow_last: bool) -> Plan:
-    """See `shoal.selection.manual`."""
+def manual(model_ref: str, depth: int, layers: Sequence[int], *, allow_last: bool = False) -> Plan:
+    """A plan that removes the layers somebody lists.
+
+    Args:
+        model_ref: the model it is for.
+        depth: its number of layers.
+        layers: 0-based indices, in any order.
+        allow_last: the last layer may be among them.
+
+    Raises:
+        PlanError: the layers do not fit the depth.
+    """
     wanted = sorted(layers)
     if problem := plan_problem(wanted, depth, allow_last=allow_last):
         raise PlanError(problem, where="layers to remove", fix="give 0-based indices, each once")
@@ -110,8 +142,28 @@ def manual_plan(model_ref: str, depth: int, layers: Sequence[int], *, allow_last
         raise PlanError(error.errors()[0]["msg"], where="layers to remove") from None
 
 
-def count_layers(depth: int, layers: int | str) -> int:
-    """See `shoal.selection.layer_count`."""
+def get(name: str) -> Strategy:
+    """The strategy called `name`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in REGISTRY:
+        raise UsageError(
+            f"unknown strategy {name!r}", where="--strategy", fix=f"use one of {', '.join(REGISTRY)}"
+        )
+    strategy: Strategy = import_module(f"shoal.selection.{name}").STRATEGY
+    return strategy
+
+
+def layer_count(depth: int, layers: int | str) -> int:
+    """How many layers `layers` means: `8`, `"8"`, or a percentage of the depth such as `"30%"`.
+
+    A percentage is rounded to the nearest whole layer (halves up) and is at least one layer, unless it is 0.
+
+    Raises:
+        UsageError: not a number, or not in 1 … depth-1.
+    """
     text = str(layers).strip()
     try:
         number = float(text[:-1]) / 100 * depth if text.endswith("%") else int(text)
@@ -140,10 +192,8 @@ def _check_sides(
     audits: Sequence[Audit],
     strategy: Strategy,
     paths: Sequence[str],
-    combine: str,
     weights: Sequence[float] | None,
 ) -> None:
-    check_combine(combine)
     if not audits or len(audits) != len(paths):
         raise UsageError(
             f"{len(audits)} audits and {len(paths)} paths", where="source_path", fix="give one each"
@@ -238,8 +288,6 @@ def _metric(strategy: Strategy, metric: str | None, part: Part) -> str | None:
 
 
 def _metric_of_parts(strategy: Strategy, metric: str | None, part: str) -> str:
-    if part not in PARTS:
-        raise UsageError(f"unknown part {part!r}", where="part", fix=f"use {', '.join(PARTS)}")
     if not strategy.parts:
         raise UsageError(f"{strategy.name} takes whole layers", where="part", fix="use strategy lowest")
     if (metric := metric or "ablation") not in IMPORTANCE:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import UsageError
 from shoal.schema import ModelInfo
+from shoal.selection.settings import Combine
 from shoal.selection.strategy import RANKED_BLOCKS, Choice, Request, Strategy
 
 Floats = npt.NDArray[np.float64]
-Combine = Literal["mean", "worst"]
 
 
 def choose(request: Request) -> Choice:
@@ -88,16 +87,6 @@ def check_weights(weights: Sequence[float] | None, sides: int) -> list[float]:
             fix="give one number for each, none negative and not all 0",
         )
     return found
-
-
-def check_combine(combine: str) -> None:
-    """How sides are joined must have a name.
-
-    Raises:
-        UsageError: neither of the two.
-    """
-    if combine not in ("mean", "worst"):
-        raise UsageError(f"unknown way to combine {combine!r}", where="combine", fix="use mean or worst")
 
 
 def check_one_model(models: Sequence[ModelInfo], names: Sequence[str]) -> None:

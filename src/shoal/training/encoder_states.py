@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shoal.data import MAX_BATCH_SECONDS, Clip, Dataset, Row, batches
+from shoal.data import Clip, Dataset, Row
+from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.errors import MeasureError, UsageError
 from shoal.models.modes import evaluating
 from shoal.models.speech_llm import WHISPER_SAMPLES_PER_FRAME, SpeechLLM, SpeechLLMProcessor

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from shoal.cli import app
+from shoal.cli.typer_app import app
 from shoal.models.families import table
 from tiny_audio import BUILDS
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import shoal
 from shoal import tasks
-from shoal.cli import app
+from shoal.cli.typer_app import app
 from shoal.data import Clip, Row, read_manifests
 from shoal.errors import ManifestError, ModelError
 from shoal.evaluation import evaluate

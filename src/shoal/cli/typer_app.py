@@ -1,0 +1,63 @@
+"""Commands that are still typer's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from shoal._version import __version__
+from shoal.cli.bench import bench
+from shoal.cli.card import card
+from shoal.cli.demo import demo
+from shoal.cli.evaluate import evaluate
+from shoal.cli.families import families
+from shoal.cli.heal import heal
+from shoal.cli.healing import healing
+from shoal.cli.prune import prune
+from shoal.cli.report import report
+from shoal.cli.search import search
+from shoal.cli.train import train
+from shoal.cli.validate import validate
+from shoal.cli.weights import app as weights
+
+app = typer.Typer(
+    name="shoal",
+    help="Find out how shallow your SpeechLLM can be.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+for command in (
+    demo,
+    search,
+    prune,
+    heal,
+    healing,
+    train,
+    evaluate,
+    bench,
+    report,
+    card,
+    validate,
+    families,
+):
+    app.command()(command)
+app.add_typer(weights, name="weights", help="List, fetch and check the weights Shoal knows.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shoal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost."""

@@ -1,0 +1,38 @@
+"""What is compared of audits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from shoal.schema.words import InputKind, Scope
+from shoal.selection.settings import Combine
+from shoal.settings import Bootstrap, CommaSeparated
+
+
+class CompareSettings(Bootstrap):
+    """What is compared of two audits; they are resampled together when measured on the same utterances."""
+
+    input_a: InputKind | None = None
+    """Input of the first audit; default: speech if there."""
+    input_b: InputKind | None = None
+    """Input of the second audit; default: that of the first, or text when both are one file."""
+    scopes: Annotated[tuple[Scope, ...] | None, Parameter(name="--scope")] = None
+    """Positions to compare; default: all scopes that both have, of a matrix the scope all. Repeatable."""
+
+
+class MatrixSettings(Bootstrap):
+    """What is compared of several audits; sides measured on the same utterances are resampled together."""
+
+    inputs: Annotated[tuple[InputKind | None, ...] | None, CommaSeparated] = None
+    """Input of each side of a matrix, such as speech,text; default: speech if there."""
+    scope: Scope = "all"
+    """Positions of the angular distance."""
+    sizes: Annotated[tuple[int, ...] | None, CommaSeparated] = None
+    """Numbers of layers that the plans of a matrix remove, such as 2,4; default: 1, 2, 4 and 8, as far as they fit and
+    were measured."""
+    combine: Combine = "mean"
+    """How the plan for all sides is chosen: by their mean, or by the side that loses most (worst)."""
+    weights: Annotated[tuple[float, ...] | None, CommaSeparated] = None
+    """Weight of each side in the plan for all, such as 1,2; default: alike."""

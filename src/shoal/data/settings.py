@@ -1,0 +1,59 @@
+"""Which rows of the manifests are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import BeforeValidator, Field, field_validator
+
+from shoal.data.badrows import check_max_bad
+from shoal.settings import DATA, Settings
+
+
+def _pairs(value: object) -> object:
+    """`["split=test"]` → `{"split": "test"}`."""
+    if value is None:
+        return {}
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    fields: dict[str, str] = {}
+    for text in texts:
+        field, equals, wanted = str(text).partition("=")
+        if not equals or not field or field in fields:
+            raise ValueError(
+                f"{text!r} is not FIELD=VALUE, or the field stands twice; write --where split=test"
+            )
+        fields[field] = wanted
+    return fields
+
+
+class DataSettings(Settings):
+    """Which rows of the manifests are used."""
+
+    where: Annotated[
+        Mapping[str, str],
+        BeforeValidator(_pairs),
+        DATA,
+        Parameter(accepts_keys=False, allow_repeating=True, n_tokens=1, metavar="FIELD=VALUE"),
+    ] = Field(default={})
+    """Keep only rows whose field has this value. Repeatable."""
+    limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
+    """Number of clips to use, evenly spaced over the rows; default: all. A clip whose audio turns out bad is left out
+    and not replaced."""
+    lang: Annotated[str | None, DATA] = None
+    """Language of rows that name none (en, de …); it picks the normaliser."""
+    max_bad: Annotated[float, DATA] = Field(default=0.01, ge=0)
+    """Bad rows to tolerate: a share below 1, or a number of rows."""
+    max_clip_seconds: Annotated[float, DATA] = Field(default=120.0, gt=0)
+    """Longest clip to accept, in seconds; longer ones are bad rows."""
+    seed: Annotated[int, Parameter(parse=False)] = 0
+    """Where the even spacing of `limit` starts; 0 is the first row."""
+
+    @field_validator("max_bad")
+    @classmethod
+    def _share_or_count(cls, value: float) -> float:
+        check_max_bad(value)
+        return value

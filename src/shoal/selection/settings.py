@@ -1,0 +1,40 @@
+"""How layers are chosen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from shoal.schema.words import InputKind, Part, Scope
+from shoal.settings import INTERVALS, CommaSeparated, Settings
+
+StrategyName = Literal["contiguous", "deepest", "uniform", "random", "lowest", "consensus"]
+REGISTRY: tuple[StrategyName, ...] = get_args(StrategyName)
+"""The modules of this folder that hold a strategy."""
+Combine = Literal["mean", "worst"]
+
+
+class SelectSettings(Settings):
+    """How layers are chosen."""
+
+    strategy: StrategyName | None = None
+    """Strategy; default: contiguous, of several audits consensus, of a part of the layers lowest."""
+    input: InputKind | None = None
+    """Input whose measurement decides; default: speech if it was measured."""
+    scope: Scope | None = None
+    """Positions that count; default: all of them, audio and text alike, as in ShortGPT, or the metric's own. Gromov et
+    al. (2403.17887) look at the last position of each sequence alone, which is last."""
+    metric: str | None = None
+    """Metric to rank by: angular, influence, gradient, gradient-signed, ablation, ablation-kl or ablation-score;
+    default: the strategy's own, of a part of the layers ablation."""
+    part: Part = "layer"
+    """Part of the layers to remove; attention and mlp are ranked by gradient or ablation."""
+    combine: Combine = "mean"
+    """How several audits share a plan: by their mean, or by the one that loses most (worst)."""
+    weights: Annotated[tuple[float, ...] | None, CommaSeparated] = None
+    """Weight of each of several audits, such as 1,2; default: alike."""
+    allow_last: bool = False
+    """Allow the last layer to go too."""
+    seed: Annotated[int, INTERVALS] = Field(default=0)
+    """Seed of a strategy that draws."""

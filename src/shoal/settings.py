@@ -1,0 +1,178 @@
+"""The base of all settings: an option is defined once, as the field of a room's settings model.
+
+The field's type says how it is read and what it may be, its docstring is its help, its default the default. The command
+line is built from these models (cyclopts), and the public functions take their fields as keywords. A `Parameter` beside
+the type says how an option is shown: its group in the help, and its name where that is not the field's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from cyclopts import Group, Parameter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from shoal.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODEL = Parameter(group=Group("Model", sort_key=1))
+DATA = Parameter(group=Group("Data", sort_key=2))
+METHOD = Parameter(group=Group("Method", sort_key=3))
+INTERVALS = Parameter(group=Group("Intervals and random draws", sort_key=4))
+SPEED = Parameter(group=Group("Speed and memory", sort_key=5))
+OUTPUT = Parameter(group=Group("Output", sort_key=6))
+
+_ADVICE = {
+    "greater_than_equal": "give {ge} or more",
+    "greater_than": "give a number above {gt}",
+    "less_than_equal": "give {le} or less",
+    "less_than": "give a number below {lt}",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_parsing": "give a number",
+    "finite_number": "give a finite number",
+    "bool_parsing": "give true or false",
+}
+
+
+class Settings(BaseModel):
+    """Base of everything a person sets: an unknown name is a mistake, and nothing changes afterwards."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
+
+    @classmethod
+    def of(cls, settings: Self | None, options: Mapping[str, Any]) -> Self:
+        """`settings`, or the defaults, with `options` in their place.
+
+        Raises:
+            UsageError: an option that there is not, or a value that does not fit.
+        """
+        if settings is not None and not options:
+            return settings
+        kept = (
+            {} if settings is None else {name: getattr(settings, name) for name in settings.model_fields_set}
+        )
+        try:
+            return cls(**{**kept, **options})
+        except ValidationError as error:
+            raise usage_error(error, cls) from None
+
+
+class Bootstrap(Settings):
+    """How confidence intervals are made."""
+
+    replicates: Annotated[int, INTERVALS] = Field(default=1000, ge=10)
+    """Number of bootstrap replicates."""
+    level: Annotated[float, INTERVALS] = Field(default=0.95, gt=0, lt=1)
+    """Confidence level of the intervals."""
+    seed: Annotated[int, INTERVALS] = 0
+    """Seed of every random draw."""
+
+
+class Intervals(Bootstrap):
+    """How confidence intervals over clips are made."""
+
+    cluster: Annotated[Literal["utterance", "speaker"], INTERVALS] = "utterance"
+    """Unit that the bootstrap draws: utterances, or speakers with all their utterances."""
+
+
+def takes(model: type[Settings]) -> Callable[[F], F]:
+    """Show the fields of `model` in the signature and the docstring of a function that takes them as `**options`."""
+
+    def shown(function: F) -> F:
+        signature = inspect.signature(function)
+        fixed = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.is_required() else field.default,
+                annotation=field.annotation,
+            )
+            for name, field in model.model_fields.items()
+        ]
+        lines = [f"    {name}: {field.description}" for name, field in model.model_fields.items()]
+        title = f"Options, the fields of `{model.__name__}`:"
+        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", title, *lines])
+        function.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+        return function
+
+    return shown
+
+
+def usage_error(error: ValidationError, model: type[BaseModel]) -> UsageError:
+    """The first of the problems that pydantic found, in one line: which option, what is wrong, what to do."""
+    first = error.errors()[0]
+    path = [part for part in first["loc"] if isinstance(part, str)]
+    option = option_name(model, path)
+    value, context = first.get("input"), first.get("ctx", {})
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(path[-1], list(model.model_fields), 1)
+        fix = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(model.model_fields)}"
+        return UsageError(f"there is no option {path[-1]!r}", where=model.__name__, fix=fix)
+    if first["type"] == "missing":
+        return UsageError("is missing", where=option, fix="give it")
+    if first["type"] == "literal_error":
+        return UsageError(
+            f"unknown {option.strip('-').replace('-', ' ')} {value!r}",
+            where=option,
+            fix=use_one_of(value, re.findall(r"'([^']*)'", context["expected"])),
+        )
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return UsageError(what, where=option)
+    advice = _ADVICE.get(first["type"], what[:1].lower() + what[1:])
+    return UsageError(f"{value!r} does not fit", where=option, fix=advice.format(**context))
+
+
+def use_one_of(value: object, choices: list[str]) -> str:
+    """What to do about a value that is not among `choices`."""
+    near = get_close_matches(str(value), choices, 1)
+    listed = f"use {', '.join(choices)}"
+    return f"did you mean {near[0]}? {listed}" if near else listed
+
+
+def option_name(model: type[BaseModel], path: list[str]) -> str:
+    """What the field at `path`, of `model` or of a model inside it, is called on the command line."""
+    name = path[0] if path else ""
+    field = model.model_fields.get(name)
+    if field is None:
+        return name or model.__name__
+    for part in (field.annotation, *get_args(field.annotation)):
+        if len(path) > 1 and isinstance(part, type) and issubclass(part, BaseModel):
+            return option_name(part, path[1:])
+    shown = [each.name for each in field.metadata if isinstance(each, Parameter) and each.name]
+    return shown[0][0] if shown else f"--{name.replace('_', '-')}"
+
+
+def comma_separated(value: object) -> object:
+    """`"1,2"`, or what the command line makes of it, `["1,2"]` → `["1", "2"]`; anything else as it is."""
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
+        return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    return value
+
+
+def _share(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < float("inf"):
+        raise ValueError(f"{value!r} is not a share; write 25% or 0.25")
+    return share
+
+
+CommaSeparated = BeforeValidator(comma_separated)
+"""Beside the type of a list that is written `1,2,4`."""
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0)]
+"""`25%` or `0.25`."""

@@ -1,0 +1,50 @@
+"""The help: every command and option says what it is, in words that stand alone, and quickly."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from cyclopts import App
+
+from shoal.cli import OLD, app, main
+
+STARTS = re.compile(r"[A-Z]|cpu|pkg:|hf:")
+
+
+def commands(of: App = app, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
+    for name in of:
+        if not name.startswith("-") and name not in OLD:
+            command = of[name]
+            yield (*path, name), command
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands()), ids=lambda each: " ".join(each))
+def test_every_option_says_what_it_is(path: tuple[str, ...], command: App, capsys) -> None:
+    assert len(command.help.split()) >= 3
+    if command.default_command is None:
+        return
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        if not argument.children and argument.parameter.parse:
+            text = argument.parameter.help or ""
+            about = (*path, argument.name, text)
+            assert len(text.split()) >= 3, about
+            assert STARTS.match(text), about
+            assert not text.startswith(("Of ", "See ")), about
+    assert main([*path, "--help"]) == 0
+    assert "--help" not in capsys.readouterr().err
+
+
+def test_help_loads_neither_torch_nor_transformers() -> None:
+    lines = [[], *(path for path, _ in commands())]
+    code = (
+        "import sys; from shoal.cli import main\n"
+        f"for line in {lines!r}: assert main([*line, '--help']) == 0\n"
+        "print([name for name in ('torch', 'transformers', 'plotly', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
