@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MODEL = Parameter(group=Group("Model", sort_key=1))
 DATA = Parameter(group=Group("Data", sort_key=2))
-METHOD = Parameter(group=Group("Method", sort_key=3))
+METHOD = Group("Method", sort_key=3)
 INTERVALS = Parameter(group=Group("Intervals and random draws", sort_key=4))
 SPEED = Parameter(group=Group("Speed and memory", sort_key=5))
 OUTPUT = Parameter(group=Group("Output", sort_key=6))
@@ -148,8 +148,8 @@ def option_name(model: type[BaseModel], path: list[str]) -> str:
     for part in (field.annotation, *get_args(field.annotation)):
         if len(path) > 1 and isinstance(part, type) and issubclass(part, BaseModel):
             return option_name(part, path[1:])
-    shown = [each.name for each in field.metadata if isinstance(each, Parameter) and each.name]
-    return shown[0][0] if shown else f"--{name.replace('_', '-')}"
+    shown = [next(iter(each.name)) for each in field.metadata if isinstance(each, Parameter) and each.name]
+    return shown[0] if shown else f"--{name.replace('_', '-')}"
 
 
 def comma_separated(value: object) -> object:

@@ -27,7 +27,7 @@ app = App(
     help="Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost.",
     version_flags="--version",
     default_parameter=Parameter(negative=(), show_default=shown_default),
-    group_parameters=METHOD.group[0],
+    group_parameters=METHOD,
 )
 
 COMMANDS = {
