@@ -11,7 +11,7 @@ import torch
 from shoal import tasks
 from shoal.decoder.prepare import prepare
 from shoal.errors import FileFormatError, PlanError, UsageError
-from shoal.evaluation import evaluate, rescore
+from shoal.evaluation import evaluate, rescore, window
 from shoal.evaluation.output_file import read_outputs
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Scores
@@ -30,16 +30,16 @@ def data(tmp_path):
     return dataset(tmp_path / "clips")
 
 
-def counting(model, monkeypatch):
+def counting(monkeypatch):
     """Counts the clips that are encoded."""
     seen = []
-    real = type(model).prepare
+    real = window.prepare
 
-    def prepare(self, clips, *args, **kwargs):
+    def counted(model, clips, *args, **kwargs):
         seen.extend(clip.id for clip in clips)
-        return real(self, clips, *args, **kwargs)
+        return real(model, clips, *args, **kwargs)
 
-    monkeypatch.setattr(type(model), "prepare", prepare)
+    monkeypatch.setattr(window, "prepare", counted)
     return seen
 
 
@@ -96,14 +96,14 @@ def test_batch_size_changes_nothing_that_is_said(model, data):
 
 
 def test_the_encoder_runs_once_for_all_systems(model, data, monkeypatch):
-    seen = counting(model, monkeypatch)
+    seen = counting(monkeypatch)
     evaluate(model, data, plans=[plan(0), plan(1), plan(2)], **FEW)
     assert sorted(seen) == sorted(row.id for row in data.rows)
 
 
 def test_rerun_decodes_nothing_and_gives_the_same(model, data, tmp_path, monkeypatch):
     first = evaluate(model, data, plans=[plan(1)], out=tmp_path, **FEW)
-    seen = counting(model, monkeypatch)
+    seen = counting(monkeypatch)
     again = evaluate(model, data, plans=[plan(1)], out=tmp_path, **FEW)
     assert seen == []
     assert again.systems == first.systems
@@ -119,7 +119,7 @@ def test_a_new_plan_decodes_only_itself(model, data, tmp_path):
 
 def test_more_clips_extend_the_outputs(model, tmp_path, monkeypatch):
     evaluate(model, dataset(tmp_path / "clips", 3), out=tmp_path, **FEW)
-    seen = counting(model, monkeypatch)
+    seen = counting(monkeypatch)
     scores = evaluate(model, dataset(tmp_path / "clips", 6), out=tmp_path, **FEW)
     assert len(seen) == 3
     assert scores.data.clips == 6
@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, data, tmp_path, monk
     with pytest.raises(StopError):
         evaluate(model, data, plans=[plan(1)], out=tmp_path, progress=stop, **FEW)
     assert not (tmp_path / "scores.json").exists()
-    seen = counting(model, monkeypatch)
+    seen = counting(monkeypatch)
     scores = evaluate(model, data, plans=[plan(1)], out=tmp_path, **FEW)
     assert len(seen) == 2
     assert scores == evaluate(model, data, plans=[plan(1)], out=tmp_path, **FEW).model_copy(

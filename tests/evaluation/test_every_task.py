@@ -13,7 +13,7 @@ from shoal import tasks
 from shoal.cli import main
 from shoal.data import Dataset, read_manifests
 from shoal.errors import FileFormatError
-from shoal.evaluation import answering, evaluate, rescore
+from shoal.evaluation import answering, evaluate, rescore, window
 from shoal.models import families
 from shoal.models.loading import LoadedModel, load_model
 from shoal.pruning.in_memory import prune_in_place
@@ -78,7 +78,7 @@ def test_a_task_is_asked_resumed_and_scored_again(name, tmp_path, monkeypatch) -
         assert headline.value.low is not None
     monkeypatch.setattr(answering, "answers", None)
     again = evaluate(model, data(tmp_path, name), name, **options)
-    monkeypatch.setattr(shoal.models.loading, "prepare", None)
+    monkeypatch.setattr(window, "prepare", None)
     assert again.systems == found.systems == rescore(tmp_path / "out", replicates=20).systems
 
 

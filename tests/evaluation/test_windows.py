@@ -104,7 +104,7 @@ def test_a_task_that_takes_no_speech_is_given_no_audio(model, data, monkeypatch)
 def test_windows_change_nothing_that_is_said(model, data, monkeypatch, batches):
     whole = evaluate(model, data, plans=[plan(1)], **FEW)
     monkeypatch.setattr(window, "WINDOW_BATCHES", batches)
-    seen = counting(model, monkeypatch)
+    seen = counting(monkeypatch)
     again = evaluate(model, data, plans=[plan(1)], **FEW)
     assert [system.wer for system in again.systems] == [system.wer for system in whole.systems]
     assert sorted(seen) == sorted(row.id for row in data.rows)
@@ -154,13 +154,13 @@ def test_groups_are_given_when_full_or_old(monkeypatch):
 def test_embedding_beside_the_decoding_says_the_same(model, data, monkeypatch):
     here = evaluate(model, data, plans=[plan(1)], **FEW)
     monkeypatch.setattr(window, "embeds_beside", lambda *_: True)
-    threads, real = set(), type(model).prepare
+    threads, real = set(), window.prepare
 
-    def prepare(self, *args, **kwargs):
+    def prepare(*args, **kwargs):
         threads.add(threading.current_thread().name)
-        return real(self, *args, **kwargs)
+        return real(*args, **kwargs)
 
-    monkeypatch.setattr(type(model), "prepare", prepare)
+    monkeypatch.setattr(window, "prepare", prepare)
     beside = evaluate(model, data, plans=[plan(1)], **FEW)
     assert beside.examples == here.examples
     assert threads == {"shoal-ahead"}

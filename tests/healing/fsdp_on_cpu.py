@@ -47,7 +47,8 @@ def patch_trainer(stop: int) -> None:
         # FSDP leaves scalars whole, so they are not looked at.
         kinds = ",".join(sorted({type(each).__name__ for each in self.student.parameters() if each.dim()}))
         line = f"step {inputs['step']}: {type(model).__name__} x{self.args.world_size} {kinds}"
-        print(f"{line}, {inputs['idle']} idle", file=sys.stderr)
+        # One write with its newline: two processes share stderr, and print writes the newline apart.
+        sys.stderr.write(f"{line}, {inputs['idle']} idle\n")
         return found
 
     loop._Trainer.training_step = watched
