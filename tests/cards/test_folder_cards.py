@@ -19,10 +19,9 @@ from shoal.cards.source import source_record
 from shoal.data_names import data_name
 from shoal.errors import FileFormatError, UsageError
 from shoal.healing.checkpoints import write_adapters, write_merged
-from shoal.models.lora import lora_layers
+from shoal.models.lora import add_lora, lora_layers
 from shoal.pruning.sharded import write_sharded
 from shoal.schema import HealRecord, Scores
-from shoal.training.lora import add_lora
 from synthetic_audits import audit_of, random_sums
 from tiny_models import VOCABULARY, tiny
 

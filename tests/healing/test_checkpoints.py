@@ -19,7 +19,7 @@ from shoal.errors import InputError, ModelError, UsageError, VerificationError
 from shoal.healing import checkpoints
 from shoal.healing.checkpoints import write_adapters, write_merged
 from shoal.models.loading import load
-from shoal.models.lora import lora_layers
+from shoal.models.lora import add_lora, lora_layers, merged
 from shoal.models.stock import stock_class
 from shoal.pruning.in_memory import prune_in_place
 from shoal.pruning.on_disk import write_pruned
@@ -27,7 +27,6 @@ from shoal.pruning.probe import DECODING, probe
 from shoal.pruning.verify_child import checkpoint_checks
 from shoal.schema import DataInfo, HealRecord, Plan, Provenance
 from shoal.schema.verification import Check, VerificationReport
-from shoal.training.lora import add_lora, merge_lora
 from tiny_audio import BUILDS
 
 AUDIO = ("Qwen2AudioForConditionalGeneration", "VoxtralForConditionalGeneration")
@@ -213,8 +212,8 @@ def test_a_speech_llm_goes_both_ways_in_a_fresh_process(pruned_folder, tmp_path)
     adapter = write_adapters(
         loaded, tmp_path / "adapter", base=str(folder), record=record(loaded), modules_to_save=["projector"]
     )
-    merged = write_merged(loaded, tmp_path / "merged", record=record(loaded), dtype=torch.bfloat16)
-    for out in (adapter, merged):
+    whole = write_merged(loaded, tmp_path / "merged", record=record(loaded), dtype=torch.bfloat16)
+    for out in (adapter, whole):
         assert VerificationReport.load(out / "shoal-verification.json").complete
     again = load(str(adapter))
     close(logits(again), expected)
@@ -224,12 +223,14 @@ def test_a_speech_llm_goes_both_ways_in_a_fresh_process(pruned_folder, tmp_path)
     # The written dtype: what was in memory, rounded once.
     assert torch.equal(logits(loaded), expected)
     assert loaded.model.dtype == loaded.model.config.dtype == torch.float32
-    assert {tensor.dtype for tensor in load_file(merged / "model.safetensors").values()} == {torch.bfloat16}
-    half = load(str(merged), dtype="stored")
+    assert {tensor.dtype for tensor in load_file(whole / "model.safetensors").values()} == {torch.bfloat16}
+    half = load(str(whole), dtype="stored")
     assert half.dtype == torch.bfloat16
-    merge_lora(loaded.model)
-    here, there = half.model.state_dict(), loaded.model.state_dict()
-    assert all(torch.equal(here[key], there[key].to(here[key].dtype)) for key in here.keys() | there.keys())
+    with merged(loaded.model):
+        here, there = half.model.state_dict(), loaded.model.state_dict()
+        assert all(
+            torch.equal(here[key], there[key].to(here[key].dtype)) for key in here.keys() | there.keys()
+        )
 
 
 def test_what_a_class_keeps_in_float32_stays_so(pruned_folder, tmp_path, here):

@@ -53,8 +53,8 @@ def trained(bases):
         for target in TARGETS:
             name = f"model.layers.{layer}.{target}"
             out, width = model.decoder.get_submodule(name).weight.shape
-            updates[name] = lora.Update(torch.randn(3, width), 0.1 * torch.randn(out, 3))
-    lora.inject(model.decoder, updates)
+            updates[name] = (torch.randn(3, width), 0.1 * torch.randn(out, 3))
+    lora.add_updates(model.decoder, updates)
     return model.eval(), processor
 
 
@@ -98,9 +98,10 @@ def test_the_updates_matter(trained, bases, tmp_path):
 
 def test_merging_in_place_keeps_the_logits_and_takes_the_updates_out(trained):
     expected = logits(*trained)
-    assert lora.merge(trained[0].decoder) == 4 * len(TARGETS)
+    assert len(list(lora.lora_layers(trained[0].decoder))) == 4 * len(TARGETS)
+    lora.merge(trained[0].decoder, "trained")
     torch.testing.assert_close(logits(*trained), expected, atol=1e-5, rtol=0)
-    assert lora.merge(trained[0].decoder) == 0
+    assert not list(lora.lora_layers(trained[0].decoder))
 
 
 def test_only_adapters_train_after_injection(trained):

@@ -10,9 +10,9 @@ import numpy as np
 import tiny_speech
 from shoal import tasks
 from shoal.models.loading import LoadedModel
+from shoal.models.lora import add_lora, linear_layers
 from shoal.training.batches import examples_of, make_batches
 from shoal.training.examples import Batches
-from shoal.training.lora import add_lora, linear_layers
 from shoal.training.sampling import SampledClips, sample_clips
 from shoal.training.settings import Objective
 from shoal.training.step import ModelWithLoss
@@ -23,7 +23,7 @@ def adapted(*, seed: int = 0, dropout: float = 0.0, **text: Any) -> LoadedModel:
     import torch
 
     loaded = tiny_speech.loaded(seed=seed, **text)
-    names = linear_layers(loaded, [loaded.family.layers_path(loaded.model)])
+    names = linear_layers(loaded.model, [loaded.family.layers_path(loaded.model)])
     torch.manual_seed(seed)
     add_lora(loaded.model, names, rank=2, alpha=4, dropout=dropout)
     with torch.no_grad():

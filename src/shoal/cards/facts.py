@@ -157,7 +157,7 @@ def folder_of(path: Path, ref: str) -> Folder:
         WeightsError: its base cannot be found.
     """
     from shoal.models import weights
-    from shoal.models.embedded_adapter import base_of, is_adapter_alone
+    from shoal.models.peft_folder import base_of, is_adapter_alone
 
     if not is_adapter_alone(path):
         return Folder(path)
@@ -166,7 +166,7 @@ def folder_of(path: Path, ref: str) -> Folder:
 
 def _named_base(path: Path) -> str:
     """As the adapter's config has it, which holds wherever both folders are moved together."""
-    from shoal.models.embedded_adapter import CONFIG
+    from shoal.models.peft_folder import CONFIG
     from shoal.schema import read_json
 
     return str(read_json(path / CONFIG)["base_model_name_or_path"])

@@ -20,10 +20,10 @@ from shoal.cards.facts import Folder
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import ModelError, VerificationError
 from shoal.models import weights
-from shoal.models.embedded_adapter import WEIGHTS, has_adapter
 from shoal.models.lineage import HEAL_FILE
-from shoal.models.lora import ADAPTER, lora_layers
+from shoal.models.lora import ADAPTER, exactly, lora_layers, lora_state, merged
 from shoal.models.modes import evaluating
+from shoal.models.peft_folder import WEIGHTS, has_adapter
 from shoal.pruning.folder import check_target, new_folder
 from shoal.pruning.on_disk import write_beside, write_model
 from shoal.pruning.probe import probe
@@ -32,7 +32,6 @@ from shoal.pruning.verify import Expectation, checked, expectation, verify_check
 from shoal.pruning.verify_child import tensor_digests
 from shoal.schema import HealRecord, Plan
 from shoal.schema.verification import VerificationReport
-from shoal.training.lora import exactly, lora_state, merged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

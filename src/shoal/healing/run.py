@@ -23,6 +23,7 @@ from shoal.healing.targets import Target, TrainedParts
 from shoal.healing.teacher import PruningHistory, check_teacher, pruning_history, share_weights
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.loading import DTYPES, load_model
+from shoal.models.lora import add_lora
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target
@@ -31,7 +32,6 @@ from shoal.schema import HealRecord, InputKind, ModelInfo, Plan, read_json
 from shoal.training.batches import examples_of, fill_audio_cache, make_batches, response_losses
 from shoal.training.examples import Batches, TrainingExample
 from shoal.training.loop import TrainingResult, load_trained, train
-from shoal.training.lora import add_lora
 from shoal.training.processes import Processes, work_folder
 from shoal.training.sampling import sample_clips
 from shoal.training.settings import Objective, RuntimeOptions

@@ -91,7 +91,7 @@ def load_adapters(
     model, processor = _base(spec, folder, resolve, dtype)
     updates = _take_updates(tensors, spec.lora)
     _fill_projector(model, tensors, where=str(folder / TENSORS_FILE))
-    (lora.fold if merge else lora.inject)(model.decoder, updates)
+    (lora.merge_updates if merge else lora.add_updates)(model.decoder, updates)
     model.config.lora_merged = merge and bool(updates)
     model.projector.to(dtype)
     return model.to(device).eval(), processor
@@ -130,13 +130,13 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     return name
 
 
-def _take_updates(tensors: Mapping[str, Tensor], spec: LoraSpec | None) -> dict[str, lora.Update]:
+def _take_updates(tensors: Mapping[str, Tensor], spec: LoraSpec | None) -> lora.Updates:
     pairs = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PROJECTOR)}
     if pairs and spec is None:
         raise ModelError(
             "there are low-rank updates but no `lora`", where=ADAPTERS_FILE, fix="add rank and alpha"
         )
-    return lora.from_tensors(pairs, 1.0 if spec is None else spec.alpha / spec.rank)
+    return lora.updates_of(pairs, 1.0 if spec is None else spec.alpha / spec.rank)
 
 
 def _fill_projector(model: SpeechLLM, tensors: Mapping[str, Tensor], *, where: str) -> None:
@@ -180,9 +180,9 @@ def save_adapters(
         raise ModelError(
             "the low-rank updates are folded into the decoder", where="model", fix="load it with merge=False"
         )
-    updates = lora.extract(model.decoder)
+    updates = lora.lora_state(model.decoder, scaled=True)
     projector = {_PROJECTOR + name: tensor for name, tensor in model.projector.state_dict().items()}
-    tensors = projector | lora.to_tensors(updates)
+    tensors = projector | updates
     folder = Path(folder)
     write_tensors(folder / TENSORS_FILE, row_int8.compress(tensors) if compress else tensors)
     spec = AdapterSpec(
@@ -200,11 +200,11 @@ def save_adapters(
     return folder
 
 
-def _lora_spec(updates: lora.Updates) -> LoraSpec | None:
+def _lora_spec(updates: Mapping[str, Tensor]) -> LoraSpec | None:
     if not updates:
         return None
-    rank = max(update.rank for update in updates.values())
-    return LoraSpec(rank=rank, alpha=rank, targets=sorted({name.rpartition(".")[2] for name in updates}))
+    rank = max(len(tensor) for name, tensor in updates.items() if ".lora_A." in name)
+    return LoraSpec(rank=rank, alpha=rank, targets=sorted({name.split(".")[-3] for name in updates}))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -14,19 +14,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from shoal.errors import AudioError, ModelError, UsageError, WeightsError
-from shoal.models import families, weights
+from shoal.models import families, lora, weights
 from shoal.models.audio_cache import AudioCache
-from shoal.models.embedded_adapter import (
+from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.info import Kind, kind_of, model_info
+from shoal.models.peft_folder import (
     CONFIG,
     add_adapter,
     apply_adapter,
     base_of,
     has_adapter,
     is_adapter_alone,
-    merge_adapter,
 )
-from shoal.models.families.audio_llm import AudioLLM
-from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.quiet import quiet
 from shoal.models.settings import ModelSettings
 from shoal.models.speech_llm import RESPONSE_STYLES
@@ -208,7 +207,7 @@ def load(ref: str, settings: ModelSettings | None = None, **options: Any) -> Loa
 def load_model(
     ref: str, *, device: str, dtype: str, trust_remote_code: bool, merge: bool = True
 ) -> LoadedModel:
-    """See `load`; `merge` says what becomes of an adapter beside the weights, see `embedded_adapter`."""
+    """See `load`; `merge` says what becomes of an adapter beside the weights, see `peft_folder`."""
     torch_device = find_device(device)
     torch_dtype = _dtype(dtype, torch_device)
     resolved = weights.resolve(ref)
@@ -218,11 +217,11 @@ def load_model(
         parts = load_parts(resolved.path, ref, torch_dtype, trust_remote_code)
         model = parts.model
         if merge and has_adapter(resolved.path):
-            merge_adapter(model, ref)
+            lora.merge(model, ref)
         family = families.find(model)
         own = resolved.path / family.adapter if family.adapter else None
         if merge and own is not None and (own / CONFIG).is_file():
-            merge_adapter(add_adapter(model, own, ref), ref)
+            lora.merge(add_adapter(model, own, ref), ref)
     model = model.to(torch_device).eval().requires_grad_(False)
     loaded = LoadedModel(
         ref=ref,

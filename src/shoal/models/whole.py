@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from shoal.errors import ModelError
-from shoal.models.embedded_adapter import add_adapter, has_adapter, without_adapter
+from shoal.models.peft_folder import add_adapter, has_adapter, without_adapter
 
 
 def reported(auto_class: Any, path: Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:

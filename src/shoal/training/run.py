@@ -21,6 +21,7 @@ from shoal.models.adapters import save_adapters
 from shoal.models.build import build
 from shoal.models.lineage import TRAINING_FILE
 from shoal.models.loading import DTYPES, LoadedModel, load_model
+from shoal.models.lora import add_lora
 from shoal.models.quiet import quiet
 from shoal.progress import Progress
 from shoal.provenance import provenance
@@ -31,7 +32,6 @@ from shoal.training.batches import examples_of, make_batches, response_losses
 from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.examples import Batches, TrainingExample
 from shoal.training.loop import TrainingResult, train
-from shoal.training.lora import add_lora
 from shoal.training.processes import Processes, work_folder
 from shoal.training.recipe import Recipe, TrainingData
 from shoal.training.sampling import SampledClips, sample_clips
@@ -310,11 +310,12 @@ def lora_names(loaded: LoadedModel, wanted: Sequence[str] | None) -> list[str]:
     Raises:
         UsageError: a wanted name is nowhere.
     """
-    from shoal.training.lora import linear_layers
+    from shoal.models.lora import linear_layers
 
     prefix = "decoder."
     every = [
-        name.removeprefix(prefix) for name in linear_layers(loaded, [loaded.family.layers_path(loaded.model)])
+        name.removeprefix(prefix)
+        for name in linear_layers(loaded.model, [loaded.family.layers_path(loaded.model)])
     ]
     if wanted is None:
         return every

@@ -12,8 +12,8 @@ from torch import nn
 from shoal.decoder.sublayers import BARE_MLP, MLP
 from shoal.errors import ModelError, PlanError
 from shoal.healing.cuts import Cut
+from shoal.models.lora import linear_layers
 from shoal.schema import Plan
-from shoal.training.lora import linear_layers
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -84,7 +84,7 @@ def mlp_layers(loaded: LoadedModel, layer: int) -> tuple[str, ...]:
     ]
     inside = [each for name in names for each in module.get_submodule(name).parameters()]
     fused = any(each.ndim > 2 for each in inside)
-    if not fused and (found := linear_layers(loaded, [f"{path}.{name}" for name in names])):
+    if not fused and (found := linear_layers(loaded.model, [f"{path}.{name}" for name in names])):
         return found
     why = "the MLP is a mixture of experts" if fused else ", ".join(names) or "none found"
     raise ModelError(

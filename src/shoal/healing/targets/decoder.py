@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from shoal.errors import ModelError
 from shoal.healing.cuts import Cut
 from shoal.healing.targets.base import Target, TrainedParts
-from shoal.training.lora import linear_layers
+from shoal.models.lora import linear_layers
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -23,7 +23,7 @@ class DecoderTarget(Target):
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """Every linear layer of every decoder layer."""
         del cuts
-        found = linear_layers(loaded, [loaded.family.layers_path(loaded.model)])
+        found = linear_layers(loaded.model, [loaded.family.layers_path(loaded.model)])
         if not found:
             raise ModelError(
                 "its decoder has no linear layers that take a low-rank update",

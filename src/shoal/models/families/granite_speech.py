@@ -1,7 +1,7 @@
 """Granite Speech: a Conformer, a Q-Former over windows of its states, a Granite decoder.
 
 Some checkpoints have a low-rank adapter beside their weights, which the stock `generate` switches on for audio and off
-without. `shoal.models.embedded_adapter` merges it.
+without. `shoal.models.peft_folder` merges it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A low-rank adapter beside the weights of a whole model, or alone in its folder: put in, and merged.
+"""Folders in PEFT's format: an adapter beside the weights of a whole model, or alone, is found and put in.
 
 The stock `from_pretrained` loads both, and then reports on the adapter only: that weights of the model are missing goes
 unnoticed. And the stock `save_pretrained` writes such a model with the adapter's names, so that it does not load
@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
+from shoal.models.lora import merge, unusable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,12 +85,9 @@ def apply_adapter(model: PreTrainedModel, folder: Path, ref: str) -> None:
             report = adapted.load_adapter(str(folder), "default", torch_device="cpu")
     except Exception as error:  # PEFT raises many kinds; all mean: this adapter is not one for this model
         raise _unfit(ref, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
-    for kind in ("missing_keys", "unexpected_keys"):
-        if keys := sorted(getattr(report, kind)):
-            raise _unfit(ref, f"{len(keys)} of its weights are {kind[:-5]}, such as {keys[0]}")
-    merge_adapter(model, ref, replace=True)
-    if "lora_merged" in vars(model.config):
-        model.config.lora_merged = True
+    if problem := _problem(report):
+        raise _unfit(ref, problem)
+    merge(model, ref, replace=True)
 
 
 @contextmanager
@@ -121,47 +119,17 @@ def add_adapter(model: PreTrainedModel, folder: Path, ref: str) -> PreTrainedMod
     vars(model).pop(NAMES, None)
     if names is not None:
         setattr(model, NAMES, names)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if keys := sorted(map(str, getattr(report, kind, None) or [])):
-            raise _refusal(ref, f"{len(keys)} of its weights are {kind[:-5]}, such as {keys[0]}")
+    if problem := _problem(report):
+        raise unusable(ref, problem)
     return model
 
 
-def merge_adapter(model: PreTrainedModel, ref: str, *, replace: bool = False) -> None:
-    """Put every adapted module, with the adapter's part added to its weights, back in the adapter's place.
-
-    Args:
-        model: with the adapter; changed in place.
-        ref: what the user calls the model, for messages.
-        replace: modules that the adapter brings whole take the place of the model's own; else they are refused.
-
-    Raises:
-        ModelError: the adapter cannot be merged.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
-
-    for name, module in list(model.named_modules()):
-        if replace and type(module) is ModulesToSaveWrapper:
-            model.set_submodule(name, module.modules_to_save[module.active_adapter])
-        elif isinstance(module, AuxiliaryTrainingWrapper):
-            raise _refusal(ref, f"it replaces whole modules ({name})")
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            try:
-                module.merge(safe_merge=True)
-            except (ValueError, NotImplementedError) as error:
-                raise _refusal(ref, f"it cannot be merged ({error})") from error
-            model.set_submodule(name, module.get_base_layer())
-    _forget(model)
-
-
-def _forget(model: Any) -> None:
-    """Let the model be one that never had an adapter: Granite Speech says in its config whether it has one."""
-    model._hf_peft_config_loaded = False
-    vars(model).pop("peft_config", None)
-    if "has_lora_adapter" in vars(model.config):
-        model.config.has_lora_adapter = False
+def _problem(report: Any) -> str:
+    """What a loading report says against an adapter; nothing if all of it found its place."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, getattr(report, kind, None) or [])):
+            return f"{len(keys)} of its weights are {kind[:-5]}, such as {keys[0]}"
+    return ""
 
 
 def _unfit(ref: str, what: str) -> ModelError:
@@ -169,12 +137,4 @@ def _unfit(ref: str, what: str) -> ModelError:
         f"the adapter does not fit its base model ({what})",
         where=ref,
         fix=f"check base_model_name_or_path in its {CONFIG}",
-    )
-
-
-def _refusal(ref: str, what: str) -> ModelError:
-    return ModelError(
-        f"the adapter beside its weights cannot be used: {what}",
-        where=ref,
-        fix="merge it into the weights with the library it was made with, or move it away",
     )

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from shoal.errors import ModelError
-from shoal.models.lora import lora_layers
-from shoal.training.lora import add_lora, exactly, lora_state, merge_lora, merged
+from shoal.models.lora import add_lora, exactly, lora_layers, lora_state, merge, merged
 from tiny_models import prompts, tiny
 
 
@@ -75,10 +74,11 @@ def test_merged_it_computes_what_it_did(architecture, names, rslora):
         torch.testing.assert_close(logits(model), adapted, rtol=0, atol=1e-5)
         assert not list(lora_layers(model))
     assert torch.equal(logits(model), adapted)
-    assert merge_lora(model) == len(names)
+    merge(model, "tiny")
     torch.testing.assert_close(logits(model), adapted, rtol=0, atol=1e-5)
     assert not any("lora" in name for name in model.state_dict())
-    assert merge_lora(model) == 0
+    with merged(model) as count:
+        assert count == 0
 
 
 def test_half_precision_is_merged_with_one_rounding():
@@ -88,8 +88,8 @@ def test_half_precision_is_merged_with_one_rounding():
     assert all(tensor.dtype == torch.float32 for tensor in lora_state(trained(model)).values())
     state, weight = lora_state(model), model.get_submodule(name).base_layer.weight.clone()
     delta = 2 * state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"]
-    merge_lora(model)
-    assert torch.equal(model.get_submodule(name).weight, (weight.float() + delta).to(torch.bfloat16))
+    with merged(model):
+        assert torch.equal(model.get_submodule(name).weight, (weight.float() + delta).to(torch.bfloat16))
 
 
 @pytest.mark.parametrize(
