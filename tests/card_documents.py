@@ -45,19 +45,16 @@ def delta(absolute: float, relative: float | None, reach: float = 0.01, p: float
 def system(name: str, wer: float = 0.2, change: Delta | None = None, **fields: Any) -> SystemScores:
     counts = Counts(hits=8, substitutions=1, insertions=0, deletions=1)
     removed = fields["plan"].layers if fields.get("plan") else []
-    return SystemScores(
-        name=name,
-        wer=around(wer),
-        cer=around(wer / 2),
-        word_counts=counts,
-        char_counts=counts,
-        delta_wer=change,
-        **{"removed": removed, **fields},
-    )
+    rates = {"WER": error_rate(wer, change, edits=counts), "CER": error_rate(wer / 2, edits=counts)}
+    return SystemScores(name=name, **{"removed": removed, "measures": rates, **fields})
+
+
+def error_rate(value: float, change: Delta | None = None, **fields: Any) -> MeasuredScore:
+    return measure(value, change, higher_is_better=False, **fields)
 
 
 def group(wer: float, change: Delta | None = None, clips: int = 40) -> GroupScore:
-    return GroupScore(clips=clips, wer=around(wer), delta=change)
+    return GroupScore(clips=clips, measures={"WER": error_rate(wer, change)})
 
 
 def measure(value: float, change: Delta | None = None, **fields: Any) -> MeasuredScore:

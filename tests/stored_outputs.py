@@ -7,12 +7,10 @@ from pathlib import Path
 
 from shoal import tasks
 from shoal.evaluation.output_file import Output
-from shoal.evaluation.settings import Resampling
+from shoal.evaluation.settings import Resampling, ScoringSettings
 from shoal.evaluation.summary import SystemIdentity, summarise
 from shoal.schema import (
-    Counts,
     DataInfo,
-    Estimate,
     ModelInfo,
     Plan,
     Provenance,
@@ -45,8 +43,9 @@ def output(number, text, said, *, lang="en", speaker=None, data="", source=None,
 def summary(*systems, task="asr", **options):
     """Scores of systems (clip id → output), without a folder."""
     names = [SystemIdentity(f"system{place}") for place in range(len(systems))]
-    how = {"resampling": Resampling(replicates=40), "group_by": None} | options
-    return summarise(names, systems, list(systems[0]), tasks.get(task), **how)
+    comet = options.pop("comet", None)
+    scoring = ScoringSettings(**{"resampling": Resampling(replicates=40)} | options)
+    return summarise(names, systems, list(systems[0]), tasks.get(task), scoring, comet=comet)
 
 
 def by_id(outputs):
@@ -80,7 +79,6 @@ def evaluation(folder: Path, systems, *, task: str = "asr") -> Path:
 
 
 def _system(place: int, name: str) -> SystemScores:
-    nothing = Counts(hits=1, substitutions=0, insertions=0, deletions=0)
     plan = Plan(
         provenance=Provenance(shoal="1.2.3"),
         name=name,
@@ -92,9 +90,5 @@ def _system(place: int, name: str) -> SystemScores:
     return SystemScores(
         name=name,
         plan=plan if place else None,
-        wer=Estimate(value=0),
-        cer=Estimate(value=0),
-        word_counts=nothing,
-        char_counts=nothing,
         outputs_file=f"outputs/{name}.jsonl",
     )

@@ -251,7 +251,7 @@ def test_attached_documents_have_no_words_of_clips_and_the_later_replaces_the_ea
     )
     shoal.card(pruned, [later], attach=True)
     (path,) = (pruned / "validation").iterdir()
-    assert Scores.load(path).systems[1].wer.value == 0.9
+    assert Scores.load(path).systems[1].measures["WER"].value.value == 0.9
     assert "secret" not in path.read_text()
     text = text_of(pruned)
     shoal.card(pruned, [scores(model)])

@@ -163,7 +163,7 @@ def test_a_checkpoint_is_evaluated_resumed_and_keeps_its_result(capsys, place, p
     found = Scores.load(tmp_path / "out" / "scores.json")
     outputs = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "outputs").glob("*.jsonl")}
     assert len(outputs) == 2
-    rate = found.systems[1].wer.value
+    rate = found.systems[1].measures["WER"].value.value
     assert rate > 0
     code, out, _ = run(capsys, *given, "--max-wer", f"{99 * rate}%", "--point")
     assert code == 4

@@ -71,7 +71,7 @@ def test_the_card_of_the_checkpoint_has_its_scores(settings: DemoSettings, resul
     card = (result.checkpoint / "README.md").read_text()
     scores = shoal.Scores.load(settings.out / "scores.json")
     system = next(each for each in scores.systems if each.removed == result.plan.layers)
-    assert f"{100 * system.wer.value:.1f}" in card
+    assert f"{100 * system.measures['WER'].value.value:.1f}" in card
     assert "Speed and memory: `shoal bench` was not run" not in card
     assert len(list((result.checkpoint / "validation").iterdir())) == 3
 
@@ -88,5 +88,5 @@ def test_the_pick_is_the_largest_plan_within_the_limit(settings: DemoSettings, r
     scores = shoal.Scores.load(settings.out / "scores.json")
     loose, strict = pick(scores, float("inf")), pick(scores, -1.0)
     assert len(loose.layers) == 2
-    best = min(system.wer.value for system in scores.systems[1:])
-    assert next(s.wer.value for s in scores.systems if s.removed == strict.layers) == best
+    best = min(system.measures["WER"].value.value for system in scores.systems[1:])
+    assert next(s.measures["WER"].value.value for s in scores.systems if s.removed == strict.layers) == best

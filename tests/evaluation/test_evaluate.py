@@ -75,13 +75,15 @@ def test_scores_are_jiwers_on_normalised_text(model, data, tmp_path):
         stored = read_outputs(tmp_path / system.outputs_file).values()
         references = [normalise(output.text) for output in stored]
         hypotheses = [normalise(output.pred_text) for output in stored]
-        assert system.wer.value == pytest.approx(jiwer.wer(references, hypotheses))
-        assert system.cer.value == pytest.approx(jiwer.cer(references, hypotheses))
+        assert system.measures["WER"].value.value == pytest.approx(jiwer.wer(references, hypotheses))
+        assert system.measures["CER"].value.value == pytest.approx(jiwer.cer(references, hypotheses))
         assert system.generated_tokens == sum(output.tokens for output in stored)
         assert min(system.encode_seconds, system.prefill_seconds, system.decode_seconds) > 0
     full, cut = scores.systems
-    assert full.delta_wer is None
-    assert cut.delta_wer.absolute.value == pytest.approx(cut.wer.value - full.wer.value)
+    assert full.measures["WER"].delta is None
+    assert cut.measures["WER"].delta.absolute.value == pytest.approx(
+        cut.measures["WER"].value.value - full.measures["WER"].value.value
+    )
     assert scores.normaliser == normalise.label
     assert scores.scorer.startswith("jiwer ")
     assert Scores.load(tmp_path / "scores.json") == scores
@@ -92,7 +94,9 @@ def test_batch_size_changes_nothing_that_is_said(model, data):
         evaluate(model, data, plans=[plan(2)], replicates=10, batch_size=size) for size in (1, 6)
     )
     assert alone.examples == together.examples
-    assert [system.wer for system in alone.systems] == [system.wer for system in together.systems]
+    assert [system.measures["WER"].value for system in alone.systems] == [
+        system.measures["WER"].value for system in together.systems
+    ]
 
 
 def test_the_encoder_runs_once_for_all_systems(model, data, monkeypatch):
@@ -161,7 +165,7 @@ def test_a_corrected_transcript_is_used(model, data, tmp_path):
     from shoal.data import read_manifests
 
     scores = evaluate(model, read_manifests([str(manifest)]), out=tmp_path, **FEW)
-    counts = scores.systems[0].word_counts
+    counts = scores.systems[0].measures["WER"].edits
     assert counts.hits + counts.substitutions + counts.deletions == words
 
 
@@ -170,7 +174,7 @@ def test_plans_with_the_same_layers_share_their_outputs(model, data, tmp_path):
     scores = evaluate(model, data, plans=same, out=tmp_path, **FEW)
     assert [system.name for system in scores.systems] == ["full", "contiguous-1", "random-1"]
     assert scores.systems[1].outputs_file == scores.systems[2].outputs_file
-    assert scores.systems[1].wer == scores.systems[2].wer
+    assert scores.systems[1].measures == scores.systems[2].measures
 
 
 def test_plans_of_one_name_are_told_apart(model, data):
@@ -184,8 +188,8 @@ def test_another_checkpoint_as_the_baseline(model, data, tmp_path):
     assert [system.name for system in scores.systems] == ["baseline", "full", "manual-1"]
     assert scores.systems[0].model_ref == "tiny-1"
     alone = evaluate(other, data, **FEW)
-    assert scores.systems[0].wer.value == alone.systems[0].wer.value
-    assert scores.systems[1].delta_wer is not None
+    assert scores.systems[0].measures["WER"].value.value == alone.systems[0].measures["WER"].value.value
+    assert scores.systems[1].measures["WER"].delta is not None
     with pytest.raises(UsageError, match="same weights"):
         evaluate(model, data, against=loaded(), **FEW)
 
@@ -195,7 +199,7 @@ def test_groups_by_speaker_and_any_field(model, data):
     for system in scores.systems:
         assert {name: group.clips for name, group in system.groups["speaker"].items()} == {"s0": 3, "s1": 3}
         assert set(system.groups["room"]) == {"a", "b"}
-    assert scores.systems[1].groups["room"]["a"].delta is not None
+    assert scores.systems[1].groups["room"]["a"].measures["WER"].delta is not None
     with pytest.raises(UsageError, match=r"'accent'.*fields are"):
         evaluate(model, data, group_by=["accent"], **FEW)
 

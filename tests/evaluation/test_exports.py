@@ -36,8 +36,8 @@ def test_results_have_the_shape_of_lm_eval(tmp_path):
     found = json.loads(path.read_text(encoding="utf-8"))
     system = scores.systems[1]
     metrics = found["results"]["asr"]
-    assert metrics["wer,none"] == system.wer.value
-    assert metrics["wer_stderr,none"] == system.standard_errors["wer"] > 0
+    assert metrics["wer,none"] == system.measures["WER"].value.value
+    assert metrics["wer_stderr,none"] == system.measures["WER"].standard_error > 0
     assert (metrics["alias"], metrics["sample_len"]) == ("asr", 3)
     assert found["higher_is_better"] == {"asr": {"wer": False, "cer": False, "compound_wer": False}}
     assert found["n-samples"] == {"asr": {"original": 3, "effective": 3}}
@@ -63,7 +63,7 @@ def test_samples_have_the_shape_of_lm_eval(tmp_path):
     assert second["filtered_resps"] == [SAID[1]]
     assert second["doc"]["accent"] == "x"
     assert "pred_text" not in second["doc"]
-    assert set(second["metrics"]) == {"wer", "cer"}
+    assert set(second["metrics"]) == {"wer", "cer", "compound_wer"}
     assert second["arguments"]["gen_args_0"]["arg_0"] == "Transcribe the speech."
     hashes = "".join(line["doc_hash"] + line["prompt_hash"] + line["target_hash"] for line in lines)
     found = json.loads(results.read_text(encoding="utf-8"))
@@ -117,7 +117,7 @@ def test_trn_files_pair_by_their_ids_and_score_as_the_document_says(tmp_path):
     wrong = sum(a != b for (a, _), (b, _) in zip(wanted, said, strict=True))
     assert wrong == 2
     assert sum(len(text.split()) for text, _ in wanted) == (
-        scores.systems[0].word_counts.hits + scores.systems[0].word_counts.substitutions
+        scores.systems[0].measures["WER"].edits.hits + scores.systems[0].measures["WER"].edits.substitutions
     )
     raw = (place / "raw" / "hyp.cut_1.trn").read_text(encoding="utf-8").splitlines()
     assert raw[2] == "good morning {you} (a%20b-c002)"

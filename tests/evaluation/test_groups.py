@@ -27,9 +27,9 @@ def test_the_group_that_lost_most_is_named_though_the_average_improved():
     before = by_id(rows(40, said=SIX, accent="many") + rows(8, first=50, accent="few"))
     after = by_id(rows(40, accent="many") + rows(8, first=50, said=SIX, accent="few"))
     system = summary(before, after, group_by=["accent"]).systems[1]
-    assert system.delta_wer.absolute.value == pytest.approx(-32 / (48 * 7))
+    assert system.measures["WER"].delta.absolute.value == pytest.approx(-32 / (48 * 7))
     assert system.most_worsened == {"accent": "few"}
-    change = system.groups["accent"]["few"].delta
+    change = system.groups["accent"]["few"].measures["WER"].delta
     assert change.absolute.value == pytest.approx(1 / 7)
     assert change.p_holm == pytest.approx(min(1, 2 * change.p_value))
 
@@ -99,7 +99,7 @@ def sets():
 
 def test_several_data_sets_are_told_apart_without_being_asked():
     system = summary(by_id(sets())).systems[0]
-    assert {name: score.wer.value for name, score in system.groups["data"].items()} == {
+    assert {name: score.measures["WER"].value.value for name, score in system.groups["data"].items()} == {
         "books": pytest.approx(1 / 7),
         "calls": pytest.approx(5 / 7),
         "talks": pytest.approx(6 / 7),
@@ -112,8 +112,8 @@ def test_sets_out_of_domain_are_pooled():
     found = summary(by_id(sets()), out_of_domain=["calls", "talks"])
     pooled = found.systems[0].groups["domain"]
     assert found.out_of_domain == ["calls", "talks"]
-    assert pooled["in"].wer.value == pytest.approx(1 / 7)
-    assert pooled["out"].wer.value == pytest.approx(11 / 14)
+    assert pooled["in"].measures["WER"].value.value == pytest.approx(1 / 7)
+    assert pooled["out"].measures["WER"].value.value == pytest.approx(11 / 14)
     assert pooled["out"].clips == 12
     assert "domain" not in found.systems[0].worst_group
 
@@ -171,7 +171,13 @@ def test_a_groups_interval_is_that_of_drawing_its_clips_again(cluster):
     texts = [(SEVEN, " ".join(SEVEN.split()[: draw.randint(2, 7)]), f"s{n % 6}") for n in range(30)]
     outputs = [output(n, text, said, sex="f", speaker=who) for n, (text, said, who) in enumerate(texts)]
     resampling = Resampling(replicates=200, cluster=cluster)
-    found = summary(by_id(outputs), group_by=["sex"], resampling=resampling).systems[0].groups["sex"]["f"].wer
+    found = (
+        summary(by_id(outputs), group_by=["sex"], resampling=resampling)
+        .systems[0]
+        .groups["sex"]["f"]
+        .measures["WER"]
+        .value
+    )
     resampler = resampling.draw_over([each.speaker for each in outputs]).resampler
     counted = [(7 - len(each.pred_text.split()), 7) for each in outputs]
     lists = [
@@ -189,11 +195,11 @@ def test_families_of_plans_are_corrected_together():
         return by_id([output(n, SEVEN, SIX if draw.random() < chance else SEVEN) for n in range(30)])
 
     systems = summary(full, worse(0.1), worse(0.2), worse(0.9)).systems
-    raw = [system.delta_wer.p_value for system in systems[1:]]
-    assert systems[0].delta_wer is None
+    raw = [system.measures["WER"].delta.p_value for system in systems[1:]]
+    assert systems[0].measures["WER"].delta is None
     ordered = sorted(raw)
     expected = [max(min(1, (3 - place) * ordered[place]) for place in range(rank + 1)) for rank in range(3)]
-    assert sorted(system.delta_wer.p_holm for system in systems[1:]) == pytest.approx(expected)
+    assert sorted(system.measures["WER"].delta.p_holm for system in systems[1:]) == pytest.approx(expected)
 
 
 def test_every_measure_is_corrected_over_the_plans():
@@ -208,7 +214,7 @@ def test_small_groups_are_scored_and_not_named():
     few = rows(MIN_GROUP_CLIPS - 1, said="", sex="x")
     found = by_id(few + rows(6, first=10, sex="f") + rows(6, first=20, sex="m", said=SIX))
     system = summary(found, group_by=["sex"]).systems[0]
-    assert system.groups["sex"]["x"].wer.value == 1
+    assert system.groups["sex"]["x"].measures["WER"].value.value == 1
     assert system.worst_group == {"sex": "m"}
 
 

@@ -17,7 +17,7 @@ def test_hindi_is_not_scored_by_its_bare_consonants():
     published = BasicTextNormalizer()
     trap = jiwer.wer(*(" ".join(published(text).split()) for text in HINDI))
     assert trap == pytest.approx(2 / 13)
-    assert summary(by_id([output(0, *HINDI, lang="hi")])).systems[0].wer.value == 0.5
+    assert summary(by_id([output(0, *HINDI, lang="hi")])).systems[0].measures["WER"].value.value == 0.5
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def test_hindi_is_not_scored_by_its_bare_consonants():
 )
 def test_scripts_without_spaces_have_characters_for_words(lang, wanted, said, errors, length):
     system = summary(by_id([output(0, wanted, said, lang=lang)])).systems[0]
-    assert system.wer.value == pytest.approx(errors / length)
+    assert system.measures["WER"].value.value == pytest.approx(errors / length)
     # No space is written there, so a comma that one system writes makes no error of characters either.
-    assert system.cer.value == system.wer.value
-    assert system.compound_wer.value == system.wer.value
+    assert system.measures["CER"].value.value == system.measures["WER"].value.value
+    assert system.measures["compound WER"].value.value == system.measures["WER"].value.value
 
 
 def test_every_clip_is_compared_in_its_own_language():
@@ -46,8 +46,8 @@ def test_every_clip_is_compared_in_its_own_language():
         output(2, "à la carte", "a la carte", lang="fr"),
     ]
     found = summary(by_id(rows))
-    assert found.systems[0].word_counts.deletions == 1
-    assert found.systems[0].word_counts.substitutions == 1
+    assert found.systems[0].measures["WER"].edits.deletions == 1
+    assert found.systems[0].measures["WER"].edits.substitutions == 1
     assert found.scorer.endswith("(characters as words: zh)")
     assert len(found.normaliser.split(", ")) == 2
 
@@ -84,7 +84,9 @@ def test_compounds_are_merged_on_either_side_and_the_length_stays(wanted, said):
     rows = by_id([output(0, wanted, said, lang="de"), output(1, "eins zwei", "eins zwei", lang="de")])
     system = summary(rows).systems[0]
     length = len(wanted.split()) + 2
-    assert system.compound_wer.value == pytest.approx(slow_edits(wanted.split(), said.split()) / length)
-    assert system.wer.value == pytest.approx(
+    assert system.measures["compound WER"].value.value == pytest.approx(
+        slow_edits(wanted.split(), said.split()) / length
+    )
+    assert system.measures["WER"].value.value == pytest.approx(
         kaldialign.edit_distance(wanted.split(), said.split())["total"] / length
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from shoal.schema import Counts, DataInfo, Delta, Estimate, ModelInfo, Provenance, Scores, SystemScores
+from shoal.schema import DataInfo, Delta, Estimate, MeasuredScore, ModelInfo, Provenance, Scores, SystemScores
 from shoal.validation.requirement_syntax import max_wer, max_wer_increase
 from shoal.validation.validate import validate
 
 
 def system(name, wer, *, absolute=None, relative=None):
-    counts = Counts(hits=1, substitutions=0, insertions=0, deletions=0)
     delta = None
     if absolute is not None:
         bounds = (
@@ -17,11 +16,11 @@ def system(name, wer, *, absolute=None, relative=None):
         delta = Delta(absolute=Estimate(value=absolute), relative=bounds)
     return SystemScores(
         name=name,
-        wer=Estimate(value=wer),
-        cer=Estimate(value=wer),
-        word_counts=counts,
-        char_counts=counts,
-        delta_wer=delta,
+        measures={
+            "WER": MeasuredScore(
+                value=Estimate(value=wer), delta=delta, higher_is_better=False, fraction=True, signature="s"
+            )
+        },
     )
 
 
@@ -39,8 +38,8 @@ def scores(*systems):
     )
 
 
-def broken(found, *promises):
-    return validate(promises, [found], confident=False).failures
+def broken(found, *requirements):
+    return validate(requirements, [found], confident=False).failures
 
 
 def test_limits_that_hold_give_no_line():

@@ -36,16 +36,24 @@ from shoal.evaluation.measures import (
     answers,
     by_name,
     headline,
-    paired_change,
     scores,
 )
 from shoal.evaluation.output_file import Output
 from shoal.evaluation.scores.labels import AccuracyPerByte, MacroF1PerByte, UarPerByte
+from shoal.evaluation.scoring import score_rates, worsening
+from shoal.evaluation.significance import PairedBootstrap
 from shoal.statistics import Resampler, make_resampler
 from shoal.tasks.settings import NEEDS
 
 WORDS = ["The", "cat", "sat", "on", "a", "mat,", "and", "then", "it", "ran.", "Far", "away", "from", "us!"]
 LABELS = ["angry", "calm", "happy", "sad"]
+
+
+def paired_change(score, system, full, resampler):
+    """From statistics of both: the relative change for the worse, and its replicates."""
+    bootstrap = PairedBootstrap(resampler)
+    change = worsening(score, *(score_rates(score, table, bootstrap) for table in (system, full)))
+    return change.value, change.replicates
 
 
 def sentences(size=40, seed=0, wrong=0.3):

@@ -49,16 +49,21 @@ def test_error_rates_equal_jiwers_and_kaldialigns(tmp_path):
     system, wanted, said = scored(tmp_path / "out", {"full": outputs(pairs())}, "asr")
     normalise = EnglishTextNormalizer()
     wanted, said = [normalise(text) for text in wanted], [normalise(text) for text in said]
-    assert system["wer"]["value"] == pytest.approx(jiwer.wer(wanted, said), abs=1e-12)
-    assert system["cer"]["value"] == pytest.approx(jiwer.cer(wanted, said), abs=1e-12)
+    assert system["measures"]["WER"]["value"]["value"] == pytest.approx(jiwer.wer(wanted, said), abs=1e-12)
+    assert system["measures"]["CER"]["value"]["value"] == pytest.approx(jiwer.cer(wanted, said), abs=1e-12)
     aligned = jiwer.process_words(wanted, said)
-    counts = {key: system["word_counts"][key] for key in ("hits", "substitutions", "insertions", "deletions")}
+    counts = {
+        key: system["measures"]["WER"]["edits"][key]
+        for key in ("hits", "substitutions", "insertions", "deletions")
+    }
     assert counts == {key: getattr(aligned, key) for key in counts}
     merged = kaldialign.batch_error_rate(
         [text.split() for text in wanted], [text.split() for text in said], merge_compounds=True
     )
-    assert system["compound_wer"]["value"] == pytest.approx(merged["err_rate"], abs=1e-12)
-    assert system["compound_wer"]["value"] < system["wer"]["value"]
+    assert system["measures"]["compound WER"]["value"]["value"] == pytest.approx(
+        merged["err_rate"], abs=1e-12
+    )
+    assert system["measures"]["compound WER"]["value"]["value"] < system["measures"]["WER"]["value"]["value"]
     assert system["disagreements"] == 0
 
 
@@ -69,7 +74,7 @@ def test_error_rates_of_another_language_equal_jiwers(tmp_path):
     by_hand = jiwer.wer(
         [normalise(text).strip() for text in wanted], [normalise(text).strip() for text in said]
     )
-    assert system["wer"]["value"] == pytest.approx(by_hand, abs=1e-12)
+    assert system["measures"]["WER"]["value"]["value"] == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_translation_scores_equal_sacrebleus_with_its_signatures(tmp_path):

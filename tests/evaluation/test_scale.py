@@ -138,7 +138,9 @@ def test_shards_of_a_corrected_manifest_replace_what_was_said_to_the_old_one(
     assert score(source) == 0
     again = evaluate(model, read_manifests(source), plans=[plan(1)], **FEW)
     stored = evaluate(model, read_manifests(source), plans=[plan(1)], out=tmp_path, **FEW)
-    assert [system.wer for system in stored.systems] == [system.wer for system in again.systems]
+    assert [system.measures["WER"].value for system in stored.systems] == [
+        system.measures["WER"].value for system in again.systems
+    ]
     assert rescore(tmp_path, replicates=50).systems == stored.systems
 
 

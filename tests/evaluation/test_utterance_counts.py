@@ -56,7 +56,7 @@ def test_no_more_than_a_block_is_held(monkeypatch):
     monkeypatch.setattr(utterance_counts.blocks, "__defaults__", (10,))
     systems = OnDisk(95), OnDisk(95)
     found = summary(*systems)
-    assert found.systems[0].word_counts.deletions == 95
+    assert found.systems[0].measures["WER"].edits.deletions == 95
     # The next block's first output is read while the last one's name still holds it.
     assert max(each.most for each in systems) <= 21
 

@@ -106,7 +106,9 @@ def test_windows_change_nothing_that_is_said(model, data, monkeypatch, batches):
     monkeypatch.setattr(window, "WINDOW_BATCHES", batches)
     seen = counting(monkeypatch)
     again = evaluate(model, data, plans=[plan(1)], **FEW)
-    assert [system.wer for system in again.systems] == [system.wer for system in whole.systems]
+    assert [system.measures["WER"].value for system in again.systems] == [
+        system.measures["WER"].value for system in whole.systems
+    ]
     assert sorted(seen) == sorted(row.id for row in data.rows)
 
 

@@ -100,9 +100,9 @@ def test_rates_and_their_differences_are_those_of_the_outputs(filled, folder):
     full = rate("full")
     none, receiver = rate("without-2-to-3-none"), rate("without-2-to-3-receiver")
     cell = next(c for c in filled.cells if (len(c.plan.layers), c.target) == (2, "receiver"))
-    assert filled.baseline_wer.value == pytest.approx(full)
-    assert cell.wer.value == pytest.approx(receiver)
-    assert cell.delta.absolute.value == pytest.approx(receiver - full)
+    assert filled.baseline.value.value == pytest.approx(full)
+    assert cell.score.value.value == pytest.approx(receiver)
+    assert cell.score.delta.absolute.value == pytest.approx(receiver - full)
     assert cell.bought.absolute.value == pytest.approx(receiver - none)
     if none > full:
         assert cell.recovered.value == pytest.approx((none - receiver) / (none - full))
@@ -118,8 +118,8 @@ def test_what_is_done_is_not_done_again(filled, folder, monkeypatch):
     monkeypatch.setattr(grid_module, "run_heal", never)
     wanted = grid_of(folder, folder / "filled", targets=("receiver", "linear"))
     again = run_grid(wanted)
-    assert [cell.wer for cell in again.cells] == [
-        cell.wer for cell in filled.cells if cell.target != "replace"
+    assert [cell.score for cell in again.cells] == [
+        cell.score for cell in filled.cells if cell.target != "replace"
     ]
 
 

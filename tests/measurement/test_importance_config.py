@@ -154,9 +154,9 @@ def test_decoding_counts_the_errors_that_evaluate_counts(tmp_path, data):
     score = next(item for item in document.inputs["speech"].importance if item.quantity == "score")
     plans = [manual("tiny", 4, [layer], allow_last=True) for layer in range(4)]
     scores = evaluate(model, data, "asr", plans=plans, replicates=20)
-    expected = [system.delta_wer.absolute.value for system in scores.systems[1:]]
+    expected = [system.measures["WER"].delta.absolute.value for system in scores.systems[1:]]
     assert score.values == pytest.approx(expected)
-    assert score.full.value == pytest.approx(scores.systems[0].wer.value)
+    assert score.full.value == pytest.approx(scores.systems[0].measures["WER"].value.value)
     assert score.unit == "WER"
     assert (tmp_path / "ablation" / "outputs" / "without-2.jsonl").is_file()
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from shoal.errors import UsageError
-from shoal.evaluation.measures import Accuracy, Wer, paired_change
+from shoal.evaluation.measures import Accuracy, Wer
+from shoal.evaluation.scoring import score_rates, worsening
+from shoal.evaluation.significance import PairedBootstrap
 from shoal.plan_search.budget import (
     Costs,
     RelativeChange,
@@ -25,6 +27,13 @@ from shoal.schema import Budget, ModelInfo
 from shoal.statistics import make_resampler
 
 WORDS, REPLICATES = 10, 4000
+
+
+def paired_change(score, system, full, resampler):
+    """From statistics of both: the relative change for the worse, and its replicates."""
+    bootstrap = PairedBootstrap(resampler)
+    change = worsening(score, *(score_rates(score, table, bootstrap) for table in (system, full)))
+    return change.value, change.replicates
 
 
 def simulated(clips=80):

@@ -101,10 +101,10 @@ def test_scores_are_those_of_evaluate(model, data):
     found = search(model, data, max_increase=HUGE, **FEW)
     half = replace(data, rows=[row for row in data.rows if row.speaker != _validated(found, data)])
     scores = evaluate(model, half, plans=[each.plan for each in found.confirmations], **FEW)
-    assert found.full_confirmation == scores.systems[0].wer
+    assert found.full_confirmation == scores.systems[0].measures["WER"].value
     for each, system in zip(found.confirmations, scores.systems[1:], strict=True):
-        assert each.score == system.wer
-        assert each.change.value == pytest.approx(system.delta_wer.relative.value)
+        assert each.score == system.measures["WER"].value
+        assert each.change.value == pytest.approx(system.measures["WER"].delta.relative.value)
 
 
 def test_no_speaker_and_no_clip_is_in_both_splits(model, data, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from shoal.schema import (
     Audit,
@@ -242,24 +243,39 @@ def _estimate(value: float, spread: float = 0.12) -> Estimate:
     return Estimate(value=value, low=value * (1 - spread), high=value * (1 + spread))
 
 
-def _system(name: str, rate: float, **more: object) -> SystemScores:
+def _error_rate(value: float, **fields: Any) -> MeasuredScore:
+    return MeasuredScore(
+        value=_estimate(value), higher_is_better=False, fraction=True, signature="jiwer 4.0.0", **fields
+    )
+
+
+def _system(name: str, rate: float, change: Delta | None = None, **more: object) -> SystemScores:
     words = 420
     errors = round(rate * words)
     subs = min(words, round(errors * 0.6))
     dels = min(words - subs, round(errors * 0.15))
     fields: dict[str, object] = {
         "name": name,
-        "wer": _estimate(rate),
-        "cer": _estimate(rate * 0.55),
-        "word_counts": Counts(
-            hits=words - subs - dels, substitutions=subs, insertions=errors - subs - dels, deletions=dels
-        ),
-        "char_counts": Counts(hits=1900, substitutions=60, insertions=20, deletions=25),
+        "measures": {
+            "WER": _error_rate(
+                rate,
+                delta=change,
+                edits=Counts(
+                    hits=words - subs - dels,
+                    substitutions=subs,
+                    insertions=errors - subs - dels,
+                    deletions=dels,
+                ),
+            ),
+            "CER": _error_rate(
+                rate * 0.55, edits=Counts(hits=1900, substitutions=60, insertions=20, deletions=25)
+            ),
+        },
         "truncated": round(max(0.0, rate - 0.5) * 10),
         "groups": {
             "speaker": {
-                "allison": GroupScore(clips=30, wer=_estimate(rate * 0.9)),
-                "june": GroupScore(clips=20, wer=_estimate(rate * 1.2)),
+                "allison": GroupScore(clips=30, measures={"WER": _error_rate(rate * 0.9)}),
+                "june": GroupScore(clips=20, measures={"WER": _error_rate(rate * 1.2)}),
             }
         },
         "worst_group": {"speaker": "june"},
@@ -290,13 +306,13 @@ def scores(**changes: object) -> Scores:
             _system(
                 f"{strategy}-{n}",
                 rate,
-                plan=plan(strategy, layers),
-                removed=layers,
-                delta_wer=Delta(
+                Delta(
                     absolute=Estimate(value=absolute, low=absolute - width, high=absolute + width),
                     relative=Estimate(value=relative, low=relative - 0.1, high=relative * 1.1 + 0.1),
                     p_value=0.001 if relative > 0.15 else 0.21,
                 ),
+                plan=plan(strategy, layers),
+                removed=layers,
             )
         )
     generator = random.Random(1)
@@ -662,6 +678,10 @@ BASE_WER = 0.391
 UNHEALED = {2: 0.452, 4: 0.669, 8: 1.34, 12: 2.71}
 
 
+def healed_score(value: Estimate, delta: Delta | None = None) -> MeasuredScore:
+    return MeasuredScore(value=value, delta=delta, higher_is_better=False, fraction=True, signature="jiwer")
+
+
 def healing_plan(n: int) -> Plan:
     return plan("contiguous", list(range(28 - n, 28)))
 
@@ -682,11 +702,13 @@ def healing_cell(n: int, target: str, *, sure: bool = True, **changes: object) -
         "steps": 500 if healed and target != "linear" else 0,
         "seconds": seconds,
         "loss": _bounded(1.1 + before + change, 0.05, sure),
-        "wer": _bounded(before + change, 0.03 + 0.05 * before, sure),
-        "delta": Delta(
-            absolute=_bounded(before + change - BASE_WER, 0.03, sure),
-            relative=_bounded((before + change) / BASE_WER - 1, 0.08, sure),
-            p_value=0.0004 if before + change - BASE_WER > 0.03 else 0.3,
+        "score": healed_score(
+            _bounded(before + change, 0.03 + 0.05 * before, sure),
+            delta=Delta(
+                absolute=_bounded(before + change - BASE_WER, 0.03, sure),
+                relative=_bounded((before + change) / BASE_WER - 1, 0.08, sure),
+                p_value=0.0004 if before + change - BASE_WER > 0.03 else 0.3,
+            ),
         ),
     }
     if healed:
@@ -722,7 +744,8 @@ def healing(
             "targets": list(targets),
             "shared_speakers": 3,
         },
-        "baseline_wer": _bounded(BASE_WER, 0.035, sure),
+        "score_name": "WER",
+        "baseline": healed_score(_bounded(BASE_WER, 0.035, sure)),
         "cells": [healing_cell(n, target, sure=sure) for n in sizes for target in targets],
     }
     return Healing.model_validate(fields | changes)

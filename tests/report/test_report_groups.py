@@ -61,14 +61,14 @@ def test_p_values_are_corrected_and_said_to_be(scores, tmp_path):
     assert "after Holm’s correction over the 2 systems compared with the first" in page
     assert "WER by data set" in page
     assert "did not get worse on all clips together" in page
-    assert groups.p_text(scores, scores.systems[1].delta_wer) != "–"
+    assert groups.p_text(scores, scores.systems[1].measures["WER"].delta) != "–"
 
 
 def test_scores_from_before_there_were_sets_have_none(scores):
     old = scores.model_copy(deep=True)
     for system in old.systems:
         system.groups, system.worst_group, system.most_worsened = {}, {}, {}
-        if system.delta_wer:
-            system.delta_wer.p_holm = None
+        if delta := system.measures["WER"].delta:
+            delta.p_holm = None
     assert groups.view(old) == {"sets": None, "groups": [], "unfair": []}
     assert groups.p_heading(old) == "p"

@@ -14,6 +14,7 @@ from shoal.report.bundle import collect
 from shoal.report.healing_cells import against, by_plan, put_back, told
 from shoal.report.parts import Section, Table
 from shoal.schema import DataInfo, Delta, Document, Estimate, Healing
+from shoal.schema.heal import EDIT_RATE
 
 SPACE = "\u202f"
 
@@ -193,7 +194,7 @@ def test_rates_far_above_one_get_a_logarithmic_axis():
 
 def test_a_rate_of_zero_keeps_the_axis_linear_and_clipped():
     document = documents.healing()
-    document.cells[0].wer = Estimate(value=0.0, low=0.0, high=0.01)
+    document.cells[0].score.value = Estimate(value=0.0, low=0.0, high=0.01)
     figure = healing_figure.figure(document, "g")
     assert set(figure.variants) == {"linear"}
     assert "the table has all" in figure.caption
@@ -241,9 +242,29 @@ def test_two_targets_are_told_apart_only_where_their_intervals_do_not_overlap():
 
 
 def test_an_edit_rate_of_another_task_is_not_called_wer():
-    found = article(documents.healing(task="ast"))
+    found = article(documents.healing(task="ast", score_name=EDIT_RATE))
     assert "WER" not in json.dumps([found["sentences"], found["lead"], found["figure"].caption])
     assert "edits against the reference" in str(found["lead"])
+
+
+def test_a_score_that_rises_with_healing_is_told_the_right_way_round():
+    document = documents.healing(sizes=(4,), targets=("none", "receiver", "joint"), score_name="BLEU")
+    scores = {"none": 12.0, "receiver": 20.0, "joint": 26.0}
+    document.baseline.value = Estimate(value=30.0)
+    for cell in document.cells:
+        cell.score = cell.score.model_copy(
+            update={"value": Estimate(value=scores[cell.target]), "higher_is_better": True, "fraction": False}
+        )
+        if cell.target != "none":
+            gain = scores[cell.target] - 12.0
+            cell.bought = bought(gain, gain - 1, gain + 1)
+    document.baseline = document.baseline.model_copy(update={"higher_is_better": True, "fraction": False})
+    (group,) = by_plan(document)
+    assert [cell.target for cell in group.cells] == ["joint", "receiver", "none"]
+    first, receiver_or_joint = healing_words.sentences(document)[:2]
+    assert "joint healing takes BLEU from 12.0 (no interval) to 26.0 (no interval)" in first
+    assert receiver_or_joint.endswith("receiver is lower.")
+    assert set(healing_figure.figure(document, "g").variants) == {"linear"}
 
 
 def test_what_a_healing_does_not_record_is_said(tmp_path):
@@ -255,7 +276,7 @@ def test_what_a_healing_does_not_record_is_said(tmp_path):
 
 
 def test_a_poor_baseline_is_pointed_out(tmp_path):
-    document = documents.healing(baseline_wer=Estimate(value=0.6, low=0.55, high=0.65))
+    document = documents.healing(baseline=documents.healed_score(Estimate(value=0.6, low=0.55, high=0.65)))
     assert "already has a WER of 60.0" in rendered(tmp_path, document).text
 
 

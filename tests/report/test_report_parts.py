@@ -14,7 +14,6 @@ from shoal.report import triangles
 from shoal.report.bundle import collect
 from shoal.report.comparison import chance_overlap
 from shoal.report.headline import Scored, affordable, scored
-from shoal.report.main_score import main_score
 from shoal.report.parts import Figure
 from shoal.report.word_diff import align, error_count, tokens
 from shoal.schema import Estimate
@@ -155,7 +154,7 @@ def test_the_headline_prefers_whole_layers_to_parts_of_more():
 
 def test_a_fall_is_the_loss_of_a_score_of_which_more_is_better():
     scores = documents.translation_scores()
-    score = main_score(scores, scores.systems[3])
+    score = scores.headline_of(scores.systems[3])
     assert score is not None
     assert score.worsening is not None
     assert score.delta is not None

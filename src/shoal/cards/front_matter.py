@@ -103,7 +103,7 @@ def _result(each: Measured) -> dict[str, Any] | None:
     return {
         "task": {"type": HUB_TASKS[each.kind]},
         "dataset": _dataset(each.scores.data),
-        "metrics": [_metric(name, score) for name, score in each.measures().items()],
+        "metrics": [_metric(name, score) for name, score in each.system.measures.items()],
     }
 
 

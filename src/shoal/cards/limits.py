@@ -187,8 +187,9 @@ def _few(facts: CardFacts) -> Iterator[str]:
 def _uncertain(facts: CardFacts) -> Iterator[str]:
     """Where an interval leaves open what a reader would ask first."""
     for each in facts.measured:
-        name, score = next(iter(each.measures().items()))
-        place = f"{name} of {each.task} on {code(data_name(each.data))}"
+        if (score := each.scores.headline_of(each.system)) is None:
+            continue
+        place = f"{each.scores.headline} of {each.task} on {code(data_name(each.data))}"
         if score.value.low is None or score.value.high is None:
             yield f"How sure {place} is: there is no interval."
         elif _wide(score):

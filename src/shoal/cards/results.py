@@ -93,8 +93,8 @@ def _baseline_name(each: Measured) -> str:
 
 
 def _rows(each: Measured) -> Iterator[list[str]]:
-    theirs = {} if each.baseline is None else each.measures(each.baseline)
-    for name, score in each.measures().items():
+    theirs = {} if each.baseline is None else each.baseline.measures
+    for name, score in each.system.measures.items():
         base = theirs.get(name)
         yield [
             each.task,
@@ -137,34 +137,33 @@ def _groups(measured: Sequence[Measured]) -> str:
 def _group_rows(each: Measured) -> Iterator[list[str]]:
     for field, groups in each.system.groups.items():
         for value, group in groups.items():
-            if (headline := each.headline(group)) is None:
+            if (score := each.scores.headline_of(group)) is None:
                 continue
-            name, score = headline
             yield [
                 each.task,
                 code(data_name(each.data)),
                 field,
                 value,
                 f"{group.clips:,}",
-                name,
+                each.scores.headline,
                 plain_score(score.value, fraction=score.fraction),
                 *_difference(score),
             ]
 
 
 def _worst(each: Measured) -> Iterator[str]:
+    name = each.scores.headline
     for field, value in each.system.worst_group.items():
         group = each.system.groups[field][value]
-        if headline := each.headline(group):
-            name, score = headline
+        if score := each.scores.headline_of(group):
             yield (
                 f"- Worst {field} of {each.task}: {code(value)}, {name} "
                 f"{plain_score(score.value, fraction=score.fraction)}, {plural(group.clips, 'clip')}"
             )
     for field, value in each.system.most_worsened.items():
-        headline = each.headline(each.system.groups[field][value])
-        if headline and headline[1].delta is not None:
-            yield f"- Most worsened {field} of {each.task}: {code(value)}, {headline[0]} {_difference(headline[1])[0]}"
+        score = each.scores.headline_of(each.system.groups[field][value])
+        if score and score.delta is not None:
+            yield f"- Most worsened {field} of {each.task}: {code(value)}, {name} {_difference(score)[0]}"
 
 
 def _made_by(measured: Sequence[Measured]) -> str:
@@ -177,7 +176,7 @@ def _made_by(measured: Sequence[Measured]) -> str:
 
 
 def _signatures(each: Measured) -> str:
-    return "; ".join(dict.fromkeys(score.signature for score in each.measures().values()))
+    return "; ".join(dict.fromkeys(score.signature for score in each.system.measures.values()))
 
 
 def _cost(bench: Bench, system: SystemBench) -> list[str]:

@@ -99,16 +99,16 @@ class Evaluation:
         """One line for every limit that the point values do not keep; `shoal validate` also looks at intervals."""
         from shoal.validation.validate import validate
 
-        promises = self._promises()
-        if not promises:
+        requirements = self._requirements()
+        if not requirements:
             return []
-        found = validate(promises, [scores], confident=False)
+        found = validate(requirements, [scores], confident=False)
         return [
-            f"{each.where or 'nothing to judge'}: {each.promise} does not hold ({each.shown or each.reason})"
+            f"{each.where or 'nothing to judge'}: {each.requirement} does not hold ({each.shown or each.reason})"
             for each in found.failures
         ]
 
-    def _promises(self) -> list[Requirement]:
+    def _requirements(self) -> list[Requirement]:
         from shoal.validation import requirement_syntax
 
         given = {"max_wer": self.max_wer, "max_wer_increase": self.max_wer_increase}
@@ -131,7 +131,7 @@ class Evaluation:
                 )
         options.parse_cluster(self.cluster)
         compared = self.plan or self.against or self.rescore
-        self._promises()
+        self._requirements()
         if self.max_wer_increase is not None and not compared:
             raise UsageError(
                 "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
@@ -142,13 +142,13 @@ class Evaluation:
         from shoal import tasks
         from shoal.evaluation.generated_speech import check_answers_in_speech
         from shoal.evaluation.measures import headline
-        from shoal.evaluation.settings import Extras
+        from shoal.evaluation.settings import ScoringSettings
 
         asked = tasks.get(self.task)
         headline(asked)
         if self.asr is not None:
             check_answers_in_speech(asked)
-        Extras(self.out_of_domain or (), self.comet, self.export or ()).scorer(asked, self.out)
+        ScoringSettings(comet=self.comet, exports=self.export or ()).scorer(asked, self.out)
         self._plans()
         return asked
 

@@ -18,8 +18,6 @@ from shoal.schema.heal import NONE
 if TYPE_CHECKING:
     from shoal.data import Dataset
 
-HEADINGS = ("removed", "healed by", "WER %", "bought", "recovered %", "parameters", "steps", "seconds")
-
 
 def healing(
     model: options.Model,
@@ -76,7 +74,7 @@ def healing(
     """Heal every plan by every target and test them on the same clips: WER with intervals, seconds, parameters."""
     from shoal import tasks
     from shoal.cli.progress import progress_bars
-    from shoal.evaluation.settings import Resampling, TokenLimit
+    from shoal.evaluation.settings import DecodingSettings, Resampling, TokenLimit
     from shoal.healing import targets
     from shoal.healing.grid import Grid, run_grid
     from shoal.healing.settings import HealSettings
@@ -123,8 +121,7 @@ def healing(
                 device=device,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
-                batch_size=batch_size,
-                limit=TokenLimit(max_new_tokens),
+                decoding=DecodingSettings(batch_size, TokenLimit(max_new_tokens)),
                 resampling=Resampling(replicates, cluster=options.parse_cluster(cluster), seed=seed),
                 how=how,
                 progress=progress,
@@ -150,21 +147,25 @@ def _plans(given: list[Path] | None, audit: Path | None, layers: str, strategy: 
 
 def table(healing: Healing, out: Path) -> str:
     """One line a cell, the unpruned model first."""
-    rows = [("nothing", "", wording.plain(healing.baseline_wer, ".1f", scale=100), "", "", "", "", "")]
+    fraction = healing.baseline.fraction
+    scale = 100 if fraction else 1
+    score = f"{healing.score_name} %" if fraction else healing.score_name
+    headings = ("removed", "healed by", score, "bought", "recovered %", "parameters", "steps", "seconds")
+    rows = [("nothing", "", wording.plain(healing.baseline.value, ".1f", scale=scale), "", "", "", "", "")]
     for cell in healing.cells:
         rows.append(
             (
                 _removed(cell.plan),
                 "not healed" if cell.target == NONE else cell.target,
-                wording.plain(cell.wer, ".1f", scale=100),
-                "" if cell.bought is None else wording.plain(cell.bought.absolute, "+.1f", scale=100),
+                wording.plain(cell.score.value, ".1f", scale=scale),
+                "" if cell.bought is None else wording.plain(cell.bought.absolute, "+.1f", scale=scale),
                 "" if cell.recovered is None else f"{100 * cell.recovered.value:.0f}",
                 f"{cell.trained_parameters:,}" if cell.trained_parameters else "",
                 str(cell.steps or ""),
                 f"{cell.seconds:.0f}" if cell.seconds else "",
             )
         )
-    lines = [aligned(HEADINGS, rows), *healing.skipped, str(out / "healing.json")]
+    lines = [aligned(headings, rows), *healing.skipped, str(out / "healing.json")]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""`shoal validate`: does a checkpoint keep what is promised of it? Made for builds that must stop if not."""
+"""`shoal validate`: does a checkpoint meet what is required of it? Made for builds that must stop if not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shoal.validation.requirements import Requirement
     from shoal.validation.validate import Validation
 
-PROMISE_BROKEN = 4
+REQUIREMENT_BROKEN = 4
 Limit = str | None
 Given = TypeVar("Given")
 
@@ -85,13 +85,15 @@ def validate(
     ] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option("--require", metavar="PROMISE", help='"macro-F1>=0.5", "CER drop<=2%" … Repeatable.'),
+        typer.Option(
+            "--require", metavar="REQUIREMENT", help='"macro-F1>=0.5", "CER drop<=2%" … Repeatable.'
+        ),
     ] = None,
     confident: Annotated[
         bool,
         typer.Option(
             "--confident/--point",
-            help="The bound of the interval must keep a promise, too; or the point value is enough.",
+            help="The bound of the interval must meet a requirement, too; or the point value is enough.",
         ),
     ] = True,
     task: options.TaskName = "asr",
@@ -122,7 +124,7 @@ def validate(
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
-    """Judge what is promised of a checkpoint; exit with 4 unless every promise was measured and holds.
+    """Judge what is required of a checkpoint; exit with 4 unless every requirement was measured and holds.
 
     Files in CHECKPOINT/validation count without being named (see shoal card --attach).
     """
@@ -131,7 +133,7 @@ def validate(
     from shoal.validation.junit import write_junit
     from shoal.validation.validate import validate as judge
 
-    promises = [
+    requirements = [
         *_numbers(max_latency_ratio, min_speedup),
         *_texts(
             max_wer,
@@ -143,7 +145,7 @@ def validate(
         ),
         *_named(require_task, require),
     ]
-    _check(checkpoint, data, against, [*(scores or ()), *(bench or ())], promises, attach)
+    _check(checkpoint, data, against, [*(scores or ()), *(bench or ())], requirements, attach)
     options.parse_cluster(cluster)
     given: list[Labelled] = [read(path) for path in (*(scores or ()), *(bench or ()))]
     own: Fingerprint | None = None
@@ -172,7 +174,7 @@ def validate(
         given.append((str(out / "scores.json"), found))
         own = _known(found, checkpoint, device, trust_remote_code)
     validation = judge(
-        promises,
+        requirements,
         given,
         checkpoint=checkpoint,
         confident=confident,
@@ -187,20 +189,22 @@ def validate(
     typer.echo(validation.model_dump_json(indent=1) if json else summary(validation))
     warn_if_unheard([document for _, document in given], checkpoint)
     if not validation.holds:
-        failed = "; ".join(f"{each.promise}: {each.verdict} ({each.reason})" for each in validation.failures)
+        failed = "; ".join(
+            f"{each.requirement}: {each.verdict} ({each.reason})" for each in validation.failures
+        )
         typer.echo(f"shoal: {failed}", err=True)
-        raise typer.Exit(PROMISE_BROKEN)
+        raise typer.Exit(REQUIREMENT_BROKEN)
 
 
 def summary(validation: Validation) -> str:
-    """A table for a person: promises down; what was measured, and the verdict."""
+    """A table for a person: requirements down; what was measured, and the verdict."""
     rows = [
-        [each.promise, each.shown or "-", each.verdict, each.where or each.reason]
+        [each.requirement, each.shown or "-", each.verdict, each.where or each.reason]
         for each in validation.findings
     ]
     judged = "by the bound of each interval" if validation.confident else "by point values"
     name = validation.checkpoint or "given results"
-    headings = ["promise", "measured", "verdict", "where"]
+    headings = ["requirement", "measured", "verdict", "where"]
     return "\n".join([f"{name}, judged {judged}", aligned(headings, rows)])
 
 
@@ -209,11 +213,11 @@ def _check(
     data: Sequence[str] | None,
     against: str | None,
     files: Sequence[Path],
-    promises: Sequence[Requirement],
+    requirements: Sequence[Requirement],
     attach: bool,
 ) -> None:
-    if not promises:
-        raise UsageError("nothing is promised", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
+    if not requirements:
+        raise UsageError("nothing is required", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
     if checkpoint is None and not files:
         raise UsageError("nothing to judge", where="CHECKPOINT", fix="name one, or give --scores or --bench")
     if data and checkpoint is None:
@@ -256,12 +260,12 @@ def _texts(
     ]
 
 
-def _named(tasks: Sequence[str] | None, promises: Sequence[str] | None) -> list[Requirement]:
+def _named(tasks: Sequence[str] | None, required: Sequence[str] | None) -> list[Requirement]:
     from shoal.validation import requirement_syntax as forms
 
     return [
         *(forms.require_task(name) for name in tasks or ()),
-        *(forms.parse(text) for text in promises or ()),
+        *(forms.parse(text) for text in required or ()),
     ]
 
 

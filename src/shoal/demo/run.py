@@ -149,17 +149,21 @@ def pick(scores: Scores, max_increase: float) -> Plan:
     tried = [system for system in scores.systems if system.plan is not None and system.plan.layers]
     within = [system for system in tried if _increase(system) <= max_increase]
     chosen = (
-        max(within, key=lambda system: (len(system.removed), -system.wer.value))
+        max(within, key=lambda system: (len(system.removed), -_wer(system)))
         if within
-        else min(tried, key=lambda system: system.wer.value)
+        else min(tried, key=_wer)
     )
     if chosen.plan is None:
         raise UsageError("there is no plan to choose from")
     return chosen.plan
 
 
+def _wer(system: SystemScores) -> float:
+    return system.measures["WER"].value.value
+
+
 def _increase(system: SystemScores) -> float:
-    delta = system.delta_wer
+    delta = system.measures["WER"].delta
     return delta.relative.value if delta and delta.relative else float("inf")
 
 

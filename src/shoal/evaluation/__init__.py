@@ -72,21 +72,19 @@ def evaluate(
         FileFormatError: `out` holds outputs of another model or other settings.
     """
     from shoal.evaluation.run import run_evaluate
-    from shoal.evaluation.settings import Extras, Resampling, TokenLimit
+    from shoal.evaluation.settings import DecodingSettings, Resampling, ScoringSettings, TokenLimit
 
+    resampling = Resampling(replicates, level, cluster, seed)
     return run_evaluate(
         model,
         data,
         task,
+        DecodingSettings(batch_size, TokenLimit(max_new_tokens)),
+        ScoringSettings(resampling, group_by, out_of_domain, comet, exports),
         plans=plans,
         against=against,
-        batch_size=batch_size,
-        limit=TokenLimit(max_new_tokens),
         out=None if out is None else Path(out),
-        resampling=Resampling(replicates, level, cluster, seed),
-        group_by=group_by,
         progress=progress,
-        extras=Extras(out_of_domain, comet, exports),
     )
 
 
@@ -128,18 +126,17 @@ def evaluate_shard(
         FileFormatError: `out` holds outputs of another model or other settings.
     """
     from shoal.evaluation.run import run_shard
-    from shoal.evaluation.settings import TokenLimit
+    from shoal.evaluation.settings import DecodingSettings, TokenLimit
     from shoal.evaluation.shards import Shard
 
     return run_shard(
         model,
         data,
         task,
+        DecodingSettings(batch_size, TokenLimit(max_new_tokens)),
         Shard(*shard),
         plans=plans,
         against=against,
-        batch_size=batch_size,
-        limit=TokenLimit(max_new_tokens),
         out=Path(out),
         progress=progress,
     )
@@ -178,11 +175,7 @@ def rescore(
         UsageError: an unknown field, data set or format, or COMET cannot be used.
     """
     from shoal.evaluation.run import run_rescore
-    from shoal.evaluation.settings import Extras, Resampling
+    from shoal.evaluation.settings import Resampling, ScoringSettings
 
-    return run_rescore(
-        Path(folder),
-        resampling=Resampling(replicates, level, cluster, seed),
-        group_by=group_by,
-        extras=Extras(out_of_domain, comet, exports),
-    )
+    resampling = Resampling(replicates, level, cluster, seed)
+    return run_rescore(Path(folder), ScoringSettings(resampling, group_by, out_of_domain, comet, exports))

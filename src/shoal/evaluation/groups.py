@@ -7,22 +7,23 @@ group that fares worst is named, and the one whose score worsened most against i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.data_names import DATA, DOMAIN
 from shoal.errors import UsageError
-from shoal.evaluation.rating import Judge
+from shoal.evaluation.scoring import Clips, PairedScores
 from shoal.evaluation.significance import correct
 from shoal.evaluation.utterance_counts import ClipTable, UtteranceCounts
-from shoal.schema import Delta, GroupScore
+from shoal.schema import GroupScore
 
 if TYPE_CHECKING:
     from shoal.data import Row
+    from shoal.evaluation.measures import Score
+    from shoal.evaluation.settings import Resampling
 
 MIN_GROUP_CLIPS = 5
 MIN_GROUP_WORDS = 30
@@ -37,8 +38,8 @@ class Grouping:
     """A field and the clips of each of its values."""
 
     field: str
-    members: dict[str, npt.NDArray[np.intp]]
-    """Value → places of its clips, values in order."""
+    members: dict[str, Clips]
+    """Value → its clips, values in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,11 @@ def groupings(
     )
     if DATA not in fields and group_by != [] and group_by != () and _several(clips, DATA):
         fields.append(DATA)
-    found = [_grouping(clips, field) for field in dict.fromkeys(fields)]
+    by_field = [_grouping(clips, field) for field in dict.fromkeys(fields)]
     if out_of_domain:
-        found = [*(each for each in found if each.field != DOMAIN), _domains(clips, out_of_domain)]
-    return found
+        by_field = [grouping for grouping in by_field if grouping.field != DOMAIN]
+        by_field.append(_domains(clips, out_of_domain))
+    return by_field
 
 
 def _several(clips: ClipTable, field: str) -> bool:
@@ -91,12 +93,12 @@ def _grouping(clips: ClipTable, field: str) -> Grouping:
     return Grouping(field, _members(_age_bands(values) if field == "age" else values))
 
 
-def _members(values: Sequence[str | None]) -> dict[str, npt.NDArray[np.intp]]:
-    places: dict[str, list[int]] = {}
-    for place, value in enumerate(values):
+def _members(values: Sequence[str | None]) -> dict[str, Clips]:
+    members: dict[str, list[int]] = {}
+    for clip, value in enumerate(values):
         if value is not None:
-            places.setdefault(value, []).append(place)
-    return {value: np.array(places[value], dtype=np.intp) for value in sorted(places)}
+            members.setdefault(value, []).append(clip)
+    return {value: np.array(members[value], dtype=np.intp) for value in sorted(members)}
 
 
 def _age_bands(values: Sequence[str | None]) -> list[str | None]:
@@ -162,75 +164,46 @@ def _domains(clips: ClipTable, out_of_domain: Sequence[str]) -> Grouping:
 
 
 def score_groups(
-    tallies: Sequence[UtteranceCounts], clips: ClipTable, grouping: Grouping, judge: Judge
+    scores: Sequence[Score],
+    systems: Sequence[UtteranceCounts],
+    clips: ClipTable,
+    grouping: Grouping,
+    resampling: Resampling,
 ) -> list[GroupScores]:
     """For every system the groups of a field; those without a reference word have no score."""
-    found: list[dict[str, GroupScore]] = [{} for _ in tallies]
-    for value, places in grouping.members.items():
-        if tallies[0].words.select(places).lengths.sum():
-            for scores, score in zip(found, _score_group(tallies, clips, places, judge), strict=True):
-                scores[value] = score
-    lengths = tallies[0].words.lengths
+    groups: list[dict[str, GroupScore]] = [{} for _ in systems]
+    words = systems[0].words.lengths
+    for value, members in grouping.members.items():
+        if words[members].sum():
+            bootstrap = resampling.draw_over([clips.speakers[clip] for clip in members])
+            scored = PairedScores.of(scores, systems, bootstrap, members).measures()
+            for system, by_value in enumerate(groups):
+                measures = scored[system] if scored else {}
+                by_value[value] = GroupScore(clips=len(members), measures=measures)
     large = [
         value
-        for value in found[0]
+        for value in groups[0]
         if len(grouping.members[value]) >= MIN_GROUP_CLIPS
-        and lengths[grouping.members[value]].sum() >= MIN_GROUP_WORDS
+        and words[grouping.members[value]].sum() >= MIN_GROUP_WORDS
     ]
-    return [_named(scores, large if grouping.field != DOMAIN else [], judge) for scores in found]
+    headline = scores[0].name
+    return [_named(by_value, large if grouping.field != DOMAIN else [], headline) for by_value in groups]
 
 
-def _score_group(
-    tallies: Sequence[UtteranceCounts], clips: ClipTable, places: npt.NDArray[np.intp], judge: Judge
-) -> list[GroupScore]:
-    rating = judge.rate(tallies, clips, places)
-    wer = rating.word_errors()
-    return [
-        GroupScore(
-            clips=len(places),
-            wer=rating.bootstrap.estimate(rates),
-            delta=rating.bootstrap.delta(rates, wer[0]) if place else None,
-            measures=measures,
-        )
-        for place, (rates, measures) in enumerate(zip(wer, rating.measures(), strict=True))
-    ]
-
-
-def _named(scores: Mapping[str, GroupScore], large: Sequence[str], judge: Judge) -> GroupScores:
+def _named(groups: dict[str, GroupScore], large: Sequence[str], headline: str) -> GroupScores:
     """The worst of the large groups and the one that lost most; fewer than two cannot be compared."""
-    judged = {value: main for value in large if (main := headline(scores[value], judge)) is not None}
+    judged = {
+        value: groups[value].measures[headline] for value in large if headline in groups[value].measures
+    }
     if len(judged) < 2:
-        return GroupScores(dict(scores))
-    correct(main.delta for main in judged.values())
-    losses = {value: main.loss for value, main in judged.items() if main.loss is not None and main.loss > 0}
+        return GroupScores(groups)
+    correct(score.delta for score in judged.values())
+    losses = {
+        value: score.sign * score.delta.absolute.value for value, score in judged.items() if score.delta
+    }
+    lost = {value: loss for value, loss in losses.items() if loss > 0}
     return GroupScores(
-        dict(scores),
-        worst=max(judged, key=lambda value: (judged[value].badness, value)),
-        most_worsened=max(losses, key=lambda value: (losses[value], value)) if losses else None,
+        groups,
+        worst=max(judged, key=lambda value: (judged[value].sign * judged[value].value.value, value)),
+        most_worsened=max(lost, key=lambda value: (lost[value], value)) if lost else None,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class GroupHeadline:
-    """The one score of a group that stands for it."""
-
-    badness: float
-    """The score, turned so that more is worse."""
-    delta: Delta | None
-    sign: int
-
-    @property
-    def loss(self) -> float | None:
-        """How much worse it is than its own baseline, in the unit of the score."""
-        return None if self.delta is None else self.sign * self.delta.absolute.value
-
-
-def headline(score: GroupScore, judge: Judge) -> GroupHeadline | None:
-    """What a group is judged by; None where its clips hold nothing to judge by."""
-    if not judge.measures:
-        return GroupHeadline(score.wer.value, score.delta, 1)
-    found = score.measures.get(judge.measures[0].name)
-    if found is None:
-        return None
-    sign = -1 if found.higher_is_better else 1
-    return GroupHeadline(sign * found.value.value, found.delta, sign)

@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from shoal.errors import UsageError
 from shoal.evaluation.scores.base import Answers, Score
-from shoal.evaluation.scores.errors import Cer, ErrorRate, Wer
+from shoal.evaluation.scores.errors import Cer, CompoundWer, ErrorRate, Wer
 from shoal.evaluation.scores.labels import (
     Accuracy,
     AccuracyPerByte,
@@ -26,7 +24,6 @@ from shoal.evaluation.scores.labels import (
 from shoal.evaluation.scores.losses import BitsPerByte, Loss, LossScore, Perplexity, WordPerplexity
 from shoal.evaluation.scores.questions import BestOfAccepted, ExactMatch, TokenF1
 from shoal.evaluation.scores.translation import Bleu, Chrf, SacreBleu
-from shoal.statistics import Floats, Resampler
 
 if TYPE_CHECKING:
     from shoal.evaluation.output_file import Output
@@ -43,6 +40,7 @@ __all__ = [
     "ChosenMacroF1",
     "ChosenUar",
     "Chrf",
+    "CompoundWer",
     "ErrorRate",
     "ExactMatch",
     "Loss",
@@ -59,7 +57,6 @@ __all__ = [
     "answers",
     "by_name",
     "headline",
-    "paired_change",
     "scores",
 ]
 
@@ -68,6 +65,7 @@ _SCORES: dict[str, Score] = {
     for score in (
         Wer(),
         Cer(),
+        CompoundWer(),
         Bleu(),
         Chrf(),
         Accuracy(),
@@ -148,29 +146,3 @@ def _likeliest(output: Output, normalise: Callable[[str], str], size: Callable[[
     values = {answer: value / max(1, size(answer)) for answer, value in output.choices.items()}
     known = {answer: -math.inf if math.isnan(value) else value for answer, value in values.items()}
     return normalise(max(known, key=known.__getitem__))
-
-
-def paired_change(score: Score, system: Floats, full: Floats, resampler: Resampler) -> tuple[float, Floats]:
-    """How much worse a system is than the full model, relative to it, on the same utterances.
-
-    Args:
-        score: whose statistics these are.
-        system: statistics (U, S) of the system.
-        full: statistics (U, S) of the full model.
-        resampler: one draw for both.
-
-    Returns:
-        The relative change of the corpus score, 0.1 for 10 % worse whichever way the score runs, and its replicates
-        (R,); infinite or NaN where the full model's score is 0 or undefined.
-    """
-    sums = np.stack([system.sum(axis=0), full.sum(axis=0)])
-    value = _worsening(score, *score.value(sums)[:, None])
-    replicates = _worsening(score, *(score.value(resampler.totals(each)) for each in (system, full)))
-    return float(value[0]), replicates
-
-
-def _worsening(score: Score, system: Floats, full: Floats) -> Floats:
-    worse = full - system if score.higher_is_better else system - full
-    with np.errstate(invalid="ignore", divide="ignore"):
-        change: Floats = worse / full
-    return change

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from shoal.data.clip import Row
 from shoal.errors import UsageError
-from shoal.evaluation.output_file import Output
 from shoal.evaluation.significance import PairedBootstrap
 
 if TYPE_CHECKING:
     from shoal.evaluation.comet import Comet
+    from shoal.evaluation.engine import BatchSize
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
@@ -51,13 +51,41 @@ class TokenLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
-    """What is scored and written besides what the task asks for."""
+class DecodingSettings:
+    """How clips are decoded."""
 
+    batch_size: BatchSize = 16
+    """Clips that are decoded at once, at most; `auto` is as many as memory allows."""
+    limit: TokenLimit = field(default_factory=TokenLimit)
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How intervals are made."""
+
+    replicates: int = 1000
+    level: float = 0.95
+    cluster: Literal["utterance", "speaker"] = "utterance"
+    seed: int = 0
+
+    def draw_over(self, speakers: Sequence[str | None]) -> PairedBootstrap:
+        """A bootstrap over clips of these speakers, None where a clip names none."""
+        clusters = speakers if self.cluster == "speaker" else [None] * len(speakers)
+        return PairedBootstrap.draw(clusters, replicates=self.replicates, seed=self.seed, level=self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringSettings:
+    """How outputs are scored, and what is written of them."""
+
+    resampling: Resampling = field(default_factory=Resampling)
+    group_by: Sequence[str] | None = None
+    """Manifest fields; None is the speaker where known. The data set is added where there are several, except for an
+    empty list."""
     out_of_domain: Sequence[str] = ()
-    """Names of data sets; those and all others are pooled."""
+    """Names of data sets; those and all others are pooled as groups of the field `domain`."""
     comet: str | None = None
-    """A checkpoint or a name of a model of COMET."""
+    """A checkpoint or a name of a model of COMET, which scores translations too."""
     exports: Sequence[str] = ()
     """Formats of `shoal.evaluation.export`."""
 
@@ -72,25 +100,6 @@ class Extras:
 
         check_formats(self.exports, out)
         return None if self.comet is None else Comet.of(self.comet, task)
-
-
-@dataclass(frozen=True, slots=True)
-class Resampling:
-    """How intervals are made."""
-
-    replicates: int = 1000
-    level: float = 0.95
-    cluster: Literal["utterance", "speaker"] = "utterance"
-    seed: int = 0
-
-    def draw(self, outputs: Sequence[Output]) -> PairedBootstrap:
-        """A bootstrap over the clips of `outputs`."""
-        return self.draw_over([output.speaker for output in outputs])
-
-    def draw_over(self, speakers: Sequence[str | None]) -> PairedBootstrap:
-        """A bootstrap over clips of these speakers, None where a clip names none."""
-        clusters = speakers if self.cluster == "speaker" else [None] * len(speakers)
-        return PairedBootstrap.draw(clusters, replicates=self.replicates, seed=self.seed, level=self.level)
 
 
 def limit_of(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:

@@ -9,7 +9,7 @@ all replicates of all systems are one matrix product.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ class Rates:
     value: float
     replicates: Floats
     """(replicates,); NaN where a replicate drew nothing to score, such as no reference word."""
+    totals: Floats = field(default_factory=lambda: np.zeros(0))
+    """(S,): the summed statistics that the value is made of, where they are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,15 @@ import numpy as np
 
 from shoal.errors import ManifestError
 from shoal.evaluation import measures
-from shoal.evaluation.edit_counts import EditCounts, word_counts
 from shoal.evaluation.groups import GroupScores, groupings, noted_fields, score_groups
 from shoal.evaluation.output_file import Output
-from shoal.evaluation.rating import Judge, Rating
-from shoal.evaluation.scores.errors import units_apart
-from shoal.evaluation.significance import PairedBootstrap, Rates, correct
-from shoal.evaluation.utterance_counts import UtteranceCounts, label_set, tallied
-from shoal.schema import Example, Plan, SystemScores
+from shoal.evaluation.scoring import PairedScores
+from shoal.evaluation.utterance_counts import UtteranceCounts, count_systems, label_set
+from shoal.schema import Example, MeasuredScore, Plan, SystemScores
 
 if TYPE_CHECKING:
     from shoal.evaluation.comet import Comet
-    from shoal.evaluation.measures import Score
-    from shoal.evaluation.settings import Resampling
+    from shoal.evaluation.settings import ScoringSettings
     from shoal.tasks import Task
 
 EXAMPLES = 12
@@ -58,10 +54,8 @@ def summarise(
     outputs: Sequence[Mapping[str, Output]],
     ids: Sequence[str],
     task: Task,
+    scoring: ScoringSettings,
     *,
-    resampling: Resampling,
-    group_by: Sequence[str] | None,
-    out_of_domain: Sequence[str] = (),
     comet: Comet | None = None,
 ) -> Summary:
     """Score systems on the same clips; the first is the baseline.
@@ -71,130 +65,81 @@ def summarise(
         outputs: for each system clip id → output; each is read a few times, by id.
         ids: the clips to score, all in every system's outputs.
         task: says how text is normalised and what a word is.
-        resampling: replicates, seed, level and what is drawn.
-        group_by: manifest fields; None is the speaker where known. The data set is added where there are several,
-            except for an empty list.
-        out_of_domain: names of data sets; those and all others are pooled as groups of the field `domain`.
+        scoring: groups, data sets out of domain, and how intervals are made.
         comet: scores translations too.
 
     Raises:
         ManifestError: no clip, or no reference word in any of them.
-        UsageError: an unknown field in `group_by`, or an unknown data set in `out_of_domain`.
+        UsageError: an unknown field to group by, or an unknown data set out of domain.
     """
     if not ids:
         raise ManifestError("no clip is left to score", fix="see the skipped rows above")
     # Sorted, so that the same clips give the same draws whatever order they were decoded in.
     ids = sorted(ids)
-    measures = _measures(task, outputs[0], ids, comet)
-    tallies, clips, texts = tallied(outputs, ids, task, measures, noted_fields(group_by))
-    if not tallies[0].words.lengths.sum():
+    scores = measures.scores(task, label_set(task, outputs[0], ids))
+    if comet is not None:
+        scores = (*scores, comet)
+    counts, clips = count_systems(outputs, ids, task, scores, noted_fields(scoring.group_by))
+    if not counts[0].words.lengths.sum():
         raise ManifestError(
             "no reference has a word after normalising", fix="check the text of the manifest and its language"
         )
-    judge = Judge(measures, resampling)
-    fields = _overall(judge.rate(tallies, clips))
-    for grouping in groupings(clips, group_by, out_of_domain):
-        for found, groups in zip(fields, score_groups(tallies, clips, grouping, judge), strict=True):
-            _add_groups(found, grouping.field, groups)
-    merged = [_system(identity, found) for identity, found in zip(systems, fields, strict=True)]
-    examples = _examples([system.name for system in merged], tallies, outputs, ids)
-    return Summary(merged, examples, texts.label, texts.scorer, list(out_of_domain))
-
-
-def word_edits(outputs: Sequence[Output], task: Task) -> EditCounts:
-    """The edits of every output against its reference, normalised; in words, or what `task` counts instead."""
-    return word_counts(*units_apart(measures.answers(task, outputs)))
-
-
-def _measures(
-    task: Task, outputs: Mapping[str, Output], ids: Sequence[str], comet: Comet | None
-) -> tuple[Score, ...]:
-    """What the task is scored by; nothing for `asr`, whose rates have fields of their own."""
-    own = () if task.name == "asr" else measures.scores(task, label_set(task, outputs, ids))
-    return own if comet is None else (*own, comet)
-
-
-def _overall(rating: Rating) -> list[dict[str, Any]]:
-    """For every system the fields of `SystemScores` that all clips decide."""
-    words, chars, compounds = rating.word_errors(), rating.char_errors(), rating.compound_errors()
-    rated = rating.rated()
-    if rating.scores and rating.scores[0].name not in rated:
+    scored = PairedScores.of(scores, counts, scoring.resampling.draw_over(clips.speakers))
+    if scores[0].name not in scored.scores:
         raise ManifestError(
-            f"{rating.scores[0].name} finds nothing in the references", fix="check them in the manifest"
+            f"{scores[0].name} finds nothing in the references", fix="check them in the manifest"
         )
-    bootstrap, measures = rating.bootstrap, rating.measures(rated)
-    deltas = [bootstrap.delta(rate, words[0]) if place else None for place, rate in enumerate(words)]
-    correct(deltas)
-    for name in rated:
-        correct(found[name].delta for found in measures)
-    return [
-        {
-            "wer": bootstrap.estimate(words[place]),
-            "cer": bootstrap.estimate(chars[place]),
-            "compound_wer": None if merged is None else bootstrap.estimate(merged),
-            "delta_wer": deltas[place],
-            "measures": measures[place],
-            "standard_errors": _standard_errors(
-                bootstrap,
-                {
-                    "wer": words[place],
-                    "cer": chars[place],
-                    "compound_wer": merged,
-                    **{name: rates[place] for name, (_, rates) in rated.items()},
-                },
-            ),
-            "disagreements": tally.disagreements,
-            "word_counts": tally.words.total(),
-            "char_counts": tally.chars.total(),
-            "empty_references": int((tally.words.lengths == 0).sum()),
-            **tally.totals,
-            "groups": {},
-            "worst_group": {},
-            "most_worsened": {},
-        }
-        for place, (tally, merged) in enumerate(zip(rating.tallies, compounds, strict=True))
-    ]
+    merged = [_system(*parts) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]
+    for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
+        by_system = score_groups(scores, counts, clips, grouping, scoring.resampling)
+        for system, groups in zip(merged, by_system, strict=True):
+            _add_groups(system, grouping.field, groups)
+    examples = _examples([system.name for system in merged], counts, outputs, ids)
+    return Summary(
+        merged, examples, clips.normaliser(task), clips.scorer(task, scores), list(scoring.out_of_domain)
+    )
 
 
-def _standard_errors(bootstrap: PairedBootstrap, rates: Mapping[str, Rates | None]) -> dict[str, float]:
-    errors = {name: bootstrap.standard_error(rate) for name, rate in rates.items() if rate is not None}
-    return {name: error for name, error in errors.items() if error is not None}
+def _system(
+    identity: SystemIdentity, measures: dict[str, MeasuredScore], counts: UtteranceCounts
+) -> SystemScores:
+    totals: Mapping[str, Any] = counts.totals
+    return SystemScores(
+        name=identity.name,
+        model_ref=identity.model_ref,
+        plan=identity.plan,
+        removed=identity.plan.layers if identity.plan else [],
+        measures=measures,
+        disagreements=counts.disagreements,
+        empty_references=int((counts.words.lengths == 0).sum()),
+        outputs_file=identity.outputs_file,
+        **totals,
+    )
 
 
-def _add_groups(fields: dict[str, Any], name: str, groups: GroupScores) -> None:
-    fields["groups"][name] = groups.scores
+def _add_groups(system: SystemScores, field: str, groups: GroupScores) -> None:
+    system.groups[field] = groups.scores
     if groups.worst is not None:
-        fields["worst_group"][name] = groups.worst
+        system.worst_group[field] = groups.worst
     if groups.most_worsened is not None:
-        fields["most_worsened"][name] = groups.most_worsened
-
-
-def _system(identity: SystemIdentity, fields: Mapping[str, Any]) -> SystemScores:
-    removed = identity.plan.layers if identity.plan else []
-    known = {
-        "name": identity.name,
-        "model_ref": identity.model_ref,
-        "plan": identity.plan,
-        "removed": removed,
-    }
-    return SystemScores.model_validate({**known, "outputs_file": identity.outputs_file, **fields})
+        system.most_worsened[field] = groups.most_worsened
 
 
 def _examples(
     names: Sequence[str],
-    tallies: Sequence[UtteranceCounts],
+    counts: Sequence[UtteranceCounts],
     outputs: Sequence[Mapping[str, Output]],
     ids: Sequence[str],
 ) -> list[Example]:
     """Clips from the whole range, from those the systems agree on to those they differ on most."""
-    errors = np.stack([tally.words.errors for tally in tallies])  # (systems, U)
-    lengths = np.maximum(tallies[0].words.lengths, 1)
+    errors = np.stack([system.words.errors for system in counts])  # (systems, U)
+    lengths = np.maximum(counts[0].words.lengths, 1)
     spread = (errors.max(axis=0) - errors.min(axis=0)) / lengths
     order = np.argsort(spread, kind="stable")
-    places = np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))
-    return [_example(ids[order[place]], names, outputs) for place in places]
+    ranks = np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))
+    return [_example(ids[order[rank]], names, outputs) for rank in ranks]
 
 
 def _example(clip: str, names: Sequence[str], outputs: Sequence[Mapping[str, Output]]) -> Example:
-    said = {name: found[clip].pred_text for name, found in zip(names, outputs, strict=True)}
-    return Example(id=clip, reference=outputs[0][clip].text, outputs=said)
+    texts = {name: system[clip].pred_text for name, system in zip(names, outputs, strict=True)}
+    return Example(id=clip, reference=outputs[0][clip].text, outputs=texts)

@@ -15,21 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.evaluation import measures
-from shoal.evaluation.edit_counts import (
-    EditCounts,
-    Ints,
-    char_counts,
-    compound_errors,
-    scorer_name,
-    second_scorer_name,
-    word_counts,
-    word_errors_again,
-)
-from shoal.evaluation.scores.errors import characters, units_apart
-from shoal.statistics import Floats
+from shoal.evaluation.edit_counts import EditCounts, word_errors_again
 
 if TYPE_CHECKING:
-    from shoal.evaluation.measures import Answers, Score
+    from shoal.evaluation.measures import Score
     from shoal.evaluation.output_file import Output
     from shoal.tasks import Task
 
@@ -42,13 +31,12 @@ Numbers = npt.NDArray[np.number[Any]]
 class UtteranceCounts:
     """One system over U clips."""
 
-    words: EditCounts
-    chars: EditCounts
-    compounds: Ints | None
-    """(U,): word errors with compounds merged; None but for recognition."""
-    disagreements: int
-    measures: Mapping[str, Numbers]
+    statistics: Mapping[str, Numbers]
     """Score → its statistics (U, S)."""
+    words: EditCounts
+    """Edits between answer and reference, whatever the task: they tell large groups and telling examples."""
+    disagreements: int
+    """Utterances whose word errors jiwer and kaldialign count differently."""
     totals: Mapping[str, float]
     """Sums over the clips: what was generated, how long it took, what was cut."""
 
@@ -63,6 +51,7 @@ class ClipTable:
     """Manifest field → its value for every clip, as text; None where a clip has none."""
     known: set[str] = field(default_factory=lambda: {"speaker", "lang", "data"})
     """All fields there are."""
+    langs: set[str | None] = field(default_factory=set)
     _shared: dict[str, str] = field(default_factory=dict)
 
     def add(self, outputs: Sequence[Output]) -> None:
@@ -71,6 +60,17 @@ class ClipTable:
         for name, values in self.values.items():
             values += [self._share(_value(output, name)) for output in outputs]
         self.known.update(*(output.fields for output in outputs))
+        self.langs.update(output.lang for output in outputs)
+
+    def normaliser(self, task: Task) -> str:
+        """The normalisers that `task` uses for these clips, with versions."""
+        return ", ".join(sorted({task.normaliser(lang).label for lang in self.langs}))
+
+    def scorer(self, task: Task, scores: Sequence[Score]) -> str:
+        """What counts, and where characters count as words."""
+        spaceless = sorted({str(lang) for lang in self.langs if task.unit(lang) == "char"})
+        by_character = f" (characters as words: {', '.join(spaceless)})" if spaceless else ""
+        return "; ".join(dict.fromkeys(score.signature for score in scores)) + by_character
 
     def _share(self, text: str | None) -> str | None:
         """One object for equal texts: clips of one group cost a pointer each."""
@@ -81,79 +81,6 @@ def _value(output: Output, name: str) -> str | None:
     own = {"speaker": output.speaker, "lang": output.lang, "data": output.data or None}
     value = own.get(name) or output.fields.get(name)
     return None if value is None else str(value)
-
-
-class NormalisationNotes:
-    """Says how outputs were made ready: the normalisers, and where characters counted as words."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._langs: set[str | None] = set()
-
-    def note(self, outputs: Sequence[Output]) -> None:
-        """Remember the languages."""
-        self._langs.update(output.lang for output in outputs)
-
-    @property
-    def label(self) -> str:
-        """The normalisers used, with versions."""
-        return ", ".join(sorted({self._task.normaliser(lang).label for lang in self._langs}))
-
-    @property
-    def scorer(self) -> str:
-        """What counted, and where characters counted as words."""
-        spaceless = sorted({str(lang) for lang in self._langs if self._task.unit(lang) == "char"})
-        by_character = f" (characters as words: {', '.join(spaceless)})" if spaceless else ""
-        return f"{scorer_name()}, {second_scorer_name()}{by_character}"
-
-
-class UtteranceCounter:
-    """Counts the outputs of one system, a block at a time.
-
-    Args:
-        task: says how text is normalised and what a word is.
-        measures: scores of the task besides error rates.
-    """
-
-    def __init__(self, task: Task, measures: Sequence[Score]) -> None:
-        self._task, self._measures = task, measures
-        self._words: list[Numbers] = []
-        self._chars: list[Numbers] = []
-        self._compounds: list[Numbers] = []
-        self._statistics: dict[str, list[Numbers]] = {score.name: [] for score in measures}
-        self._disagreements = 0
-        self._totals = dict.fromkeys(_TOTALS.values(), 0.0)
-
-    def add(self, outputs: Sequence[Output]) -> None:
-        """Count the next clips."""
-        answers = measures.answers(self._task, outputs)
-        self._align(answers)
-        for score in self._measures:
-            self._statistics[score.name].append(_compact(score.statistics(answers)))
-        for attribute, name in _TOTALS.items():
-            for output in outputs:
-                self._totals[name] += getattr(output, attribute)
-
-    def _align(self, answers: Answers) -> None:
-        references, hypotheses = units_apart(answers)
-        words = word_counts(references, hypotheses)
-        again = word_errors_again(references, hypotheses)
-        self._disagreements += int((words.errors != again).sum())
-        self._words.append(_compact(words.table))
-        self._chars.append(_compact(char_counts(*characters(answers)).table))
-        if self._task.name == "asr":
-            self._compounds.append(_compact(compound_errors(references, hypotheses)))
-
-    def tally(self) -> UtteranceCounts:
-        """What was counted so far."""
-        return UtteranceCounts(
-            words=EditCounts(np.concatenate(self._words).astype(np.int32)),
-            chars=EditCounts(np.concatenate(self._chars).astype(np.int32)),
-            compounds=np.concatenate(self._compounds).astype(np.int64) if self._compounds else None,
-            disagreements=self._disagreements,
-            measures={name: np.concatenate(parts) for name, parts in self._statistics.items()},
-            totals=self._totals,
-        )
 
 
 _TOTALS = {
@@ -185,41 +112,60 @@ def label_set(task: Task, outputs: Mapping[str, Output], ids: Sequence[str]) -> 
     """All references, normalised, if a score of `task` is an average over them, else None."""
     if all(score.over(()) is score for score in measures.scores(task)):
         return None
-    found: set[str] = set()
+    labels: set[str] = set()
     for block in blocks(ids):
         for output in (outputs[clip] for clip in block):
-            found.add(task.normaliser(output.lang)(output.text))
-    return found
+            labels.add(task.normaliser(output.lang)(output.text))
+    return labels
 
 
-def tallied(
+def count_outputs(
+    outputs: Mapping[str, Output],
+    ids: Sequence[str],
+    task: Task,
+    scores: Sequence[Score],
+    clips: ClipTable | None = None,
+) -> UtteranceCounts:
+    """Go once over the outputs of one system.
+
+    Args:
+        outputs: clip id → output.
+        ids: U > 0 clips, in the order to keep.
+        task: says how text is normalised and what a word is.
+        scores: what is counted for.
+        clips: is told of the clips too.
+    """
+    words: list[Numbers] = []
+    statistics: dict[str, list[Numbers]] = {score.name: [] for score in scores}
+    disagreements, totals = 0, dict.fromkeys(_TOTALS.values(), 0.0)
+    for block in blocks(ids):
+        read = [outputs[clip] for clip in block]
+        answers = measures.answers(task, read)
+        words.append(_compact(answers.word_edits.table))
+        disagreements += int((answers.word_edits.errors != word_errors_again(*answers.words)).sum())
+        for score in scores:
+            statistics[score.name].append(_compact(score.statistics(answers)))
+        for attribute, name in _TOTALS.items():
+            for output in read:
+                totals[name] += getattr(output, attribute)
+        if clips is not None:
+            clips.add(read)
+    return UtteranceCounts(
+        statistics={name: np.concatenate(parts) for name, parts in statistics.items()},
+        words=EditCounts(np.concatenate(words).astype(np.int32)),
+        disagreements=disagreements,
+        totals=totals,
+    )
+
+
+def count_systems(
     outputs: Sequence[Mapping[str, Output]],
     ids: Sequence[str],
     task: Task,
-    measures: Sequence[Score],
+    scores: Sequence[Score],
     fields: Sequence[str],
-) -> tuple[list[UtteranceCounts], ClipTable, NormalisationNotes]:
-    """Go once over all outputs of all systems.
-
-    Args:
-        outputs: for each system clip id → output.
-        ids: U clips, in the order to keep.
-        task: says how text is normalised and what a word is.
-        measures: scores of the task besides error rates.
-        fields: manifest fields to note the values of.
-    """
-    counters = [UtteranceCounter(task, measures) for _ in outputs]
-    clips, texts = ClipTable(ids, values={name: [] for name in fields}), NormalisationNotes(task)
-    for block in blocks(ids):
-        for place, (counter, found) in enumerate(zip(counters, outputs, strict=True)):
-            read = [found[clip] for clip in block]
-            counter.add(read)
-            if place == 0:
-                clips.add(read)
-                texts.note(read)
-    return [counter.tally() for counter in counters], clips, texts
-
-
-def sums(statistics: Numbers) -> Floats:
-    """(S,): the sums of (U, S)."""
-    return statistics.sum(axis=0, dtype=np.float64)
+) -> tuple[list[UtteranceCounts], ClipTable]:
+    """Go once over the outputs of every system (see `count_outputs`), and note the values of manifest `fields`."""
+    clips = ClipTable(ids, values={name: [] for name in fields})
+    first = count_outputs(outputs[0], ids, task, scores, clips)
+    return [first, *(count_outputs(system, ids, task, scores) for system in outputs[1:])], clips

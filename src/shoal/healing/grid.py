@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from shoal.errors import FileFormatError, ShoalError, UsageError
+from shoal.errors import FileFormatError, ManifestError, ShoalError, UsageError
+from shoal.evaluation.measures import scores
 from shoal.evaluation.output_file import read_outputs
-from shoal.evaluation.run import run_evaluate
-from shoal.evaluation.settings import Resampling, TokenLimit
+from shoal.evaluation.run import asked_of, decode_systems
+from shoal.evaluation.scoring import PairedScores
+from shoal.evaluation.settings import DecodingSettings, Resampling
 from shoal.evaluation.significance import PairedBootstrap, Rates
-from shoal.evaluation.summary import word_edits
 from shoal.evaluation.systems import without
+from shoal.evaluation.utterance_counts import count_outputs, label_set
 from shoal.healing import targets
 from shoal.healing.run import HealingJob, run_heal
 from shoal.healing.settings import HealSettings
@@ -28,7 +30,17 @@ from shoal.models.loading import load_model
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
-from shoal.schema import Delta, Estimate, Healing, HealingCell, ModelInfo, Plan, read_json, write_text
+from shoal.schema import (
+    Delta,
+    Estimate,
+    Healing,
+    HealingCell,
+    MeasuredScore,
+    ModelInfo,
+    Plan,
+    read_json,
+    write_text,
+)
 from shoal.schema.files import claim
 from shoal.schema.heal import NONE
 from shoal.training.batches import Losses, examples_of, fill_audio_cache, make_batches, response_losses
@@ -57,8 +69,7 @@ class Grid:
     device: str = "cpu"
     dtype: str = "auto"
     trust_remote_code: bool = False
-    batch_size: int = 16
-    limit: TokenLimit = field(default_factory=TokenLimit)
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
     resampling: Resampling = field(default_factory=Resampling)
     how: RuntimeOptions = field(default_factory=RuntimeOptions)
     progress: Progress | None = None
@@ -173,19 +184,8 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
         loaded, examples_of(grid.test, grid.task), features=grid.how.features, progress=grid.progress
     )
     fill_audio_cache(loaded, grid.test, features=grid.how.features)
-    run_evaluate(
-        loaded,
-        grid.test,
-        grid.task,
-        plans=(),
-        against=None,
-        batch_size=grid.batch_size,
-        limit=grid.limit,
-        out=folder,
-        resampling=grid.resampling,
-        group_by=(),
-        progress=grid.progress,
-    )
+    task = asked_of(grid.test, grid.task, loaded)
+    decode_systems(loaded, grid.test, task, grid.decoding, out=folder, progress=grid.progress)
     losses = response_losses(loaded, batches)
     record = {
         "facts": facts,
@@ -197,11 +197,15 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
 def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Sequence[str]) -> Healing:
     outputs = [read_outputs(cell.folder / "outputs" / "full.jsonl") for cell in cells]
     ids = sorted(clip for clip in outputs[0] if all(clip in found for found in outputs))
-    edits = [word_edits([found[clip] for clip in ids], grid.task) for found in outputs]
-    bootstrap = grid.resampling.draw([outputs[0][clip] for clip in ids])
-    rates = [bootstrap.rates(each.errors, each.lengths) for each in edits]
+    task = grid.task.on(grid.test.rows)
+    score = scores(task, label_set(task, outputs[0], ids))[0]
+    bootstrap = grid.resampling.draw_over([outputs[0][clip].speaker for clip in ids])
+    counts = [count_outputs(found, ids, task, [score]) for found in outputs]
+    scored = PairedScores.of([score], counts, bootstrap)
+    if score.name not in scored.scores:
+        raise ManifestError(f"{score.name} finds nothing in the references", fix="check them in the manifest")
+    measured, rates = [measures[score.name] for measures in scored.measures()], scored.rates[score.name]
     unhealed = {_key(cell): rate for cell, rate in zip(cells, rates, strict=True) if cell.target == NONE}
-    full = rates[0]
     return Healing(
         provenance=provenance(device=grid.device, dtype=grid.dtype),
         model=info,
@@ -215,11 +219,12 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
             "level": grid.resampling.level,
             "shared_speakers": len(_speakers(grid.data) & _speakers(grid.test)),
         },
-        baseline_wer=bootstrap.estimate(full),
+        score_name=score.name,
+        baseline=measured[0],
         baseline_loss=_loss(cells[0], bootstrap, ids),
         cells=[
-            _scored(cell, rate, full, unhealed[_key(cell)], bootstrap, ids)
-            for cell, rate in zip(cells[1:], rates[1:], strict=True)
+            _scored(cell, score, (rates[0], unhealed[_key(cell)], rate), bootstrap, ids)
+            for cell, score, rate in zip(cells[1:], measured[1:], rates[1:], strict=True)
         ],
         skipped=list(skipped),
     )
@@ -234,14 +239,20 @@ def _key(cell: _Cell) -> tuple[int, ...]:
 
 
 def _scored(
-    cell: _Cell, rate: Rates, full: Rates, unhealed: Rates, bootstrap: PairedBootstrap, ids: Sequence[str]
+    cell: _Cell,
+    score: MeasuredScore,
+    rates: tuple[Rates, Rates, Rates],
+    bootstrap: PairedBootstrap,
+    ids: Sequence[str],
 ) -> HealingCell:
+    """One cell; `rates` are those of the unpruned model, of the plan without healing, and of the cell."""
+    full, unhealed, healed = rates
     heal = cell.facts.get("heal", {})
     bought: Delta | None = None
     recovered: Estimate | None = None
     if cell.target != NONE:
-        bought = bootstrap.delta(rate, unhealed)
-        recovered = _recovered(rate, full, unhealed, bootstrap)
+        bought = bootstrap.delta(healed, unhealed)
+        recovered = _recovered(healed, full, unhealed, bootstrap, sign=score.sign)
     assert cell.plan is not None
     return HealingCell(
         plan=cell.plan,
@@ -252,24 +263,28 @@ def _scored(
         steps=heal.get("steps", 0),
         seconds=heal.get("seconds", 0.0),
         loss=_loss(cell, bootstrap, ids),
-        wer=bootstrap.estimate(rate),
-        delta=bootstrap.delta(rate, full),
+        score=score,
         bought=bought,
         recovered=recovered,
     )
 
 
-def _recovered(rate: Rates, full: Rates, unhealed: Rates, bootstrap: PairedBootstrap) -> Estimate | None:
-    """Share of the cost of pruning that healing took back; None where pruning cost nothing."""
-    cost = unhealed.value - full.value
-    if cost <= 0:
+def _recovered(
+    healed: Rates, full: Rates, unhealed: Rates, bootstrap: PairedBootstrap, *, sign: int
+) -> Estimate | None:
+    """Share of the cost of pruning that healing took back; None where pruning cost nothing.
+
+    `sign` is -1 where more is better.
+    """
+    cost, costs = unhealed.value - full.value, unhealed.replicates - full.replicates
+    if sign * cost <= 0:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
-        replicates = (unhealed.replicates - rate.replicates) / (unhealed.replicates - full.replicates)
+        replicates = (unhealed.replicates - healed.replicates) / costs
     # A replicate in which pruning costs nothing has no share: then there is no interval either.
-    if bool((unhealed.replicates - full.replicates <= 0).any()):
+    if bool((sign * costs <= 0).any()):
         replicates = np.full_like(replicates, np.nan)
-    return bootstrap.estimate(Rates((unhealed.value - rate.value) / cost, replicates))
+    return bootstrap.estimate(Rates((unhealed.value - healed.value) / cost, replicates))
 
 
 def _loss(cell: _Cell, bootstrap: PairedBootstrap, ids: Sequence[str]) -> Estimate | None:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
-from shoal.evaluation.measures import Accuracy, BestOfAccepted, Chrf, LossScore, answers, headline, scores
-from shoal.evaluation.output_file import Output
-from shoal.evaluation.run import header
-from shoal.evaluation.settings import TokenLimit
-from shoal.evaluation.systems import check_can_answer, open_systems
-from shoal.evaluation.transcribe import Transcriber
+from shoal.evaluation.measures import headline, scores
+from shoal.evaluation.run import decode_systems
+from shoal.evaluation.settings import DecodingSettings
+from shoal.evaluation.systems import check_can_answer
+from shoal.evaluation.utterance_counts import count_outputs
 from shoal.measurement.importance import Floats, ImportanceSums, Ints
 from shoal.progress import Progress
 from shoal.schema.words import Candidate
@@ -23,6 +22,8 @@ from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
+    from shoal.evaluation.measures import Score
+    from shoal.evaluation.output_file import Output
     from shoal.models.loading import LoadedModel
     from shoal.schema import Part
     from shoal.tasks import Task
@@ -42,8 +43,8 @@ def decode_without(
 ) -> ImportanceSums:
     """The rise of the task's error rate without each candidate, every clip decoded greedily.
 
-    Recognition counts word errors, emotion wrong answers. BLEU does not add up over clips, so translation counts
-    1 - chrF of each clip.
+    What is counted is up to the task's first score that one clip has by itself: word errors of WER, wrong answers of
+    accuracy, 1 - chrF of a translation, for BLEU means nothing for one clip.
 
     Args:
         model: a SpeechLLM, unpruned.
@@ -62,24 +63,23 @@ def decode_without(
     task = task.on(data.rows).only(NEEDS[headline(task).name])
     check_can_answer(model, task)
     task = without_unmeasurable_loss(task, model, data.rows)
-    limit = TokenLimit()
     depth = model.info().depth
     plans = [
         manual(model.ref, depth, candidate, allow_last=True).model_copy(update={"part": part})
-        for place, candidate in enumerate(candidates)
-        if place not in refused
+        for column, candidate in enumerate(candidates)
+        if column not in refused
     ]
-    systems = open_systems(model, plans, against=None, out=out, header=header(model, data, task, limit))
-    Transcriber(data, task, limit, batch_size).run(systems, progress)
+    systems = decode_systems(
+        model, data, task, DecodingSettings(batch_size), plans=plans, out=out, progress=progress
+    )
     ids = tuple(sorted(row.id for row in data.rows))
-    counted = {
-        tuple(each.removed): _errors(task, [each.outputs.outputs[clip] for clip in ids]) for each in systems
-    }
-    full, counts, unit = counted[()]
+    score = next((score for score in scores(task) if score.of_one_clip), headline(task))
+    lost = {tuple(system.removed): _lost(score, system.outputs.outputs, ids, task) for system in systems}
+    full, counts, unit = lost[()]
     values = np.full((len(ids), len(candidates)), np.nan)
-    for place, candidate in enumerate(candidates):
-        if place not in refused:
-            values[:, place] = counted[candidate][0] - full
+    for column, candidate in enumerate(candidates):
+        if column not in refused:
+            values[:, column] = lost[candidate][0] - full
     return ImportanceSums(
         "ablation",
         "score",
@@ -96,17 +96,9 @@ def decode_without(
     )
 
 
-def _errors(task: Task, outputs: Sequence[Output]) -> tuple[Floats, Ints, str]:
-    """Errors (U,), what they are counted in (U,), and what their ratio is called."""
-    score, answered = headline(task), answers(task, outputs)
-    if isinstance(score, Accuracy | BestOfAccepted):
-        right = score.statistics(answered)
-        return right[:, 1] - right[:, 0], right[:, 1].astype(np.int64), "error rate"
-    if isinstance(score, LossScore):
-        nats = score.statistics(answered)
-        return nats[:, 0], nats[:, 1].astype(np.int64), "loss"
-    if chrf := next((each for each in scores(task) if isinstance(each, Chrf)), None):
-        similar = np.nan_to_num(chrf.value(chrf.statistics(answered)))
-        return 1 - similar / 100, np.ones(len(outputs), dtype=np.int64), "1 - chrF"
-    table = score.statistics(answered)
-    return table[:, 1:].sum(1), table[:, [0, 1, 3]].sum(1).astype(np.int64), score.name
+def _lost(
+    score: Score, outputs: Mapping[str, Output], ids: Sequence[str], task: Task
+) -> tuple[Floats, Ints, str]:
+    """Losses (U,), what they are counted in (U,), and what their ratio is called; see `Score.losses`."""
+    counts = count_outputs(outputs, ids, task, [score])
+    return score.losses(counts.statistics[score.name].astype(np.float64))

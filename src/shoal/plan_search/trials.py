@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluation.measures import answers, headline, paired_change
+from shoal.evaluation.measures import headline
 from shoal.evaluation.run import header
-from shoal.evaluation.significance import PairedBootstrap, Rates
+from shoal.evaluation.scoring import PairedScores, worsening
+from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.systems import System, open_systems
 from shoal.evaluation.transcribe import Transcriber
+from shoal.evaluation.utterance_counts import UtteranceCounts, count_outputs
 from shoal.plan_search.budget import RelativeChange
 from shoal.progress import Progress
 from shoal.schema import Estimate, Plan
-from shoal.statistics import Floats
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -94,34 +95,34 @@ class Trials:
             PlanError, ModelError: the model cannot go without these layers.
             FileFormatError: the outputs there were made otherwise.
         """
-        full = self._full
+        _ = self._full
         systems = self._open(plans)[1:]
         self._decode(systems)
-        return [self._trial(self._statistics(system), full) for system in systems]
+        return [self._trial(system) for system in systems]
 
     @property
     def full(self) -> Estimate:
         """The unpruned model's score."""
-        return self._score(self._full)
+        return self._scored(self._full).measures()[0][self.metric.name].value
 
     @cached_property
-    def _full(self) -> Floats:
-        """Statistics (U, S) of the unpruned model."""
+    def _full(self) -> UtteranceCounts:
+        """Counts of the unpruned model."""
         systems = self._open(())
         self._decode(systems)
         if not self.data.rows:
             raise ManifestError(
                 f"no clip of the {self._name} split is left", fix="see the skipped rows above"
             )
-        statistics = self._statistics(systems[0])
-        value = float(self.metric.value(statistics.sum(axis=0)))
+        counts = self._counts(systems[0])
+        value = float(self.metric.value(counts.statistics[self.metric.name].sum(axis=0, dtype=np.float64)))
         if not math.isfinite(value) or value == 0:
             raise ManifestError(
                 f"the unpruned model's {self.metric.name} on the {self._name} split is {value:g},"
                 " so nothing can be relative to it",
                 fix="give more clips, or look at what it says with shoal evaluate",
             )
-        return statistics
+        return counts
 
     def _open(self, plans: Sequence[Plan]) -> list[System]:
         return open_systems(self._loaded, plans, against=None, out=self._out, header=self._header)
@@ -141,23 +142,22 @@ class Trials:
         """Sorted, so that the same clips give the same draws in whatever order they were decoded."""
         return sorted(row.id for row in self.data.rows)
 
-    def _statistics(self, system: System) -> Floats:
-        outputs = [system.outputs.outputs[clip] for clip in self._ids]
-        return self.metric.statistics(answers(self._task, outputs))
+    def _counts(self, system: System) -> UtteranceCounts:
+        return count_outputs(system.outputs.outputs, self._ids, self._task, [self.metric])
 
     @cached_property
     def _bootstrap(self) -> PairedBootstrap:
         speakers = {row.id: row.speaker for row in self.data.rows}
-        how = self._settings.resampling
-        clusters = [speakers[clip] if how.cluster == "speaker" else None for clip in self._ids]
-        return PairedBootstrap.draw(clusters, replicates=how.replicates, seed=how.seed, level=how.level)
+        return self._settings.resampling.draw_over([speakers[clip] for clip in self._ids])
 
-    def _score(self, statistics: Floats) -> Estimate:
-        drawn = self.metric.value(self._bootstrap.resampler.totals(statistics))
-        value = float(self.metric.value(statistics.sum(axis=0)))
-        return self._bootstrap.estimate(Rates(value, np.asarray(drawn)))
+    def _scored(self, *systems: UtteranceCounts) -> PairedScores:
+        return PairedScores.of([self.metric], systems, self._bootstrap)
 
-    def _trial(self, statistics: Floats, full: Floats) -> Trial:
-        resampler = self._bootstrap.resampler
-        value, replicates = paired_change(self.metric, statistics, full, resampler)
-        return Trial(self._score(statistics), RelativeChange.of(value, replicates, resampler.clusters))
+    def _trial(self, system: System) -> Trial:
+        scored = self._scored(self._full, self._counts(system))
+        full, pruned = scored.rates[self.metric.name]
+        change = worsening(self.metric, pruned, full)
+        return Trial(
+            scored.measures()[1][self.metric.name].value,
+            RelativeChange.of(change.value, change.replicates, self._bootstrap.resampler.clusters),
+        )

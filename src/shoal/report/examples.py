@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shoal.report.bundle import Bundle
-from shoal.report.main_score import RECOGNITION
 from shoal.report.parts import Section
 from shoal.report.word_diff import Word, align, error_count
 from shoal.schema import Example, Scores
@@ -51,7 +50,7 @@ def build(bundle: Bundle) -> Section:
 
 
 def _clips(scores: Scores) -> list[ExampleClip]:
-    counted = "error" if scores.task == RECOGNITION else "difference"
+    counted = "error" if scores.headline == "WER" else "difference"
     return [_clip(example, counted) for example in scores.examples]
 
 

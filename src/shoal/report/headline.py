@@ -8,9 +8,9 @@ from shoal import wording
 from shoal.report import healing_words, limits, search, tiles
 from shoal.report.bundle import Bundle, baseline
 from shoal.report.healing_cells import leading_plan
-from shoal.report.main_score import TOLERANCE, MainScore, main_score
 from shoal.report.parts import Tile
-from shoal.schema import Plan, SystemScores
+from shoal.report.score_words import TOLERANCE, relative_text, removed_words, tolerance_words, value_text
+from shoal.schema import MeasuredScore, Plan, SystemScores
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Scored:
     """A pruned system and what its task is judged by (None: not scored)."""
 
     system: SystemScores
-    score: MainScore | None
+    name: str
+    score: MeasuredScore | None
 
     @property
     def whole(self) -> bool:
@@ -33,15 +34,13 @@ class Scored:
 
     @property
     def change(self) -> str:
-        """Relative change of the score as it is written: minus for a fall, whichever way is better."""
-        delta = self.score.delta if self.score else None
-        return wording.relative_change(delta.relative if delta else None)
+        """Relative change of the score as it is written."""
+        return relative_text(self.score)
 
     @property
     def removes(self) -> str:
         """The layers, or what of them, in words."""
-        plan = self.system.plan
-        return wording.removed_names(plan) if plan else wording.layer_names(self.system.removed)
+        return removed_words(self.system)
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def scored(bundle: Bundle) -> list[Scored]:
     if not bundle.scores:
         return []
     scores = bundle.scores[0].document
-    return [Scored(system, main_score(scores, system)) for system in bundle.pruned_systems]
+    return [Scored(system, scores.headline, scores.headline_of(system)) for system in bundle.pruned_systems]
 
 
 def affordable(pruned: list[Scored]) -> Affordable | None:
@@ -148,8 +147,7 @@ def _largest_within(pruned: list[Scored], *, upper: bool) -> Scored | None:
 
 def _found(bundle: Bundle, found: Affordable, pruned: list[Scored]) -> tuple[str, str]:
     system, depth = found.system, bundle.scores[0].document.model.depth
-    name = found.found.score.name if found.found.score else ""
-    after = found.found.score.text if found.found.score else ""
+    name, after = found.found.name, value_text(found.found.score)
     can = "can go at" if found.certain else "may go, at"
     part = wording.PART_OF[system.plan.part] if system.plan else ""
     tried = wording.plural(len(pruned), "plan")
@@ -165,8 +163,8 @@ def _found(bundle: Bundle, found: Affordable, pruned: list[Scored]) -> tuple[str
 def _before(bundle: Bundle) -> str:
     scores = bundle.scores[0].document
     base = baseline(scores)
-    score = main_score(scores, base) if base else None
-    return f"from {score.text} to " if score else "to "
+    score = scores.headline_of(base) if base else None
+    return f"from {value_text(score)} to " if score else "to "
 
 
 def _certainty(found: Affordable, pruned: list[Scored]) -> str:
@@ -193,12 +191,12 @@ def _not_found(pruned: list[Scored]) -> tuple[str, str]:
             "The unpruned model makes no error, or was not scored.",
         )
     return (
-        f"No plan tested stays within {_limit(least)} relative {least.score.name}",
+        f"No plan tested stays within {_limit(least)} relative {least.name}",
         f"The mildest of {wording.plural(len(pruned), 'plan')}, {least.system.name} ({least.removes}), already "
         f"costs {least.change}.",
     )
 
 
 def _limit(each: Scored) -> str:
-    falls = each.score is not None and each.score.higher_is_better
-    return f"{'−' if falls else '+'}{wording.percent(TOLERANCE, 0)}"
+    assert each.score is not None
+    return tolerance_words(each.score)

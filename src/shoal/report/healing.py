@@ -9,10 +9,11 @@ from shoal import wording
 from shoal.report import healing_figure, healing_words
 from shoal.report.bundle import Bundle, Named
 from shoal.report.healing_cells import PlanCells, against, by_plan, put_back
-from shoal.report.healing_words import rate_name, target_title
+from shoal.report.healing_words import target_title
 from shoal.report.parts import Section, Table
+from shoal.report.score_words import change_text, delta_text, relative_text, value_text
 from shoal.schema import Healing, HealingCell
-from shoal.schema.heal import NONE
+from shoal.schema.heal import EDIT_RATE, NONE
 
 ID, TITLE, SHORT = "healing", "What healing buys", "Healing"
 STANDINGS = {"alike": "not told apart", "lower": "lower", "higher": "higher", "unknown": "–"}
@@ -36,7 +37,7 @@ def _article(named: Named[Healing], index: int) -> dict[str, Any]:
         "lead": _lead(healing),
         "group": group,
         "figure": drawn,
-        "choices": healing_figure.choices(drawn, rate_name(healing)) if drawn else [],
+        "choices": healing_figure.choices(drawn, healing.score_name) if drawn else [],
         "table": _table(healing) if healing.cells else None,
         "further": _further(healing),
         "settings": _settings(healing),
@@ -44,15 +45,17 @@ def _article(named: Named[Healing], index: int) -> dict[str, Any]:
 
 
 def _lead(healing: Healing) -> str:
-    data, rate = healing.data, rate_name(healing)
-    level = wording.level_name(healing.baseline_wer.level)
+    data, name = healing.data, healing.score_name
+    level = wording.level_name(healing.baseline.value.level)
     no_error = (
-        "" if rate == "WER" else " Of this task it counts edits against the reference, which are no errors."
+        " Of this task it counts edits against the reference, which are no errors."
+        if name == EDIT_RATE
+        else ""
     )
     return (
-        f"Healed on {_amount(healing.train_data.clips, healing.train_data.seconds)}; {rate} on "
+        f"Healed on {_amount(healing.train_data.clips, healing.train_data.seconds)}; {name} on "
         f"{_amount(data.clips, data.seconds)} for the test.{no_error} The "
-        f"unpruned model: {wording.percent_estimate(healing.baseline_wer)}. Brackets are {level} intervals; what "
+        f"unpruned model: {value_text(healing.baseline)}. Brackets are {level} intervals; what "
         "healing changes is paired on the same clips. Two targets are told apart only where the intervals of their "
         "changes do not overlap. The best target is the best on these clips, so a part of its lead is luck."
     )
@@ -63,14 +66,14 @@ def _amount(clips: int, seconds: float) -> str:
 
 
 def _table(healing: Healing) -> Table:
-    rate = rate_name(healing)
+    name = healing.score_name
     rows = [(group, cell) for group in by_plan(healing) for cell in group.cells]
     best = {place for place, (group, cell) in enumerate(rows) if cell is group.best}
     columns = [
         "Model",
         "n",
         "Layers removed",
-        rate,
+        name,
         "Against the best target",
         "Change from not healed",
         "p",
@@ -81,7 +84,7 @@ def _table(healing: Healing) -> Table:
         "Steps",
         "Time",
     ]
-    caption = f"{rate} by plan and target; the best target of each plan is set apart"
+    caption = f"{name} by plan and target; the best target of each plan is set apart"
     return Table(
         caption,
         columns,
@@ -96,9 +99,9 @@ def _row(group: PlanCells, cell: HealingCell) -> list[str]:
         _name(cell),
         str(group.n),
         wording.without_noun(wording.removed_names(cell.plan)),
-        wording.percent_estimate(cell.wer),
+        value_text(cell.score),
         _standing(group, cell),
-        wording.absolute_change(cell.bought.absolute) if cell.bought else "–",
+        delta_text(cell.score, cell.bought),
         wording.p_value(cell.bought.p_value) if cell.bought else "–",
         wording.percent_estimate(cell.recovered) if cell.recovered else "–",
         _healed(cell),
@@ -129,14 +132,14 @@ def _effort(cell: HealingCell) -> list[str]:
 
 def _further(healing: Healing) -> Table | None:
     """What the main table has no room for; None where nothing of it was measured."""
-    if not any(cell.loss or cell.delta for cell in healing.cells):
+    if not any(cell.loss or cell.score.delta for cell in healing.cells):
         return None
     rows = [
         [
             _name(cell),
-            wording.absolute_change(cell.delta.absolute) if cell.delta else "–",
-            wording.relative_change(cell.delta.relative) if cell.delta and cell.delta.relative else "–",
-            wording.p_value(cell.delta.p_value) if cell.delta else "–",
+            change_text(cell.score),
+            relative_text(cell.score),
+            wording.p_value(cell.score.delta.p_value) if cell.score.delta else "–",
             wording.number_estimate(cell.loss) if cell.loss else "–",
             wording.count(cell.parameters),
         ]
@@ -145,7 +148,7 @@ def _further(healing: Healing) -> Table | None:
     ]
     columns = ["Model", "Change, absolute", "Change, relative", "p", "Loss, nats a token", "Parameters"]
     return Table(
-        f"{rate_name(healing)} against the unpruned model, and the loss on the test clips", columns, rows
+        f"{healing.score_name} against the unpruned model, and the loss on the test clips", columns, rows
     )
 
 

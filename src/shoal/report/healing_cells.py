@@ -12,12 +12,13 @@ from shoal.schema.heal import NONE
 LINEAR, RECEIVER, JOINT = "linear", "receiver", "joint"
 
 Told: TypeAlias = Literal["lower", "higher", "alike", "unknown"]
-"""What a difference of two rates says: `alike` where its interval holds 0, `unknown` without an interval."""
+"""What a difference of two scores says: `alike` where its interval holds 0, `unknown` without an interval."""
+Effect: TypeAlias = Literal["better", "worse", "alike", "unknown"]
 
 
 @dataclass(frozen=True)
 class PlanCells:
-    """One plan with its cells, the lowest rate first."""
+    """One plan with its cells, the best score first."""
 
     plan: Plan
     cells: Sequence[HealingCell]
@@ -34,7 +35,7 @@ class PlanCells:
 
     @property
     def best(self) -> HealingCell | None:
-        """The healed one with the lowest rate."""
+        """The healed one with the best score."""
         return next(iter(self.healed), None)
 
     def find(self, target: str) -> HealingCell | None:
@@ -49,15 +50,15 @@ def by_plan(healing: Healing) -> list[PlanCells]:
         plan = cell.plan
         groups.setdefault((len(plan.layers), plan.strategy, plan.part, tuple(plan.layers)), []).append(cell)
     return [
-        PlanCells(cells[0].plan, sorted(cells, key=lambda cell: cell.wer.value))
+        PlanCells(cells[0].plan, sorted(cells, key=lambda cell: cell.score.sign * cell.score.value.value))
         for _, cells in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
 def leading_plan(healing: Healing, tolerance: float) -> tuple[PlanCells | None, bool]:
-    """The plan a summary speaks of, and whether its best rate is within the tolerance.
+    """The plan a summary speaks of, and whether its best score is within the tolerance.
 
-    Of the plans whose best healed rate stays within it, the one that removes most; if none does, the mildest.
+    Of the plans whose best healed score stays within it, the one that removes most; if none does, the mildest.
     """
     groups = [group for group in by_plan(healing) if group.best]
     within = [group for group in groups if loss(healing, group) <= tolerance]
@@ -67,9 +68,9 @@ def leading_plan(healing: Healing, tolerance: float) -> tuple[PlanCells | None, 
 
 
 def loss(healing: Healing, group: PlanCells) -> float:
-    """How much higher the best healed rate is than that of the unpruned model, as a share of it."""
-    base = healing.baseline_wer.value
-    return group.best.wer.value / base - 1 if group.best and base > 0 else float("inf")
+    """How much worse the best healed score is than that of the unpruned model, as a share of it."""
+    base, sign = healing.baseline.value.value, healing.baseline.sign
+    return sign * (group.best.score.value.value / base - 1) if group.best and base > 0 else float("inf")
 
 
 def put_back(cell: HealingCell) -> int:
@@ -78,24 +79,33 @@ def put_back(cell: HealingCell) -> int:
 
 
 def told(cell: HealingCell) -> Told:
-    """What healing did to the rate, as far as its paired interval says."""
+    """What healing did to the score, as far as its paired interval says."""
     change = cell.bought.absolute if cell.bought else None
     if change is None or change.low is None or change.high is None:
         return "unknown"
     return "lower" if change.high < 0 else "higher" if change.low > 0 else "alike"
 
 
+def effect(cell: HealingCell) -> Effect:
+    """What healing did, whichever way the score runs."""
+    effects: dict[Told, Effect] = {"lower": "better", "higher": "worse"}
+    if cell.score.higher_is_better:
+        effects = {"lower": "worse", "higher": "better"}
+    found = told(cell)
+    return effects.get(found, "alike" if found == "alike" else "unknown")
+
+
 def against(cell: HealingCell, other: HealingCell) -> Told:
     """Whether a cell is lower or higher than another of the same plan.
 
     No paired interval of the two is stored, so they are told apart only where the intervals of what each bought over
-    no healing do not overlap. Both hold the same unhealed rate, which makes this stricter than a test of the two.
+    no healing do not overlap. Both hold the same unhealed score, which makes this stricter than a test of the two.
     """
     if NONE in (cell.target, other.target):
         return _against_none(cell, other)
     first, second = cell.bought, other.bought
     if first is None or second is None:
-        return _apart(cell.wer, other.wer)
+        return _apart(cell.score.value, other.score.value)
     return _apart(first.absolute, second.absolute)
 
 

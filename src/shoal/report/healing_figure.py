@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.healing_cells import put_back
-from shoal.report.healing_words import rate_name, target_order
+from shoal.report.healing_words import target_order
 from shoal.report.parts import Control, Figure
-from shoal.schema import Estimate, Healing, HealingCell
+from shoal.report.score_words import value_text
+from shoal.schema import Estimate, Healing, HealingCell, MeasuredScore
 from shoal.schema.heal import NONE
 
 AXES = {"linear": "Linear", "log": "Logarithmic"}
@@ -29,7 +30,7 @@ def figure(healing: Healing, group: str) -> Figure:
     axes = _axes(healing)
     return Figure(
         id=f"{group}-figure",
-        title=f"{rate_name(healing)} against layers removed, by what was healed",
+        title=f"{healing.score_name} against layers removed, by what was healed",
         caption=_caption(healing),
         variants={axis: _draw(healing, axis) for axis in axes},
         default="log" if _beyond(healing) and "log" in axes else "linear",
@@ -44,19 +45,22 @@ def choices(shown: Figure, name: str) -> list[Control]:
 
 
 def _axes(healing: Healing) -> list[str]:
-    rates = [healing.baseline_wer, *(cell.wer for cell in healing.cells)]
-    return ["linear", "log"] if all(rate.value > 0 for rate in rates) else ["linear"]
+    scores = [healing.baseline, *(cell.score for cell in healing.cells)]
+    rises = all(not score.higher_is_better and score.value.value > 0 for score in scores)
+    return ["linear", "log"] if rises else ["linear"]
 
 
 def _beyond(healing: Healing) -> bool:
-    return any(cell.wer.value > CLIP for cell in healing.cells)
+    return healing.baseline.fraction and any(cell.score.value.value > CLIP for cell in healing.cells)
 
 
 def _caption(healing: Healing) -> str:
-    rate, level = rate_name(healing), wording.level_name(healing.baseline_wer.level)
+    level = wording.level_name(healing.baseline.value.level)
+    better = "higher" if healing.baseline.higher_is_better else "lower"
     parts = [
-        f"{rate} on the test clips, lower is better; whiskers and the band: {level} intervals. The dashed line is the "
-        "unpruned model, the grey crosses are pruned and not healed. Marks of one n stand side by side."
+        f"{healing.score_name} on the test clips, {better} is better; whiskers and the band: {level} intervals. "
+        "The dashed line is the unpruned model, the grey crosses are pruned and not healed. Marks of one n stand side "
+        "by side."
     ]
     if any(put_back(cell) > 0 for cell in healing.cells):
         parts.append(
@@ -72,7 +76,11 @@ def _caption(healing: Healing) -> str:
 
 
 def _draw(healing: Healing, axis: str) -> go.Figure:
-    plot = figure_style.new_figure(520, x="decoder layers removed n", y=f"{rate_name(healing)} (%)")
+    plot = figure_style.new_figure(
+        520,
+        x="decoder layers removed n",
+        y=f"{healing.score_name} (%)" if healing.baseline.fraction else healing.score_name,
+    )
     sizes = sorted({len(cell.plan.layers) for cell in healing.cells})
     gap = min((b - a for a, b in pairwise(sizes)), default=1)
     ends = [sizes[0] - 0.5 * gap, sizes[-1] + 0.5 * gap]
@@ -93,22 +101,21 @@ def _draw(healing: Healing, axis: str) -> go.Figure:
 
 
 def _draw_unpruned(plot: go.Figure, healing: Healing, ends: Sequence[float]) -> None:
-    base = healing.baseline_wer
-    figure_style.add_band(plot, ends, [_percent(base)] * 2, figure_style.GREEN, UNPRUNED)
+    base = _drawn(healing.baseline)
+    figure_style.add_band(plot, ends, [base] * 2, figure_style.GREEN, UNPRUNED)
     plot.add_scatter(
         x=list(ends),
-        y=[100 * base.value] * 2,
+        y=[base.value] * 2,
         mode="lines",
         name=UNPRUNED,
         legendgroup=UNPRUNED,
         line={"color": figure_style.GREEN, "width": 2, "dash": "dash"},
-        hovertemplate=f"unpruned: {wording.percent_estimate(base)}<extra></extra>",
+        hovertemplate=f"unpruned: {value_text(healing.baseline)}<extra></extra>",
     )
 
 
-def _percent(rate: Estimate) -> Estimate:
-    bounds = {name: None if b is None else 100 * b for name, b in (("low", rate.low), ("high", rate.high))}
-    return rate.model_copy(update={"value": 100 * rate.value, **bounds})
+def _drawn(score: MeasuredScore) -> Estimate:
+    return score.value.scaled(100 if score.fraction else 1)
 
 
 def _draw_target(plot: go.Figure, target: str, cells: Sequence[HealingCell], shift: float) -> None:
@@ -127,15 +134,13 @@ def _draw_target(plot: go.Figure, target: str, cells: Sequence[HealingCell], shi
     )
     plot.add_scatter(
         x=[len(cell.plan.layers) + shift for cell in cells],
-        y=[100 * cell.wer.value for cell in cells],
+        y=[_drawn(cell.score).value for cell in cells],
         mode="markers",
         name=name,
         legendgroup=target,
         marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.2, "color": colour}},
-        error_y=figure_style.error_bars([cell.wer for cell in cells], 100) | {"color": colour},
-        customdata=[
-            [name, wording.removed_names(cell.plan), wording.percent_estimate(cell.wer)] for cell in cells
-        ],
+        error_y=figure_style.error_bars([_drawn(cell.score) for cell in cells]) | {"color": colour},
+        customdata=[[name, wording.removed_names(cell.plan), value_text(cell.score)] for cell in cells],
         hovertemplate="%{customdata[0]}: without %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     )
 
@@ -143,4 +148,4 @@ def _draw_target(plot: go.Figure, target: str, cells: Sequence[HealingCell], shi
 def _medians(cells: Sequence[HealingCell]) -> tuple[list[int], list[float]]:
     """One point for each n, should several plans remove as many."""
     groups = [(n, list(group)) for n, group in groupby(cells, key=lambda cell: len(cell.plan.layers))]
-    return [n for n, _ in groups], [100 * median(cell.wer.value for cell in group) for _, group in groups]
+    return [n for n, _ in groups], [median(_drawn(cell.score).value for cell in group) for _, group in groups]

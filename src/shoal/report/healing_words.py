@@ -12,35 +12,31 @@ from shoal.report.healing_cells import (
     PlanCells,
     against,
     by_plan,
+    effect,
     leading_plan,
     put_back,
     told,
 )
-from shoal.report.main_score import RECOGNITION, TOLERANCE
-from shoal.schema import Healing, HealingCell
+from shoal.report.score_words import TOLERANCE, delta_text, plain_value, tolerance_words, value_text
+from shoal.schema import Healing, HealingCell, MeasuredScore
 from shoal.schema.heal import NONE
 
 CHANCE = "without intervals nobody can tell whether that is chance"
 UNTOLD = {"alike": "not told apart", "unknown": CHANCE}
 EFFECTS = {
-    "lower": "{gone}, {target} healing takes {rate} from {before} to {after}{price}",
-    "higher": "{gone}, healing by {target}{lowest} raises {rate} from {before} to {after}",
-    "alike": "{gone}, healing by {target}{lowest} is not told apart from none: {rate} is {before} without and {after} "
+    "better": "{gone}, {target} healing takes {score} from {before} to {after}{price}",
+    "worse": "{gone}, healing by {target}{best} {worsens} {score} from {before} to {after}",
+    "alike": "{gone}, healing by {target}{best} is not told apart from none: {score} is {before} without and {after} "
     "with it, {change}",
-    "unknown": f"{{gone}}, {{rate}} is {{before}} without healing and {{after}} with {{target}}{{lowest}}; {CHANCE}",
+    "unknown": f"{{gone}}, {{score}} is {{before}} without healing and {{after}} with {{target}}{{best}}; {CHANCE}",
 }
-NOT_KNOWN = "{gone}, {rate} is {after} with {target}{lowest}; without healing it was not measured"
+NOT_KNOWN = "{gone}, {score} is {after} with {target}{best}; without healing it was not measured"
 FITS = {
-    "lower": "takes it to {after}",
-    "higher": "raises it to {after}",
+    "better": "takes it to {after}",
+    "worse": "{worsens} it to {after}",
     "alike": "is not told apart from no healing ({after})",
     "unknown": "gives {after}",
 }
-
-
-def rate_name(healing: Healing) -> str:
-    """What the rates are called: errors of recognition, mere edits of any other task."""
-    return "WER" if healing.task == RECOGNITION else "edit rate"
 
 
 def target_title(name: str) -> str:
@@ -66,7 +62,7 @@ def sentences(healing: Healing) -> list[str]:
     group, _ = leading_plan(healing, TOLERANCE)
     groups = by_plan(healing)
     found = [
-        effect(healing, group) if group else _nothing_healed(healing, groups),
+        effect_words(healing, group) if group else _nothing_healed(healing, groups),
         _receiver_or_joint(groups),
         _linear_or_nothing(groups),
         _more_layers(healing),
@@ -80,49 +76,59 @@ def headline_words(healing: Healing) -> tuple[str, str]:
     if group is None or group.best is None:
         return "What healing buys was not measured", _nothing_healed(healing, by_plan(healing))
     return _verdict(healing, group), " ".join(
-        [effect(healing, group), _why_this(healing, within), _unpruned(healing)]
+        [effect_words(healing, group), _why_this(healing, within), _unpruned(healing)]
     )
 
 
 def _verdict(healing: Healing, group: PlanCells) -> str:
     assert group.best is not None
     before, gone = group.find(NONE), _gone(group)
-    if before is None or told(group.best) != "lower":
+    if before is None or effect(group.best) != "better":
         return f"{gone}, healing is not shown to help"
     return (
-        f"{gone}, healing takes {rate_name(healing)} from {wording.percent(before.wer.value)} to "
-        f"{wording.percent(group.best.wer.value)}"
+        f"{gone}, healing takes {healing.score_name} from {plain_value(before.score)} to "
+        f"{plain_value(group.best.score)}"
     )
 
 
 def _why_this(healing: Healing, within: bool) -> str:
-    rate, limit = rate_name(healing), f"+{wording.percent(TOLERANCE, 0)}"
+    name, limit = healing.score_name, tolerance_words(healing.baseline)
     tried = wording.plural(sum(1 for each in by_plan(healing) if each.best), "healed plan")
     if within:
-        return f"Of {tried}, this one removes the most layers while {rate} is within {limit} of the unpruned model."
-    return f"Of {tried}, this one has the lowest {rate}; none is within {limit} of the unpruned model."
+        return f"Of {tried}, this one removes the most layers while {name} is within {limit} of the unpruned model."
+    best = f"the {_best(healing.baseline)} {name}"
+    return f"Of {tried}, this one has {best}; none is within {limit} of the unpruned model."
 
 
 def _unpruned(healing: Healing) -> str:
-    return f"The unpruned model: {wording.percent_estimate(healing.baseline_wer)}."
+    return f"The unpruned model: {value_text(healing.baseline)}."
 
 
-def effect(healing: Healing, group: PlanCells) -> str:
-    """What the best target of a plan does to the rate, with what it took; then the fit without training."""
+def effect_words(healing: Healing, group: PlanCells) -> str:
+    """What the best target of a plan does to the score, with what it took; then the fit without training."""
     best, before = group.best, group.find(NONE)
     assert best is not None
     facts = {
         "gone": _gone(group),
         "target": best.target,
-        "rate": rate_name(healing),
-        "after": wording.percent_estimate(best.wer),
-        "before": wording.percent_estimate(before.wer) if before else "",
-        "lowest": f" (the lowest of {len(group.healed)} targets)" if len(group.healed) > 1 else "",
-        "change": wording.absolute_change(best.bought.absolute) if best.bought else "",
+        "score": healing.score_name,
+        "after": value_text(best.score),
+        "before": value_text(before.score) if before else "",
+        "best": f" (the {_best(best.score)} of {len(group.healed)} targets)" if len(group.healed) > 1 else "",
+        "worsens": _worsens(best.score),
+        "change": delta_text(best.score, best.bought),
         "price": _price(best),
     }
-    sentence = EFFECTS[told(best)] if before else NOT_KNOWN
+    sentence = EFFECTS[effect(best)] if before else NOT_KNOWN
     return f"{sentence.format(**facts)}{_fit(group)}."
+
+
+def _best(score: MeasuredScore) -> str:
+    return "highest" if score.higher_is_better else "lowest"
+
+
+def _worsens(score: MeasuredScore) -> str:
+    return "lowers" if score.higher_is_better else "raises"
 
 
 def _price(best: HealingCell) -> str:
@@ -135,9 +141,8 @@ def _fit(group: PlanCells) -> str:
     linear = group.find(LINEAR)
     if linear is None or linear is group.best:
         return ""
-    return (
-        f"; linear, without training, {FITS[told(linear)].format(after=wording.percent_estimate(linear.wer))}"
-    )
+    words = FITS[effect(linear)].format(after=value_text(linear.score), worsens=_worsens(linear.score))
+    return f"; linear, without training, {words}"
 
 
 def _gone(group: PlanCells) -> str:
@@ -148,10 +153,8 @@ def _gone(group: PlanCells) -> str:
 def _nothing_healed(healing: Healing, groups: Sequence[PlanCells]) -> str:
     if not groups:
         return "Nothing was measured: the document holds no models."
-    rates = [
-        f"{wording.percent_estimate(group.cells[0].wer)} {_place(group, groups)}" for group in groups[:4]
-    ]
-    return f"Nothing was healed: {rate_name(healing)} is {wording.listing(rates)}."
+    values = [f"{value_text(group.cells[0].score)} {_place(group, groups)}" for group in groups[:4]]
+    return f"Nothing was healed: {healing.score_name} is {wording.listing(values)}."
 
 
 def _place(group: PlanCells, groups: Sequence[PlanCells]) -> str:
@@ -172,19 +175,19 @@ def _receiver_or_joint(groups: Sequence[PlanCells]) -> str:
 
 
 def _rates(first: HealingCell, second: HealingCell) -> str:
-    return f"{wording.percent_estimate(first.wer)} against {wording.percent_estimate(second.wer)}"
+    return f"{value_text(first.score)} against {value_text(second.score)}"
 
 
 def _which(first: HealingCell, second: HealingCell) -> str:
     lower = {"lower": first.target, "higher": second.target}
-    found = against(first, second)
-    return f"{lower[found]} is lower" if found in lower else UNTOLD[found]
+    difference = against(first, second)
+    return f"{lower[difference]} is lower" if difference in lower else UNTOLD[difference]
 
 
 def _linear_or_nothing(groups: Sequence[PlanCells]) -> str:
     pairs = [(group, group.find(LINEAR)) for group in groups]
     found = [
-        (_place(group, groups), wording.absolute_change(linear.bought.absolute), UNTOLD.get(told(linear), ""))
+        (_place(group, groups), delta_text(linear.score, linear.bought), UNTOLD.get(told(linear), ""))
         for group, linear in pairs
         if linear and linear.bought
     ]

@@ -7,7 +7,6 @@ from shoal.cards.limits import TASK_NAMES
 from shoal.cards.speaking import GENERATION, speech_untested
 from shoal.report import healing_limits
 from shoal.report.bundle import Bundle, Named, baseline
-from shoal.report.main_score import RECOGNITION
 from shoal.schema import Estimate, Healing, Scores
 
 FEW_CLIPS = 200
@@ -136,10 +135,10 @@ def _poor_baseline(bundle: Bundle) -> str:
 def _baseline_rate(bundle: Bundle) -> Estimate | None:
     """WER of the unpruned model, from scores if there are any."""
     if bundle.scores:
-        scores = bundle.scores[0].document
-        base = baseline(scores) if scores.task == RECOGNITION else None
-        return base.wer if base else None
-    rates = [named.document.baseline_wer for named in bundle.healings if named.document.task == RECOGNITION]
+        base = baseline(bundle.scores[0].document)
+        score = base.measures.get("WER") if base else None
+        return score.value if score else None
+    rates = [named.document.baseline.value for named in bundle.healings if named.document.score_name == "WER"]
     return next(iter(rates), None)
 
 

@@ -25,11 +25,11 @@ from shoal.report import (
     limits,
     parameters,
     provenance,
+    scores,
     search,
     task_matrix,
     trained,
     trust,
-    wer,
 )
 from shoal.report.bundle import Bundle
 from shoal.report.parts import Section
@@ -52,7 +52,7 @@ SECTIONS: tuple[Builder, ...] = (
     comparison,
     task_matrix,
     search,
-    wer,
+    scores,
     healing,
     examples,
     cost,

@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
-from shoal.report.main_score import turned
 from shoal.report.parts import Figure, Section, Table
 from shoal.report.units import ERROR_RATES, score_text
 from shoal.schema import Budget, Confirmation, Search, SearchStep
@@ -83,7 +82,7 @@ def _proof(search: Search) -> str:
 def _signed_change(search: Search, found: Confirmation) -> str:
     """Changes are stored as what is lost; a score falls."""
     falls = search.score_name not in ERROR_RATES
-    return wording.relative_change(turned(found.change) if falls else found.change)
+    return wording.relative_change(found.change.negated() if falls else found.change)
 
 
 def _confirmed(search: Search) -> Confirmation | None:

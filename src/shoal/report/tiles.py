@@ -5,8 +5,8 @@ from __future__ import annotations
 from shoal import wording
 from shoal.report.bundle import Bundle, baseline, removable
 from shoal.report.healing_cells import leading_plan
-from shoal.report.main_score import TOLERANCE, main_score
 from shoal.report.parts import Tile
+from shoal.report.score_words import TOLERANCE
 from shoal.report.units import number_of
 from shoal.schema import Audit, BestBlock, Estimate, InputKind, ScopeAudit, SystemBench, SystemScores
 
@@ -29,15 +29,18 @@ def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
 
 
 def _score_tile(bundle: Bundle) -> Tile | None:
-    base = baseline(bundle.scores[0].document) if bundle.scores else None
-    score = main_score(bundle.scores[0].document, base) if base else None
-    if score is None:
+    scores = bundle.scores[0].document if bundle.scores else None
+    base = baseline(scores) if scores else None
+    score = scores.headline_of(base) if scores and base else None
+    if scores is None or score is None:
         return None
-    data = bundle.scores[0].document.data
+    data = scores.data
     clips = f"{wording.plural(data.clips, 'clip')}, {wording.duration(data.seconds)}"
     number = wording.percent_number(score.value) if score.fraction else number_of(score.value)
     unit = "%" if score.fraction else ""
-    return _estimate_tile(score.value, unit, number, f"{score.name} of the unpruned model", f"on {clips}")
+    return _estimate_tile(
+        score.value, unit, number, f"{scores.headline} of the unpruned model", f"on {clips}"
+    )
 
 
 def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:

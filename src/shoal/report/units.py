@@ -30,11 +30,7 @@ class Unit:
 
     def scaled(self, estimate: Estimate) -> Estimate:
         """The estimate as it is written and drawn."""
-        bounds = {
-            side: None if bound is None else self.factor * bound
-            for side, bound in (("low", estimate.low), ("high", estimate.high))
-        }
-        return estimate.model_copy(update={"value": self.factor * estimate.value, **bounds})
+        return estimate.scaled(self.factor)
 
     def write(self, estimate: Estimate, *, sign: bool = False) -> str:
         """`1.8 points of WER [0.4, 3.1]`."""

@@ -14,6 +14,7 @@ from shoal.schema.files import read_json, write_text
 from shoal.schema.record import Record
 
 SCHEMA_VERSION = 1
+"""Of kinds whose shape has not changed."""
 
 
 class Provenance(Record):
@@ -80,6 +81,7 @@ class Document(Record):
 
     kind: str
     schema_version: int = SCHEMA_VERSION
+    """A kind counts its own versions: it has another default once its shape has changed."""
     provenance: Provenance
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -104,17 +106,27 @@ class Document(Record):
             raise FileFormatError(
                 f"this is not a Shoal {kind} file (kind: {found!r})", where=where, fix=f"give a {kind} file"
             )
-        version = data.get("schema_version")
-        if not isinstance(version, int) or version > SCHEMA_VERSION or version < 1:
+        version, newest = data.get("schema_version"), cls.model_fields["schema_version"].default
+        if not isinstance(version, int) or not 1 <= version <= newest:
             raise FileFormatError(
-                f"schema version {version!r} is not one this Shoal reads (1 to {SCHEMA_VERSION})",
+                f"schema version {version!r} is not one this Shoal reads (1 to {newest})",
                 where=where,
                 fix="upgrade Shoal or make the file again",
             )
         try:
+            if version < newest:
+                data = {**cls.upgrade(data), "schema_version": newest}
             return cls.model_validate(data)
         except ValidationError as error:
             raise FileFormatError(first_problem(error), where=where, fix=f"make the {kind} again") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = f"not what version {version} of this file holds ({type(error).__name__}: {error})"
+            raise FileFormatError(reason, where=where, fix=f"make the {kind} again") from None
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """The content of an older version in the shape of this one; only kinds whose shape has changed need it."""
+        return data
 
 
 def first_problem(error: ValidationError) -> str:

@@ -9,8 +9,10 @@ from pydantic import Field
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.plan import Plan
 from shoal.schema.record import Estimate, Record
-from shoal.schema.scores import Delta
+from shoal.schema.scores import Delta, MeasuredScore, error_rate_of_version_1
 
+EDIT_RATE = "edit rate"
+"""What files of version 1 hold for other tasks than recognition: edits between answer and reference, no errors."""
 NONE = "none"
 """The target of a model that was pruned and not healed."""
 
@@ -63,10 +65,8 @@ class HealingCell(Record):
     """Of healing."""
     loss: Estimate | None = None
     """Nats a response token on the test clips."""
-    wer: Estimate
-    """Word error rate on the test clips, a fraction (character error rate where the language asks for it)."""
-    delta: Delta | None = None
-    """From the unpruned model, on the same clips."""
+    score: MeasuredScore
+    """The headline score of the task on the test clips; its difference is from the unpruned model."""
     recovered: Estimate | None = None
     """Share of what pruning cost that healing took back: 1 is all of it; None where pruning cost nothing."""
     bought: Delta | None = None
@@ -77,16 +77,32 @@ class Healing(Document):
     """What healing buys: plans × targets, evaluated on the same clips."""
 
     kind: Literal["healing"] = "healing"
+    schema_version: int = 2
     model: ModelInfo
     task: str
     data: DataInfo
     """The test clips."""
     train_data: DataInfo
     settings: dict[str, Any] = Field(default_factory=dict)
-    baseline_wer: Estimate
+    score_name: str
+    """Such as `WER` or `BLEU`."""
+    baseline: MeasuredScore
     """Of the unpruned model."""
     baseline_loss: Estimate | None = None
     """Nats a response token of the unpruned model on the test clips."""
     cells: list[HealingCell] = Field(default_factory=list)
     skipped: list[str] = Field(default_factory=list)
     """Cells that could not be, and why."""
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Before version 2 every task was healed for its rate of edits, which only recognition calls WER."""
+        return {
+            **data,
+            "score_name": "WER" if data.get("task") == "asr" else EDIT_RATE,
+            "baseline": error_rate_of_version_1(data["baseline_wer"], None, None),
+            "cells": [
+                {**cell, "score": error_rate_of_version_1(cell["wer"], cell.get("delta"), None)}
+                for cell in data.get("cells", ())
+            ],
+        }

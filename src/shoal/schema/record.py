@@ -18,3 +18,13 @@ class Estimate(Record):
     low: float | None = None
     high: float | None = None
     level: float = 0.95
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same in a unit that is `1 / factor` as large; a negative factor turns the bounds around."""
+        bounds = [None if bound is None else factor * bound for bound in (self.low, self.high)]
+        low, high = bounds if factor >= 0 else bounds[::-1]
+        return self.model_copy(update={"value": factor * self.value, "low": low, "high": high})
+
+    def negated(self) -> Estimate:
+        """The estimate with its sign, and so its bounds, turned."""
+        return self.scaled(-1)

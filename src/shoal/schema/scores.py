@@ -1,4 +1,4 @@
-"""The scores of a model and of plans over it."""
+"""The scores of a model and of plans over it: whatever the task, measures by name, the headline first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Delta(Record):
 
 
 class MeasuredScore(Record):
-    """One score of a task, such as BLEU or accuracy."""
+    """One score of a task, such as WER, BLEU or accuracy."""
 
     value: Estimate
     delta: Delta | None = None
@@ -43,16 +43,28 @@ class MeasuredScore(Record):
     """Whether 1 is a hundred per cent; else the score itself is on 0-100."""
     signature: str
     """What computed it, with version and settings."""
+    standard_error: float | None = None
+    """The standard deviation over the bootstrap draws; None for groups, and where nothing varies."""
+    edits: Counts | None = None
+    """What an error rate counted on all clips; None for other scores and for groups."""
+
+    @property
+    def sign(self) -> int:
+        """-1 where more is better, so that `sign * value` is worse the higher it is."""
+        return -1 if self.higher_is_better else 1
+
+    @property
+    def worsening(self) -> Estimate | None:
+        """Relative change from the baseline, turned so that positive is worse; None where it is not known."""
+        relative = self.delta.relative if self.delta else None
+        return relative.negated() if relative and self.higher_is_better else relative
 
 
 class GroupScore(Record):
     """Scores of the clips that share one value of a manifest field."""
 
     clips: int
-    wer: Estimate
-    delta: Delta | None = None
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
-    """What a task other than `asr` is scored by, as in `SystemScores`."""
 
 
 class SystemScores(Record):
@@ -63,29 +75,19 @@ class SystemScores(Record):
     """The checkpoint, where it is another one than the document's model."""
     plan: Plan | None = None
     removed: list[int] = Field(default_factory=list)
-    wer: Estimate
-    """Of `asr`; for other tasks no more than the rate of edits between answer and reference, see `measures`."""
-    cer: Estimate
-    compound_wer: Estimate | None = None
-    """WER after compounds were merged ("white paper" / "whitepaper"), by kaldialign; None but for `asr`."""
+    measures: dict[str, MeasuredScore] = Field(default_factory=dict)
+    """What the task is scored by, by name, the headline first."""
     disagreements: int = 0
     """Utterances whose plain word errors kaldialign and jiwer count differently: 0, or one of them is wrong."""
-    word_counts: Counts
-    char_counts: Counts
     empty_references: int = 0
     truncated: int = 0
     """Outputs cut at the token limit: usually a loop."""
-    delta_wer: Delta | None = None
-    measures: dict[str, MeasuredScore] = Field(default_factory=dict)
-    """What a task other than `asr` is scored by, by name, the headline first."""
     groups: dict[str, dict[str, GroupScore]] = Field(default_factory=dict)
     """Field → value → score; `worst_group` names the field's worst. The field `data` is the data set of a clip, the
     field `domain` pools the sets that are `in` and `out` of domain."""
     worst_group: dict[str, str] = Field(default_factory=dict)
     most_worsened: dict[str, str] = Field(default_factory=dict)
     """Field → the group whose headline score worsened most against its own baseline, in points; none where none did."""
-    standard_errors: dict[str, float] = Field(default_factory=dict)
-    """Of `wer`, `cer`, `compound_wer` and each measure, by name: the standard deviation over the bootstrap draws."""
     outputs_file: str | None = None
     encode_seconds: float = 0.0
     prefill_seconds: float = 0.0
@@ -106,6 +108,7 @@ class Scores(Document):
     """Task scores of a model and of plans over it; the first system is the baseline."""
 
     kind: Literal["scores"] = "scores"
+    schema_version: int = 2
     model: ModelInfo
     data: DataInfo
     task: str
@@ -124,3 +127,68 @@ class Scores(Document):
     """Data sets that are unlike what the model was trained, or the plans were chosen, on."""
     systems: list[SystemScores]
     examples: list[Example] = Field(default_factory=list)
+
+    @property
+    def headline(self) -> str:
+        """The name of the score that stands for the task; empty where the document has none."""
+        return next((name for system in self.systems for name in system.measures), "")
+
+    def headline_of(self, scored: SystemScores | GroupScore) -> MeasuredScore | None:
+        """The score that a system or a group is judged by; None where its clips hold nothing to judge by."""
+        return scored.measures.get(self.headline)
+
+    @property
+    def corrected(self) -> bool:
+        """Whether several systems are compared with the baseline: then p-values are shown after Holm's correction."""
+        deltas = [score.delta for system in self.systems if (score := self.headline_of(system))]
+        return sum(delta is not None and delta.p_holm is not None for delta in deltas) > 1
+
+    @property
+    def task_kind(self) -> str:
+        """Which of Shoal's own tasks it is or was made from."""
+        return str(self.task_settings.get("kind") or self.task)
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Before version 2 the error rates of recognition had fields of their own, and every task had them."""
+        kind = (data.get("task_settings") or {}).get("kind") or data.get("task")
+        systems = [_system_of_version_1(system, data, kind == "asr") for system in data.get("systems", ())]
+        return {**data, "systems": systems}
+
+
+def _system_of_version_1(old: dict[str, Any], document: dict[str, Any], recognition: bool) -> dict[str, Any]:
+    signature = document.get("scorer")
+    measures = dict(old.get("measures") or {})
+    if recognition:
+        rates = {
+            "WER": error_rate_of_version_1(old["wer"], old.get("delta_wer"), signature),
+            "CER": error_rate_of_version_1(old["cer"], None, signature),
+        }
+        if old.get("compound_wer") is not None:
+            rates["compound WER"] = error_rate_of_version_1(old["compound_wer"], None, signature)
+        measures = rates | measures
+    errors, edits = old.get("standard_errors") or {}, {"WER": "word_counts", "CER": "char_counts"}
+    for name, score in measures.items():
+        error = errors.get(name, errors.get(name.lower().replace(" ", "_")))
+        measures[name] = {**score, "standard_error": error, "edits": old.get(edits.get(name, ""))}
+    groups = {
+        field: {value: _group_of_version_1(group, signature, recognition) for value, group in members.items()}
+        for field, members in (old.get("groups") or {}).items()
+    }
+    return {**old, "measures": measures, "groups": groups}
+
+
+def _group_of_version_1(old: dict[str, Any], signature: Any, recognition: bool) -> dict[str, Any]:
+    rate = {"WER": error_rate_of_version_1(old["wer"], old.get("delta"), signature)} if recognition else {}
+    return {**old, "measures": rate | (old.get("measures") or {})}
+
+
+def error_rate_of_version_1(value: Any, delta: Any, signature: Any) -> dict[str, Any]:
+    """A rate that had a field of its own, as a measure."""
+    return {
+        "value": value,
+        "delta": delta,
+        "higher_is_better": False,
+        "fraction": True,
+        "signature": signature or "",
+    }

@@ -38,13 +38,13 @@ def junit(validation: Validation) -> str:
 def _case(suite: ElementTree.Element, finding: Finding) -> None:
     where = finding.where or "not measured"
     case = ElementTree.SubElement(
-        suite, "testcase", {"classname": _plain(where), "name": _plain(finding.promise)}
+        suite, "testcase", {"classname": _plain(where), "name": _plain(finding.requirement)}
     )
     if finding.verdict != "holds":
         message = ": ".join(filter(None, [finding.verdict, finding.shown, finding.reason]))
         failure = {"type": finding.verdict, "message": _plain(message)}
         ElementTree.SubElement(case, "failure", failure).text = _plain(
-            f"{finding.promise}\n{where}\n{message}"
+            f"{finding.requirement}\n{where}\n{message}"
         )
     elif finding.shown:
         ElementTree.SubElement(case, "system-out").text = _plain(finding.shown)

@@ -1,10 +1,9 @@
-"""How promises are written: `--max-wer 10%`, `--require "UAR>=0.6"`."""
+"""How requirements are written: `--max-wer 10%`, `--require "UAR>=0.6"`."""
 
 from __future__ import annotations
 
 import re
 
-from shoal.cards.measured import RECOGNITION
 from shoal.errors import UsageError
 from shoal.validation.requirements import (
     ChangeLimit,
@@ -16,6 +15,8 @@ from shoal.validation.requirements import (
     TaskTested,
 )
 
+RECOGNITION = "asr"
+"""The task that `--max-wer` is about: other tasks may have a WER too."""
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _FORM = re.compile(
     r"^\s*(?P<name>.+?)(?:\s+(?P<change>increase|drop))?\s*(?P<sign><=|>=)\s*(?P<value>\S+)\s*$"
@@ -23,7 +24,7 @@ _FORM = re.compile(
 
 
 def parse(text: str) -> Requirement:
-    """`"UAR>=0.6"`, `"WER<=10%"`, `"BLEU drop<=1.5"`, `"WER increase<=5%"` → a promise.
+    """`"UAR>=0.6"`, `"WER<=10%"`, `"BLEU drop<=1.5"`, `"WER increase<=5%"` → a requirement.
 
     A change in per cent is relative to the baseline; without, it is in the score's own unit.
 
@@ -32,7 +33,7 @@ def parse(text: str) -> Requirement:
     """
     match = _FORM.match(text)
     if match is None:
-        raise _no_promise(text)
+        raise _no_requirement(text)
     name, change, at_most = match["name"], match["change"], match["sign"] == "<="
     value, percent = match["value"].removesuffix("%"), match["value"].endswith("%")
     limit = _number(value, text)
@@ -112,13 +113,15 @@ def _number(text: str, whole: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise _no_promise(whole) from None
+        raise _no_requirement(whole) from None
     if not 0 <= value < float("inf"):
-        raise _no_promise(whole)
+        raise _no_requirement(whole)
     return value
 
 
-def _no_promise(text: str) -> UsageError:
+def _no_requirement(text: str) -> UsageError:
     return UsageError(
-        f"{text!r} is no promise", where="--require", fix='write "UAR>=0.6", "WER<=10%" or "BLEU drop<=1.5"'
+        f"{text!r} is no requirement",
+        where="--require",
+        fix='write "UAR>=0.6", "WER<=10%" or "BLEU drop<=1.5"',
     )

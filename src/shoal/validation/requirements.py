@@ -1,8 +1,8 @@
 """What a checkpoint must keep, and whether what was measured shows that it does.
 
-A promise is judged on the point value, or *confidently*: then the bound of the interval on the promise's side must keep
-it, too. At level 0.95 that is a one-sided bound at 97.5 %. Where the point value keeps a promise and the bound does
-not, the measurement cannot tell, and a promise that was not measured at all is broken.
+A requirement is judged on the point value, or *confidently*: then the bound of the interval on the limit's side must
+meet it, too. At level 0.95 that is a one-sided bound at 97.5 %. Where the point value meets a requirement and the bound
+does not, the measurement cannot tell, and a requirement that was not measured at all is broken.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NOT_MEASURED = "no result"
 
 
 class Finding(Record):
-    """One promise, as one document shows it."""
+    """One requirement, as one document shows it."""
 
-    promise: str
+    requirement: str
     verdict: Verdict
     where: str = ""
     """Task and data, or the bench; empty where nothing was measured."""
@@ -65,7 +65,7 @@ class Requirement(ABC):
             confident: whether the interval's bound must keep it, too.
         """
         found = list(self.findings(evidence, confident=confident))
-        return found or [Finding(promise=self.text, verdict="broken", reason=self.missing(evidence))]
+        return found or [Finding(requirement=self.text, verdict="broken", reason=self.missing(evidence))]
 
     def missing(self, evidence: Evidence) -> str:
         """Why there is no finding."""
@@ -78,7 +78,7 @@ class Requirement(ABC):
         """The judgement of one number."""
         verdict, reason = _verdict(found, limit, at_most=at_most, confident=confident)
         return Finding(
-            promise=self.text, verdict=verdict, where=where, measured=found, shown=shown, reason=reason
+            requirement=self.text, verdict=verdict, where=where, measured=found, shown=shown, reason=reason
         )
 
 
@@ -101,7 +101,7 @@ class ScoreLimit(Requirement):
             limit = self.limit / 100 if self.percent and score.fraction else self.limit
             shown = plain_score(score.value, fraction=score.fraction)
             yield self.finding(
-                _place(each), score.value, shown, limit=limit, at_most=self.at_most, confident=confident
+                _where(each), score.value, shown, limit=limit, at_most=self.at_most, confident=confident
             )
 
 
@@ -122,7 +122,7 @@ class ChangeLimit(Requirement):
         """One for each task and data set on which both were scored."""
         for each, score in _scores(evidence, self.score, self.task):
             if score.delta is not None:
-                yield _change(self, _place(each), score, score.delta, drop=self.drop, confident=confident)
+                yield _change(self, _where(each), score, score.delta, drop=self.drop, confident=confident)
 
     def missing(self, evidence: Evidence) -> str:
         """Tells a score without a baseline from no score."""
@@ -148,13 +148,11 @@ class GroupChangeLimit(Requirement):
 
     def _of_field(self, each: Measured, name: str, confident: bool) -> Iterator[Finding]:
         for value, group in each.system.groups[name].items():
-            headline = each.headline(group)
-            delta = None if headline is None else headline[1].delta
-            if headline is None or delta is None or not _judged(delta, group.clips):
+            score = each.scores.headline_of(group)
+            if score is None or score.delta is None or not _judged(score.delta, group.clips):
                 continue
-            place = f"{_place(each)}, {name} {value} ({group.clips} clips), {headline[0]}"
-            score = headline[1]
-            yield _change(self, place, score, delta, drop=score.higher_is_better, confident=confident)
+            where = f"{_where(each)}, {name} {value} ({group.clips} clips), {each.scores.headline}"
+            yield _change(self, where, score, score.delta, drop=score.higher_is_better, confident=confident)
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ class SpeedLimit(Requirement):
             if ratio is not None:
                 found = _inverse(ratio) if self.speedup else ratio
                 yield self.finding(
-                    _bench_place(bench),
+                    _where_timed(bench),
                     found,
                     plain(found, ".3f"),
                     limit=self.limit,
@@ -195,7 +193,7 @@ class SizeLimit(Requirement):
     def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
         """From the files if there are some, else from each bench; there is nothing to be unsure of."""
         del confident
-        sizes = [(_bench_place(bench), system.checkpoint_bytes) for bench, system in evidence.benches]
+        sizes = [(_where_timed(bench), system.checkpoint_bytes) for bench, system in evidence.benches]
         if evidence.weight_bytes is not None:
             sizes = [("its files", evidence.weight_bytes)]
         for where, size in sizes:
@@ -216,40 +214,47 @@ class TaskTested(Requirement):
         del confident
         for each in evidence.measured:
             if self.task in (each.task, each.kind):
-                name, score = next(iter(each.measures().items()))
-                shown = f"{name} {plain_score(score.value, fraction=score.fraction)}"
+                score = each.scores.headline_of(each.system)
                 yield Finding(
-                    promise=self.text, verdict="holds", where=_place(each), measured=score.value, shown=shown
+                    requirement=self.text,
+                    verdict="holds",
+                    where=_where(each),
+                    measured=score.value if score else None,
+                    shown=f"{each.scores.headline} {plain_score(score.value, fraction=score.fraction)}"
+                    if score
+                    else "",
                 )
 
 
 def _scores(evidence: Evidence, name: str, task: str | None) -> Iterator[tuple[Measured, MeasuredScore]]:
     for each in evidence.measured:
         if task in (None, each.task, each.kind):
-            for called, score in each.measures().items():
+            for called, score in each.system.measures.items():
                 if called.lower() == name.lower():
                     yield each, score
 
 
 def _change(
-    promise: ChangeLimit | GroupChangeLimit,
-    place: str,
+    requirement: ChangeLimit | GroupChangeLimit,
+    where: str,
     score: MeasuredScore,
     delta: Delta,
     *,
     drop: bool,
     confident: bool,
 ) -> Finding:
-    """Of a change, which is counted up in the direction that the promise names."""
-    found, limit, fraction = delta.absolute, promise.limit, score.fraction
-    if promise.relative and delta.relative is not None:
+    """Of a change, which is counted up in the direction that the requirement names."""
+    found, limit, fraction = delta.absolute, requirement.limit, score.fraction
+    if requirement.relative and delta.relative is not None:
         found, fraction = delta.relative, True
-    elif promise.relative:
+    elif requirement.relative:
         # The baseline is 0: any change for the worse is more than any share of it.
         limit = 0.0
-    counted = _negative(found) if drop else found
+    counted = found.negated() if drop else found
     shown = plain_score(counted, "+.1f", fraction=fraction)
-    return promise.finding(place, counted, shown, limit=limit, at_most=promise.at_most, confident=confident)
+    return requirement.finding(
+        where, counted, shown, limit=limit, at_most=requirement.at_most, confident=confident
+    )
 
 
 def _verdict(found: Estimate, limit: float, *, at_most: bool, confident: bool) -> tuple[Verdict, str]:
@@ -277,16 +282,6 @@ def _severity(found: Finding, confident: bool) -> tuple[int, float]:
     return {"holds": 0, "cannot tell": 1, "broken": 2}[found.verdict], reach
 
 
-def _negative(found: Estimate) -> Estimate:
-    low, high = found.low, found.high
-    return Estimate(
-        value=-found.value,
-        low=None if high is None else -high,
-        high=None if low is None else -low,
-        level=found.level,
-    )
-
-
 def _inverse(found: Estimate) -> Estimate:
     low, high = found.low, found.high
     return Estimate(
@@ -297,9 +292,9 @@ def _inverse(found: Estimate) -> Estimate:
     )
 
 
-def _place(each: Measured) -> str:
+def _where(each: Measured) -> str:
     return f"{each.task} on {data_name(each.data)}, {each.system.name}"
 
 
-def _bench_place(bench: Bench) -> str:
+def _where_timed(bench: Bench) -> str:
     return f"bench on {data_name(bench.data)}, {bench.provenance.device}"

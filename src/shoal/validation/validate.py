@@ -1,10 +1,10 @@
-"""Promises about a checkpoint, judged on what was measured of it: a verdict that a build can stop at."""
+"""Requirements on a checkpoint, judged on what was measured of it: a verdict that a build can stop at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -20,20 +20,26 @@ from shoal.validation.requirements import Evidence, Finding, Requirement
 
 
 class Validation(Document):
-    """Every promise, and whether it holds."""
+    """Every requirement, and whether it holds."""
 
     kind: Literal["validation"] = "validation"
+    schema_version: int = 2
     checkpoint: str | None = None
     """None: the systems of the documents that are compared with a baseline."""
     confident: bool
-    """Whether intervals had to keep the promises, too."""
+    """Whether intervals had to meet the requirements, too."""
     findings: list[Finding]
     sources: list[str] = Field(default_factory=list)
     """The documents."""
 
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Before version 2 a requirement was called a promise."""
+        return {**data, "findings": [{**each, "requirement": each["promise"]} for each in data["findings"]]}
+
     @property
     def holds(self) -> bool:
-        """Whether every promise was measured and holds."""
+        """Whether every requirement was measured and holds."""
         return all(each.verdict == "holds" for each in self.findings)
 
     @property
@@ -43,7 +49,7 @@ class Validation(Document):
 
 
 def validate(
-    promises: Sequence[Requirement | str],
+    requirements: Sequence[Requirement | str],
     documents: Sequence[Labelled | Scores | Bench] = (),
     *,
     checkpoint: str | None = None,
@@ -52,24 +58,24 @@ def validate(
     device: str = "cpu",
     trust_remote_code: bool = False,
 ) -> Validation:
-    """Judge what is promised of a checkpoint on what was measured of it.
+    """Judge what is required of a checkpoint on what was measured of it.
 
     Args:
-        promises: what must hold, as `"WER<=10%"`, `"UAR drop<=2%"` or made in `shoal.validation.requirement_syntax`.
+        requirements: what must hold: `"WER<=10%"`, `"UAR drop<=2%"` or made in `shoal.validation.requirement_syntax`.
         documents: what was measured, alone or with the path it was read from.
         checkpoint: the model that they must be about; if it is a folder, what lies in its `validation/` counts, too.
             None judges every system that the documents compare with a baseline, or the only one.
-        confident: a promise holds if the bound of the interval keeps it, too; else if the point value does.
+        confident: a requirement holds if the bound of the interval meets it, too; else if the point value does.
         fingerprint: of the checkpoint, where it is loaded already; else it is loaded if the documents need it.
         device: where.
         trust_remote_code: run code that the model brings along.
 
     Raises:
-        UsageError: nothing is promised, or a document is about another model.
+        UsageError: nothing is required, or a document is about another model.
         ShoalError: the checkpoint cannot be found, or a document in its folder cannot be read.
     """
-    if not promises:
-        raise UsageError("nothing is promised", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
+    if not requirements:
+        raise UsageError("nothing is required", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
     labelled = [each if isinstance(each, tuple) else (each.kind, each) for each in documents]
     if checkpoint is None:
         evidence = _compared(labelled)
@@ -77,7 +83,7 @@ def validate(
         labelled = latest([*_beside(checkpoint), *labelled])
         own = fingerprint or fingerprints_of(checkpoint, device=device, trust_remote_code=trust_remote_code)
         evidence = _of_checkpoint(checkpoint, own, labelled)
-    made = [parse(each) if isinstance(each, str) else each for each in promises]
+    made = [parse(each) if isinstance(each, str) else each for each in requirements]
     findings = [finding for each in made for finding in each.judge(evidence, confident=confident)]
     return Validation(
         provenance=provenance(device=device),

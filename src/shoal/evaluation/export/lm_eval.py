@@ -55,7 +55,7 @@ def results_of(
     scores: Scores, system: SystemScores, task: Task, task_hash: str, samples: int
 ) -> dict[str, Any]:
     """What `results_DATE.json` holds for one system."""
-    metrics, higher = _metrics(scores, system)
+    metrics, higher = _metrics(system)
     name, packages = task.name, scores.provenance.packages
     return {
         "results": {name: {"name": name, "alias": name, "sample_len": samples, **metrics}},
@@ -83,18 +83,14 @@ def results_of(
     }
 
 
-def _metrics(scores: Scores, system: SystemScores) -> tuple[dict[str, Any], dict[str, bool]]:
+def _metrics(system: SystemScores) -> tuple[dict[str, Any], dict[str, bool]]:
     """`NAME,none` and `NAME_stderr,none` of every score, and which way each runs."""
-    values = {name: (found.value.value, found.higher_is_better) for name, found in system.measures.items()}
-    if scores.task == "asr":
-        values |= {"wer": (system.wer.value, False), "cer": (system.cer.value, False)}
-        if system.compound_wer is not None:
-            values["compound_wer"] = (system.compound_wer.value, False)
     metrics: dict[str, Any] = {}
-    for name, (value, _) in values.items():
-        metrics[f"{key(name)},{FILTER}"] = value
-        metrics[f"{key(name)}_stderr,{FILTER}"] = system.standard_errors.get(name, "N/A")
-    return metrics, {key(name): higher for name, (_, higher) in values.items()}
+    for name, score in system.measures.items():
+        metrics[f"{key(name)},{FILTER}"] = score.value.value
+        error = score.standard_error
+        metrics[f"{key(name)}_stderr,{FILTER}"] = "N/A" if error is None else error
+    return metrics, {key(name): score.higher_is_better for name, score in system.measures.items()}
 
 
 def key(name: str) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 
-from shoal.evaluation.edit_counts import EditCounts, char_counts, scorer_name, word_counts
+from shoal.evaluation.edit_counts import (
+    EditCounts,
+    char_counts,
+    compound_errors,
+    scorer_name,
+    second_scorer_name,
+)
 from shoal.evaluation.scores.base import Answers, Score, ratio
+from shoal.schema import Counts
 from shoal.statistics import Floats
-from shoal.tasks.base import Unit, spaced
 
 
 class ErrorRate(Score):
@@ -21,6 +26,15 @@ class ErrorRate(Score):
         """(substitutions + insertions + deletions) / (hits + substitutions + deletions)."""
         hits, substitutions, insertions, deletions = np.moveaxis(totals, -1, 0)
         return ratio(substitutions + insertions + deletions, hits + substitutions + deletions)
+
+    def edits(self, totals: Floats) -> Counts:
+        """The four columns."""
+        return EditCounts(totals[None].astype(np.int64)).total()
+
+    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
+        """Errors, and the length of the references."""
+        counts = EditCounts(statistics.astype(np.int64))
+        return counts.errors.astype(np.float64), counts.lengths, self.name
 
     @property
     def signature(self) -> str:
@@ -35,7 +49,7 @@ class Wer(ErrorRate):
 
     def statistics(self, answers: Answers) -> Floats:
         """(U, 4): word hits, substitutions, insertions, deletions."""
-        return _table(word_counts(*units_apart(answers)))
+        return answers.word_edits.table.astype(np.float64)
 
 
 class Cer(ErrorRate):
@@ -45,37 +59,25 @@ class Cer(ErrorRate):
 
     def statistics(self, answers: Answers) -> Floats:
         """(U, 4): character hits, substitutions, insertions, deletions."""
-        return _table(char_counts(*characters(answers)))
+        return char_counts(*answers.characters).table.astype(np.float64)
 
 
-def units_apart(answers: Answers) -> tuple[list[str], list[str]]:
-    """References and answers with a space between what WER counts."""
-    references, hypotheses = (
-        [spaced(text, unit) for text, unit in zip(texts, _units(answers), strict=True)]
-        for texts in (answers.references, answers.hypotheses)
-    )
-    return references, hypotheses
+class CompoundWer(Score):
+    """WER after compounds were merged ("white paper" / "whitepaper"), by kaldialign."""
 
+    name = "compound WER"
+    higher_is_better = False
 
-def characters(answers: Answers) -> tuple[list[str], list[str]]:
-    """References and answers as CER counts them, without white space where the script has none.
+    def statistics(self, answers: Answers) -> Floats:
+        """(U, 2): word errors, words of the reference as it is written."""
+        errors = compound_errors(*answers.words)
+        return np.stack([errors, answers.word_edits.lengths], axis=1).astype(np.float64)
 
-    There it was not written: a normaliser put it where a comma was.
-    """
-    references, hypotheses = (
-        [
-            "".join(text.split()) if unit == "char" else text
-            for text, unit in zip(texts, _units(answers), strict=True)
-        ]
-        for texts in (answers.references, answers.hypotheses)
-    )
-    return references, hypotheses
+    def value(self, totals: Floats) -> Floats:
+        """Errors over words."""
+        return ratio(totals[..., 0], totals[..., 1])
 
-
-def _units(answers: Answers) -> Sequence[Unit]:
-    words: list[Unit] = ["word"]
-    return answers.units or words * len(answers)
-
-
-def _table(counts: EditCounts) -> Floats:
-    return counts.table.astype(np.float64)
+    @property
+    def signature(self) -> str:
+        """The aligner and its version."""
+        return second_scorer_name()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from shoal.evaluation.scores.base import OWN, Answers, Score, ratio
 from shoal.statistics import Floats
@@ -82,6 +83,11 @@ class Accuracy(LabelScore):
     def value(self, totals: Floats) -> Floats:
         """Right answers over answers."""
         return ratio(totals[..., 0], totals[..., 1])
+
+    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
+        """Wrong answers, and answers."""
+        right, answered = statistics.T
+        return answered - right, answered.astype(np.int64), "error rate"
 
 
 class OverLabels(LabelScore):

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 
 import numpy as np
+import numpy.typing as npt
 
 from shoal.evaluation.scores.base import OWN, Answers, Score, ratio
 from shoal.statistics import Floats
@@ -34,6 +35,11 @@ class LossScore(Score):
     def value(self, totals: Floats) -> Floats:
         """From nats and size."""
         return self.of_mean(ratio(totals[..., 0], totals[..., 1]))
+
+    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
+        """Nats, and what they are spread over."""
+        nats, sizes = statistics.T
+        return nats, sizes.astype(np.int64), "loss"
 
     @abstractmethod
     def of_mean(self, nats: Floats) -> Floats:

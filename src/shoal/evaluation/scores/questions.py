@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from shoal.evaluation.scores.base import OWN, Answers, Score, ratio
 from shoal.statistics import Floats
@@ -38,6 +39,11 @@ class BestOfAccepted(Score):
     def value(self, totals: Floats) -> Floats:
         """The mean."""
         return ratio(totals[..., 0], totals[..., 1])
+
+    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
+        """What each answer lacks, and answers."""
+        likeness, answered = statistics.T
+        return answered - likeness, answered.astype(np.int64), "error rate"
 
     @property
     def signature(self) -> str:

@@ -70,6 +70,7 @@ class Bleu(SacreBleu):
 
     name = "BLEU"
     metric = "BLEU"
+    of_one_clip = False
     width = 10
 
     def suited(self, task: Task) -> Bleu:
