@@ -42,7 +42,6 @@ from shoal import tasks
 from shoal.data import Dataset, Row, read_manifests
 from shoal.healing import targets
 from shoal.healing.cuts import cuts_between
-from shoal.healing.run import mark, projector_trained
 from shoal.healing.settings import STEPS, HealSettings
 from shoal.models.loading import load
 from shoal.pruning.in_memory import prune_in_place
@@ -158,7 +157,7 @@ def build(target: str, data: Dataset, options: argparse.Namespace, features: Pat
         prune_in_place(loaded.model, list(gone), family=loaded.family)
     settings = HealSettings(target=target, rank=options.rank, alpha=options.rank, dropout=0.0)
     choice = targets.get(target).choose(loaded, cuts)
-    mark(loaded, choice, settings)
+    choice.mark(loaded, settings, settings.seed)
     # One more than are timed for the warm-up.
     count, steps = options.clips, options.steps + 1
     rows = spread(data, count * steps)
@@ -166,7 +165,7 @@ def build(target: str, data: Dataset, options: argparse.Namespace, features: Pat
     batches = make_batches(
         loaded,
         examples_of(data.only(rows), tasks.get("asr")),
-        through_projector=projector_trained(loaded, choice),
+        through_projector=choice.has_projector(loaded),
         features=features,
     )
     seconds = time.perf_counter() - begun

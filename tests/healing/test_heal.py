@@ -11,9 +11,10 @@ import shoal
 import tiny_speech
 from shoal import tasks
 from shoal.errors import InputError, ModelError, PlanError, UsageError
-from shoal.healing import targets
-from shoal.healing.cuts import cuts_of
-from shoal.healing.run import HealingJob, layers_behind, run_heal, stored_dtype
+from shoal.healing import run, targets
+from shoal.healing.cuts import cuts_of, layers_behind
+from shoal.healing.job import HealingJob
+from shoal.healing.run import run_heal, stored_dtype
 from shoal.healing.settings import HealSettings
 from shoal.pruning import prune
 from shoal.pruning.in_memory import prune_in_place
@@ -286,6 +287,30 @@ def test_the_command_heals_and_says_so(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["provenance"] == record["provenance"]
     assert main([*arguments[:-1], "--rank", "3"]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", ["receiver", "replace", "plan", "adapters"])
+def test_healing_again_gives_what_is_finished(folder, tmp_path, monkeypatch, case):
+    """In Python as by the command; also where layers were removed, or put back, on the way."""
+    options = {
+        "target": "replace" if case == "replace" else "receiver",
+        "optimisation": OPTIMISATION,
+        "rank": 2,
+        "plan": Plan.load(folder / "plan.json") if case == "plan" else None,
+        "save": "adapters" if case == "adapters" else "merged",
+        "how": RuntimeOptions(features=folder / "features"),
+    }
+    start, out = folder / ("full" if case == "plan" else "pruned"), tmp_path / "healed"
+    first = shoal.heal(shoal.load(str(start)), data_of(folder), out=out, **options)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("it was trained already"))
+    again = shoal.heal(shoal.load(str(start)), data_of(folder), out=out, **options)
+    assert again.record == first.record
+    assert again.folder == out
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert len(again.loaded.layers) == len(first.loaded.layers)
+    with pytest.raises(UsageError, match="not empty"):
+        shoal.heal(shoal.load(str(start)), data_of(folder), out=out, **(options | {"rank": 3}))
 
 
 def test_what_a_checkpoint_is_stored_in(tmp_path):

@@ -39,7 +39,8 @@ from shoal.data import Dataset
 from shoal.decoder.prepare import prepare
 from shoal.decoder.sublayers import BARE_MLP, MLP
 from shoal.errors import ModelError
-from shoal.healing.run import HealedModel, HealingJob, run_heal
+from shoal.healing.job import HealingJob
+from shoal.healing.run import HealedModel, run_heal
 from shoal.healing.settings import HealSettings
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.loading import LoadedModel, load_model

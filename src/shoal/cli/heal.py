@@ -106,7 +106,8 @@ def heal(
     from shoal.cards.speaking import speech_untested
     from shoal.cli.progress import progress_bars
     from shoal.healing import targets
-    from shoal.healing.run import HealingJob, finished, run_heal
+    from shoal.healing.job import HealingJob
+    from shoal.healing.run import run_heal
     from shoal.healing.settings import CLIPS, STEPS, HealSettings
     from shoal.training.settings import Objective, Optimisation
 
@@ -178,11 +179,9 @@ def heal(
             how=how,
             progress=progress,
         )
-        record = finished(out, loaded.info(), job)
-        if record is None:
-            healed = run_heal(loaded, job)
-            record = healed.record if healed.folder is not None else None
-    if record is not None:
+        healed = run_heal(loaded, job)
+    if healed.folder is not None:
+        record = healed.record
         typer.echo(record.model_dump_json(indent=1) if json else summary(record, out))
         if speech_untested(record.model, folder=out):
             warn_of_speech(str(out))

@@ -51,7 +51,7 @@ def heal(
         task: what is asked of the clips, and what the right answer is.
         plan: what to remove first.
         out: the checkpoint folder to make; None keeps the result in memory only. Running again there goes on with an
-            unfinished run.
+            unfinished run, and returns a finished one as it is.
         save: `merged` is a whole checkpoint; `adapters` is a PEFT folder for the pruned checkpoint.
         teacher: the unpruned model; default is the one that the plan names.
         validation: clips to watch the loss on; default is a twentieth of `data`, which is then not trained on.
@@ -74,7 +74,8 @@ def heal(
         ShoalError: see `shoal.healing.run.run_heal`.
     """
     from shoal import tasks
-    from shoal.healing.run import HealingJob, run_heal
+    from shoal.healing.job import HealingJob
+    from shoal.healing.run import run_heal
     from shoal.healing.settings import CLIPS, STEPS, HealSettings
     from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 

@@ -52,10 +52,15 @@ def cuts_of(plan: Plan) -> list[Cut]:
 def cuts_between(keep: Sequence[int], depth: int) -> list[Cut]:
     """The cuts that leave the layers `keep` (ascending) of `depth`."""
     bounds = [-1, *keep, depth]
-    found = []
+    cuts = []
     for new, (left, right) in enumerate(pairwise(bounds)):
         if right - left > 1:
             before = None if left < 0 else new - 1
             receiver = None if right == depth else new
-            found.append(Cut(left + 1, right, before, receiver))
-    return found
+            cuts.append(Cut(left + 1, right, before, receiver))
+    return cuts
+
+
+def layers_behind(cuts: Sequence[Cut], depth: int) -> list[tuple[int, int]]:
+    """Behind each cut: the layer of the pruned model, which has `depth` of them, and that of the unpruned one."""
+    return [(depth if cut.receiver is None else cut.receiver, cut.stop) for cut in cuts]

@@ -24,7 +24,8 @@ from shoal.evaluation.significance import PairedBootstrap, Rates
 from shoal.evaluation.systems import without
 from shoal.evaluation.utterance_counts import count_outputs, label_set
 from shoal.healing import targets
-from shoal.healing.run import HealingJob, run_heal
+from shoal.healing.job import HealingJob
+from shoal.healing.run import run_heal
 from shoal.healing.settings import HealSettings
 from shoal.models.loading import load_model
 from shoal.progress import Progress

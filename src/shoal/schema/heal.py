@@ -23,10 +23,12 @@ class HealRecord(Document):
     kind: Literal["heal"] = "heal"
     model: ModelInfo
     """The pruned model, before healing."""
+    source_fingerprint: str = ""
+    """Of the model that healing was asked for: not `model` where layers were removed, or put back, on the way."""
     teacher: str | None = None
     """The unpruned model, where healing asked it for states or logits."""
     target: str
-    """What was trained, see `shoal.heal.TARGETS`."""
+    """What was trained, see `shoal.healing.targets.TARGETS`."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """What decides the result, besides model and data."""
     task: str

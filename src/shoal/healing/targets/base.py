@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import nn
 
 from shoal.decoder.sublayers import BARE_MLP, MLP
 from shoal.errors import ModelError, PlanError
 from shoal.healing.cuts import Cut
-from shoal.models.lora import linear_layers
+from shoal.models.lora import add_lora, linear_layers
 from shoal.schema import Plan
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
+    from shoal.training.settings import LoraSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,23 @@ class TrainedParts:
 
     def __add__(self, other: TrainedParts) -> TrainedParts:
         return TrainedParts(self.lora + other.lora, self.whole + other.whole)
+
+    def mark(self, loaded: LoadedModel, lora: LoraSettings, seed: int) -> None:
+        """Freeze everything else, and put the low-rank layers in; their start depends on the seed alone."""
+        loaded.model.requires_grad_(False)
+        if self.lora:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                add_lora(loaded.model, self.lora, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout)
+        for name in self.whole:
+            for parameter in loaded.model.get_submodule(name).parameters():
+                if parameter.is_floating_point():
+                    parameter.requires_grad_(True)
+
+    def has_projector(self, loaded: LoadedModel) -> bool:
+        """Whether the projector is among what is trained."""
+        projector = loaded.family.projector(loaded.model)
+        return any(loaded.model.get_submodule(name) is projector for name in self.whole)
 
 
 class Target(ABC):
@@ -82,10 +101,10 @@ def mlp_layers(loaded: LoadedModel, layer: int) -> tuple[str, ...]:
     names = [name for name in MLP if isinstance(getattr(module, name, None), nn.Module)][:1] or [
         name for name in BARE_MLP if isinstance(getattr(module, name, None), nn.Module)
     ]
-    inside = [each for name in names for each in module.get_submodule(name).parameters()]
-    fused = any(each.ndim > 2 for each in inside)
-    if not fused and (found := linear_layers(loaded.model, [f"{path}.{name}" for name in names])):
-        return found
+    weights = [weight for name in names for weight in module.get_submodule(name).parameters()]
+    fused = any(weight.ndim > 2 for weight in weights)
+    if not fused and (layers := linear_layers(loaded.model, [f"{path}.{name}" for name in names])):
+        return layers
     why = "the MLP is a mixture of experts" if fused else ", ".join(names) or "none found"
     raise ModelError(
         f"layer {layer} has no MLP of linear layers ({why})",
@@ -100,12 +119,12 @@ def projector_paths(loaded: LoadedModel) -> tuple[str, ...]:
     Raises:
         ModelError: there is none that is known.
     """
-    wanted = loaded.family.projector(loaded.model)
-    if wanted is not None and any(True for _ in wanted.parameters()):
+    projector = loaded.family.projector(loaded.model)
+    if projector is not None and any(True for _ in projector.parameters()):
         names = {id(module): name for name, module in loaded.model.named_modules()}
-        parts = [wanted] if id(wanted) in names else list(wanted.children())
-        if parts and all(id(each) in names for each in parts):
-            return tuple(names[id(each)] for each in parts)
+        parts = [projector] if id(projector) in names else list(projector.children())
+        if parts and all(id(part) in names for part in parts):
+            return tuple(names[id(part)] for part in parts)
     raise ModelError(
         "it has no projector that Shoal knows",
         where=type(loaded.model).__name__,

@@ -1,0 +1,115 @@
+"""What healing is asked for, whether it makes sense, and whether it is done already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from shoal.data import fingerprint
+from shoal.errors import UsageError
+from shoal.healing import targets
+from shoal.healing.settings import HealSettings
+from shoal.healing.targets import Target
+from shoal.models.lineage import HEAL_FILE
+from shoal.progress import Progress
+from shoal.schema import HealRecord, InputKind, ModelInfo, Plan
+from shoal.training.settings import Objective, RuntimeOptions
+
+if TYPE_CHECKING:
+    from shoal.data import Dataset, Row
+    from shoal.tasks import Task
+
+HELD_OUT = 0.05
+"""Share of the clips that are not trained on, where no others are given to watch the loss on."""
+MOST_HELD_OUT = 64
+SaveAs = Literal["merged", "adapters"]
+
+
+@dataclass(frozen=True)
+class HealingJob:
+    """Everything healing is asked for."""
+
+    data: Dataset
+    task: Task
+    settings: HealSettings
+    input: InputKind = "speech"
+    plan: Plan | None = None
+    validation: Dataset | None = None
+    teacher: str | None = None
+    out: Path | None = None
+    save_as: SaveAs = "merged"
+    force: bool = False
+    trust_remote_code: bool = False
+    how: RuntimeOptions = field(default_factory=RuntimeOptions)
+    progress: Progress | None = None
+
+    @property
+    def target(self) -> Target:
+        """What is trained, or computed."""
+        return targets.get(self.settings.target)
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised: a target that learns from hidden states does only that, unless it is told otherwise."""
+        if self.target.hidden_only and self.settings.objective == Objective():
+            return Objective(ce=0.0, hidden=1.0)
+        return self.settings.objective
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Everything that decides the result, besides model and clips."""
+        plan = None if self.plan is None else self.plan.layers
+        return {**self.settings.model_dump(), "input": self.input, "plan": plan, "save_as": self.save_as}
+
+    def check(self) -> None:
+        """Make sure that its parts go together.
+
+        Raises:
+            UsageError: they do not.
+        """
+        target, objective = self.target, self.objective
+        if target.trained and not (objective.needs_decoder or objective.ctc):
+            raise UsageError(
+                "no term has a weight, so there is nothing to learn", fix="give --ce, --kl or --hidden"
+            )
+        if self.save_as == "adapters" and not target.adapts:
+            raise UsageError(
+                f"{target.name} changes whole weights, which adapters do not hold",
+                where="--save",
+                fix="use merged",
+            )
+        if self.save_as == "adapters" and self.plan is not None:
+            raise UsageError(
+                "adapters lie beside a pruned checkpoint, and here there is none",
+                where="--save adapters",
+                fix="write it with shoal prune first, and heal that",
+            )
+
+    def split(self) -> tuple[list[Row], list[Row]]:
+        """Rows to train on, and rows of the same data to watch the loss on; the same in every run."""
+        rows = self.data.rows
+        if self.validation is not None:
+            return list(rows), []
+        count = min(MOST_HELD_OUT, round(HELD_OUT * len(rows)))
+        ordered = sorted(range(len(rows)), key=lambda at: rows[at].id)
+        chosen = set(np.random.default_rng([self.settings.seed, 7]).permutation(ordered)[:count].tolist())
+        return (
+            [row for at, row in enumerate(rows) if at not in chosen],
+            [row for at, row in enumerate(rows) if at in chosen],
+        )
+
+
+def finished(model: ModelInfo, job: HealingJob) -> HealRecord | None:
+    """The record in `job.out` if this very healing of this very model is done already; None if it is not."""
+    if job.out is None or not (job.out / HEAL_FILE).is_file():
+        return None
+    record = HealRecord.load(job.out / HEAL_FILE)
+    same = (
+        (record.source_fingerprint or record.model.fingerprint) == model.fingerprint
+        and record.settings == job.described
+        and record.data.fingerprint == fingerprint(job.split()[0])
+    )
+    return record if same else None
