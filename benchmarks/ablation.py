@@ -27,8 +27,8 @@ from shoal import tasks
 from shoal.data import read_manifests
 from shoal.decoder.batches import prepared_batches
 from shoal.demo import clips_manifest
-from shoal.measurement.ablating import block_candidates
-from shoal.measurement.ablation import Ablation
+from shoal.measurement.ablation_losses import Ablation
+from shoal.measurement.blocks import block_candidates
 from shoal.measurement.importance import Floats, Ints
 from shoal.measurement.racing import Race, rounds_of
 from shoal.models.batch import PreparedBatch

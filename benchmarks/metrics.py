@@ -26,7 +26,7 @@ import torch
 from shoal import audit, read_manifests, tasks
 from shoal.data import Dataset, Row
 from shoal.decoder.batches import prepared_batches
-from shoal.measurement.ablation import Ablation
+from shoal.measurement.ablation_losses import Ablation
 from shoal.models.loading import LoadedModel, load
 from shoal.schema import Audit, InputKind, MetricTrust, Trust
 from shoal.statistics import interval, make_resampler

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from shoal.measurement.importance import ImportanceSums, summarise_importance
-from shoal.measurement.metric import column_count
-from shoal.measurement.summary import summarise
+from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metrics import column_count
+from shoal.measurement.settings import AuditSettings
+from shoal.measurement.summary import summarise, summarise_importance
 from shoal.measurement.sums import Sums, SumsFile, save_sums
-from shoal.schema import SCOPES, Audit, InputKind, ModelInfo, Part, Provenance, Quantity
+from shoal.schema import SCOPES, Audit, InputKind, ModelInfo, Part, Provenance
 from shoal.schema.words import Candidate
 from shoal.statistics import make_resampler
 
@@ -45,7 +46,7 @@ def random_importance(
     depth: int = DEPTH,
     sizes: Sequence[int] = (1, 2),
     metric: str = "ablation",
-    quantity: Quantity = "loss",
+    quantity: str = "loss",
     part: Part = "layer",
     candidates: tuple[Candidate, ...] | None = None,
 ) -> ImportanceSums:
@@ -71,10 +72,7 @@ def audit_of(
 ) -> Audit:
     """The document of these sums."""
     depth = next(iter(sums.values())).depth
-    inputs = {
-        kind: summarise(item, kind, cluster="utterance", replicates=20, level=0.95, seed=0)
-        for kind, item in sums.items()
-    }
+    inputs = {kind: summarise(item, kind, AuditSettings(replicates=20)) for kind, item in sums.items()}
     for kind, items in (importance or {}).items():
         inputs[kind].importance = [
             summarise_importance(

@@ -13,7 +13,7 @@ from shoal.data import Clip, Row
 from shoal.data.batches import batches
 from shoal.decoder.prepare import prepare
 from shoal.measurement.collector import collect
-from shoal.measurement.metric import METRICS
+from shoal.measurement.metrics import cosine_metrics
 from shoal.measurement.sums import Sums, SumsWriter
 from shoal.models.batch import PreparedBatch
 from shoal.models.loading import LoadedModel
@@ -62,4 +62,4 @@ def audit_sums(model: LoadedModel, prepared: Sequence[PreparedBatch]) -> Sums:
 
 def numbers(sums: Sums) -> list[Any]:
     """Every block and layer in every scope that has positions, both metrics."""
-    return [sums.mean(scope, metric.name) for scope in SCOPES for metric in METRICS]
+    return [sums.mean(scope, metric.name) for scope in SCOPES for metric in cosine_metrics()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoal.measurement.metric import metric_slices
+from shoal.measurement.metrics import metric_slices
 from shoal.measurement.sums import Sums
 from shoal.schema import SCOPES
 

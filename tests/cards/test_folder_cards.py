@@ -347,7 +347,8 @@ def test_an_audit_of_the_unpruned_model_gives_the_distance_of_what_went(place, p
     audit = made.model_copy(update={"model": described(place / "whole")})
     scope = audit.inputs["speech"].scopes["all"]
     shoal.card(pruned, [audit])
-    row = f"| speech | all | {scope.positions:,} | angular distance / π {scope.angular[0][1]:.4f} ["
+    distance = scope.metrics["angular"].values[0][1]
+    row = f"| speech | all | {scope.positions:,} | angular distance / π {distance:.4f} ["
     assert row in text_of(pruned)
     with pytest.raises(UsageError, match="another model"):
         shoal.card(pruned, [made])

@@ -295,4 +295,4 @@ def test_the_kit_itself_is_sound(good: Path) -> None:
     """If it were not, every case above would fail for the wrong reason."""
     audit, plan = Audit.load(good / "audit/audit.json"), Plan.load(good / "plan.json")
     assert audit.depth == plan.depth == 4
-    assert torch.tensor(audit.inputs["speech"].scopes["all"].angular[0]).isfinite().all()
+    assert torch.tensor(audit.inputs["speech"].scopes["all"].metrics["angular"].values[0]).isfinite().all()

@@ -9,9 +9,10 @@ import pytest
 
 from shoal.comparison.audits import block_overlap, compare_scope, within_sizes
 from shoal.errors import FileFormatError
-from shoal.measurement.blocks import block_ends, block_slice, from_triangle, to_triangle
+from shoal.measurement.blocks import block_ends, block_slice, to_triangle
 from shoal.measurement.collector import UtteranceSums
-from shoal.measurement.metric import metric_slices
+from shoal.measurement.metrics import metric_slices
+from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
 from shoal.schema import SCOPES
@@ -50,7 +51,7 @@ def test_blocks_are_laid_out_by_size_then_start() -> None:
     ]
     flat = np.arange(6.0)
     assert to_triangle(flat, 3) == [[0, 1, 2], [3, 4], [5]]
-    assert (from_triangle(to_triangle(flat, 3)) == flat).all()
+    assert (np.concatenate(to_triangle(flat, 3)) == flat).all()
 
 
 def test_ranks_share_ties_like_the_definition() -> None:
@@ -82,7 +83,7 @@ def test_overlap_counts_shared_layers() -> None:
 def test_an_audit_is_identical_to_itself() -> None:
     sums = make_sums(1)
     resampler = make_resampler([None] * 9, replicates=50, seed=0)
-    found = compare_scope(sums, sums, "all", resampler, resampler, 0.95)
+    found = compare_scope(sums, sums, "all", resampler, resampler, 0.95).metrics["angular"]
     assert found.spearman.value == found.spearman_within_n.value == found.mean_overlap.value == 1
     assert found.spearman.low == found.mean_overlap.low == 1
 
@@ -99,24 +100,22 @@ def test_within_sizes_ignores_that_distance_grows_with_n() -> None:
 
 def test_summary_names_the_best_block_and_its_rival() -> None:
     sums = make_sums(1, noise=0.2)
-    result = summarise(sums, "speech", cluster="utterance", replicates=200, level=0.95, seed=0)
+    result = summarise(sums, "speech", AuditSettings(replicates=200))
     assert "audio" in result.empty_scopes
-    scope = result.scopes["all"]
-    for best in scope.best:
-        row = scope.angular[best.n - 1]
+    angular = result.scopes["all"].metrics["angular"]
+    for best in angular.best:
+        row = angular.values[best.n - 1]
         assert best.layer == row.index(min(row))
         assert best.distance.low <= best.distance.value <= best.distance.high
         assert 0 <= best.stability <= 1
         assert (best.runner_up is None) == (best.stability == 1)
-    assert scope.best[-1].stability == 1
+    assert angular.best[-1].stability == 1
 
 
 def test_one_utterance_has_no_interval() -> None:
-    scope = summarise(make_sums(1, 1), "text", cluster="utterance", replicates=50, level=0.95, seed=0).scopes[
-        "all"
-    ]
-    assert scope.angular_low is None
-    assert scope.best[0].stability is None
+    scope = summarise(make_sums(1, 1), "text", AuditSettings(replicates=50)).scopes["all"]
+    assert scope.metrics["angular"].low is None
+    assert scope.metrics["angular"].best[0].stability is None
 
 
 def test_sums_survive_the_disk(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import shoal
 from shoal.cli import main
 from shoal.errors import UsageError
 from shoal.measurement.importance import ImportanceSums
-from shoal.measurement.metric import metric_slices
+from shoal.measurement.metrics import metric_slices
 from shoal.measurement.sums import Sums
 from shoal.schema import SCOPES, Estimate, TaskMatrix
 from shoal.statistics import make_resampler

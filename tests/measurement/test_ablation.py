@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from shoal.errors import MeasureError
-from shoal.measurement.ablation import Ablation
+from shoal.measurement.ablation_losses import Ablation
 from shoal.measurement.replay import TOKENS_A_CALL, NotReplayable, record
 from shoal.models import families
 from shoal.models.batch import Kind, PreparedBatch

@@ -17,8 +17,8 @@ from transformers.models.timm_wrapper import modeling_timm_wrapper
 from shoal import tasks
 from shoal.decoder.prepare import prepare
 from shoal.errors import MeasureError, ModelError
-from shoal.measurement.ablation import Ablation
-from shoal.measurement.gradient import gradients
+from shoal.measurement.ablation_losses import Ablation
+from shoal.measurement.gate_gradients import gate_gradients
 from shoal.models import families
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.loading import LoadedModel, load_model
@@ -168,7 +168,7 @@ def test_the_loss_without_layers_is_that_of_the_stock_class_without_them(
 
 def check_slopes(this: Heard, name: str) -> None:
     """Every layer has a slope, and every attention and MLP where there are such."""
-    found = gradients(this.loaded, [this.batch])
+    found = gate_gradients(this.loaded, [this.batch])
     assert {each.part for each in found} == ({"layer"} if name in WHOLE else {"layer", "attention", "mlp"})
     for each in found:
         assert each.utterances == tuple(this.batch.ids)
@@ -188,7 +188,7 @@ def test_a_class_without_a_known_loss_says_so_in_one_line(name: str, heard: Call
     this = heard(name)
     for measure in (
         lambda: Ablation(this.loaded).measure(this.batch, [(1,)]),
-        lambda: gradients(this.loaded, [this.batch]),
+        lambda: gate_gradients(this.loaded, [this.batch]),
     ):
         with pytest.raises((ModelError, MeasureError), match=NO_LOSS[name]) as caught:
             measure()

@@ -55,7 +55,7 @@ def test_both_inputs_in_all_scopes_with_files(audited: tuple[Audit, Path]) -> No
     for measured in audit.inputs.values():
         assert set(measured.scopes) == set(SCOPES)
         for scope in measured.scopes.values():
-            assert [len(row) for row in scope.angular] == [4, 3, 2, 1]
+            assert [len(row) for row in scope.metrics["angular"].values] == [4, 3, 2, 1]
             assert scope.utterances == 6
 
 
@@ -76,7 +76,7 @@ def test_batch_size_does_not_matter(
     for name, measured in audited[0].inputs.items():
         for scope, found in measured.scopes.items():
             one = alone.inputs[name].scopes[scope]
-            for a, b in zip(found.angular, one.angular, strict=True):
+            for a, b in zip(found.metrics["angular"].values, one.metrics["angular"].values, strict=True):
                 assert a == pytest.approx(b, abs=1e-6)
 
 
@@ -84,7 +84,7 @@ def test_means_of_the_files_are_the_numbers_of_the_audit(audited: tuple[Audit, P
     audit, out = audited
     sums = load_sums(out / "audit.npz").inputs["speech"]
     ratio = sums.scope("text", "angular")[0].sum(0) / sums.scope("text", "angular")[1].sum()
-    flat = [value for row in audit.inputs["speech"].scopes["text"].angular for value in row]
+    flat = [value for row in audit.inputs["speech"].scopes["text"].metrics["angular"].values for value in row]
     assert flat == pytest.approx(ratio.tolist())
 
 
@@ -95,7 +95,10 @@ def test_measuring_the_same_again_runs_no_forward_pass(
     monkeypatch.setattr(torch.nn.Module, "__call__", lambda *_, **__: pytest.fail("ran the model"))
     again = shoal.audit(model, data, out=out, replicates=30, cluster="speaker")
     assert again.replicates == 30
-    assert again.inputs["speech"].scopes["all"].angular == audit.inputs["speech"].scopes["all"].angular
+    assert (
+        again.inputs["speech"].scopes["all"].metrics["angular"].values
+        == audit.inputs["speech"].scopes["all"].metrics["angular"].values
+    )
     assert again.seconds == pytest.approx(audit.seconds)
 
 
@@ -113,7 +116,7 @@ def test_comparing_one_file_sets_speech_against_text(audited: tuple[Audit, Path]
     assert (found.a.label, found.b.label, found.paired) == ("speech", "text", True)
     assert set(found.scopes) == set(SCOPES)
     same = shoal.compare(path, path, input_b="speech", replicates=30)
-    assert same.scopes["all"].spearman.value == pytest.approx(1)
+    assert same.scopes["all"].metrics["angular"].spearman.value == pytest.approx(1)
 
 
 def test_a_model_that_gives_nan_is_an_error_and_leaves_nothing(data: shoal.Dataset, tmp_path: Path) -> None:
@@ -157,3 +160,4 @@ def test_the_room_keeps_its_functions_after_their_first_use(audited: tuple[Audit
     """A submodule of the same name would take a function's place when it is first imported."""
     assert callable(shoal.audit)
     assert callable(shoal.compare)
+    assert callable(shoal.task_matrix)

@@ -11,7 +11,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, Llama
 from shoal.decoder.states import recording
 from shoal.errors import MeasureError
 from shoal.measurement.collector import collect
-from shoal.measurement.metric import metric_slices
+from shoal.measurement.metrics import metric_slices
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.schema import SCOPES
 

@@ -19,7 +19,7 @@ import tiny_speech
 from shoal import tasks
 from shoal.decoder.prepare import prepare
 from shoal.errors import MeasureError
-from shoal.measurement.gradient import gradients
+from shoal.measurement.gate_gradients import gate_gradients
 from shoal.measurement.importance import ImportanceSums
 from shoal.models import families
 from shoal.models.batch import Kind, PreparedBatch
@@ -151,7 +151,7 @@ def by_name(found: list[ImportanceSums]) -> dict[tuple[str, str], ImportanceSums
 
 
 def check_blocks(loaded: LoadedModel, batch: PreparedBatch) -> None:
-    signed = by_name(gradients(loaded, [batch]))["layer", "signed"]
+    signed = by_name(gate_gradients(loaded, [batch]))["layer", "signed"]
     depth = len(loaded.layers)
     assert len(signed.candidates) == depth * (depth + 1) // 2
     for place, layers in enumerate(signed.candidates):
@@ -160,7 +160,7 @@ def check_blocks(loaded: LoadedModel, batch: PreparedBatch) -> None:
 
 
 def check_parts(loaded: LoadedModel, batch: PreparedBatch, names: Sequence[str]) -> None:
-    found = by_name(gradients(loaded, [batch]))
+    found = by_name(gate_gradients(loaded, [batch]))
     for part, name in zip(("attention", "mlp"), names, strict=True):
         signed = found[part, "signed"]
         assert signed.candidates == tuple((layer,) for layer in range(len(loaded.layers)))
@@ -190,7 +190,7 @@ def test_signed_is_the_slope_of_the_loss_of_a_speech_llm(tmp_path: Path) -> None
 def test_absolute_adds_up_the_slopes_of_single_positions() -> None:
     loaded = text_model("llama")
     batch = batch_of(loaded, (7,))
-    found = by_name(gradients(loaded, [batch]))
+    found = by_name(gate_gradients(loaded, [batch]))
     steps = torch.eye(7, dtype=torch.float64)[:, :, None]  # (T, T, 1): a gate that moves at one position
 
     def total(gated: Gate) -> float:
@@ -210,8 +210,8 @@ def test_absolute_adds_up_the_slopes_of_single_positions() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt_neox", "opt", "qwen2", "gpt2"])
 def test_a_padded_batch_gives_what_each_clip_gives_alone(name: str, side: str) -> None:
     loaded = text_model(name)
-    together = gradients(loaded, [batch_of(loaded, side=side)])
-    alone = gradients(loaded, [batch_of(loaded, (n,), first=row) for row, n in enumerate(LENGTHS)])
+    together = gate_gradients(loaded, [batch_of(loaded, side=side)])
+    alone = gate_gradients(loaded, [batch_of(loaded, (n,), first=row) for row, n in enumerate(LENGTHS)])
     for a, b in zip(together, alone, strict=True):
         assert a.utterances == b.utterances == ("u0", "u1", "u2")
         assert a.counts.tolist() == b.counts.tolist() == [TEXT + 1] * 3
@@ -223,7 +223,7 @@ def test_it_leaves_nothing_behind() -> None:
     batch = batch_of(loaded)
     before = losses(loaded, batch)
     with torch.inference_mode():
-        gradients(loaded, [batch])
+        gate_gradients(loaded, [batch])
     modules = list(loaded.model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     assert not any(each.requires_grad or each.grad is not None for each in loaded.model.parameters())
@@ -234,7 +234,7 @@ def test_scope_picks_the_tokens_of_the_loss() -> None:
     loaded = text_model("llama")
     batch = batch_of(loaded)
     for scope, count in (("last", 1), ("text", TEXT + 1)):
-        assert gradients(loaded, [batch], scope=scope)[0].counts.tolist() == [count] * 3
+        assert gate_gradients(loaded, [batch], scope=scope)[0].counts.tolist() == [count] * 3
 
 
 @pytest.mark.parametrize("name", ["WhisperForConditionalGeneration", "Qwen2AudioForConditionalGeneration"])
@@ -245,7 +245,7 @@ def test_a_stock_model_is_measured_by_its_own_call_of_its_decoder(name: str, tmp
     loaded = LoadedModel(name, tmp_path, model, processor.tokenizer, processor, family, "audio_llm")
     clips = list(tiny_speech.dataset(tmp_path, 3).clips())
     batch = prepare(loaded, clips, tasks.get("asr"), response=True, padding_side="right")
-    found = by_name(gradients(loaded, [batch]))
+    found = by_name(gate_gradients(loaded, [batch]))
     assert set(found) == {(p, q) for p in ("layer", "attention", "mlp") for q in ("signed", "absolute")}
     assert all(np.isfinite(each.values).all() and each.values.any(0).all() for each in found.values())
 
@@ -258,7 +258,7 @@ def test_layers_that_are_something_else_are_measured_whole(caplog: pytest.LogCap
     batch = batch_of(loaded, side="right")
     batch = dataclasses.replace(batch, token_ids=batch.token_ids.clamp(max=90))
     with caplog.at_level(logging.WARNING):
-        found = gradients(loaded, [batch])
+        found = gate_gradients(loaded, [batch])
     assert [each.part for each in found] == ["layer", "layer"]
     assert "only whole layers" in caplog.text
 
@@ -267,7 +267,7 @@ def test_a_layer_that_gives_no_number_is_an_error() -> None:
     loaded = text_model("llama")
     loaded.layers[1].mlp.down_proj.weight.fill_(torch.nan)
     with pytest.raises(MeasureError, match="not finite"):
-        gradients(loaded, [batch_of(loaded)])
+        gate_gradients(loaded, [batch_of(loaded)])
 
 
 def test_a_slope_that_is_no_number_is_refused_where_it_is() -> None:
@@ -276,7 +276,7 @@ def test_a_slope_that_is_no_number_is_refused_where_it_is() -> None:
     handle = loaded.layers[1].mlp.register_forward_hook(
         lambda _, __, output: output + (output * 0).abs().sqrt()
     )
-    found = by_name(gradients(loaded, [batch_of(loaded)], parts=False))
+    found = by_name(gate_gradients(loaded, [batch_of(loaded)], parts=False))
     handle.remove()
     for quantity in ("signed", "absolute"):
         sums = found["layer", quantity]

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from shoal.errors import MeasureError
-from shoal.measurement.ablation import Ablation
+from shoal.measurement.ablation_losses import Ablation
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.collector import collect
-from shoal.measurement.gradient import gradients
-from shoal.measurement.metric import metric_slices
+from shoal.measurement.gate_gradients import gate_gradients
+from shoal.measurement.metrics import metric_slices
 from shoal.models import families
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.loading import LoadedModel
@@ -44,7 +44,7 @@ def cosine_metric(name: str) -> Callable[[LoadedModel, PreparedBatch], Scores]:
 
 
 def gradient(loaded: LoadedModel, batch: PreparedBatch) -> Scores:
-    found = next(each for each in gradients(loaded, [batch]) if each.quantity == "absolute")
+    found = next(each for each in gate_gradients(loaded, [batch]) if each.quantity == "absolute")
     return found.means()[block_slice(DEPTH, 1)]
 
 

@@ -13,7 +13,7 @@ from shoal import tasks
 from shoal.decoder.prepare import prepare
 from shoal.demo import clips_manifest
 from shoal.measurement.collector import UtteranceSums, collect
-from shoal.measurement.metric import metric_slices
+from shoal.measurement.metrics import metric_slices
 from shoal.models.loading import LoadedModel
 from shoal.schema import SCOPES
 

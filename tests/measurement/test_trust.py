@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shoal.measurement.importance import ImportanceSums
-from shoal.measurement.metric import metric_slices
+from shoal.measurement.metrics import metric_slices
 from shoal.measurement.summary import clusters_of
 from shoal.measurement.sums import Sums
 from shoal.measurement.trust import trust_of

@@ -15,7 +15,8 @@ from shoal.data import read_manifests
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation import evaluate
 from shoal.evaluation.output_file import read_outputs
-from shoal.measurement.ablating import LossMeasure
+from shoal.measurement.metrics.ablation import LossMeasure
+from shoal.measurement.metrics.metric import ImportanceRequest
 from shoal.plan_search import search
 from shoal.plan_search.run import SearchRun
 from shoal.schema import Plan, Search
@@ -80,7 +81,7 @@ def test_a_wide_budget_confirms_the_shallowest_plan_there_is(model, data, tmp_pa
 def test_greedy_plans_are_those_of_the_loss(model, data):
     found = search(model, data, max_increase=HUGE, **FEW)
     half = replace(data, rows=[row for row in data.rows if row.speaker == _validated(found, data)])
-    measure = LossMeasure(model, half, tasks.get("asr"))
+    measure = LossMeasure(ImportanceRequest(model, half, tasks.get("asr"), "speech"))
     singles = measure([(layer,) for layer in range(3)])
     assert found.steps[0].plan.layers == [int(np.argmin(singles))]
     assert found.steps[0].measure.value == pytest.approx(singles.min(), abs=1e-5)

@@ -36,7 +36,6 @@ from shoal.schema import (
     Plan,
     PlanSource,
     Provenance,
-    Quantity,
     Scope,
     ScopeAudit,
     ScopeComparison,
@@ -442,7 +441,7 @@ METRICS: list[tuple[str, tuple[Scope, ...]]] = [
 
 
 def importance(
-    quantity: Quantity = "loss",
+    quantity: str = "loss",
     *,
     metric: str = "ablation",
     part: Part = "layer",

@@ -8,9 +8,9 @@ import report_documents as documents
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.report.by_layer import single_layers
 from shoal.report.importance import panels
 from shoal.report.importance_blocks import block_figures, rows_of
-from shoal.report.importance_series import single_layers
 from shoal.report.stretch import Stretch, stretch_for
 from shoal.report.task_matrix import wrapped
 from shoal.report.trust import by_size

@@ -37,7 +37,7 @@ def side(seed: int, **about: str) -> Audit:
 
 
 def row(audit: Audit, n: int) -> list[float]:
-    return audit.inputs["speech"].scopes["all"].angular[n - 1][:-1]
+    return audit.inputs["speech"].scopes["all"].metrics["angular"].values[n - 1][:-1]
 
 
 @pytest.mark.parametrize("combine", ["mean", "worst"])

@@ -70,7 +70,9 @@ def audit(depth: int = 8, *, inputs: tuple[str, ...] = ("speech", "text"), named
 )
 def test_every_strategy_keeps_the_contract(name, sizes, seed, allow_last):
     depth, count = sizes
-    request = Request(depth, count, measured(depth, seed), (*get(name).metrics, None)[0], seed, allow_last)
+    metric = get(name).metric
+    values = None if metric is None else measured(depth, seed).metrics[metric]
+    request = Request(depth, count, metric, values, seed, allow_last)
     layers = get(name).choose(request).layers
     assert len(layers) == count
     assert layers == sorted(set(layers))
@@ -81,7 +83,7 @@ def test_every_strategy_keeps_the_contract(name, sizes, seed, allow_last):
 
 def test_contiguous_takes_the_smallest_distance_that_leaves_the_last_layer():
     document = audit()
-    row = document.inputs["speech"].scopes["all"].angular[2]
+    row = document.inputs["speech"].scopes["all"].metrics["angular"].values[2]
     plan = select(document, 3)
     start = int(np.argmin(row[:-1]))
     assert plan.block == (start, start + 3)
@@ -92,9 +94,9 @@ def test_contiguous_takes_the_smallest_distance_that_leaves_the_last_layer():
 
 def test_contiguous_may_end_at_the_last_layer_only_if_told():
     document = audit()
-    document.inputs["speech"].scopes["all"].angular[1][-1] = 0.0
+    document.inputs["speech"].scopes["all"].metrics["angular"].values[1][-1] = 0.0
     scope = document.inputs["speech"].scopes["all"]
-    scope.best[1] = BestBlock(n=2, layer=6, distance=Estimate(value=0.0), stability=1.0)
+    scope.metrics["angular"].best[1] = BestBlock(n=2, layer=6, distance=Estimate(value=0.0), stability=1.0)
     assert 7 not in select(document, 2).layers
     assert select(document, 2, allow_last=True).layers == [6, 7]
 
@@ -126,9 +128,9 @@ def test_random_depends_on_the_seed_alone():
 
 def test_lowest_ranks_single_layers():
     document = audit()
-    influence = document.inputs["speech"].scopes["all"].influence
+    influence = document.inputs["speech"].scopes["all"].metrics["influence"].values[0]
     assert select(document, 2, strategy="lowest").layers == sorted(np.argsort(influence[:-1])[:2].tolist())
-    singles = document.inputs["speech"].scopes["all"].angular[0]
+    singles = document.inputs["speech"].scopes["all"].metrics["angular"].values[0]
     chosen = select(document, 2, strategy="lowest", metric="angular")
     assert chosen.layers == sorted(np.argsort(singles[:-1])[:2].tolist())
     assert chosen.source is not None

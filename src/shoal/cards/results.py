@@ -8,7 +8,7 @@ from shoal.cards.facts import CardFacts
 from shoal.cards.markdown import code, p_value, section, table
 from shoal.cards.measured import Measured
 from shoal.data_names import data_name
-from shoal.schema import Audit, Bench, Estimate, MeasuredScore, Plan, ScopeAudit, SystemBench
+from shoal.schema import Audit, Bench, MeasuredScore, Plan, ScopeAudit, SystemBench
 from shoal.wording import plain, plain_score, plural
 
 SHOWN_GROUPS = 30
@@ -216,12 +216,10 @@ def _audited(audit: Audit, plan: Plan | None) -> Iterator[list[str]]:
 
 
 def _distance(part: ScopeAudit, layer: int, count: int, level: float) -> str:
-    """Of the block of `count` layers from `layer` on; in units of pi."""
-    low, high = part.angular_low, part.angular_high
-    found = Estimate(
-        value=part.angular[count - 1][layer],
-        low=None if low is None else low[count - 1][layer],
-        high=None if high is None else high[count - 1][layer],
-        level=level,
+    """Of the block of `count` layers from `layer` on, by every metric of blocks; angles in units of pi."""
+    titles = {"angular": "angular distance / π"}
+    return ", ".join(
+        f"{titles.get(name, values.title)} "
+        f"{plain(values.estimate(range(layer, layer + count), level), '.4f')}"
+        for name, values in part.of_blocks().items()
     )
-    return f"angular distance / π {plain(found, '.4f')}"

@@ -12,7 +12,8 @@ from shoal.cli import options
 from shoal.data.settings import DataSettings
 from shoal.measurement.settings import AuditSettings
 from shoal.models.settings import ModelSettings
-from shoal.schema import Audit, Importance, Scope, Trust
+from shoal.schema import Audit, BestBlock, Importance, Scope, Trust
+from shoal.schema.plan import DISTANCE_METRIC
 from shoal.settings import OUTPUT
 
 
@@ -44,30 +45,35 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
     depth = document.depth
     lines = [f"{document.model.ref}: {depth} layers, {document.data.clips} clips, task {document.task}"]
     for name, measured in document.inputs.items():
-        lines.append(
-            f"{name} (scope {scope}): best block of n layers that keeps the last one, distance in units of pi"
-        )
-        for best in measured.scopes[scope].best_keeping_last:
-            if best.n in (1, 2, 4, 8) and best.n < depth:
-                distance = wording.plain(best.distance, ".4f")
-                sure = "" if best.stability is None else f"  best in {best.stability:.0%} of replicates"
-                lines.append(
-                    f"  n={best.n:<2} layers [{best.layer}, {best.layer + best.n})  {distance}{sure}"
-                )
-        lines += [_least(item) for item in measured.importance if item.quantity != "signed"]
+        for values in measured.scopes[scope].of_blocks().values():
+            lines.append(
+                f"{name} (scope {scope}): best block of n layers that keeps the last one, "
+                f"{values.title} as {values.unit}"
+            )
+            lines += [
+                _best(best) for best in values.best_keeping_last if best.n in (1, 2, 4, 8) and best.n < depth
+            ]
+        lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
     lines.append(f"{out / 'audit.json'}")
     return "\n".join(lines)
 
 
-def _least(item: Importance) -> str:
-    """The three candidates of one layer that are missed least, in one line."""
+def _best(block: BestBlock) -> str:
+    sure = "" if block.stability is None else f"  best in {block.stability:.0%} of replicates"
+    layers = f"[{block.layer}, {block.layer + block.n})"
+    return f"  n={block.n:<2} layers {layers}  {wording.plain(block.distance, '.4f')}{sure}"
+
+
+def _first(item: Importance) -> str:
+    """The three candidates of one layer that would go first, in one line."""
     singles = [
         (value, layers[0])
         for value, layers in zip(item.values, item.candidates, strict=True)
         if value is not None and len(layers) == 1
     ]
-    named = ", ".join(f"{layer} ({value:+.3f})" for value, layer in sorted(singles)[:3])
+    first = sorted(singles, reverse=not item.low_is_redundant)[:3]
+    named = ", ".join(f"{layer} ({value:+.3f})" for value, layer in first)
     refused = f"; {len(item.refused)} cannot be removed" if item.refused else ""
     what = "layers" if item.part == "layer" else f"{item.part} of layers"
     return f"  {item.metric} {item.quantity} ({item.unit}): least missed {what} {named or 'none'}{refused}"
@@ -77,10 +83,8 @@ def _trusted(trust: Trust) -> list[str]:
     """For every block size, the metric whose choice costs least, and what the default metric's choice costs."""
     lines = []
     for n in sorted({metric.n for metric in trust.metrics}):
-        found = [
-            metric for metric in trust.metrics if metric.n == n and not metric.metric.startswith("ablation")
-        ]
-        usual = [metric for metric in found if (metric.metric, metric.scope) == ("angular", "all")]
+        found = [metric for metric in trust.metrics if metric.n == n and not metric.measured]
+        usual = [metric for metric in found if (metric.metric, metric.scope) == (DISTANCE_METRIC, "all")]
         lines += [
             f"  n={n}: choosing by {metric.metric} ({metric.scope}) costs {wording.plain(metric.regret, '.3f')} "
             f"{trust.unit} against the best block by {trust.truth}, rank correlation {metric.spearman.value:.2f}"

@@ -13,7 +13,7 @@ from shoal.cli import options
 from shoal.cli.table import aligned
 from shoal.comparison.settings import CompareSettings, MatrixSettings
 from shoal.errors import UsageError
-from shoal.schema import Comparison, Estimate, Scope, TaskLoss, TaskMatrix
+from shoal.schema import Comparison, Estimate, MetricComparison, Scope, TaskLoss, TaskMatrix
 from shoal.settings import DATA, OUTPUT, Settings, option_name
 
 S = TypeVar("S", bound=Settings)
@@ -83,13 +83,16 @@ def summary(document: Comparison) -> str:
     """A few lines for a person."""
     lines = [f"a: {document.a.label}", f"b: {document.b.label}", f"resampled together: {document.paired}"]
     for scope, found in document.scopes.items():
-        estimates = (found.spearman, found.spearman_within_n, found.mean_overlap)
-        overall, one_size, overlap = (wording.plain(estimate, ".3f") for estimate in estimates)
-        lines.append(
-            f"{scope:<7} rank correlation {overall}, among blocks of one size {one_size}; "
-            f"overlap of the best blocks {overlap}"
-        )
+        lines += [f"{scope:<7} {_alike(name, metric)}" for name, metric in found.metrics.items()]
     return "\n".join(lines)
+
+
+def _alike(name: str, metric: MetricComparison) -> str:
+    overall = f"{metric.title or name}: rank correlation {wording.plain(metric.spearman, '.3f')}"
+    if metric.spearman_within_n is None or metric.mean_overlap is None:
+        return overall
+    within, overlap = (wording.plain(e, ".3f") for e in (metric.spearman_within_n, metric.mean_overlap))
+    return f"{overall}, among blocks of one size {within}; overlap of the best blocks {overlap}"
 
 
 def matrix_summary(document: TaskMatrix) -> str:

@@ -15,7 +15,10 @@ from shoal.comparison.settings import CompareSettings
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metrics import cosine_metrics
+from shoal.measurement.metrics.metric import CosineMetric
 from shoal.measurement.sums import Sums, clusters_of, load_sums
+from shoal.measurement.trust import cost_rows
 from shoal.provenance import provenance
 from shoal.schema import (
     SCOPES,
@@ -25,6 +28,7 @@ from shoal.schema import (
     Comparison,
     Estimate,
     InputKind,
+    MetricComparison,
     Scope,
     ScopeComparison,
 )
@@ -43,7 +47,7 @@ class Side:
     input: InputKind
     sums: Sums
     importance: list[ImportanceSums] = field(default_factory=list)
-    """What gradient and ablation measured with this input."""
+    """What was measured of importance with this input."""
 
     @property
     def traits(self) -> tuple[str, str, str]:
@@ -115,36 +119,47 @@ def compare_scope(
     a: Sums, b: Sums, scope: Scope, resample_a: Resampler, resample_b: Resampler, level: float
 ) -> ScopeComparison:
     """Correlations and overlaps over one scope, each with a bootstrap interval."""
-    depth = a.depth
-    angular = Pair.of(a, b, scope, "angular", resample_a, resample_b)
-    influence = Pair.of(a, b, scope, "influence", resample_a, resample_b)
+    metrics = [
+        metric
+        for metric in cosine_metrics()
+        if metric.name in a.slices and metric.name in b.slices and scope in metric.scopes
+    ]
     return ScopeComparison(
-        spearman=angular.estimate(spearman, level),
-        spearman_within_n=angular.estimate(partial(within_sizes, depth=depth), level),
-        influence_spearman=influence.estimate(spearman, level),
-        overlaps=[_overlap(angular, depth, n, level) for n in range(1, depth)],
-        mean_overlap=angular.estimate(partial(mean_overlap, depth=depth), level),
+        metrics={
+            metric.name: _compare_metric(
+                Pair(cost_rows(a, scope, metric, resample_a), cost_rows(b, scope, metric, resample_b)),
+                metric,
+                a.depth,
+                level,
+            )
+            for metric in metrics
+        }
     )
+
+
+def _compare_metric(pair: Pair, metric: CosineMetric, depth: int, level: float) -> MetricComparison:
+    comparison = MetricComparison(title=metric.title, spearman=pair.estimate(spearman, level))
+    if metric.per == "block":
+        comparison.spearman_within_n = pair.estimate(partial(within_sizes, depth=depth), level)
+        comparison.overlaps = [_overlap(pair, depth, n, level) for n in range(1, depth)]
+        comparison.mean_overlap = pair.estimate(partial(mean_overlap, depth=depth), level)
+    return comparison
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The same columns of both audits, row 0 the means, the other rows bootstrap replicates: (1 + R, columns)."""
+    """The same columns of both audits, the lower the more redundant: row 0 the means, the others bootstrap replicates.
+
+    Both are (1 + R, columns); a side with one cluster has no replicates, and then the pair has none.
+    """
 
     a: Floats
     b: Floats
 
-    @classmethod
-    def of(cls, a: Sums, b: Sums, scope: Scope, metric: str, ra: Resampler, rb: Resampler) -> Pair:
-        """One metric of one scope of both, with replicates of each."""
-        return cls(
-            np.vstack([a.mean(scope, metric), ra.means(*a.scope(scope, metric))]),
-            np.vstack([b.mean(scope, metric), rb.means(*b.scope(scope, metric))]),
-        )
-
     def estimate(self, statistic: Callable[[Floats, Floats], Floats], level: float) -> Estimate:
         """`statistic` of the means, with the interval of the replicates if any has a value."""
-        return estimate_rows(statistic(self.a, self.b), level)
+        shared = min(len(self.a), len(self.b))
+        return estimate_rows(statistic(self.a[:shared], self.b[:shared]), level)
 
 
 def within_sizes(x: Floats, y: Floats, depth: int) -> Floats:
@@ -179,24 +194,24 @@ def _overlap(pair: Pair, depth: int, n: int, level: float) -> BlockOverlap:
     )
 
 
-def read_side(path: Path, wanted: InputKind | None, default: InputKind | None) -> Side:
-    """One input of an audit and its sums: the one that is wanted, else the default if it is there.
+def read_side(path: Path, asked: InputKind | None, default: InputKind | None) -> Side:
+    """One input of an audit and its sums: the one asked for, else the default if it is there.
 
     Raises:
         FileFormatError: the audit or its `.npz` is missing or broken.
         UsageError: it has no such input.
     """
     audit = Audit.load(path)
-    found = load_sums(path.with_name(audit.sums_file or "audit.npz"))
-    fallback: InputKind = "speech" if "speech" in found.inputs else "text"
-    name = wanted or (default if default in found.inputs else fallback)
-    if name not in found.inputs:
+    measured = load_sums(path.with_name(audit.sums_file or "audit.npz"))
+    fallback: InputKind = "speech" if "speech" in measured.inputs else "text"
+    kind = asked or (default if default in measured.inputs else fallback)
+    if kind not in measured.inputs:
         raise UsageError(
-            f"this audit has no {name} input",
+            f"this audit has no {kind} input",
             where=str(path),
-            fix=f"it has {', '.join(sorted(found.inputs))}",
+            fix=f"it has {', '.join(sorted(measured.inputs))}",
         )
-    return Side(path, audit, name, found.inputs[name], found.importance.get(name, []))
+    return Side(path, audit, kind, measured.inputs[kind], measured.importance.get(kind, []))
 
 
 def _resamplers(
@@ -209,16 +224,16 @@ def _resamplers(
     return first, make_resampler(clusters, replicates=replicates, seed=seed + 1)
 
 
-def _shared_scopes(left: Side, right: Side, wanted: Sequence[Scope] | None) -> list[Scope]:
+def _shared_scopes(left: Side, right: Side, asked: Sequence[Scope] | None) -> list[Scope]:
     def has(side: Side, scope: Scope) -> bool:
         return bool(side.sums.counts[:, SCOPES.index(scope)].sum())
 
     shared = [scope for scope in SCOPES if has(left, scope) and has(right, scope)]
-    missing = [scope for scope in wanted or () if scope not in shared]
+    missing = [scope for scope in asked or () if scope not in shared]
     if missing or not shared:
         raise UsageError(
             f"no positions in scope {', '.join(missing) or 'any'} on both sides",
             where="--scope",
             fix=f"shared scopes: {', '.join(shared) or 'none'}",
         )
-    return [scope for scope in shared if scope in wanted] if wanted else shared
+    return [scope for scope in shared if scope in asked] if asked else shared

@@ -18,8 +18,10 @@ from shoal.data_names import short_name
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metrics import cosine_metrics, importances
+from shoal.measurement.metrics.metric import ImportanceMetric
 from shoal.measurement.sums import clusters_of
-from shoal.measurement.trust import aligned, importance_rows, sum_rows
+from shoal.measurement.trust import aligned, cost_rows, importance_rows
 from shoal.provenance import provenance
 from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
 from shoal.selection.consensus import best_block, check_one_model, check_weights, combined
@@ -33,7 +35,6 @@ Statistic = Callable[[Floats, Floats], Floats]
 SIZES = (1, 2, 4, 8)
 """Layers to remove, unless told."""
 CONSENSUS = "consensus"
-ANGLE = "share of a half turn"
 
 
 @takes(MatrixSettings)
@@ -64,8 +65,12 @@ def task_matrix(
     _check(sides, scope)
     weights, names = check_weights(settings.weights, len(sides)), labels(sides)
     depth, resamplers = sides[0].sums.depth, _resamplers(sides, settings.replicates, settings.seed)
-    angular = [sum_rows(s.sums, scope, "angular", r) for s, r in zip(sides, resamplers, strict=True)]
-    measure = _measure(sides, resamplers, angular, _possible_sizes(sizes, depth), every=sizes is not None)
+    usual = next(metric for metric in cosine_metrics() if metric.per == "block" and scope in metric.scopes)
+    likeness = [cost_rows(s.sums, scope, usual, r) for s, r in zip(sides, resamplers, strict=True)]
+    possible = _possible_sizes(sizes, depth)
+    measure = _measured(sides, resamplers, possible, every=sizes is not None) or MatrixMeasure(
+        usual.name, usual.unit, possible, likeness
+    )
     rows = MatrixRows(names, measure.rows, depth, settings.combine, weights, level)
     return TaskMatrix(
         provenance=provenance(),
@@ -73,8 +78,8 @@ def task_matrix(
         scope=scope,
         measure=measure.name,
         unit=measure.unit,
-        spearman=_pairwise(angular, partial(within_sizes, depth=depth), level),
-        overlap=_pairwise(angular, partial(mean_overlap, depth=depth), level),
+        spearman=_pairwise(likeness, partial(within_sizes, depth=depth), level),
+        overlap=_pairwise(likeness, partial(mean_overlap, depth=depth), level),
         sizes=measure.sizes,
         combine=settings.combine,
         weights=weights,
@@ -114,8 +119,8 @@ class MatrixRows:
         own = [best_block(values, n) for values in self._values(n)]
         shared = best_block(combined(self._values(n), self.combine, self.weights), n)
         for plan, start in zip([*self.names, CONSENSUS], [*own, shared], strict=True):
-            for place, name in enumerate(self.names):
-                blocks = self.rows[place][:, self._part(n)]
+            for side, name in enumerate(self.names):
+                blocks = self.rows[side][:, self._part(n)]
                 if np.isfinite(blocks[0, start]):
                     yield TaskLoss(
                         task=name,
@@ -123,7 +128,7 @@ class MatrixRows:
                         n=n,
                         layers=list(range(start, start + n)),
                         loss=estimate_rows(blocks[:, start], self.level),
-                        excess=estimate_rows(blocks[:, start] - blocks[:, own[place]], self.level),
+                        excess=estimate_rows(blocks[:, start] - blocks[:, own[side]], self.level),
                     )
 
     def _values(self, n: int) -> Floats:
@@ -142,12 +147,12 @@ def labels(sides: Sequence[Side]) -> list[str]:
         longer = [(*label, value) for label, value in zip(chosen, trait, strict=True)]
         if len(set(longer)) > len(set(chosen)):
             chosen = longer
-    found: list[str] = []
+    names: list[str] = []
     for label in chosen:
         name = ", ".join(filter(None, label)) or "audit"
         numbered = (f"{name} ({number})" for number in count(2))
-        found.append(name if name not in (*found, CONSENSUS) else next(n for n in numbered if n not in found))
-    return found
+        names.append(name if name not in (*names, CONSENSUS) else next(n for n in numbered if n not in names))
+    return names
 
 
 def _traits(side: Side) -> tuple[str, ...]:
@@ -159,13 +164,13 @@ def _traits(side: Side) -> tuple[str, ...]:
 def _read_sides(paths: Sequence[Path], inputs: Sequence[InputKind | None] | None) -> list[Side]:
     if len(paths) == 1 and inputs is None:
         paths, inputs = [paths[0], paths[0]], ["speech", "text"]
-    wanted = [None] * len(paths) if inputs is None else list(inputs)
-    if len(paths) < 2 or len(wanted) != len(paths):
+    kinds = [None] * len(paths) if inputs is None else list(inputs)
+    if len(paths) < 2 or len(kinds) != len(paths):
         raise UsageError(
-            f"{len(paths)} audits and {len(wanted)} inputs",
+            f"{len(paths)} audits and {len(kinds)} inputs",
             fix="give two audits or more, and an input for each or for none",
         )
-    return [read_side(path, name, None) for path, name in zip(paths, wanted, strict=True)]
+    return [read_side(path, kind, None) for path, kind in zip(paths, kinds, strict=True)]
 
 
 def _check(sides: Sequence[Side], scope: Scope) -> None:
@@ -200,64 +205,54 @@ def _possible_sizes(sizes: Sequence[int] | None, depth: int) -> list[int]:
 
 def _resamplers(sides: Sequence[Side], replicates: int, seed: int) -> list[Resampler]:
     """Sides measured on the same utterances are resampled together, others by draws of their own."""
-    found: list[Resampler] = []
-    for place, side in enumerate(sides):
+    resamplers: list[Resampler] = []
+    for index, side in enumerate(sides):
         clusters = clusters_of(side.sums, side.audit.cluster)
         same = [
-            found[before]
-            for before, other in enumerate(sides[:place])
+            resamplers[before]
+            for before, other in enumerate(sides[:index])
             if other.sums.utterances == side.sums.utterances and other.audit.cluster == side.audit.cluster
         ]
-        found += same[:1] or [make_resampler(clusters, replicates=replicates, seed=seed + place)]
-    return found
+        resamplers += same[:1] or [make_resampler(clusters, replicates=replicates, seed=seed + index)]
+    return resamplers
 
 
 def _pairwise(rows: Sequence[Floats], statistic: Statistic, level: float) -> list[list[Estimate]]:
     """(sides, sides), symmetric; a side is like itself by definition, so the diagonal has no interval."""
     same = Estimate(value=1.0, level=level)
     upper = {
-        (a, b): _pair(rows[a], rows[b]).estimate(statistic, level) for a in range(len(rows)) for b in range(a)
+        (a, b): Pair(rows[a], rows[b]).estimate(statistic, level) for a in range(len(rows)) for b in range(a)
     }
-    places = range(len(rows))
-    return [[same if a == b else upper[max(a, b), min(a, b)] for b in places] for a in places]
+    sides = range(len(rows))
+    return [[same if a == b else upper[max(a, b), min(a, b)] for b in sides] for a in sides]
 
 
-def _pair(a: Floats, b: Floats) -> Pair:
-    """A side with one cluster has no replicates; then the pair has none."""
-    shared = min(len(a), len(b))
-    return Pair(a[:shared], b[:shared])
-
-
-def _measure(
-    sides: Sequence[Side],
-    resamplers: Sequence[Resampler],
-    angular: list[Floats],
-    sizes: list[int],
-    *,
-    every: bool,
-) -> MatrixMeasure:
-    """Ablation loss where all sides have all blocks of the sizes (with `every`) or of some of them; else angular."""
-    ablations = [item for side in sides if (item := _ablation_loss(side)) is not None]
-    if len(ablations) == len(sides):
-        depth = sides[0].sums.depth
-        measured = [n for n in sizes if all(_has_blocks(item, depth, n) for item in ablations)]
-        if measured and (measured == sizes or not every):
+def _measured(
+    sides: Sequence[Side], resamplers: Sequence[Resampler], sizes: list[int], *, every: bool
+) -> MatrixMeasure | None:
+    """What was measured in earnest, where all sides have all blocks of the sizes (with `every`) or of some of them."""
+    depth = sides[0].sums.depth
+    for metric in importances():
+        items = [_trial(side, metric) for side in sides] if metric.measured else []
+        known = [item for item in items if item is not None]
+        if not known or len(known) < len(sides):
+            continue
+        complete = [n for n in sizes if all(_has_blocks(item, depth, n) for item in known)]
+        if complete and (complete == sizes or not every):
             rows = [
                 importance_rows(aligned(item, side.sums.utterances), depth, resampler)
-                for item, side, resampler in zip(ablations, sides, resamplers, strict=True)
+                for item, side, resampler in zip(known, sides, resamplers, strict=True)
             ]
-            return MatrixMeasure("ablation loss", ablations[0].unit, measured, rows)
-    return MatrixMeasure("angular", ANGLE, sizes, angular)
+            name = f"{known[0].metric} {known[0].quantity}"
+            return MatrixMeasure(name, known[0].unit, complete, rows)
+    return None
 
 
-def _ablation_loss(side: Side) -> ImportanceSums | None:
-    """Of whole layers; taken over the response if it was measured over several scopes."""
-    found = [
-        item
-        for item in side.importance
-        if (item.metric, item.quantity, item.part) == ("ablation", "loss", "layer")
-    ]
-    return min(found, key=lambda item: item.scope != "text", default=None)
+def _trial(side: Side, metric: ImportanceMetric) -> ImportanceSums | None:
+    """Its first quantity, of whole layers; taken over the response if it was measured over several scopes."""
+    about = (metric.name, metric.quantities[0].name, "layer")
+    items = [item for item in side.importance if (item.metric, item.quantity, item.part) == about]
+    return min(items, key=lambda item: item.scope != "text", default=None)
 
 
 def _has_blocks(item: ImportanceSums, depth: int, n: int) -> bool:

@@ -14,14 +14,16 @@ from shoal import tasks
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import FileFormatError, UsageError
 from shoal.measurement.collector import collect
-from shoal.measurement.importance_config import ImportanceConfig
+from shoal.measurement.blocks import block_candidates
+from shoal.measurement.metrics import metric_slices
+from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceRequest
 from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
 from shoal.models.batch import PreparedBatch
 from shoal.progress import Progress
 from shoal.provenance import provenance
-from shoal.schema import Audit, InputKind
+from shoal.schema import Audit, InputAudit, InputKind
 from shoal.settings import takes
 
 if TYPE_CHECKING:
@@ -53,8 +55,8 @@ def audit(
 ) -> Audit:
     """Measure what the decoder layers do: by similarity, by gradients, by leaving them out.
 
-    Angular distance of every block and influence of every layer come from one forward pass, in all scopes, and are
-    always there. `gradient` takes a backward pass more, and gives every block, attention and MLP. `ablation` leaves
+    The cosine metrics (angular distance of every block, influence of every layer) come from one forward pass, in all
+    scopes, and are always there. `gradient` takes a backward pass more, and gives every block, attention and MLP. `ablation` leaves
     out every layer, or every block of the sizes asked for, and gives the true rise of the task loss and the divergence
     from the full model; with it the audit says how well each metric predicts that truth.
 
@@ -73,67 +75,94 @@ def audit(
         UsageError: an input the model or the task cannot take, or an unknown metric, part or block size.
     """
     settings = AuditSettings.of(settings, options)
-    wanted, folder = ImportanceConfig.of_settings(settings), None if out is None else Path(out)
+    folder = None if out is None else Path(out)
     task = tasks.get(task) if isinstance(task, str) else task
-    chosen = _inputs(model, task, data, settings.inputs)
-    if "speech" in chosen:
+    inputs = _inputs(model, task, data, settings.inputs)
+    if "speech" in inputs:
         model.check_lengths(data.rows)
-    wanted.check(model, task, chosen)
-    key = _key(model, data, task, chosen)
-    found = _already_measured(folder, key)
-    if found is None:
+    _check(settings, model, task, inputs)
+    key = _key(model, data, task, inputs)
+    measured = _already_measured(folder, key)
+    if measured is None:
         watch = Stopwatch()
-        measured = {
-            name: measure(
-                model,
-                data,
-                task,
-                name,
-                batch_size=settings.batch_size,
-                progress=progress,
-                watch=watch,
-                spool=folder,
+        size = settings.batch_size
+        sums = {
+            kind: measure(
+                model, data, task, kind, batch_size=size, progress=progress, watch=watch, spool=folder
             )
-            for name in chosen
+            for kind in inputs
         }
-        found = SumsFile(measured, key, watch.seconds)
-        _keep(found, folder)
-    for name in chosen:
-        for metric in wanted.metrics:
-            if wanted.measure(model, data, task, name, metric, found, folder, settings.batch_size, progress):
-                _keep(found, folder)
+        measured = SumsFile(sums, key, watch.seconds)
+        _keep(measured, folder)
+    for kind in inputs:
+        for metric in settings.importances:
+            asked = settings.options_of(metric)
+            request = ImportanceRequest(model, data, task, kind, asked, folder, progress)
+            if _add_importance(measured, metric, request):
+                _keep(measured, folder)
     document = Audit(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=model.info(),
         data=data.info(),
         task=task.name,
-        inputs={
-            name: summarise(
-                sums,
-                name,
-                cluster=settings.cluster,
-                replicates=settings.replicates,
-                level=settings.level,
-                seed=settings.seed,
-                importance=wanted.of(found, name),
-            )
-            for name, sums in found.inputs.items()
-        },
+        inputs={kind: _summary(measured, kind, settings) for kind in measured.inputs},
         replicates=settings.replicates,
         level=settings.level,
         cluster=settings.cluster,
         seed=settings.seed,
         sums_file="audit.npz" if folder else None,
-        seconds=found.seconds,
+        seconds=measured.seconds,
     )
     if folder is not None:
         document.save(folder / "audit.json")
     return document
 
 
-def _keep(found: SumsFile, out: Path | None) -> None:
+def _check(settings: AuditSettings, model: LoadedModel, task: Task, inputs: Sequence[InputKind]) -> None:
+    """Make sure, before anything is computed, that it can be.
+
+    Raises:
+        UsageError: block sizes that the model does not have, a scope without tokens, or decoding without speech.
+    """
+    if not settings.importances:
+        return
+    block_candidates(len(model.layers), settings.block_sizes)
+    if settings.loss_scope == "audio" and "speech" in inputs:
+        raise UsageError(
+            "audio has no tokens to predict, so there is no loss over it",
+            where="--loss-scope",
+            fix="use text, or add --input text",
+        )
+    if settings.decode:
+        from shoal.evaluation.measures import headline
+
+        headline(task)
+        if "speech" not in inputs:
+            raise UsageError("there is no speech to decode", where="--decode", fix="leave it out")
+
+
+def _summary(measured: SumsFile, kind: InputKind, settings: AuditSettings) -> InputAudit:
+    """With what was asked for of the importance that the file holds."""
+    asked = [item for item in measured.importance.get(kind, []) if item.metric in settings.metrics]
+    return summarise(measured.inputs[kind], kind, settings, asked)
+
+
+def _add_importance(measured: SumsFile, metric: ImportanceMetric, request: ImportanceRequest) -> bool:
+    """Measure one importance with one input into the file's content, unless it is there; whether it was measured."""
+    name, options = f"{request.input}:{metric.name}", request.options
+    depends = [metric.name, options.scope, *metric.depends_on(options)]
+    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
+    if measured.importance_keys.get(name) == key:
+        return False
+    others = [item for item in measured.importance.get(request.input, []) if item.metric != metric.name]
+    measured.importance[request.input] = others + metric.measure(request)
+    measured.importance_keys[name] = key
+    return True
+
+
+def _keep(measured: SumsFile, out: Path | None) -> None:
     if out is not None:
-        save_sums(out / "audit.npz", found)
+        save_sums(out / "audit.npz", measured)
 
 
 def measure(
@@ -219,13 +248,15 @@ def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKi
 
 
 def _already_measured(out: Path | None, key: str) -> SumsFile | None:
+    """What an earlier audit of the same left in `out`, if the cosine metrics are still the same."""
     if out is None or not (out / "audit.npz").is_file():
         return None
     try:
-        found = load_sums(out / "audit.npz")
+        measured = load_sums(out / "audit.npz")
     except FileFormatError:
         return None
-    return found if found.key == key else None
+    known = all(sums.slices == metric_slices(sums.depth) for sums in measured.inputs.values())
+    return measured if measured.key == key and known else None
 
 
 def _make_folder(folder: Path) -> None:

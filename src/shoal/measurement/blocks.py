@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from shoal.errors import UsageError
 from shoal.schema import Triangle
+from shoal.schema.words import Candidate
+
+CHUNK_BYTES = 32 * 2**20
+"""Upper bound for the float64 copy of a chunk of states; fits a CPU's last-level cache better than one big copy."""
 
 
 def block_count(depth: int) -> int:
@@ -24,10 +31,26 @@ def block_ends(depth: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     return np.array(starts, dtype=np.intp), np.array(stops, dtype=np.intp)
 
 
-def block_layers(depth: int) -> list[tuple[int, ...]]:
+def block_layers(depth: int) -> list[Candidate]:
     """The layers of every block, in the same order."""
     starts, stops = (ends.tolist() for ends in block_ends(depth))
     return [tuple(range(start, stop)) for start, stop in zip(starts, stops, strict=True)]
+
+
+def block_candidates(depth: int, sizes: Sequence[int] | None = None) -> list[Candidate]:
+    """All blocks of the given sizes, the smallest size first; default every size 1 … L-1.
+
+    Raises:
+        UsageError: a size that leaves no layer, or is none.
+    """
+    chosen = set(range(1, depth) if sizes is None else sizes)
+    if bad := sorted(size for size in chosen if not 1 <= size < depth):
+        raise UsageError(
+            f"a block of {bad[0]} layers of {depth}",
+            where="--block-sizes",
+            fix=f"give sizes of 1 to {depth - 1}",
+        )
+    return [layers for layers in block_layers(depth) if len(layers) in chosen]
 
 
 def block_slice(depth: int, n: int) -> slice:
@@ -39,8 +62,3 @@ def block_slice(depth: int, n: int) -> slice:
 def to_triangle(flat: npt.NDArray[np.float64], depth: int) -> Triangle:
     """Rows `[n-1][l]` from a flat vector of shape (L (L + 1) / 2,)."""
     return [flat[block_slice(depth, n)].tolist() for n in range(1, depth + 1)]
-
-
-def from_triangle(triangle: Triangle) -> npt.NDArray[np.float64]:
-    """The flat vector of a triangle; the inverse of `to_triangle`."""
-    return np.array([value for row in triangle for value in row], dtype=np.float64)

@@ -22,13 +22,10 @@ from torch import Tensor, nn
 
 from shoal.decoder.states import decoder_arguments, recording
 from shoal.errors import MeasureError
-from shoal.measurement.blocks import block_ends
-from shoal.measurement.metric import METRICS, column_count
+from shoal.measurement.blocks import CHUNK_BYTES, block_ends
+from shoal.measurement.metrics import column_count, cosine_metrics
 from shoal.models.batch import PreparedBatch
 from shoal.schema import SCOPES
-
-CHUNK_BYTES = 32 * 2**20
-"""Upper bound for the float64 copy of a chunk of states; fits a CPU's last-level cache better than one big copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +76,8 @@ def _sums_of_batch(states: Tensor, batch: PreparedBatch, mask: Tensor) -> Iterat
         names = [batch.ids[row] for row in row_of[chunk].tolist()]
         values = block_values(states[chunk], names.__getitem__)
         for row in row_of[chunk].unique().tolist():
-            here = (row_of[chunk] == row).nonzero()[:, 0]
-            sums[row] += scopes[chunk][here].T @ values[here]
+            positions = (row_of[chunk] == row).nonzero()[:, 0]
+            sums[row] += scopes[chunk][positions].T @ values[positions]
     counts = in_scope.sum(1).cpu()
     for row, name in enumerate(batch.ids):
         yield UtteranceSums(name, sums[row].numpy(), counts[row].numpy())
@@ -107,7 +104,7 @@ def block_values(states: Tensor, name_of: Callable[[int], str] = str) -> Tensor:
     starts, stops = block_ends(depth)
     flat = torch.from_numpy(starts * (depth + 1) + stops).to(gram.device)
     cosines = gram.flatten(1).index_select(1, flat)
-    return torch.cat([metric.values(cosines, depth) for metric in METRICS], dim=1).cpu()
+    return torch.cat([metric.values(cosines, depth) for metric in cosine_metrics()], dim=1).cpu()
 
 
 def _refuse_bad_states(norms: Tensor, name_of: Callable[[int], str]) -> None:

@@ -8,15 +8,15 @@ interval comes from resampling clips or speakers. A value that is not finite is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.schema import Estimate, Importance, Part, Quantity, Scope
+from shoal.schema import Part, Scope
 from shoal.schema.words import Candidate
-from shoal.statistics import Resampler, estimate_rows, interval
+from shoal.statistics import Resampler
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class ImportanceSums:
     """
 
     metric: str
-    quantity: Quantity
+    quantity: str
     scope: Scope
     part: Part
     candidates: tuple[Candidate, ...]
@@ -48,8 +48,8 @@ class ImportanceSums:
         """Importance of each candidate (C,); NaN for one that was refused or never measured."""
         known = ~np.isnan(self.values)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = np.where(known, self.values, 0).sum(0) / (known * self.counts[:, None]).sum(0)
-        return self._without_refused(found[None])[0]
+            means = np.where(known, self.values, 0).sum(0) / (known * self.counts[:, None]).sum(0)
+        return self._without_refused(means[None])[0]
 
     def replicates(self, resampler: Resampler) -> Floats:
         """Bootstrap replicates of `means`: (R, C)."""
@@ -76,45 +76,8 @@ def refuse_bad(sums: ImportanceSums) -> ImportanceSums:
     return replace(sums, refused=refused, values=np.where(bad, np.nan, sums.values))
 
 
-def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: float) -> Importance:
-    """The record of an audit: means with intervals."""
-    means = sums.means()
-    low = high = None
-    if resampler.clusters > 1 and np.isfinite(means).any():
-        drawn = sums.replicates(resampler)
-        usable = np.isfinite(means)
-        low, high = np.full_like(means, np.nan), np.full_like(means, np.nan)
-        low[usable], high[usable] = interval(drawn[:, usable], level)
-    return Importance(
-        metric=sums.metric,  # type: ignore[arg-type]
-        quantity=sums.quantity,
-        unit=sums.unit,
-        scope=sums.scope,
-        part=sums.part,
-        candidates=[list(candidate) for candidate in sums.candidates],
-        values=_known(means),
-        low=None if low is None else _known(low),
-        high=None if high is None else _known(high),
-        clips=(~np.isnan(sums.values)).sum(0).tolist(),
-        refused=dict(sums.refused),
-        utterances=len(sums.utterances),
-        positions=int(sums.counts.sum()),
-        full=_full(sums, resampler, level),
-        method=sums.method,
-    )
-
-
-def _full(sums: ImportanceSums, resampler: Resampler, level: float) -> Estimate | None:
-    if sums.full is None:
-        return None
-    rows = np.array([sums.full.sum() / sums.counts.sum()])
-    if resampler.clusters > 1:
-        rows = np.concatenate([rows, resampler.means(sums.full[:, None], sums.counts)[:, 0]])
-    return estimate_rows(rows, level)
-
-
-def _known(values: Floats) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
+ARRAYS = ("values", "counts", "utterances", "full")
+"""What of the sums is an array; all else is described in the file's meta data."""
 
 
 def to_arrays(items: Sequence[ImportanceSums], prefix: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -122,46 +85,24 @@ def to_arrays(items: Sequence[ImportanceSums], prefix: str) -> tuple[list[dict[s
     described: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
     for number, item in enumerate(items):
-        name = f"{prefix}_importance{number}"
-        described.append(
-            {
-                "metric": item.metric,
-                "quantity": item.quantity,
-                "scope": item.scope,
-                "part": item.part,
-                "candidates": [list(candidate) for candidate in item.candidates],
-                "refused": {str(place): reason for place, reason in item.refused.items()},
-                "unit": item.unit,
-                "method": item.method,
-                "full": item.full is not None,
-            }
-        )
-        arrays[f"{name}_values"], arrays[f"{name}_counts"] = item.values, item.counts
-        arrays[f"{name}_utterances"] = np.array(item.utterances, dtype=np.str_)
-        if item.full is not None:
-            arrays[f"{name}_full"] = item.full
+        about = {each.name: getattr(item, each.name) for each in fields(item) if each.name not in ARRAYS}
+        described.append(about | {"full": item.full is not None})
+        for name in ARRAYS:
+            if (values := getattr(item, name)) is not None:
+                arrays[f"{prefix}_importance{number}_{name}"] = np.asarray(values)
     return described, arrays
 
 
 def from_arrays(described: Sequence[Mapping[str, Any]], data: Any, prefix: str) -> list[ImportanceSums]:
-    """The inverse of `to_arrays`."""
-    found = []
+    """The inverse of `to_arrays`; JSON has made lists of tuples, and text of the numbers of refused candidates."""
+    items = []
     for number, about in enumerate(described):
-        name = f"{prefix}_importance{number}"
-        found.append(
-            ImportanceSums(
-                metric=about["metric"],
-                quantity=about["quantity"],
-                scope=about["scope"],
-                part=about["part"],
-                candidates=tuple(tuple(layers) for layers in about["candidates"]),
-                utterances=tuple(str(utterance) for utterance in data[f"{name}_utterances"]),
-                values=data[f"{name}_values"],
-                counts=data[f"{name}_counts"],
-                full=data[f"{name}_full"] if about["full"] else None,
-                refused={int(place): reason for place, reason in about["refused"].items()},
-                unit=about["unit"],
-                method=about["method"],
-            )
-        )
-    return found
+        arrays = {
+            name: data[f"{prefix}_importance{number}_{name}"] for name in ARRAYS if about.get(name, True)
+        }
+        known = {**about, "full": None, **arrays}
+        known["utterances"] = tuple(str(name) for name in arrays["utterances"])
+        known["candidates"] = tuple(tuple(layers) for layers in about["candidates"])
+        known["refused"] = {int(place): reason for place, reason in about["refused"].items()}
+        items.append(ImportanceSums(**known))
+    return items

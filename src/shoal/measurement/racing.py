@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
 
 from shoal.measurement.importance import Floats, Ints
 
@@ -83,6 +82,8 @@ class Race:
         terms = difference - ratio * counts[:, None]
         clips = len(values)
         error = np.sqrt(clips / (clips - 1) * (terms**2).sum(0)) / counts.sum()
+        from scipy.stats import t as student
+
         level = self.risk / max(1, (self.candidates - 1) * self.rounds)
         bound = ratio - student.ppf(1 - level, clips - 1) * error
         worse: Bools = np.logical_or(bound > 0, broken)

@@ -73,8 +73,8 @@ class Recording:
 
 
 @dataclass
-class _Heard:
-    """What the hooks take down."""
+class _HookData:
+    """What the hooks see of one forward pass: layer → state, output, arguments."""
 
     states: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, Tensor] = field(default_factory=dict)
@@ -85,34 +85,34 @@ class _Heard:
 
 @torch.inference_mode()
 def record(loaded: LoadedModel, batch: PreparedBatch) -> Recording:
-    """Run the whole decoder over a batch and take down what is needed to replay it.
+    """Run the whole decoder over a batch and keep what is needed to replay it.
 
     Raises:
         NotReplayable: see the module.
     """
     decoder, layers = loaded.decoder, loaded.layers
-    heard = _Heard()
-    with _listening(decoder, layers, heard):
+    hooked = _HookData()
+    with _listening(decoder, layers, hooked):
         output = decoder(**decoder_arguments(decoder, batch), use_cache=False)
     depth = len(layers)
-    if sorted(heard.states) != list(range(depth)) or sorted(heard.outputs) != list(range(depth)):
+    if sorted(hooked.states) != list(range(depth)) or sorted(hooked.outputs) != list(range(depth)):
         raise NotReplayable("not every layer is run once")
-    _check_chain(heard, depth)
+    _check_chain(hooked, depth)
     last = last_states(output)
-    states = [heard.states[layer] for layer in range(depth)] + [heard.outputs[depth - 1]]
-    calls = [heard.calls[layer] for layer in range(depth)]
+    states = [hooked.states[layer] for layer in range(depth)] + [hooked.outputs[depth - 1]]
+    calls = [hooked.calls[layer] for layer in range(depth)]
     for args, kwargs in calls:
         _check_arguments((*args, *kwargs.values()))
-    by_name = [heard.by_name[layer] for layer in range(depth)]
-    return Recording(states, calls, by_name, _norm(heard, states[-1], last), last)
+    by_name = [hooked.by_name[layer] for layer in range(depth)]
+    return Recording(states, calls, by_name, _norm(hooked, states[-1], last), last)
 
 
-def _check_chain(heard: _Heard, depth: int) -> None:
+def _check_chain(hooked: _HookData, depth: int) -> None:
     for layer in range(1, depth):
-        given, taken = heard.outputs[layer - 1], heard.states[layer]
-        if given is not taken and not torch.equal(given, taken):
+        before, after = hooked.outputs[layer - 1], hooked.states[layer]
+        if before is not after and not torch.equal(before, after):
             raise NotReplayable(f"the state changes between layers {layer - 1} and {layer}")
-    if heard.states[0].dim() != 3:
+    if hooked.states[0].dim() != 3:
         raise NotReplayable("its layers pass on more than one residual stream")
 
 
@@ -126,25 +126,25 @@ def _check_arguments(values: Sequence[Any]) -> None:
             )
 
 
-def _norm(heard: _Heard, before: Tensor, last: Tensor) -> nn.Module | None:
+def _norm(hooked: _HookData, before: Tensor, last: Tensor) -> nn.Module | None:
     """The one module between the last layer and what the decoder answers."""
     if last is before or torch.equal(last, before):
         return None
-    for module, given, answered in heard.after:
-        if given is before and (answered is last or torch.equal(answered, last)):
+    for module, state, output in hooked.after:
+        if state is before and (output is last or torch.equal(output, last)):
             return module
     raise NotReplayable("what it does after its last layer is not one norm")
 
 
 @contextmanager
-def _listening(decoder: nn.Module, layers: nn.ModuleList, heard: _Heard) -> Iterator[None]:
+def _listening(decoder: nn.Module, layers: nn.ModuleList, hooked: _HookData) -> Iterator[None]:
     handles = []
     for number, layer in enumerate(layers):
-        handles.append(layer.register_forward_pre_hook(_before(number, heard), with_kwargs=True))
-        handles.append(layer.register_forward_hook(_after(number, heard)))
+        handles.append(layer.register_forward_pre_hook(_before(number, hooked), with_kwargs=True))
+        handles.append(layer.register_forward_hook(_after(number, hooked)))
     for child in decoder.children():
         if child is not layers and not isinstance(child, nn.ModuleList):
-            handles.append(child.register_forward_hook(_beside(heard)))
+            handles.append(child.register_forward_hook(_beside(hooked)))
     try:
         yield
     finally:
@@ -152,27 +152,27 @@ def _listening(decoder: nn.Module, layers: nn.ModuleList, heard: _Heard) -> Iter
             handle.remove()
 
 
-def _before(number: int, heard: _Heard) -> Any:
+def _before(number: int, hooked: _HookData) -> Any:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        heard.by_name[number] = not args
-        heard.states[number] = args[0] if args else kwargs["hidden_states"]
+        hooked.by_name[number] = not args
+        hooked.states[number] = args[0] if args else kwargs["hidden_states"]
         rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-        heard.calls[number] = (args[1:], rest)
+        hooked.calls[number] = (args[1:], rest)
 
     return hook
 
 
-def _after(number: int, heard: _Heard) -> Any:
+def _after(number: int, hooked: _HookData) -> Any:
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        heard.outputs[number] = first_of(output)
+        hooked.outputs[number] = first_of(output)
 
     return hook
 
 
-def _beside(heard: _Heard) -> Any:
+def _beside(hooked: _HookData) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-            heard.after.append((module, args[0], output))
+            hooked.after.append((module, args[0], output))
 
     return hook
 
@@ -207,13 +207,13 @@ class Replayer:
 
     @torch.inference_mode()
     def final_states(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Tensor]]:
-        """(place in `candidates`, state after the last layer and before the norm (B, T, d)), in any order."""
-        order = sorted(range(len(candidates)), key=lambda place: candidates[place])
+        """(index in `candidates`, state after the last layer and before the norm (B, T, d)), in any order."""
+        order = sorted(range(len(candidates)), key=lambda index: candidates[index])
         for first in range(0, len(order), self._group):
             group = order[first : first + self._group]
-            ends = self._walk([candidates[place] for place in group])
-            for place in group:
-                yield place, ends[candidates[place]]
+            ends = self._walk([candidates[index] for index in group])
+            for index in group:
+                yield index, ends[candidates[index]]
 
     def _walk(self, candidates: Sequence[Candidate]) -> dict[Candidate, Tensor]:
         """Layer by layer; a state is known by the layers it went without so far."""
@@ -236,21 +236,21 @@ class Replayer:
 
         with without_part(self._loaded.model, [layer], self._part, family=self._loaded.family):
             # A stand-in for the MLP computes nothing anyway, and is not the module that was proved.
-            found = self._run(layer, prefixes, alive, shorten=self._part != "mlp")
-        return {(*prefix, layer): state for prefix, state in found.items()}
+            states = self._run(layer, prefixes, alive, shorten=self._part != "mlp")
+        return {(*prefix, layer): state for prefix, state in states.items()}
 
     def _run(
         self, layer: int, prefixes: list[Candidate], alive: dict[Candidate, Tensor], *, shorten: bool = True
     ) -> dict[Candidate, Tensor]:
-        found: dict[Candidate, Tensor] = {}
+        ran: dict[Candidate, Tensor] = {}
         for first in range(0, len(prefixes), self._together):
             part = prefixes[first : first + self._together]
             states = [alive[prefix] for prefix in part]
             with self._shortened(layer, len(part)) if shorten else nullcontext():
                 output = self._call(layer, states[0] if len(states) == 1 else torch.cat(states), len(part))
-            found |= dict(zip(part, output.chunk(len(part)), strict=True))
+            ran |= dict(zip(part, output.chunk(len(part)), strict=True))
             self.evaluations += len(part) * len(states[0])
-        return found
+        return ran
 
     def _shortened(self, layer: int, times: int) -> AbstractContextManager[None]:
         if layer < self._tape.depth - 1 or self._only is None or self._last is None:
@@ -272,7 +272,7 @@ class Replayer:
     def _for(self, value: Any, rows: int, times: int) -> Any:
         """An argument for `rows` clips, for `times` as many; what is the same for all clips stays."""
         if isinstance(value, tuple):
-            return tuple(self._for(each, rows, times) for each in value)
+            return tuple(self._for(item, rows, times) for item in value)
         if not isinstance(value, Tensor) or times == 1 or rows == 1 or not value.dim() or len(value) != rows:
             return value
         key = (id(value), times)
@@ -285,7 +285,7 @@ def _due(layer: int, candidates: Sequence[Candidate]) -> tuple[list[Candidate], 
     """Which prefixes are gone on with without `layer`, and which with it (the recorded run is not run again)."""
     skip, run = set(), set()
     for candidate in candidates:
-        prefix = tuple(each for each in candidate if each < layer)
+        prefix = tuple(gone for gone in candidate if gone < layer)
         if layer in candidate:
             skip.add(prefix)
         elif prefix:

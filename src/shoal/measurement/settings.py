@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Self
 
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, model_validator
 
 from shoal.errors import UsageError
-from shoal.schema.words import InputKind, Part, Scope
+from shoal.measurement.metrics import METRICS, check_known, cosine_metrics, importances
+from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceOptions
+from shoal.schema.words import PARTS, InputKind, Part, Scope
 from shoal.settings import SPEED, Intervals, comma_separated
 
-Metric = Literal["angular", "influence", "gradient", "ablation"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-SIMILARITY: tuple[Metric, ...] = ("angular", "influence")
-"""Always measured: they cost one forward pass together."""
+EXTRAS = ("race", "decode")
+"""Options that only some importances know."""
 
 
 def _sizes(value: object) -> object:
@@ -29,8 +29,11 @@ class AuditSettings(Intervals):
     inputs: Annotated[tuple[InputKind, ...] | None, Parameter(name="--input")] = None
     """Input in the audio's place: speech, or the transcript as text; default: all that the model can take.
     Repeatable."""
-    metrics: Annotated[tuple[Metric, ...], Parameter(name="--metric")] = SIMILARITY
-    """Metric to measure; angular and influence always are. Repeatable."""
+    metrics: Annotated[tuple[str, ...], Parameter(name="--metric")] = Field(
+        default=(),
+        description=f"Metric to measure: {', '.join(metric.name for metric in importances())}; "
+        f"{' and '.join(metric.name for metric in cosine_metrics())} always are. Repeatable.",
+    )
     block_sizes: Annotated[tuple[int, ...] | None, BeforeValidator(_sizes), Parameter(metavar="N,N…|all")] = (
         1,
     )
@@ -47,8 +50,34 @@ class AuditSettings(Intervals):
     """Clips in a forward pass."""
 
     @model_validator(mode="after")
-    def _ablation_has_its_options_alone(self) -> Self:
-        if (self.race or self.decode) and "ablation" not in self.metrics:
-            option = "--race" if self.race else "--decode"
-            raise UsageError("only ablation does that", where=option, fix="add --metric ablation")
+    def _metrics_know_their_options(self) -> Self:
+        check_known(self.metrics, METRICS, "--metric")
+        for extra in EXTRAS:
+            if getattr(self, extra) and not any(extra in metric.extras for metric in self.importances):
+                able = [metric.name for metric in importances() if extra in metric.extras]
+                raise UsageError(
+                    f"only {' and '.join(able)} does that", where=f"--{extra}", fix=f"add --metric {able[0]}"
+                )
+        if self.importances:
+            known = [part for part in PARTS if any(part in metric.parts for metric in self.importances)]
+            check_known(self.parts, known, "--part", f"part for {' and '.join(self.metrics)}")
+        for metric in self.importances:
+            check_known([self.loss_scope], metric.scopes, "--loss-scope", f"scope for {metric.name}")
         return self
+
+    @property
+    def importances(self) -> list[ImportanceMetric]:
+        """What is asked for beside the cosine metrics, which are always measured."""
+        return [metric for metric in importances() if metric.name in self.metrics]
+
+    def options_of(self, metric: ImportanceMetric) -> ImportanceOptions:
+        """What one of them is measured of, and how."""
+        return ImportanceOptions(
+            block_sizes=self.block_sizes,
+            parts=tuple(part for part in metric.parts if part in self.parts),
+            scope=self.loss_scope,
+            race=self.race,
+            decode=self.decode,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )

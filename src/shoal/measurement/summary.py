@@ -8,11 +8,25 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.measurement.blocks import block_slice, to_triangle
-from shoal.measurement.importance import ImportanceSums, summarise_importance
-from shoal.measurement.sums import Cluster, Sums, clusters_of
+from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metrics import cosine_metrics, importance_named
+from shoal.measurement.metrics.metric import CosineMetric
+from shoal.measurement.settings import AuditSettings
+from shoal.measurement.sums import Sums, clusters_of
 from shoal.measurement.trust import aligned, trust_of
-from shoal.schema import SCOPES, BestBlock, Estimate, InputAudit, InputKind, Scope, ScopeAudit
-from shoal.statistics import Resampler, interval, make_resampler
+from shoal.schema import (
+    SCOPES,
+    BestBlock,
+    Estimate,
+    Importance,
+    InputAudit,
+    InputKind,
+    MetricValues,
+    Scope,
+    ScopeAudit,
+    Triangle,
+)
+from shoal.statistics import Resampler, estimate_rows, interval, make_resampler
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,91 +37,159 @@ EMPTY_SCOPE = {
 
 
 def summarise(
-    sums: Sums,
-    kind: InputKind,
-    *,
-    cluster: Cluster,
-    replicates: int,
-    level: float,
-    seed: int,
-    importance: Sequence[ImportanceSums] = (),
+    sums: Sums, kind: InputKind, settings: AuditSettings, importance: Sequence[ImportanceSums] = ()
 ) -> InputAudit:
-    """Every scope of one input, and what else was measured with it; see `ScopeAudit`, `Importance`, `Trust`."""
-    resampler = make_resampler(clusters_of(sums, cluster), replicates=replicates, seed=seed)
+    """Every scope of one input, and what else was measured with it; see `ScopeAudit`, `Importance`, `Trust`.
+
+    Args:
+        sums: of the input.
+        kind: which input.
+        settings: of the bootstrap.
+        importance: what else was measured.
+    """
+    clusters = clusters_of(sums, settings.cluster)
+    resampler = make_resampler(clusters, replicates=settings.replicates, seed=settings.seed)
     scopes: dict[Scope, ScopeAudit] = {}
     empty: dict[Scope, str] = {}
     for scope in SCOPES:
         if sums.counts[:, SCOPES.index(scope)].sum() == 0:
             empty[scope] = EMPTY_SCOPE.get(scope, "no position")
         else:
-            scopes[scope] = summarise_scope(sums, scope, resampler, level)
+            scopes[scope] = summarise_scope(sums, scope, resampler, settings.level)
     items = [aligned(item, sums.utterances) for item in importance]
     return InputAudit(
         input=kind,
         scopes=scopes,
         empty_scopes=empty,
-        importance=[summarise_importance(item, resampler, level) for item in items],
-        trust=trust_of(sums, items, resampler, level),
+        importance=[summarise_importance(item, resampler, settings.level) for item in items],
+        trust=trust_of(sums, items, resampler, settings.level),
     )
 
 
 def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float) -> ScopeAudit:
-    """One scope: triangle, influence, best blocks, all with intervals where there are two clusters or more."""
-    distances = sums.mean(scope, "angular")
-    angular, counts = sums.scope(scope, "angular")
-    influence, _ = sums.scope(scope, "influence")
-    replicates = resampler.means(angular, counts) if resampler.clusters > 1 else None
-    result = ScopeAudit(
+    """One scope: every cosine metric, with intervals where there are two clusters or more."""
+    counts = sums.counts[:, SCOPES.index(scope)]
+    return ScopeAudit(
         positions=int(counts.sum()),
         utterances=int((counts > 0).sum()),
-        angular=to_triangle(distances, sums.depth),
-        influence=sums.mean(scope, "influence").tolist(),
-        best=best_blocks(distances, replicates, sums.depth, level),
-        best_keeping_last=best_blocks(distances, replicates, sums.depth, level, keep_last=True),
+        metrics={
+            metric.name: _metric_values(metric, sums, scope, resampler, level)
+            for metric in cosine_metrics()
+            if metric.name in sums.slices and scope in metric.scopes
+        },
+    )
+
+
+def _metric_values(
+    metric: CosineMetric, sums: Sums, scope: Scope, resampler: Resampler, level: float
+) -> MetricValues:
+    means = sums.mean(scope, metric.name)
+    replicates = resampler.means(*sums.scope(scope, metric.name)) if resampler.clusters > 1 else None
+
+    def rows(columns: Floats) -> Triangle:
+        return to_triangle(columns, sums.depth) if metric.per == "block" else [columns.tolist()]
+
+    values = MetricValues(
+        title=metric.title,
+        unit=metric.unit,
+        per=metric.per,
+        low_is_redundant=metric.low_is_redundant,
+        values=rows(means),
     )
     if replicates is not None:
-        low, high = interval(replicates, level)
-        result.angular_low, result.angular_high = to_triangle(low, sums.depth), to_triangle(high, sums.depth)
-        low, high = interval(resampler.means(influence, counts), level)
-        result.influence_low, result.influence_high = low.tolist(), high.tolist()
-    return result
+        values.low, values.high = map(rows, interval(replicates, level))
+    if metric.per == "block":
+        for name, keep_last in (("best", False), ("best_keeping_last", True)):
+            setattr(
+                values, name, best_blocks(metric, means, replicates, sums.depth, level, keep_last=keep_last)
+            )
+    return values
 
 
 def best_blocks(
-    distances: Floats, replicates: Floats | None, depth: int, level: float, *, keep_last: bool = False
+    metric: CosineMetric,
+    means: Floats,
+    replicates: Floats | None,
+    depth: int,
+    level: float,
+    *,
+    keep_last: bool = False,
 ) -> list[BestBlock]:
-    """The block with the smallest distance for each n = 1 … L (with `keep_last`, to L-1).
+    """The most redundant block for each n = 1 … L (with `keep_last`, to L-1).
 
     Args:
-        distances: (blocks,) means, in the order of `block_ends`.
+        metric: of blocks.
+        means: (blocks,), in the order of `block_ends`.
         replicates: (R, blocks) bootstrap replicates, or None.
         depth: number of layers L.
         level: of the interval.
         keep_last: leave out the blocks that end at the last layer.
     """
-    found = []
+    best = []
     for n in range(1, depth + (not keep_last)):
         blocks = block_slice(depth, n)
         part = slice(blocks.start, blocks.stop - keep_last)
-        here = None if replicates is None else replicates[:, part]
-        found.append(_best_of_size(n, distances[part], here, level))
-    return found
+        drawn = np.empty((0, part.stop - part.start)) if replicates is None else replicates[:, part]
+        best.append(_best_of_size(metric, n, np.vstack([means[part], drawn]), level))
+    return best
 
 
-def _best_of_size(n: int, distances: Floats, replicates: Floats | None, level: float) -> BestBlock:
-    layer = int(distances.argmin())
-    value = float(distances[layer])
-    if replicates is None:
-        return BestBlock(n=n, layer=layer, distance=Estimate(value=value, level=level), stability=None)
-    low, high = interval(replicates[:, layer], level)
-    usable = replicates[~np.isnan(replicates).any(1)]
-    wins = np.bincount(usable.argmin(1), minlength=len(distances))
-    others = wins.copy()
-    others[layer] = 0
-    return BestBlock(
-        n=n,
-        layer=layer,
-        distance=Estimate(value=value, low=float(low), high=float(high), level=level),
-        stability=float(wins[layer] / max(1, wins.sum())),
-        runner_up=int(others.argmax()) if others.any() else None,
+def _best_of_size(metric: CosineMetric, n: int, rows: Floats, level: float) -> BestBlock:
+    """Of blocks of n layers: row 0 the means, the others replicates."""
+    cost = rows if metric.low_is_redundant else -rows
+    layer = int(cost[0].argmin())
+    block = BestBlock(n=n, layer=layer, distance=estimate_rows(rows[:, layer], level), stability=None)
+    if len(rows) > 1:
+        usable = cost[1:][~np.isnan(cost[1:]).any(1)]
+        wins = np.bincount(usable.argmin(1), minlength=cost.shape[1])
+        block.stability = float(wins[layer] / max(1, wins.sum()))
+        wins[layer] = 0
+        block.runner_up = int(wins.argmax()) if wins.any() else None
+    return block
+
+
+def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: float) -> Importance:
+    """The record of an audit: means with intervals."""
+    metric = importance_named(sums.metric)
+    quantity = metric.quantity(sums.quantity)
+    means = sums.means()
+    low = high = None
+    if resampler.clusters > 1 and (usable := np.isfinite(means)).any():
+        low, high = np.full_like(means, np.nan), np.full_like(means, np.nan)
+        low[usable], high[usable] = interval(sums.replicates(resampler)[:, usable], level)
+    return Importance(
+        metric=sums.metric,
+        quantity=sums.quantity,
+        option=metric.option(quantity),
+        title=quantity.title.format(unit=sums.unit),
+        noun=quantity.noun,
+        low_is_redundant=quantity.low_is_redundant,
+        additive=metric.additive,
+        measured=metric.measured,
+        unit=sums.unit,
+        scope=sums.scope,
+        part=sums.part,
+        candidates=[list(candidate) for candidate in sums.candidates],
+        values=_finite(means),
+        low=None if low is None else _finite(low),
+        high=None if high is None else _finite(high),
+        clips=(~np.isnan(sums.values)).sum(0).tolist(),
+        refused=dict(sums.refused),
+        utterances=len(sums.utterances),
+        positions=int(sums.counts.sum()),
+        full=_full(sums, resampler, level),
+        method=sums.method,
     )
+
+
+def _full(sums: ImportanceSums, resampler: Resampler, level: float) -> Estimate | None:
+    if sums.full is None:
+        return None
+    rows = np.array([sums.full.sum() / sums.counts.sum()])
+    if resampler.clusters > 1:
+        rows = np.concatenate([rows, resampler.means(sums.full[:, None], sums.counts)[:, 0]])
+    return estimate_rows(rows, level)
+
+
+def _finite(values: Floats) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from shoal.errors import FileFormatError
 from shoal.measurement.collector import UtteranceSums
 from shoal.measurement.importance import ImportanceSums, from_arrays, to_arrays
-from shoal.measurement.metric import column_count, metric_slices
+from shoal.measurement.metrics import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
 from shoal.schema.files import replaced
 
@@ -33,7 +33,8 @@ Cluster = Literal["utterance", "speaker"]
 class Sums:
     """Sums of one input over U utterances.
 
-    `values` is (U, scopes, columns) float64 and may be a memory map; `counts` is (U, scopes) int64.
+    `values` is (U, scopes, columns) float64 and may be a memory map; `counts` is (U, scopes) int64; `slices` says which
+    columns belong to which metric, by default those that are measured now.
     """
 
     depth: int
@@ -41,11 +42,16 @@ class Sums:
     speakers: list[str | None]
     values: Floats
     counts: Ints
+    slices: dict[str, slice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.slices:
+            self.slices.update(metric_slices(self.depth))
 
     def scope(self, scope: Scope, metric: str) -> tuple[Floats, Ints]:
         """`(U, columns of the metric)` sums and `(U,)` counts of one scope."""
         index = SCOPES.index(scope)
-        return self.values[:, index, metric_slices(self.depth)[metric]], self.counts[:, index]
+        return self.values[:, index, self.slices[metric]], self.counts[:, index]
 
     def mean(self, scope: Scope, metric: str) -> Floats:
         """Position-weighted mean over all utterances, shape (columns,); NaN without positions."""
@@ -126,6 +132,7 @@ def save_sums(path: Path, content: SumsFile) -> Path:
         "scopes": list(SCOPES),
         "inputs": list(inputs),
         "depth": next(iter(inputs.values())).depth,
+        "columns": {name: [s.start, s.stop] for name, s in next(iter(inputs.values())).slices.items()},
         "importance_keys": content.importance_keys,
         "importance": {},
     }
@@ -154,7 +161,8 @@ def load_sums(path: Path) -> SumsFile:
             meta = json.loads(str(data["meta"]))
             if meta["schema_version"] != 1 or meta["scopes"] != list(SCOPES):
                 raise ValueError("another schema")
-            inputs = {name: _read_input(data, name, int(meta["depth"])) for name in meta["inputs"]}
+            slices = _slices(meta)
+            inputs = {name: _read_input(data, name, int(meta["depth"]), slices) for name in meta["inputs"]}
             importance = {
                 name: from_arrays(described, data, name)
                 for name, described in meta.get("importance", {}).items()
@@ -171,7 +179,15 @@ def load_sums(path: Path) -> SumsFile:
         ) from None
 
 
-def _read_input(data: Any, name: str, depth: int) -> Sums:
+def _slices(meta: dict[str, Any]) -> dict[str, slice]:
+    """Which columns belong to which metric; a file that does not say so has the two that there were then."""
+    depth = int(meta["depth"])
+    blocks = depth * (depth + 1) // 2
+    columns = meta.get("columns", {"angular": [0, blocks], "influence": [blocks, blocks + depth]})
+    return {name: slice(*bounds) for name, bounds in columns.items()}
+
+
+def _read_input(data: Any, name: str, depth: int, slices: dict[str, slice]) -> Sums:
     speakers = [str(speaker) or None for speaker in data[f"{name}_speakers"]]
     utterances = [str(utterance) for utterance in data[f"{name}_utterances"]]
-    return Sums(depth, utterances, speakers, data[f"{name}_values"], data[f"{name}_counts"])
+    return Sums(depth, utterances, speakers, data[f"{name}_values"], data[f"{name}_counts"], dict(slices))

@@ -1,4 +1,4 @@
-"""Which metric predicts the truth: every metric and scope against what ablation measured, among blocks of one size."""
+"""Which metric predicts the truth: every metric and scope against what was measured in earnest, size by size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from shoal.measurement.blocks import block_count, block_slice
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metrics import cosine_metrics, importance_named
+from shoal.measurement.metrics.metric import CosineMetric
 from shoal.measurement.sums import Sums
 from shoal.schema import SCOPES, MetricTrust, Scope, Trust
+from shoal.schema.words import is_block
 from shoal.statistics import Resampler, estimate_rows, spearman
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +32,7 @@ def trust_of(
     resampler: Resampler,
     level: float,
 ) -> list[Trust]:
-    """Hold every metric against every quantity that ablation measured of whole layers.
+    """Hold every metric against every quantity of whole layers that a metric measured in earnest, as ablation does.
 
     A truth counts among blocks of n layers if it has four or more of them measured on all of its clips; blocks that a
     race dropped are left out, for their means are over clips of their own. A metric is judged on the blocks that both
@@ -37,8 +40,8 @@ def trust_of(
     anew and held against the block that is best there.
 
     Args:
-        sums: angular distance and influence of U utterances.
-        importance: what gradient and ablation measured on the same utterances, or on some of them, in any order.
+        sums: cosine metrics of U utterances.
+        importance: what else was measured on the same utterances, or on some of them, in any order.
         resampler: of these utterances.
         level: of the intervals.
 
@@ -49,16 +52,20 @@ def trust_of(
         KeyError: importance of an utterance that `sums` does not have.
     """
     whole = [aligned(item, sums.utterances) for item in importance if item.part == "layer"]
-    truths = [(item, _truth(item, sums.depth, resampler)) for item in whole if item.metric == "ablation"]
-    found: list[list[MetricTrust]] = [[] for _ in truths]
+    truths = [
+        (item, _truth(item, sums.depth, resampler))
+        for item in whole
+        if importance_named(item.metric).measured
+    ]
+    judged: list[list[MetricTrust]] = [[] for _ in truths]
     for predictor, item in _predictors(sums, whole, resampler):
-        for place, (measured, truth) in enumerate(truths):
+        for metrics, (measured, truth) in zip(judged, truths, strict=True):
             if item is not measured:
-                found[place] += _by_size(predictor, truth, sums.depth, level)
+                metrics += _by_size(predictor, truth, sums.depth, level)
     return [
-        Trust(truth=truth.name, unit=item.unit, metrics=sorted(rows, key=lambda m: (m.n, m.regret.value)))
-        for (item, truth), rows in zip(truths, found, strict=True)
-        if rows
+        Trust(truth=truth.name, unit=item.unit, metrics=sorted(metrics, key=lambda m: (m.n, m.regret.value)))
+        for (item, truth), metrics in zip(truths, judged, strict=True)
+        if metrics
     ]
 
 
@@ -66,13 +73,15 @@ def trust_of(
 class Ranking:
     """One number for each block: row 0 from the full sample, the others bootstrap replicates.
 
-    `rows` is (1 + R, L (L + 1) / 2) in the order of `block_ends`, NaN where there is no value; R is 0 with fewer than
-    two clusters.
+    `rows` is (1 + R, L (L + 1) / 2) in the order of `block_ends`, the lower the more redundant, NaN where there is no
+    value; R is 0 with fewer than two clusters. `title` is the name in words, `measured` says that it is a trial itself.
     """
 
     name: str
     scope: Scope
     rows: Floats
+    title: str = ""
+    measured: bool = False
 
     @property
     def known(self) -> Bools:
@@ -112,18 +121,18 @@ def importance_rows(item: ImportanceSums, depth: int, resampler: Resampler) -> F
 def _spread(columns: Floats, item: ImportanceSums, depth: int) -> Floats:
     """(R, candidates) → (R, blocks), NaN for blocks that are no candidates."""
     blocks = np.full((len(columns), block_count(depth)), np.nan)
-    for place, layers in enumerate(item.candidates):
-        if layers == tuple(range(layers[0], layers[0] + len(layers))):
-            blocks[:, block_slice(depth, len(layers)).start + layers[0]] = columns[:, place]
+    for index, layers in enumerate(item.candidates):
+        if is_block(layers):
+            blocks[:, block_slice(depth, len(layers)).start + layers[0]] = columns[:, index]
     return blocks
 
 
 def _truth(item: ImportanceSums, depth: int, resampler: Resampler) -> Ranking:
     """Only what was measured on every clip: the mean of a block that a race dropped is over clips of its own."""
     complete: npt.NDArray[np.bool_] = np.logical_not(np.isnan(item.values[item.counts > 0]).any(0))
-    rows = importance_rows(item, depth, resampler)
     whole = _spread(complete[None].astype(np.float64), item, depth)[0] == 1
-    return Ranking(f"{item.metric} {item.quantity}", item.scope, np.where(whole, rows, np.nan))
+    ranking = _of_importance(item, depth, resampler)
+    return replace(ranking, rows=np.where(whole, ranking.rows, np.nan))
 
 
 def _predictors(
@@ -132,38 +141,49 @@ def _predictors(
     """One after the other, since the replicates of all of them at once would fill the memory of a deep model."""
     for scope in SCOPES:
         if sums.counts[:, SCOPES.index(scope)].sum():
-            angular, influence = (sum_rows(sums, scope, name, resampler) for name in ("angular", "influence"))
-            yield Ranking("angular", scope, angular), None
-            yield Ranking("influence", scope, block_sums(influence)), None
+            for metric in cosine_metrics():
+                if metric.name in sums.slices and scope in metric.scopes:
+                    rows = cost_rows(sums, scope, metric, resampler)
+                    rows = rows if metric.per == "block" else block_sums(rows)
+                    yield Ranking(metric.name, scope, rows, metric.title), None
     for item in importance:
-        rows = importance_rows(item, sums.depth, resampler)
-        if item.metric == "gradient":
-            rows = _with_summed_layers(rows, sums.depth)
-        yield Ranking(f"{item.metric} {item.quantity}", item.scope, rows), item
+        ranking = _of_importance(item, sums.depth, resampler)
+        if importance_named(item.metric).additive:
+            ranking = replace(ranking, rows=_with_summed_layers(ranking.rows, sums.depth))
+        yield ranking, item
 
 
-def sum_rows(sums: Sums, scope: Scope, metric: str, resampler: Resampler) -> Floats:
-    """(1 + R, columns of the metric): row 0 the means, the others bootstrap replicates; R is 0 with one cluster."""
-    mean = sums.mean(scope, metric)[None]
-    if resampler.clusters < 2:
-        return mean
-    return np.vstack([mean, resampler.means(*sums.scope(scope, metric))])
+def _of_importance(item: ImportanceSums, depth: int, resampler: Resampler) -> Ranking:
+    metric = importance_named(item.metric)
+    quantity = metric.quantity(item.quantity)
+    name = f"{item.metric} {item.quantity}"
+    rows = importance_rows(item, depth, resampler)
+    rows = rows if quantity.low_is_redundant else -rows
+    return Ranking(name, item.scope, rows, quantity.phrase or name, metric.measured)
+
+
+def cost_rows(sums: Sums, scope: Scope, metric: CosineMetric, resampler: Resampler) -> Floats:
+    """(1 + R, columns), the lower the more redundant: row 0 the means, then replicates; R is 0 with one cluster."""
+    rows = sums.mean(scope, metric.name)[None]
+    if resampler.clusters > 1:
+        rows = np.vstack([rows, resampler.means(*sums.scope(scope, metric.name))])
+    return rows if metric.low_is_redundant else -rows
 
 
 def _with_summed_layers(rows: Floats, depth: int) -> Floats:
-    """A gradient is of first order: a block that was not measured itself counts as the sum of its layers."""
+    """A block that was not measured itself counts as the sum of its layers."""
     return np.where(np.isfinite(rows[0]), rows, block_sums(rows[:, :depth]))
 
 
 def _by_size(metric: Ranking, truth: Ranking, depth: int, level: float) -> list[MetricTrust]:
-    found = []
+    metrics = []
     for n in range(1, depth):
         part = block_slice(depth, n)
         starts = np.flatnonzero((truth.known & metric.known)[part])
         if len(starts) >= MIN_CANDIDATES:
             columns = part.start + starts
-            found.append(_trust(metric, truth, n, starts, columns, level))
-    return found
+            metrics.append(_trust(metric, truth, n, starts, columns, level))
+    return metrics
 
 
 def _trust(
@@ -179,6 +199,8 @@ def _trust(
     guess, real = guess[whole], real[whole]
     return MetricTrust(
         metric=metric.name,
+        title=metric.title,
+        measured=metric.measured,
         scope=metric.scope,
         n=n,
         candidates=len(starts),

@@ -13,17 +13,19 @@ import numpy as np
 
 from shoal.errors import FileFormatError
 from shoal.measurement.blocks import block_layers
+from shoal.measurement.metrics import options, sign_of
+from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
 from shoal.plan_search.settings import SearchSettings
 from shoal.pruning.in_memory import removal_problem
 from shoal.schema import read_json, write_text
 from shoal.schema.words import Candidate
 from shoal.selection.path import Measure
-from shoal.selection.values import IMPORTANCE
 from shoal.statistics import Floats
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.models.loading import LoadedModel
+    from shoal.schema import Part
     from shoal.tasks import Task
 
 PATH_FILE = "path.json"
@@ -63,12 +65,12 @@ class StoredMeasure:
             MeasureError: the full model's own value is not finite.
             FileFormatError: the file cannot be written.
         """
-        new = [each for each in dict.fromkeys(candidates) if each not in self._known]
+        new = [layers for layers in dict.fromkeys(candidates) if layers not in self._known]
         if new:
             self._measure = self._measure or self._make()
             self._known |= dict(zip(new, self._measure(new).tolist(), strict=True))
             self._store()
-        return np.array([self._known[each] for each in candidates], dtype=np.float64)
+        return np.array([self._known[layers] for layers in candidates], dtype=np.float64)
 
     def _store(self) -> None:
         if self._path is None:
@@ -95,53 +97,56 @@ def _stored(path: Path | None, key: str) -> dict[Candidate, float]:
 
 
 def _measured(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings) -> Measure:
-    if settings.ranked_by == "ablation":
-        from shoal.measurement.ablating import LossMeasure
-
-        return LossMeasure(
-            loaded,
-            data,
-            task,
-            input=settings.input,
-            scope=settings.counted,
-            part=settings.part,
-            batch_size=settings.batch_size,
-        )
-    if settings.ranked_by in IMPORTANCE:
-        values = _gradients(loaded, data, task, settings)
+    """The lower, the sooner it goes, whichever way the metric counts."""
+    metric, quantity = options()[settings.ranked_by]
+    sign = sign_of(settings.ranked_by)
+    if isinstance(metric, ImportanceMetric) and quantity is not None:
+        request = _request(loaded, data, task, settings)
+        if metric.of_any_layers is not None:
+            measure = metric.of_any_layers(request, settings.part)
+            return lambda candidates: sign * measure(candidates)
+        values, adds_up = _importance(metric, quantity, request, settings.part), metric.additive
     else:
-        values = _distances(loaded, data, task, settings)
-    return lambda candidates: np.array(
-        [values.get(each, math.nan) if _can_go(loaded, each, settings) else math.nan for each in candidates]
+        values, adds_up = _cosines(loaded, data, task, settings), True
+
+    def value(layers: Candidate) -> float:
+        if not _can_go(loaded, layers, settings):
+            return math.nan
+        if adds_up and layers not in values:
+            return sum(values.get((layer,), math.nan) for layer in layers)
+        return values.get(layers, math.nan)
+
+    return lambda candidates: sign * np.array([value(layers) for layers in candidates])
+
+
+def _request(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings) -> ImportanceRequest:
+    asked = ImportanceOptions(
+        block_sizes=None if settings.strategy == "contiguous" else (1,),
+        parts=(settings.part,),
+        scope=settings.counted,
+        batch_size=settings.batch_size,
     )
+    return ImportanceRequest(loaded, data, task, settings.input, asked)
 
 
-def _gradients(
-    loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings
+def _importance(
+    metric: ImportanceMetric, quantity: Quantity, request: ImportanceRequest, part: Part
 ) -> dict[Candidate, float]:
-    from shoal.decoder.batches import prepared_batches
-    from shoal.measurement.gradient import gradients
-
-    quantity = IMPORTANCE[settings.ranked_by][1]
-    batches = prepared_batches(loaded, data, task, settings.input, settings.batch_size)
-    for item in gradients(loaded, batches, scope=settings.counted, parts=settings.part != "layer"):
-        if (item.quantity, item.part) == (quantity, settings.part):
+    for item in metric.measure(request):
+        if (item.quantity, item.part) == (quantity.name, part):
             return dict(zip(item.candidates, item.means().tolist(), strict=True))
     return {}
 
 
-def _distances(
+def _cosines(
     loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings
 ) -> dict[Candidate, float]:
-    """Angular distance of every block, or its influence: the sum over its layers."""
+    """Of every block; of a metric of layers those of one layer."""
     from shoal.measurement.audit import measure
 
     sums = measure(loaded, data, task, settings.input, batch_size=settings.batch_size)
-    blocks = block_layers(sums.depth)
     means = sums.mean(settings.counted, settings.ranked_by)
-    if settings.ranked_by == "angular":
-        return dict(zip(blocks, means.tolist(), strict=True))
-    return {block: float(means[list(block)].sum()) for block in blocks}
+    return dict(zip(block_layers(sums.depth), means.tolist(), strict=False))
 
 
 def _can_go(loaded: LoadedModel, layers: Candidate, settings: SearchSettings) -> bool:

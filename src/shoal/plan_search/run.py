@@ -13,6 +13,7 @@ from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.measures import headline
 from shoal.evaluation.significance import holm
 from shoal.evaluation.systems import check_can_answer
+from shoal.measurement.metrics import sign_of
 from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of
 from shoal.plan_search.settings import SearchSettings
@@ -22,7 +23,8 @@ from shoal.plan_search.trials import Trials
 from shoal.plan_search.words import reason
 from shoal.progress import Progress
 from shoal.provenance import provenance
-from shoal.schema import Budget, Confirmation, Plan, PlanSource, Search, SearchStep
+from shoal.schema import Budget, Confirmation, Estimate, Plan, PlanSource, Search, SearchStep
+from shoal.schema.plan import DISTANCE_METRIC
 from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
@@ -122,6 +124,13 @@ def _save(found: Search, out: Path) -> None:
     found.save(out / SEARCH_FILE)
 
 
+def _as_measured(choice: Choice, settings: SearchSettings) -> Estimate | None:
+    """The choice's value as the metric counts it, whichever way that is."""
+    if choice.value is None:
+        return None
+    return Estimate(value=sign_of(settings.ranked_by) * choice.value.value)
+
+
 class SearchRun:
     """Plans over one model, tried on both splits; arguments as in `run_search`."""
 
@@ -219,6 +228,9 @@ class SearchRun:
 
     def _plan(self, choice: Choice) -> Plan:
         info, settings = self._loaded.info(), self._settings
+        value = _as_measured(choice, settings)
+        # Of `lowest` one layer at most has a value; it is named as the metric's, whichever that is.
+        by_distance = settings.ranked_by == DISTANCE_METRIC and settings.strategy == "contiguous"
         return Plan(
             provenance=provenance(device=str(self._loaded.device), dtype=self._loaded.dtype_name),
             model_ref=info.ref,
@@ -227,8 +239,8 @@ class SearchRun:
             part=settings.part,
             strategy=settings.strategy,
             allow_last=settings.allow_last,
-            distance=choice.distance,
-            importance=choice.importance,
+            distance=value if by_distance else None,
+            importance=None if by_distance else value,
             source=PlanSource(
                 path=SEARCH_FILE if self._out is None else str(self._out / SEARCH_FILE),
                 fingerprint=self._measure.key,
@@ -243,7 +255,7 @@ class SearchRun:
         (trial,) = self.validation.run([plan])
         return SearchStep(
             plan=plan,
-            measure=choice.importance or choice.distance,
+            measure=_as_measured(choice, self._settings),
             score=trial.score,
             change=trial.change.estimate(self._budget.confidence),
             holds=trial.change.within(self._budget),

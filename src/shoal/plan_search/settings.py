@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from shoal.errors import UsageError
 from shoal.evaluation.settings import Resampling, TokenLimit
+from shoal.measurement.metrics import options
+from shoal.measurement.metrics.metric import CosineMetric, ImportanceMetric
 from shoal.schema import PARTS, SCOPES, InputKind, Part, Scope
-from shoal.selection.values import IMPORTANCE
 
-BLOCK_METRICS = ("angular", "influence", "gradient", "gradient-signed", "ablation")
-STRATEGIES: Mapping[str, tuple[str, ...]] = {
-    "greedy": ("ablation",),
-    "beam": ("ablation",),
-    "contiguous": BLOCK_METRICS,
-    "lowest": ("influence", "angular", "gradient", "gradient-signed", "ablation"),
+STRATEGIES: Mapping[str, str | None] = {
+    "greedy": None,
+    "beam": None,
+    "contiguous": "angular",
+    "lowest": "influence",
 }
-"""Strategy → what it can choose by, its default first. Only ablation can be measured for any set of layers."""
+"""Strategy → what it chooses by unless told; None: only by what can be measured for any set of layers."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,23 @@ class SearchSettings:
 
     @property
     def _metrics(self) -> tuple[str, ...]:
-        """Of a part alone only ablation and gradients can be measured."""
-        known = STRATEGIES[self.strategy]
-        if self.part == "layer":
-            return known
-        if self.strategy == "contiguous":
+        """What the strategy can choose by, its default first; of a part alone what can measure that."""
+        if self.part != "layer" and self.strategy == "contiguous":
             raise UsageError(
                 "contiguous takes whole layers", where="--part", fix="use --strategy greedy, beam or lowest"
             )
-        return tuple(
-            sorted((name for name in known if name in IMPORTANCE), key=lambda name: name != "ablation")
-        )
+        usual = STRATEGIES[self.strategy]
+        known = {name: metric for name, metric in searchable().items() if self._fits(metric, usual is None)}
+        measured = [
+            name for name, metric in known.items() if not isinstance(metric, CosineMetric) and metric.measured
+        ]
+        first = usual if self.part == "layer" and usual else next(iter(measured), None)
+        return tuple(sorted(known, key=lambda name: name != first))
+
+    def _fits(self, metric: CosineMetric | ImportanceMetric, any_layers: bool) -> bool:
+        if isinstance(metric, CosineMetric):
+            return self.part == "layer" and not any_layers
+        return self.part in metric.parts and (metric.of_any_layers is not None or not any_layers)
 
     @property
     def ranked_by(self) -> str:
@@ -75,7 +81,18 @@ class SearchSettings:
     @property
     def counted(self) -> Scope:
         """The scope: of a loss the response, else every position."""
-        return self.scope or ("text" if self.ranked_by in IMPORTANCE else "all")
+        return self.scope or ("all" if isinstance(options()[self.ranked_by][0], CosineMetric) else "text")
+
+
+def searchable() -> dict[str, CosineMetric | ImportanceMetric]:
+    """All that a search can choose by: of a metric that is measured again at every step its first quantity alone."""
+    return {
+        name: metric
+        for name, (metric, quantity) in options().items()
+        if not isinstance(metric, ImportanceMetric)
+        or metric.of_any_layers is None
+        or quantity == metric.quantities[0]
+    }
 
 
 def _one_of(

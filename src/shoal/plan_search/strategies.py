@@ -20,19 +20,15 @@ def choices(settings: SearchSettings, measure: Measure, depth: int) -> Iterator[
     most = min(len(removable), depth - 1)
     if settings.strategy == "lowest":
         yield from lowest(measure, removable, most)
-    elif settings.strategy == "contiguous":
-        for layers, value in contiguous(measure, removable, most):
-            found = Estimate(value=value)
-            angular = settings.ranked_by == "angular"
-            yield Choice(list(layers), distance=found) if angular else Choice(list(layers), importance=found)
+        return
+    if settings.strategy == "contiguous":
+        path = contiguous(measure, removable, most)
+    elif settings.strategy == "greedy":
+        path = greedy.path(measure, removable, most)
     else:
-        path = (
-            greedy.path(measure, removable, most)
-            if settings.strategy == "greedy"
-            else beam.path(measure, removable, most, width=settings.width)
-        )
-        for layers, value in path:
-            yield Choice(list(layers), importance=Estimate(value=value))
+        path = beam.path(measure, removable, most, width=settings.width)
+    for layers, value in path:
+        yield Choice(list(layers), Estimate(value=value))
 
 
 def removable_layers(depth: int, *, allow_last: bool) -> range:
@@ -52,4 +48,4 @@ def lowest(measure: Measure, removable: Sequence[int], most: int) -> Iterator[Ch
     order = ranked(measure, [(layer,) for layer in removable])[:most]
     for count in range(1, len(order) + 1):
         layers = sorted(layer for (layer,), _ in order[:count])
-        yield Choice(layers, importance=Estimate(value=order[0][1]) if count == 1 else None)
+        yield Choice(layers, Estimate(value=order[0][1]) if count == 1 else None)

@@ -1,10 +1,9 @@
-"""The best block of each size, how sure it is, and the influence of single layers."""
+"""The best block of each size, how sure it is, and the metrics of single layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import zip_longest
-from statistics import median
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,45 +11,21 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named, removable
-from shoal.report.heatmaps import KINDS, group_of, heading, measured_scopes, scope_choice, scope_of
+from shoal.report.by_layer import Panels, Series, input_panels, layer_table, stacked
+from shoal.report.heatmaps import (
+    KINDS,
+    block_metrics,
+    group_of,
+    heading,
+    measured_scopes,
+    metric_names,
+    scope_choice,
+    values_of,
+)
 from shoal.report.parts import Figure, Section, Table
-from shoal.schema import Audit, BestBlock, Estimate, InputKind, Scope, ScopeAudit
+from shoal.schema import Audit, BestBlock, Estimate, InputKind, MetricValues, Scope
 
 ID, TITLE, SHORT = "blocks", "The best block of each size, and how sure it is", "Best blocks"
-Drawn = Callable[[go.Figure, InputKind, ScopeAudit], None]
-
-
-def build(bundle: Bundle) -> Section:
-    """One article for each audit; shares the scope control with the heatmaps."""
-    if not bundle.audits:
-        return Section(ID, TITLE, SHORT, missing="Not measured: no audit was given.")
-    articles = [_article(named, index, bundle) for index, named in enumerate(bundle.audits)]
-    return Section(ID, TITLE, SHORT, template="blocks.html", view={"articles": articles}, draws=True)
-
-
-def _article(named: Named[Audit], index: int, bundle: Bundle) -> dict[str, Any]:
-    audit = named.document
-    choice = scope_choice(audit, bundle.preferred_scope)
-
-    def figure(name: str, title: str, caption: str, canvas: Callable[[], go.Figure], draw: Drawn) -> Figure:
-        variants = {str(scope): _drawn(audit, scope, canvas, draw) for scope in measured_scopes(audit)}
-        return Figure(f"{name}-{index}", title, caption, variants, choice.selected, group_of(index))
-
-    return {
-        "heading": heading(named),
-        "group": group_of(index),
-        "choices": [choice],
-        "spans": figure("spans", *SPANS, lambda: _spans_canvas(audit.depth), _draw_spans),
-        "small": [
-            figure("stability", *STABILITY, lambda: _stability_canvas(audit.depth), _draw_stability),
-            figure("distance", *DISTANCE, lambda: _distance_canvas(audit.depth), _draw_distance),
-        ],
-        "influence": figure("influence", *INFLUENCE, _influence_canvas, _draw_influence),
-        "tables": {scope: _table(audit, scope) for scope in measured_scopes(audit)},
-        "influence_tables": {scope: _influence_table(audit, scope) for scope in measured_scopes(audit)},
-    }
-
-
 SPANS = (
     "Layers that each n would remove",
     "One row for each n. A bar covers the layers of the best block that leaves the last layer in place; the "
@@ -62,22 +37,72 @@ STABILITY = (
 )
 DISTANCE = (
     "Distance of the best block",
-    "How far the best block of each size turns its input, with interval.",
+    "What the metric says of the best block of each size, with interval.",
 )
-INFLUENCE = (
+LAYERS = (
     "Influence of each layer",
-    "Block influence (BI): 1 minus the cosine of a layer’s input and output, with interval. Low: the layer "
-    "changes little.",
+    "What each metric of single layers says, with interval. Block influence (BI) is 1 minus the cosine of a layer’s "
+    "input and output; low: the layer changes little. Axes are logarithmic away from zero where a few layers tower "
+    "over the rest.",
 )
+COLUMNS = ("best in", "runner-up starts at", "if the last may go")
 
 
-def _drawn(audit: Audit, scope: Scope, canvas: Callable[[], go.Figure], draw: Drawn) -> go.Figure:
-    figure = canvas()
-    for kind in KINDS:
-        part = scope_of(audit, kind, scope)
-        if isinstance(part, ScopeAudit):
-            draw(figure, kind, part)
-    return figure
+def build(bundle: Bundle) -> Section:
+    """One article for each audit and metric of blocks; shares the scope control with the heatmaps."""
+    if not bundle.audits:
+        return Section(ID, TITLE, SHORT, missing="Not measured: no audit was given.")
+    articles = [
+        _article(named, index, metric, f"{index}{suffix}", bundle)
+        for index, named in enumerate(bundle.audits)
+        for metric, suffix in block_metrics(named.document)
+    ]
+    return Section(ID, TITLE, SHORT, template="blocks.html", view={"articles": articles}, draws=True)
+
+
+def _article(named: Named[Audit], index: int, metric: str, name: str, bundle: Bundle) -> dict[str, Any]:
+    audit, scopes = named.document, measured_scopes(named.document)
+    titles, choice = metric_names(audit, "block"), scope_choice(audit, bundle.preferred_scope)
+    usual = metric == next(iter(titles))
+
+    def figure(what: str, words: tuple[str, str], draw: Callable[[Scope], go.Figure | str]) -> Figure:
+        variants = {str(scope): draw(scope) for scope in scopes}
+        return Figure(f"{what}-{name}", *words, variants, choice.selected, group_of(index))
+
+    layers = {scope: layer_panels(audit, scope) for scope in scopes} if usual else {}
+    return {
+        "heading": heading(named, "" if usual else titles[metric]),
+        "group": group_of(index),
+        "choices": [choice] if usual else [],
+        "selected": choice.selected,
+        "spans": figure("spans", SPANS, lambda scope: _spans(audit, scope, metric)),
+        "small": [
+            figure("stability", STABILITY, lambda scope: _stabilities(audit, scope, metric)),
+            figure("distance", DISTANCE, lambda scope: _distances(audit, scope, metric, titles[metric])),
+        ],
+        "tables": {scope: _table(audit, scope, metric, titles[metric]) for scope in scopes},
+        "layers": figure("influence", LAYERS, lambda scope: stacked(layers[scope], audit.depth))
+        if any(layers.values())
+        else None,
+        "layer_tables": {
+            scope: layer_table(panels, audit.depth, f"Metrics of each layer, scope “{scope}”")
+            for scope, panels in layers.items()
+        },
+    }
+
+
+def layer_panels(audit: Audit, scope: Scope) -> Panels:
+    """Title → input → values by layer, of the metrics that have values of layers only."""
+    return input_panels(
+        (title.capitalize(), kind, Series.of(values.of_layers(), low=values.low_is_redundant))
+        for name, title in metric_names(audit, "layer").items()
+        for kind, values in _inputs(audit, scope, name)
+    )
+
+
+def _inputs(audit: Audit, scope: Scope, metric: str) -> list[tuple[InputKind, MetricValues]]:
+    sides = [(kind, values_of(audit, kind, scope, metric)) for kind in KINDS]
+    return [(kind, values) for kind, values in sides if not isinstance(values, str)]
 
 
 def spans_height(depth: int) -> int:
@@ -90,33 +115,32 @@ def small_height(depth: int) -> int:
     return max(230, min(380, (spans_height(depth) - 126) // 2))
 
 
-def _spans_canvas(depth: int) -> go.Figure:
+def _spans(audit: Audit, scope: Scope, metric: str) -> go.Figure:
+    depth = audit.depth
     figure = figure_style.new_figure(spans_height(depth), x="decoder layer", y="layers removed n")
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.1)
     figure.update_xaxes(range=[-0.02 * depth, depth], showgrid=True)
     figure.update_yaxes(range=[0.3, depth + 0.7], showgrid=False)
+    for kind, values in _inputs(audit, scope, metric):
+        blocks = removable(values)
+        colours = [figure_style.translucent(figure_style.INPUTS[kind], _opacity(block)) for block in blocks]
+        figure.add_bar(
+            y=[block.n for block in blocks],
+            x=[block.n for block in blocks],
+            base=[block.layer for block in blocks],
+            orientation="h",
+            name=f"{kind} input",
+            marker={"color": colours},
+            customdata=[
+                [_span_name(block), _stability(block), wording.number_estimate(block.distance)]
+                for block in blocks
+            ],
+            hovertemplate=(
+                "n = %{y}: %{customdata[0]}<br>distance %{customdata[2]}<br>"
+                f"best in %{{customdata[1]}} of replicates<extra>{kind}</extra>"
+            ),
+        )
     return figure
-
-
-def _draw_spans(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
-    colour = figure_style.INPUTS[kind]
-    blocks = removable(part)
-    figure.add_bar(
-        y=[block.n for block in blocks],
-        x=[block.n for block in blocks],
-        base=[block.layer for block in blocks],
-        orientation="h",
-        name=f"{kind} input",
-        marker={"color": [figure_style.translucent(colour, _opacity(block)) for block in blocks]},
-        customdata=[
-            [_span_name(block), _stability(block), wording.number_estimate(block.distance)]
-            for block in blocks
-        ],
-        hovertemplate=(
-            "n = %{y}: %{customdata[0]}<br>distance %{customdata[2]}<br>"
-            f"best in %{{customdata[1]}} of replicates<extra>{kind}</extra>"
-        ),
-    )
 
 
 def _opacity(block: BestBlock) -> float:
@@ -131,98 +155,54 @@ def _stability(block: BestBlock) -> str:
     return "–" if block.stability is None else wording.percent(block.stability, 0)
 
 
-def _line(kind: InputKind) -> dict[str, Any]:
-    colour = figure_style.INPUTS[kind]
-    return {
-        "mode": "lines+markers",
-        "name": f"{kind} input",
-        "legendgroup": kind,
-        "line": {"color": colour, "width": 2, "dash": "solid" if kind == "speech" else "dash"},
-        "marker": {"symbol": figure_style.INPUT_SYMBOLS[kind], "size": 6, "color": colour},
-    }
-
-
-def _stability_canvas(depth: int) -> go.Figure:
+def _stabilities(audit: Audit, scope: Scope, metric: str) -> go.Figure:
     figure = figure_style.new_figure(
-        small_height(depth), x="layers in the block n", y="share of replicates (%)"
+        small_height(audit.depth), x="layers in the block n", y="share of replicates (%)"
     )
     figure.update_yaxes(range=[-3, 105])
+    for kind, values in _inputs(audit, scope, metric):
+        known = [
+            (block.n, 100 * block.stability) for block in removable(values) if block.stability is not None
+        ]
+        shares = [Estimate(value=round(share, 2)) for _, share in known]
+        _add_line(figure, kind, [n for n, _ in known], shares, [f"{e.value:.1f} %" for e in shares])
     return figure
 
 
-def _draw_stability(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
-    known = [(block.n, 100 * block.stability) for block in removable(part) if block.stability is not None]
-    figure.add_scatter(
-        x=[n for n, _ in known],
-        y=[round(share, 2) for _, share in known],
-        hovertemplate="n = %{x}: %{y:.1f} %<extra></extra>",
-        **_line(kind),
-    )
+def _distances(audit: Audit, scope: Scope, metric: str, title: str) -> go.Figure:
+    figure = figure_style.new_figure(small_height(audit.depth), x="layers in the block n", y=title)
+    for kind, values in _inputs(audit, scope, metric):
+        blocks = removable(values)
+        estimates = [block.distance for block in blocks]
+        texts = [wording.number_estimate(estimate, 4) for estimate in estimates]
+        _add_line(figure, kind, [block.n for block in blocks], estimates, texts)
+    return figure
 
 
-def _distance_canvas(depth: int) -> go.Figure:
-    return figure_style.new_figure(small_height(depth), x="layers in the block n", y="angular distance")
-
-
-def _draw_distance(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
-    blocks = removable(part)
-    x, estimates = [block.n for block in blocks], [block.distance for block in blocks]
-    _draw_estimates(figure, kind, x, estimates, "n = %{x}: %{customdata}<extra></extra>")
-
-
-def _influence_canvas() -> go.Figure:
-    return figure_style.new_figure(300, x="decoder layer", y="block influence")
-
-
-def _draw_influence(figure: go.Figure, kind: InputKind, part: ScopeAudit) -> None:
-    estimates = influences(part)
-    if _spans_decades(estimates):
-        figure.update_yaxes(type="log", tickvals=figure_style.LOG_TICKS)
-    _draw_estimates(
-        figure, kind, list(range(len(estimates))), estimates, "layer %{x}: %{customdata}<extra></extra>"
-    )
-
-
-def _draw_estimates(
-    figure: go.Figure, kind: InputKind, x: list[int], estimates: list[Estimate], hover: str
+def _add_line(
+    figure: go.Figure, kind: InputKind, x: list[int], estimates: list[Estimate], texts: list[str]
 ) -> None:
-    figure_style.add_band(figure, x, estimates, figure_style.INPUTS[kind], kind)
+    colour = figure_style.INPUTS[kind]
+    figure_style.add_band(figure, x, estimates, colour, kind)
     figure.add_scatter(
         x=x,
         y=[estimate.value for estimate in estimates],
-        customdata=[wording.number_estimate(estimate, 4) for estimate in estimates],
-        hovertemplate=hover,
-        **_line(kind),
+        customdata=texts,
+        hovertemplate="n = %{x}: %{customdata}<extra></extra>",
+        mode="lines+markers",
+        name=f"{kind} input",
+        legendgroup=kind,
+        line={"color": colour, "width": 2, "dash": "solid" if kind == "speech" else "dash"},
+        marker={"symbol": figure_style.INPUT_SYMBOLS[kind], "size": 6, "color": colour},
     )
 
 
-def _spans_decades(estimates: list[Estimate]) -> bool:
-    """Whether one or two strong layers would flatten all others on a linear axis."""
-    least = min(estimate.value if estimate.low is None else estimate.low for estimate in estimates)
-    values = [estimate.value for estimate in estimates]
-    return least > 0 and max(values) > 8 * median(values)
-
-
-def influences(part: ScopeAudit) -> list[Estimate]:
-    """The influence of each layer with its interval."""
-    nothing = [None] * len(part.influence)
-    bounds = zip(part.influence, part.influence_low or nothing, part.influence_high or nothing, strict=True)
-    return [Estimate(value=value, low=low, high=high) for value, low, high in bounds]
-
-
-def _table(audit: Audit, scope: Scope) -> Table:
-    parts = {kind: part for kind in KINDS if isinstance(part := scope_of(audit, kind, scope), ScopeAudit)}
+def _table(audit: Audit, scope: Scope, metric: str, title: str) -> Table:
     columns, rows = ["n"], [[str(n)] for n in range(1, audit.depth + 1)]
-    for kind, part in parts.items():
-        columns += [
-            f"{kind}: layers",
-            "angular distance",
-            "best in",
-            "runner-up starts at",
-            "if the last may go",
-        ]
-        for row, block in zip_longest(rows, removable(part)):
-            row += _cells(block, part.best[int(row[0]) - 1])
+    for kind, values in _inputs(audit, scope, metric):
+        columns += [f"{kind}: layers", title, *COLUMNS]
+        for row, block, best in zip_longest(rows, removable(values), values.best):
+            row += _cells(block, best)
     return Table(
         caption=f"Best block for each n that leaves the last layer in place, scope “{scope}”",
         columns=columns,
@@ -240,14 +220,3 @@ def _cells(block: BestBlock | None, best: BestBlock) -> list[str]:
     name = _span_name(block).partition(" ")[2]
     same = "the same" if block.layer == best.layer else anywhere
     return [name, wording.number_estimate(block.distance), _stability(block), runner, same]
-
-
-def _influence_table(audit: Audit, scope: Scope) -> Table:
-    columns, rows = ["Layer"], [[str(layer)] for layer in range(audit.depth)]
-    for kind in KINDS:
-        part = scope_of(audit, kind, scope)
-        if isinstance(part, ScopeAudit):
-            columns.append(f"{kind} input")
-            for row, estimate in zip(rows, influences(part), strict=False):
-                row.append(wording.number_estimate(estimate, 4))
-    return Table(caption=f"Block influence of each layer, scope “{scope}”", columns=columns, rows=rows)

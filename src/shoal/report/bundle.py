@@ -17,10 +17,10 @@ from shoal.schema import (
     Document,
     Healing,
     HealRecord,
+    MetricValues,
     ModelInfo,
     Plan,
     Scope,
-    ScopeAudit,
     Scores,
     Search,
     SystemScores,
@@ -188,6 +188,6 @@ def baseline(scores: Scores) -> SystemScores | None:
     return scores.systems[0] if scores.systems else None
 
 
-def removable(part: ScopeAudit) -> list[BestBlock]:
+def removable(values: MetricValues) -> list[BestBlock]:
     """The best block for each n among those that leave the last layer in place, as plans do unless told."""
-    return part.best_keeping_last or part.best
+    return values.best_keeping_last or values.best

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import plotly.graph_objects as go
@@ -11,10 +13,12 @@ from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import SCOPE_NAMES
 from shoal.report.parts import Control, Figure, Section, Table
-from shoal.schema import Comparison, Estimate, Scope, ScopeComparison
+from shoal.report.units import Unit
+from shoal.schema import BlockOverlap, Comparison, Scope, ScopeComparison
 
 ID, TITLE, SHORT = "comparison", "Are speech and text redundant in the same layers?", "Comparison"
 OTHER_TITLE = "Do the audits agree?"
+PERCENT = Unit("%", 100)
 
 
 def build(bundle: Bundle) -> Section:
@@ -42,24 +46,46 @@ def _article(named: Named[Comparison], index: int, bundle: Bundle) -> dict[str, 
     names = {str(scope): SCOPE_NAMES[scope] for scope in comparison.scopes}
     selected = bundle.preferred_scope if bundle.preferred_scope in names else next(iter(names), "")
     group = f"comparison-{index}"
-    variants = {str(scope): _overlap(part) for scope, part in comparison.scopes.items()}
-    figure = Figure(
-        id=f"overlap-{index}",
-        title="Layers shared by the two best blocks",
-        caption="Share of the n layers that both sides would remove, with interval; grey: two random blocks.",
-        variants=variants or {"": "No scope in common."},
-        default=selected,
-        group=group,
-    )
+    titles = metric_titles(comparison)
+    metrics = [name for name in titles if any(_overlaps(part, name) for part in comparison.scopes.values())]
+    figures = [
+        Figure(
+            id=f"overlap-{index}" + (f"-{name}" if number else ""),
+            title="Layers shared by the two best blocks" + (f", {titles[name]}" if len(metrics) > 1 else ""),
+            caption="Share of the n layers that both sides would remove, with interval; grey: two random blocks.",
+            variants={
+                str(scope): _overlap(_overlaps(part, name)) for scope, part in comparison.scopes.items()
+            },
+            default=selected,
+            group=group,
+        )
+        for number, name in enumerate(metrics)
+    ]
     return {
         "heading": f"{comparison.a.label} against {comparison.b.label}",
         "lead": _lead(comparison),
         "group": group,
         "choices": [Control("variant", "Positions that count", names, selected)] if names else [],
-        "figure": figure,
+        "figures": figures,
         "table": _table(comparison),
-        "overlap_tables": {scope: _overlap_table(scope, part) for scope, part in comparison.scopes.items()},
+        "overlap_tables": [
+            {scope: _overlap_table(scope, _overlaps(part, name)) for scope, part in comparison.scopes.items()}
+            for name in metrics
+        ],
     }
+
+
+def metric_titles(comparison: Comparison) -> dict[str, str]:
+    """Every metric that was compared in some scope: name → title."""
+    return {
+        name: values.title or name
+        for part in comparison.scopes.values()
+        for name, values in part.metrics.items()
+    }
+
+
+def _overlaps(part: ScopeComparison, metric: str) -> list[BlockOverlap]:
+    return part.metrics[metric].overlaps if metric in part.metrics else []
 
 
 def _lead(comparison: Comparison) -> str:
@@ -72,11 +98,13 @@ def _lead(comparison: Comparison) -> str:
     return f"{paired} Brackets are {level} bootstrap intervals ({comparison.replicates:,} replicates)."
 
 
-def _overlap(part: ScopeComparison) -> go.Figure:
+def _overlap(overlaps: Sequence[BlockOverlap]) -> go.Figure | str:
+    if not overlaps:
+        return "Not compared in this scope."
     figure = figure_style.new_figure(320, x="layers in the block n", y="shared layers (%)")
     figure.update_yaxes(range=[-3, 105])
-    x = [entry.n for entry in part.overlaps]
-    scaled = [_percent(entry.overlap) for entry in part.overlaps]
+    x = [entry.n for entry in overlaps]
+    scaled = [PERCENT.scaled(entry.overlap) for entry in overlaps]
     figure_style.add_band(figure, x, scaled, figure_style.GREEN, "chosen")
     figure.add_scatter(
         x=x,
@@ -86,7 +114,7 @@ def _overlap(part: ScopeComparison) -> go.Figure:
         legendgroup="chosen",
         line={"color": figure_style.GREEN, "width": 2},
         marker={"size": 6},
-        customdata=[[e.a, e.b, wording.percent_estimate(e.overlap)] for e in part.overlaps],
+        customdata=[[e.a, e.b, wording.percent_estimate(e.overlap)] for e in overlaps],
         hovertemplate=(
             "n = %{x}: %{customdata[2]}<br>starts %{customdata[0]} and %{customdata[1]}<extra></extra>"
         ),
@@ -102,30 +130,32 @@ def _overlap(part: ScopeComparison) -> go.Figure:
     return figure
 
 
-def _percent(estimate: Estimate) -> Estimate:
-    bounds = [None if bound is None else 100 * bound for bound in (estimate.low, estimate.high)]
-    return estimate.model_copy(update={"value": 100 * estimate.value, "low": bounds[0], "high": bounds[1]})
-
-
 def _table(comparison: Comparison) -> Table:
+    """Of metrics of blocks three columns, of others one; a metric beside the usual one is named in its columns."""
+    columns: dict[str, Callable[[ScopeComparison], str]] = {}
+    for number, (name, title) in enumerate(metric_titles(comparison).items()):
+        of = f", {title}" if number else ""
+        if any(_overlaps(part, name) for part in comparison.scopes.values()):
+            columns[f"All blocks{of}"] = partial(_cell, name, "spearman")
+            columns[f"Blocks of the same size{of}"] = partial(_cell, name, "spearman_within_n")
+            columns[f"Mean overlap{of}"] = partial(_cell, name, "mean_overlap")
+        else:
+            columns[f"Layers{of}"] = partial(_cell, name, "spearman")
     rows = [
-        [
-            SCOPE_NAMES[scope],
-            wording.number_estimate(part.spearman, 2),
-            wording.number_estimate(part.spearman_within_n, 2),
-            wording.number_estimate(part.influence_spearman, 2),
-            wording.percent_estimate(part.mean_overlap),
-        ]
+        [SCOPE_NAMES[scope], *(cell(part) for cell in columns.values())]
         for scope, part in comparison.scopes.items()
     ]
-    columns = ["Scope", "All blocks", "Blocks of the same size", "Layer influence", "Mean overlap"]
-    return Table(
-        caption="Spearman rank correlation, and overlap of the best blocks", columns=columns, rows=rows
-    )
+    return Table("Spearman rank correlation, and overlap of the best blocks", ["Scope", *columns], rows)
 
 
-def _overlap_table(scope: Scope, part: ScopeComparison) -> Table:
-    depth = max((entry.n for entry in part.overlaps), default=1)
+def _cell(metric: str, statistic: str, part: ScopeComparison) -> str:
+    estimate = getattr(part.metrics.get(metric), statistic, None)
+    share = statistic == "mean_overlap"
+    return wording.percent_estimate(estimate) if share else wording.number_estimate(estimate, 2)
+
+
+def _overlap_table(scope: Scope, overlaps: Sequence[BlockOverlap]) -> Table:
+    depth = max((entry.n for entry in overlaps), default=1)
     rows = [
         [
             str(entry.n),
@@ -134,7 +164,7 @@ def _overlap_table(scope: Scope, part: ScopeComparison) -> Table:
             wording.percent_estimate(entry.overlap),
             wording.percent(chance_overlap(depth, entry.n)),
         ]
-        for entry in part.overlaps
+        for entry in overlaps
     ]
     return Table(
         caption=f"Overlap of the best blocks for each n, scope “{scope}”",

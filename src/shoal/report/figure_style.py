@@ -34,15 +34,9 @@ STRATEGIES = {
 PARTS = {"layer": GREY, "attention": BLUE, "mlp": ORANGE}
 PART_SYMBOLS = {"layer": "circle", "attention": "triangle-up", "mlp": "square"}
 PART_NAMES = {"layer": "whole layer", "attention": "attention", "mlp": "MLP"}
-METRICS = {
-    "angular": BLUE,
-    "influence": ORANGE,
-    "gradient absolute": GREEN,
-    "gradient signed": PURPLE,
-    "ablation loss": VERMILLION,
-    "ablation kl": SKY,
-}
 OTHER = ("#9A2C5F", "pentagon", "longdashdot")
+METRICS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, OTHER[0])
+"""Given to metrics in the order in which they come."""
 TARGETS = {
     "none": (GREY, "x-thin", "dot"),
     "receiver": (BLUE, "circle", "solid"),
@@ -100,6 +94,11 @@ def strategy_style(name: str) -> tuple[str, str, str]:
         if part in hollow
         else (colour, symbol, dash)
     )
+
+
+def turned(scale: list[list[Any]]) -> list[list[Any]]:
+    """A colour scale from its other end."""
+    return [[1 - place, colour] for place, colour in reversed(scale)]
 
 
 def new_figure(height: int, *, x: str, y: str, legend: bool = True) -> go.Figure:

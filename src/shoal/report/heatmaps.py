@@ -1,7 +1,8 @@
-"""Angular distance of every block, for speech, for text, and their difference."""
+"""What a metric says of every block, for speech, for text, and their difference."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import plotly.graph_objects as go
@@ -10,11 +11,10 @@ from shoal import wording
 from shoal.report import figure_style, triangles
 from shoal.report.bundle import Bundle, Named, removable
 from shoal.report.parts import Control, Figure, Section
-from shoal.schema import SCOPES, Audit, InputKind, Scope, ScopeAudit
+from shoal.schema import SCOPES, Audit, Estimate, InputKind, MetricValues, Scope
 
 ID, TITLE, SHORT = "redundancy", "Which layers are redundant", "Redundancy"
 HEIGHT = 430
-BLOCK = "block (l = %{x}, n = %{y}): %{customdata[0]}<br>"
 SCOPE_NAMES: dict[Scope, str] = {
     "all": "All positions",
     "audio": "Audio",
@@ -24,13 +24,21 @@ SCOPE_NAMES: dict[Scope, str] = {
 }
 SCALES = {"raw": "Distance", "row": "Normalised for each n"}
 KINDS: tuple[InputKind, ...] = ("speech", "text")
+DIFFERENCE = (
+    "Orange: the block is more redundant for speech; purple: more redundant for text. The difference itself has no "
+    "interval here; the comparison below has."
+)
 
 
 def build(bundle: Bundle) -> Section:
-    """One article for each audit, with its controls and three heatmaps."""
+    """One article for each audit and metric of blocks, with its controls and three heatmaps."""
     if not bundle.audits:
         return Section(ID, TITLE, SHORT, missing="Not measured: no audit was given. “shoal audit” makes one.")
-    articles = [_article(named, index, bundle) for index, named in enumerate(bundle.audits)]
+    articles = [
+        _article(named, index, metric, f"heatmap-{index}{suffix}", bundle)
+        for index, named in enumerate(bundle.audits)
+        for metric, suffix in block_metrics(named.document)
+    ]
     return Section(ID, TITLE, SHORT, template="redundancy.html", view={"articles": articles}, draws=True)
 
 
@@ -44,6 +52,23 @@ def measured_scopes(audit: Audit) -> list[Scope]:
     return [scope for scope in SCOPES if any(scope in part.scopes for part in audit.inputs.values())]
 
 
+def metric_names(audit: Audit, per: str) -> dict[str, str]:
+    """The metrics of blocks, or of layers, that an audit holds anywhere: name → title."""
+    scopes = [scope for part in audit.inputs.values() for scope in part.scopes.values()]
+    return {
+        name: values.title or name
+        for scope in scopes
+        for name, values in scope.metrics.items()
+        if values.per == per
+    }
+
+
+def block_metrics(audit: Audit) -> Iterator[tuple[str, str]]:
+    """Every metric of blocks, and what its figures' names end with: nothing for the usual one."""
+    for number, name in enumerate(metric_names(audit, "block")):
+        yield name, f"-{name}" if number else ""
+
+
 def scope_choice(audit: Audit, preferred: Scope) -> Control:
     """The control that chooses the scope."""
     scopes = measured_scopes(audit)
@@ -52,35 +77,46 @@ def scope_choice(audit: Audit, preferred: Scope) -> Control:
     return Control("variant", "Positions that count", values, selected)
 
 
-def heading(named: Named[Audit]) -> str:
-    """Names an audit among others."""
+def heading(named: Named[Audit], title: str = "") -> str:
+    """Names an audit, and a metric of it, among others."""
     audit = named.document
-    place = f" · {named.label}" if named.label else ""
-    return f"{audit.model.ref} · {audit.task}{place}"
+    return " · ".join(filter(None, (audit.model.ref, audit.task, named.label, title)))
 
 
-def scope_of(audit: Audit, kind: InputKind, scope: Scope) -> ScopeAudit | str:
+def values_of(audit: Audit, kind: InputKind, scope: Scope, metric: str) -> MetricValues | str:
     """What was measured, or why there is nothing."""
     if kind not in audit.inputs:
         return f"Not measured: the audit has no {kind} input."
     part = audit.inputs[kind]
-    return (
-        part.scopes.get(scope)
-        or f"Not measured in this scope: {part.empty_scopes.get(scope, 'no position')}."
-    )
+    if scope in part.scopes and metric in part.scopes[scope].metrics:
+        return part.scopes[scope].metrics[metric]
+    return f"Not measured in this scope: {part.empty_scopes.get(scope, 'no position')}."
 
 
-def _article(named: Named[Audit], index: int, bundle: Bundle) -> dict[str, Any]:
+def _article(named: Named[Audit], index: int, metric: str, name: str, bundle: Bundle) -> dict[str, Any]:
     audit = named.document
+    titles = metric_names(audit, "block")
     choice = scope_choice(audit, bundle.preferred_scope)
+    usual = metric == next(iter(titles))
+    captions = {(kind,): _caption(audit, metric) for kind in KINDS} | {KINDS: DIFFERENCE}
     return {
-        "heading": heading(named),
+        "heading": heading(named, "" if usual else titles[metric]),
         "group": group_of(index),
-        "choices": [choice, Control("scale", "Colours show", SCALES, "raw")],
+        # The metrics of an audit share its controls.
+        "choices": [choice, Control("scale", "Colours show", SCALES, "raw")] if usual else [],
         "lead": _lead(audit),
         "figures": [
-            *(_input_figure(audit, kind, index, choice.selected) for kind in KINDS),
-            _difference_figure(audit, index, choice.selected),
+            Figure(
+                id=f"{name}-{'difference' if len(kinds) > 1 else kinds[0]}",
+                title="Speech minus text" if len(kinds) > 1 else f"{kinds[0].capitalize()} input",
+                caption=caption,
+                variants={
+                    str(scope): _heatmap(audit, kinds, scope, metric) for scope in measured_scopes(audit)
+                },
+                default=choice.selected,
+                group=group_of(index),
+            )
+            for kinds, caption in captions.items()
         ],
     }
 
@@ -99,150 +135,84 @@ def _lead(audit: Audit) -> str:
     )
 
 
-def _input_figure(audit: Audit, kind: InputKind, index: int, default: str) -> Figure:
-    variants = {str(scope): _heatmap(audit, kind, scope) for scope in measured_scopes(audit)}
-    return Figure(
-        id=f"heatmap-{index}-{kind}",
-        title=f"{kind.capitalize()} input",
-        caption=(
-            "Angular distance (share of a half turn). Circles: the best block of each n that leaves the last "
-            "layer in place; crosses: where a block with the last layer is better still."
-        ),
-        variants=variants,
-        default=default,
-        group=group_of(index),
+def _caption(audit: Audit, metric: str) -> str:
+    scopes = [scope for part in audit.inputs.values() for scope in part.scopes.values()]
+    values = next(scope.metrics[metric] for scope in scopes if metric in scope.metrics)
+    unit = f" ({values.unit})" if values.unit else ""
+    return (
+        f"{(values.title or metric).capitalize()}{unit}. Circles: the best block of each n that leaves the last "
+        "layer in place; crosses: where a block with the last layer is better still."
     )
 
 
-def _heatmap(audit: Audit, kind: InputKind, scope: Scope) -> go.Figure | str:
-    part = scope_of(audit, kind, scope)
-    if isinstance(part, str):
-        return part
-    depth = len(part.angular)
-    figure = _canvas(depth)
-    grids = {
-        "raw": triangles.to_grid(part.angular),
-        "row": triangles.to_grid(triangles.row_normalised(part.angular)),
-    }
-    limits = {"raw": [0.0, round(_largest(audit, scope), 4)], "row": [0.0, 1.0]}
-    figure.add_heatmap(
-        **_cells(grids, limits, figure_style.DISTANCE_SCALE),
-        customdata=[[_hover(part, start, n + 1) for start in range(depth)] for n in range(depth)],
-        hovertemplate=f"{BLOCK}distance %{{customdata[1]}}<extra></extra>",
-    )
-    _mark_best(figure, part)
-    return figure
-
-
-def _canvas(depth: int) -> go.Figure:
+def _heatmap(audit: Audit, kinds: tuple[InputKind, ...], scope: Scope, metric: str) -> go.Figure | str:
+    """Of one input, or the first minus the second; the page can switch between the grids kept in `meta`."""
+    sides: list[MetricValues] = []
+    for kind in kinds:
+        values = values_of(audit, kind, scope, metric)
+        if isinstance(values, str):
+            return values if len(kinds) == 1 else "Not measured: both inputs are needed in this scope."
+        sides.append(values)
+    raw, row = sides[0].values, triangles.row_normalised(sides[0].values)
+    limits = {"raw": _limits(audit, scope, metric), "row": [0.0, 1.0]}
+    scale = figure_style.DISTANCE_SCALE
+    if len(sides) > 1:
+        raw = triangles.difference(raw, sides[1].values)
+        row = triangles.difference(row, triangles.row_normalised(sides[1].values))
+        ends = {name: round(triangles.extent(grid), 4) or 0.01 for name, grid in (("raw", raw), ("row", row))}
+        limits = {name: [-end, end] for name, end in ends.items()}
+        scale = figure_style.DIFFERENCE_SCALE
+    depth, grids = len(raw), {"raw": triangles.to_grid(raw), "row": triangles.to_grid(row)}
     figure = figure_style.new_figure(
         HEIGHT, x="first layer l of the block", y="layers in the block n", legend=False
     )
     figure.update_xaxes(showgrid=False, range=[-0.6, depth - 0.4])
     figure.update_yaxes(showgrid=False, range=[0.4, depth + 0.6])
+    figure.add_heatmap(
+        x=list(range(depth)),
+        y=list(range(1, depth + 1)),
+        z=grids["raw"],
+        zmin=limits["raw"][0],
+        zmax=limits["raw"][1],
+        meta={"scales": grids, "limits": limits},
+        colorscale=scale if sides[0].low_is_redundant else figure_style.turned(scale),
+        hoverongaps=False,
+        customdata=[[_hover(sides, start, n) for start in range(depth)] for n in range(1, depth + 1)],
+        hovertemplate="block (l = %{x}, n = %{y}): %{customdata}<extra></extra>",
+        colorbar=figure_style.flat_bar(None, None, plot=312) | {"len": 0.9},
+    )
+    if len(sides) == 1:
+        _mark_best(figure, sides[0])
     return figure
 
 
-def _cells(
-    grids: dict[str, triangles.Grid], limits: dict[str, list[float]], scale: list[Any]
-) -> dict[str, Any]:
-    """Keywords of a heatmap that the page can switch between the grids kept in `meta`."""
-    size = len(grids["raw"])
-    return {
-        "x": list(range(size)),
-        "y": list(range(1, size + 1)),
-        "z": grids["raw"],
-        "zmin": limits["raw"][0],
-        "zmax": limits["raw"][1],
-        "meta": {"scales": grids, "limits": limits},
-        "colorscale": scale,
-        "hoverongaps": False,
-        "colorbar": {
-            "orientation": "h",
-            "y": -0.16,
-            "yanchor": "top",
-            "thickness": 10,
-            "len": 0.9,
-            "outlinewidth": 0,
-        },
-    }
+def _limits(audit: Audit, scope: Scope, metric: str) -> list[float]:
+    """The same ends of the colour scale for speech and text, so that they can be compared by eye."""
+    sides = [values_of(audit, kind, scope, metric) for kind in KINDS]
+    known = [number for side in sides if not isinstance(side, str) for row in side.values for number in row]
+    return [round(min(0.0, *known), 4), round(max(known), 4) or 1.0]
 
 
-def _largest(audit: Audit, scope: Scope) -> float:
-    """The same end of the colour scale for speech and text, so that they can be compared by eye."""
-    parts = [part.scopes[scope] for part in audit.inputs.values() if scope in part.scopes]
-    return max((triangles.extent(part.angular) for part in parts), default=1.0) or 1.0
-
-
-def _hover(part: ScopeAudit, layer: int, n: int) -> list[str] | None:
-    if layer + n > len(part.angular):
+def _hover(sides: list[MetricValues], layer: int, n: int) -> str | None:
+    if layer + n > len(sides[0].values):
         return None
-    return [wording.layer_names(range(layer, layer + n)), _distance(part, layer, n)]
+    layers = range(layer, layer + n)
+    estimates = [side.estimate(layers) for side in sides]
+    numbers = [wording.fixed(e.value, 4) + _bounds(e) for e in estimates]
+    if len(sides) == 1:
+        return f"{wording.layer_names(layers)}<br>distance {numbers[0]}"
+    gap = wording.signed(wording.fixed(estimates[0].value - estimates[1].value, 4))
+    return f"{wording.layer_names(layers)}<br>speech {numbers[0]}<br>text {numbers[1]}<br>difference {gap}"
 
 
-def _distance(part: ScopeAudit, layer: int, n: int) -> str:
-    value = wording.fixed(part.angular[n - 1][layer], 4)
-    if part.angular_low is None or part.angular_high is None:
-        return value
-    low, high = part.angular_low[n - 1][layer], part.angular_high[n - 1][layer]
-    return f"{value} [{wording.fixed(low, 4)}, {wording.fixed(high, 4)}]"
+def _bounds(estimate: Estimate) -> str:
+    bounds = wording.interval(estimate, lambda value: wording.fixed(value, 4))
+    return f" {bounds}" if bounds else ""
 
 
-def _mark_best(figure: go.Figure, part: ScopeAudit) -> None:
-    depth = len(part.angular)
-    kept = [(block.layer, block.n) for block in removable(part) if block.layer + block.n < depth]
-    last = [(block.layer, block.n) for block in part.best if block.layer + block.n == depth]
+def _mark_best(figure: go.Figure, values: MetricValues) -> None:
+    depth = len(values.values)
+    kept = [(block.layer, block.n) for block in removable(values) if block.layer + block.n < depth]
+    last = [(block.layer, block.n) for block in values.best if block.layer + block.n == depth]
     figure_style.add_marks(figure, kept, figure_style.BEST_MARK)
     figure_style.add_marks(figure, last, figure_style.CROSS_MARK)
-
-
-def _difference_figure(audit: Audit, index: int, default: str) -> Figure:
-    return Figure(
-        id=f"heatmap-{index}-difference",
-        title="Speech minus text",
-        caption=(
-            "Orange: the block is more redundant for speech; purple: more redundant for text. The difference "
-            "itself has no interval here; the comparison below has."
-        ),
-        variants={str(scope): _difference(audit, scope) for scope in measured_scopes(audit)},
-        default=default,
-        group=group_of(index),
-    )
-
-
-def _difference(audit: Audit, scope: Scope) -> go.Figure | str:
-    speech, text = scope_of(audit, "speech", scope), scope_of(audit, "text", scope)
-    if isinstance(speech, str) or isinstance(text, str):
-        return "Not measured: both inputs are needed in this scope."
-    raw = triangles.difference(speech.angular, text.angular)
-    row = triangles.difference(
-        triangles.row_normalised(speech.angular), triangles.row_normalised(text.angular)
-    )
-    limit, row_limit = round(triangles.extent(raw), 4) or 0.01, round(triangles.extent(row), 4) or 0.01
-    size = len(raw)
-    figure = _canvas(size)
-    figure.add_heatmap(
-        **_cells(
-            {"raw": triangles.to_grid(raw), "row": triangles.to_grid(row)},
-            {"raw": [-limit, limit], "row": [-row_limit, row_limit]},
-            figure_style.DIFFERENCE_SCALE,
-        ),
-        customdata=[[_pair_hover(speech, text, start, n + 1) for start in range(size)] for n in range(size)],
-        hovertemplate=(
-            f"{BLOCK}speech %{{customdata[1]}}<br>"
-            "text %{customdata[2]}<br>difference %{customdata[3]}<extra></extra>"
-        ),
-    )
-    return figure
-
-
-def _pair_hover(speech: ScopeAudit, text: ScopeAudit, layer: int, n: int) -> list[str] | None:
-    if layer + n > len(speech.angular):
-        return None
-    gap = speech.angular[n - 1][layer] - text.angular[n - 1][layer]
-    return [
-        wording.layer_names(range(layer, layer + n)),
-        _distance(speech, layer, n),
-        _distance(text, layer, n),
-        wording.signed(wording.fixed(gap, 4)),
-    ]

@@ -9,25 +9,27 @@ import plotly.graph_objects as go
 
 from shoal import wording
 from shoal.report import figure_style
-from shoal.report.importance_series import estimate_at, fewer_clips, panel_title
+from shoal.report.by_layer import estimate_at, fewer_clips, panel_title
 from shoal.report.parts import Figure
 from shoal.report.stretch import stretch_for
 from shoal.report.units import unit_of
 from shoal.schema import Audit, Estimate, Importance
+from shoal.schema.words import is_block
 
-NOUNS = {"loss": "Loss", "kl": "KL"}
 Cell = tuple[Estimate | None, str]
 """The value as it is drawn (None: refused), and what the pointer adds."""
 
 
 def block_figures(audit: Audit, index: int) -> list[Figure]:
-    """One heatmap for each input, quantity and part that ablation measured on larger blocks."""
+    """One heatmap for each input, quantity and part that was measured in earnest on larger blocks."""
     figures = []
     for kind, part in audit.inputs.items():
-        for place, item in enumerate(part.importance):
+        for number, item in enumerate(part.importance):
             rows = rows_of(item)
-            if item.metric == "ablation" and any(n > 1 for n in rows):
-                figures.append(_figure(item, rows, kind, f"ablation-{index}-{kind}-{place}", audit.depth))
+            if item.measured and any(n > 1 for n in rows):
+                figures.append(
+                    _figure(item, rows, kind, f"{item.metric}-{index}-{kind}-{number}", audit.depth)
+                )
     return figures
 
 
@@ -35,12 +37,11 @@ def rows_of(item: Importance) -> dict[int, dict[int, Cell]]:
     """Size n → first layer → cell, for the candidates that are blocks; only sizes that were measured."""
     rows: dict[int, dict[int, Cell]] = defaultdict(dict)
     unit = unit_of(item.unit)
-    for place, layers in enumerate(item.candidates):
-        if layers != list(range(layers[0], layers[0] + len(layers))):
-            continue
-        estimate = estimate_at(item, place)
-        note = item.refused.get(place) or fewer_clips(item, place)
-        rows[len(layers)][layers[0]] = (unit.scaled(estimate) if estimate else None, note)
+    for index, layers in enumerate(item.candidates):
+        if is_block(layers):
+            estimate = estimate_at(item, index)
+            note = item.refused.get(index) or fewer_clips(item, index)
+            rows[len(layers)][layers[0]] = (unit.scaled(estimate) if estimate else None, note)
     return dict(sorted(rows.items()))
 
 
@@ -48,7 +49,7 @@ def _figure(item: Importance, rows: dict[int, dict[int, Cell]], kind: str, name:
     part = "" if item.part == "layer" else f"{figure_style.PART_NAMES[item.part]} of "
     return Figure(
         id=name,
-        title=f"{NOUNS.get(item.quantity, item.unit)} without {part}each block, {kind} input",
+        title=f"{item.noun or item.unit} without {part}each block, {kind} input",
         caption=(
             f"{panel_title(item)}. Rows: the sizes n that were measured. Circles: the block of each n without "
             "which least is lost; crosses: refused. Intervals show under the pointer."
@@ -63,7 +64,7 @@ def _draw(item: Importance, rows: dict[int, dict[int, Cell]], depth: int) -> go.
     )
     figure.update_layout(margin_t=figure_style.BUTTONS)
     known = [cell.value for cells in rows.values() for cell, _ in cells.values() if cell]
-    stretch = stretch_for(known)
+    stretch, scale = stretch_for(known), figure_style.DISTANCE_SCALE
     ticks = stretch.ticks(known) if known else {}
     figure.add_heatmap(
         x=list(range(depth)),
@@ -71,7 +72,7 @@ def _draw(item: Importance, rows: dict[int, dict[int, Cell]], depth: int) -> go.
         z=[[_height(cells.get(layer), stretch) for layer in range(depth)] for cells in rows.values()],
         zmin=stretch(min(known, default=0.0)),
         zmax=stretch(max(known, default=1.0)),
-        colorscale=figure_style.DISTANCE_SCALE,
+        colorscale=scale if item.low_is_redundant else figure_style.turned(scale),
         hoverongaps=False,
         customdata=[
             [_hover(item, layer, n, cells.get(layer)) for layer in range(depth)] for n, cells in rows.items()
@@ -79,7 +80,7 @@ def _draw(item: Importance, rows: dict[int, dict[int, Cell]], depth: int) -> go.
         hovertemplate="%{customdata}<extra></extra>",
         colorbar=figure_style.flat_bar(ticks.get("tickvals"), ticks.get("ticktext"), plot=_plot_height(rows)),
     )
-    _mark(figure, rows)
+    _mark(figure, item, rows)
     figure.update_xaxes(showgrid=False, range=[-0.6, depth - 0.4])
     figure.update_yaxes(
         showgrid=False, type="category", range=[-0.5, len(rows) - 0.5], dtick=1 if len(rows) <= 12 else None
@@ -105,12 +106,13 @@ def _hover(item: Importance, layer: int, n: int, cell: Cell | None) -> str:
     return f"without {names}: {value}" + (f"<br>{note}" if estimate and note else "")
 
 
-def _mark(figure: go.Figure, rows: dict[int, dict[int, Cell]]) -> None:
+def _mark(figure: go.Figure, item: Importance, rows: dict[int, dict[int, Cell]]) -> None:
     best: list[tuple[float, str]] = []
     refused: list[tuple[float, str]] = []
+    first = min if item.low_is_redundant else max
     for n, cells in rows.items():
         known = {layer: cell.value for layer, (cell, _) in cells.items() if cell}
-        best += [(min(known, key=known.__getitem__), str(n))] if known else []
+        best += [(first(known, key=known.__getitem__), str(n))] if known else []
         refused += [(layer, str(n)) for layer, (cell, _) in cells.items() if cell is None]
     figure_style.add_marks(figure, best, figure_style.BEST_MARK)
     figure_style.add_marks(figure, refused, figure_style.CROSS_MARK)

@@ -12,6 +12,8 @@ from math import asinh, ceil, floor, log10
 from statistics import median
 from typing import Any
 
+from shoal.schema import Estimate
+
 TOWERS = 8.0
 """Largest value over the median from which a linear axis would flatten what matters."""
 MOST_TICKS = 5
@@ -26,6 +28,11 @@ class Stretch:
     def __call__(self, value: float) -> float:
         """Where a value stands on the axis."""
         return value if self.linear is None else asinh(value / self.linear)
+
+    def of(self, estimate: Estimate) -> Estimate:
+        """Where an estimate and its bounds stand on the axis."""
+        low, high = (None if bound is None else self(bound) for bound in (estimate.low, estimate.high))
+        return estimate.model_copy(update={"value": self(estimate.value), "low": low, "high": high})
 
     def ticks(self, values: Sequence[float]) -> dict[str, Any]:
         """Plotly's `tickvals` and `ticktext` for the span of `values`; empty where the axis is plain."""

@@ -8,7 +8,16 @@ from shoal.report.healing_cells import leading_plan
 from shoal.report.parts import Tile
 from shoal.report.score_words import TOLERANCE
 from shoal.report.units import number_of
-from shoal.schema import Audit, BestBlock, Estimate, InputKind, ScopeAudit, SystemBench, SystemScores
+from shoal.schema import (
+    Audit,
+    BestBlock,
+    Estimate,
+    InputKind,
+    MetricValues,
+    ScopeAudit,
+    SystemBench,
+    SystemScores,
+)
 
 
 def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
@@ -49,17 +58,18 @@ def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:
     audit = bundle.audits[0].document
     size = n or max(1, round(audit.depth / 4))
     kind, scope = main_view(audit, bundle.preferred_scope)
-    best = next((block for block in removable(scope) if block.n == size), None) if scope else None
-    if best is None:
+    values = next(iter(scope.of_blocks().values()), None) if scope else None
+    best = next((block for block in removable(values) if block.n == size), None) if values else None
+    if values is None or best is None:
         return None
     what = "layer" if size == 1 else f"{size} layers"
-    detail = f"most alike going in and coming out, for the {kind} input; " + _distance_words(best)
+    detail = f"most alike going in and coming out, for the {kind} input; " + _distance_words(values, best)
     name = str(best.layer) if size == 1 else f"{best.layer}–{best.layer + size - 1}"
     return Tile(value=name, label=f"the most redundant {what}", detail=detail)
 
 
-def _distance_words(best: BestBlock) -> str:
-    words = f"angular distance {wording.number_estimate(best.distance)}"
+def _distance_words(values: MetricValues, best: BestBlock) -> str:
+    words = f"{values.title} {wording.number_estimate(best.distance)}"
     if best.stability is None:
         return words
     return f"{words}, chosen in {wording.percent(best.stability, 0)} of resamples"
@@ -80,12 +90,15 @@ def _agreement_tile(bundle: Bundle) -> Tile | None:
     name = bundle.preferred_scope if bundle.preferred_scope in scopes else next(iter(scopes), None)
     if name is None:
         return None
+    compared = next((values for values in scopes[name].metrics.values() if values.overlaps), None)
+    if compared is None:
+        return None
     detail = (
         f"between {comparison.a.label} and {comparison.b.label}, over all blocks, "
         f"scope “{name}” (1 = the same order, 0 = unrelated)"
     )
     return _estimate_tile(
-        scopes[name].spearman, "", lambda v: wording.fixed(v, 2), "rank correlation of redundancy", detail
+        compared.spearman, "", lambda v: wording.fixed(v, 2), "rank correlation of redundancy", detail
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, groupby
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,7 +13,7 @@ from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import KINDS, heading
 from shoal.report.parts import Control, Figure, Section, Table
-from shoal.report.stretch import Stretch, stretch_for
+from shoal.report.stretch import stretch_for
 from shoal.report.trust_words import metric_name, sentences
 from shoal.report.units import Unit, unit_of
 from shoal.schema import Audit, Estimate, InputKind, MetricTrust, Trust
@@ -37,34 +37,39 @@ def build(bundle: Bundle) -> Section | None:
 
 def _truths(named: Named[Audit], index: int, bundle: Bundle) -> list[dict[str, Any]]:
     inputs = named.document.inputs
-    found = [
+    truths = [
         (kind, trust) for kind in KINDS if kind in inputs for trust in inputs[kind].trust if trust.metrics
     ]
-    wanted = [len(plan.layers) for plan in bundle.all_plans]
-    return [
-        _truth(kind, trust, f"trust-{index}-{place}", wanted) for place, (kind, trust) in enumerate(found)
-    ]
+    depths = [len(plan.layers) for plan in bundle.all_plans]
+    return [_truth(kind, trust, f"trust-{index}-{n}", depths) for n, (kind, trust) in enumerate(truths)]
 
 
-def _truth(kind: InputKind, trust: Trust, group: str, wanted: list[int]) -> dict[str, Any]:
+def _truth(kind: InputKind, trust: Trust, group: str, depths: list[int]) -> dict[str, Any]:
     sizes = by_size(trust)
-    selected = str(next((n for n in wanted if n in sizes), min(sizes, key=lambda n: abs(n - 2))))
-    names = {str(n): str(n) for n in sizes}
+    selected = str(next((n for n in depths if n in sizes), min(sizes, key=lambda n: abs(n - 2))))
     unit = unit_of(trust.unit)
-    measured = trust.truth.removeprefix("ablation ")
-    regret = {str(n): _regrets(found, unit) for n, found in sizes.items()}
-    ranks = {str(n): _ranks(found) for n, found in sizes.items()}
+    measured = trust.truth.partition(" ")[2] or trust.truth
+    colours = dict(
+        zip(dict.fromkeys(m.metric for m in trust.metrics), cycle(figure_style.METRICS), strict=False)
+    )
+
+    def figure(
+        what: str, words: tuple[str, str], draw: Callable[[Sequence[MetricTrust]], go.Figure]
+    ) -> Figure:
+        variants = {str(n): draw(metrics) for n, metrics in sizes.items()}
+        return Figure(f"{group}-{what}", *words, variants, selected, group)
+
     return {
         "title": f"Against the measured {measured} ({trust.unit}), {kind} input",
         "group": group,
-        "choices": [Control("variant", "Layers in the block n", names, selected)],
+        "choices": [Control("variant", "Layers in the block n", {str(n): str(n) for n in sizes}, selected)],
         "selected": selected,
-        "sentences": {str(n): sentences(found, unit) for n, found in sizes.items()},
+        "sentences": {str(n): sentences(metrics, unit) for n, metrics in sizes.items()},
         "figures": [
-            Figure(f"{group}-regret", *REGRET, regret, selected, group),
-            Figure(f"{group}-rank", *RANK, ranks, selected, group),
+            figure("regret", REGRET, lambda metrics: _regrets(metrics, unit, colours)),
+            figure("rank", RANK, lambda metrics: _ranks(metrics, colours)),
         ],
-        "tables": {str(n): _table(n, found, unit, measured) for n, found in sizes.items()},
+        "tables": {str(n): _table(n, metrics, unit, measured) for n, metrics in sizes.items()},
     }
 
 
@@ -87,104 +92,75 @@ def by_size(trust: Trust) -> dict[int, list[MetricTrust]]:
     return {n: list(group) for n, group in groupby(ranked, key=lambda m: m.n)}
 
 
-def _row_names(found: Sequence[MetricTrust]) -> list[str]:
-    return [f"{_short(m.metric)} · {m.scope}" for m in found]
+def _canvas(metrics: Sequence[MetricTrust], x: str) -> go.Figure:
+    names = [f"{_short(m.metric)} · {m.scope}" for m in metrics]
+    figure = figure_style.new_figure(100 + ROW * len(metrics), x=x, y="", legend=False)
+    figure.update_layout(margin_t=figure_style.BUTTONS)
+    figure.update_yaxes(
+        tickvals=list(range(len(metrics))),
+        ticktext=names,
+        range=[len(metrics) - 0.5, -0.5],
+        ticklabelstandoff=6,
+    )
+    figure.add_vline(x=0, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
+    return figure
 
 
 def _short(metric: str) -> str:
     """Labels must leave a phone some room for the figure."""
-    return metric.replace("gradient absolute", "gradient").replace("gradient signed", "gradient ±")
+    return metric.replace(" absolute", "").replace(" signed", " ±")
 
 
-def _canvas(found: Sequence[MetricTrust], x: str) -> go.Figure:
-    figure = figure_style.new_figure(100 + ROW * len(found), x=x, y="", legend=False)
-    figure.update_layout(margin_t=figure_style.BUTTONS)
-    figure.update_yaxes(
-        tickvals=list(range(len(found))),
-        ticktext=_row_names(found),
-        range=[len(found) - 0.5, -0.5],
-        ticklabelstandoff=6,
-    )
-    return figure
-
-
-def _regrets(found: Sequence[MetricTrust], unit: Unit) -> go.Figure:
-    figure = _canvas(found, f"regret ({unit.name})")
-    figure.add_vline(x=0, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
-    verified = [(row, m, m.top_k_regret) for row, m in enumerate(found) if m.top_k_regret is not None]
-    ends = [unit.scaled(m.regret) for m in found]
+def _regrets(metrics: Sequence[MetricTrust], unit: Unit, colours: Mapping[str, str]) -> go.Figure:
+    figure = _canvas(metrics, f"regret ({unit.name})")
+    scaled = [unit.scaled(m.regret) for m in metrics]
     # A metric that fails completely would flatten what tells the others apart.
-    axis = stretch_for(end.value for end in ends)
-    _mark(figure, axis, ends)
-    _draw(
-        figure,
-        [row + 0.26 for row, _, _ in verified],
-        [
-            (m, _on(axis, unit.scaled(regret)), f"best of its first {m.top_k}: {unit.write(regret)}")
-            for _, m, regret in verified
-        ],
-        hollow=True,
-    )
-    points = [
-        (m, _on(axis, unit.scaled(m.regret)), f"{_choice(m)}<br>regret {unit.write(m.regret)}") for m in found
-    ]
-    _draw(figure, [float(row) for row in range(len(found))], points, hollow=False)
-    return figure
-
-
-def _on(axis: Stretch, estimate: Estimate) -> Estimate:
-    """Where the estimate and its bounds stand on the axis."""
-    low, high = (None if end is None else axis(end) for end in (estimate.low, estimate.high))
-    return Estimate(value=axis(estimate.value), low=low, high=high, level=estimate.level)
-
-
-def _mark(figure: go.Figure, axis: Stretch, estimates: Sequence[Estimate]) -> None:
-    ends = [end for each in estimates for end in (each.value, each.low, each.high) if end is not None]
+    axis = stretch_for(estimate.value for estimate in scaled)
+    ends = [end for e in scaled for end in (e.value, e.low, e.high) if end is not None]
     if ends and (ticks := axis.ticks(ends)):
         figure.update_xaxes(**ticks)
+    for row, m in enumerate(metrics):
+        if (left := m.top_k_regret) is not None:
+            text = f"best of its first {m.top_k}: {unit.write(left)}"
+            _draw(figure, m, row + 0.26, axis.of(unit.scaled(left)), text, colours[m.metric], hollow=True)
+    for row, m in enumerate(metrics):
+        text = f"{_choice(m)}<br>regret {unit.write(m.regret)}"
+        _draw(figure, m, row, axis.of(unit.scaled(m.regret)), text, colours[m.metric])
+    return figure
 
 
-def _ranks(found: Sequence[MetricTrust]) -> go.Figure:
-    figure = _canvas(found, "rank correlation")
-    figure.add_vline(x=0, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
-    points = [(m, m.spearman, f"rank correlation {wording.number_estimate(m.spearman, 2)}") for m in found]
-    _draw(figure, [float(row) for row in range(len(found))], points, hollow=False)
+def _ranks(metrics: Sequence[MetricTrust], colours: Mapping[str, str]) -> go.Figure:
+    figure = _canvas(metrics, "rank correlation")
+    for row, m in enumerate(metrics):
+        text = f"rank correlation {wording.number_estimate(m.spearman, 2)}"
+        _draw(figure, m, row, m.spearman, text, colours[m.metric])
     return figure
 
 
 def _draw(
     figure: go.Figure,
-    rows: Sequence[float],
-    points: Sequence[tuple[MetricTrust, Estimate, str]],
+    metric: MetricTrust,
+    row: float,
+    estimate: Estimate,
+    text: str,
+    colour: str,
     *,
-    hollow: bool,
+    hollow: bool = False,
 ) -> None:
-    """One trace for each metric, so that each has its colour."""
-    for metric in dict.fromkeys(m.metric for m, _, _ in points):
-        own = [place for place, (m, _, _) in enumerate(points) if m.metric == metric]
-        colour = figure_style.METRICS.get(metric, figure_style.OTHER[0])
-        estimates = [points[place][1] for place in own]
-        figure.add_scatter(
-            x=[estimate.value for estimate in estimates],
-            y=[rows[place] for place in own],
-            mode="markers",
-            marker={
-                "color": colour,
-                "symbol": "circle-open" if hollow else "circle",
-                "size": 6 if hollow else 9,
-            },
-            error_x=figure_style.error_bars(estimates)
-            | {
-                "color": figure_style.translucent(colour, 0.5) if hollow else colour,
-                "width": 0 if hollow else 3,
-            },
-            customdata=[f"{_about(points[place][0])}<br>{points[place][2]}" for place in own],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-
-
-def _about(metric: MetricTrust) -> str:
-    return f"{metric_name(metric)}, {wording.plural(metric.candidates, 'candidate')}"
+    bar = (
+        {"color": figure_style.translucent(colour, 0.5), "width": 0}
+        if hollow
+        else {"color": colour, "width": 3}
+    )
+    figure.add_scatter(
+        x=[estimate.value],
+        y=[row],
+        mode="markers",
+        marker={"color": colour, "symbol": "circle-open" if hollow else "circle", "size": 6 if hollow else 9},
+        error_x=figure_style.error_bars([estimate]) | bar,
+        customdata=[f"{metric_name(metric)}, {wording.plural(metric.candidates, 'candidate')}<br>{text}"],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
 
 
 def _choice(metric: MetricTrust) -> str:
@@ -195,7 +171,7 @@ def _block(start: int, n: int) -> str:
     return wording.layer_names(range(start, start + n))
 
 
-def _table(n: int, found: Sequence[MetricTrust], unit: Unit, measured: str) -> Table:
+def _table(n: int, metrics: Sequence[MetricTrust], unit: Unit, measured: str) -> Table:
     rows = [
         [
             m.metric,
@@ -207,7 +183,7 @@ def _table(n: int, found: Sequence[MetricTrust], unit: Unit, measured: str) -> T
             f"{unit.bare(m.top_k_regret)} ({m.top_k})" if m.top_k_regret else "–",
             wording.number_estimate(m.spearman, 2),
         ]
-        for m in found
+        for m in metrics
     ]
     columns = [
         "Metric",

@@ -7,28 +7,23 @@ from collections.abc import Sequence
 from shoal import wording
 from shoal.report.units import Unit
 from shoal.schema import MetricTrust
+from shoal.schema.plan import DISTANCE_METRIC
 
-DEFAULT = ("angular", "all")
+DEFAULT = (DISTANCE_METRIC, "all")
 """Metric and scope that `select` uses unless told."""
-NAMES = {
-    "angular": "angular distance",
-    "influence": "block influence",
-    "gradient absolute": "absolute gradient importance",
-    "gradient signed": "signed gradient importance",
-}
 
 
-def sentences(found: Sequence[MetricTrust], unit: Unit) -> list[str]:
+def sentences(metrics: Sequence[MetricTrust], unit: Unit) -> list[str]:
     """What to say of blocks of one size: the metric with the least regret, then the default if it is another.
 
-    Another quantity of ablation would not spare the ablation, so it is named only if there is nothing else.
+    Another trial would spare no trial, so it is named only if there is nothing else.
 
     Args:
-        found: all metrics for one n, the least regret first.
+        metrics: all for one n, the least regret first.
         unit: of the regret.
     """
-    best = next((m for m in found if not m.metric.startswith("ablation")), found[0])
-    default = next((m for m in found if (m.metric, m.scope) == DEFAULT), None)
+    best = next((m for m in metrics if not m.measured), metrics[0])
+    default = next((m for m in metrics if (m.metric, m.scope) == DEFAULT), None)
     if default is best or default is None:
         return [_said(best, unit)]
     return [_said(best, unit), f"The default: {_lower(_said(default, unit))}"]
@@ -36,7 +31,7 @@ def sentences(found: Sequence[MetricTrust], unit: Unit) -> list[str]:
 
 def metric_name(metric: MetricTrust) -> str:
     """Such as `text-scope angular distance`."""
-    return f"{metric.scope}-scope {NAMES.get(metric.metric, metric.metric)}"
+    return f"{metric.scope}-scope {metric.title}"
 
 
 def _said(metric: MetricTrust, unit: Unit) -> str:

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from shoal.schema import old_audits
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.record import Estimate, Record
-from shoal.schema.words import InputKind, Part, Scope, Triangle
+from shoal.schema.words import InputKind, Part, Scope, Triangle, is_block
 
 
 class BestBlock(Record):
-    """The block of `n` layers with the smallest distance, and how sure that choice is."""
+    """The block of `n` layers that a metric calls the most redundant, and how sure that choice is."""
 
     n: int
     layer: int
     distance: Estimate
+    """What the metric says of it."""
     stability: float | None
     """Share of bootstrap replicates in which this block is the best of its size (None: no interval)."""
     runner_up: int | None = None
     """Start of the block most often chosen instead (None: there is no other)."""
+
+
+class MetricValues(Record):
+    """What one metric of cosines says over one scope."""
+
+    title: str = ""
+    """In words, such as `angular distance`."""
+    unit: str = ""
+    per: Literal["block", "layer"] = "block"
+    low_is_redundant: bool = True
+    values: Triangle
+    """Of every block; of a metric of layers the first row alone, n = 1."""
+    low: Triangle | None = None
+    """Bounds of the interval; None with fewer than two clusters to resample."""
+    high: Triangle | None = None
+    best: list[BestBlock] = Field(default_factory=list)
+    """One entry per n = 1 … L (over all l, the block that ends at the last layer included); of blocks only."""
+    best_keeping_last: list[BestBlock] = Field(default_factory=list)
+    """One entry per n = 1 … L-1: the same among the blocks that leave the last layer in place."""
+
+    def estimate(self, layers: Sequence[int], level: float = 0.95) -> Estimate:
+        """Of a layer or a block with its interval; a metric of layers has the sum of a block's layers, without one."""
+        first, row = layers[0], len(layers) - 1
+        if row >= len(self.values):
+            return Estimate(value=sum(self.values[0][layer] for layer in layers), level=level)
+        low, high = (None if rows is None else rows[row][first] for rows in (self.low, self.high))
+        return Estimate(value=self.values[row][first], low=low, high=high, level=level)
+
+    def of_layers(self) -> list[Estimate]:
+        """Of every single layer."""
+        return [self.estimate([layer]) for layer in range(len(self.values[0]))]
 
 
 class ScopeAudit(Record):
@@ -28,34 +62,40 @@ class ScopeAudit(Record):
 
     positions: int
     utterances: int
-    angular: Triangle
-    angular_low: Triangle | None = None
-    """Bounds of the interval; None with fewer than two clusters to resample."""
-    angular_high: Triangle | None = None
-    influence: list[float]
-    influence_low: list[float] | None = None
-    influence_high: list[float] | None = None
-    best: list[BestBlock]
-    """One entry per n = 1 … L (over all l, the block that ends at the last layer included)."""
-    best_keeping_last: list[BestBlock] = Field(default_factory=list)
-    """One entry per n = 1 … L-1: the same among the blocks that leave the last layer in place."""
+    metrics: dict[str, MetricValues]
+    """By name, the usual one first."""
 
+    _read_old = model_validator(mode="before")(old_audits.scope_audit)
 
-Quantity = Literal["signed", "absolute", "loss", "kl", "score"]
-"""What importance is counted in: of the gradient metric `signed` or `absolute` (nats a token, to first order), of
-ablation the true rise of the task `loss` (nats a token), `kl` from the full model (nats a token), or of the task's own
-error rate by decoding (`score`)."""
+    def of_blocks(self) -> dict[str, MetricValues]:
+        """The metrics that have a value of every block."""
+        return {name: values for name, values in self.metrics.items() if values.per == "block"}
+
+    def of_single_layers(self) -> dict[str, MetricValues]:
+        """The metrics that have values of layers only."""
+        return {name: values for name, values in self.metrics.items() if values.per == "layer"}
 
 
 class Importance(Record):
-    """What the task loses without each of some candidates, by one quantity; the less, the safer it is to remove.
+    """What the task loses without each of some candidates, by one quantity of one metric.
 
     Lists run over candidates. A candidate without a usable value has None, and `refused` says why: it must not be
     chosen.
     """
 
-    metric: Literal["gradient", "ablation"]
-    quantity: Quantity
+    metric: str
+    quantity: str
+    option: str = ""
+    """What `--metric` calls it when plans are chosen by it, such as `ablation-kl`."""
+    title: str = ""
+    """In words, such as `rise of the loss`."""
+    noun: str = ""
+    """What heads a figure of it; the unit if empty."""
+    low_is_redundant: bool = True
+    additive: bool = False
+    """A block that was not measured itself counts as the sum of its layers."""
+    measured: bool = False
+    """Candidates were left out in earnest: other metrics are held against it."""
     unit: str = ""
     """Such as `nats a token` or `WER`."""
     scope: Scope = "text"
@@ -79,6 +119,8 @@ class Importance(Record):
     method: str = ""
     """How the model was run: `replay` (shared prefixes, suffixes only) or `removal` (each candidate in full)."""
 
+    _read_old = model_validator(mode="before")(old_audits.importance)
+
     @property
     def name(self) -> str:
         """Such as `ablation loss` or `attention gradient absolute`."""
@@ -90,15 +132,19 @@ class Importance(Record):
         return {
             (layers[0], len(layers)): value
             for layers, value in zip(self.candidates, self.values, strict=True)
-            if value is not None and layers == list(range(layers[0], layers[0] + len(layers)))
+            if value is not None and is_block(layers)
         }
 
 
 class MetricTrust(Record):
-    """How far a metric can be trusted among blocks of n layers: its ranking against what was measured by ablation."""
+    """How far a metric can be trusted among blocks of n layers: its ranking against what was measured in earnest."""
 
     metric: str
     """Such as `angular`, `influence`, `gradient absolute`."""
+    title: str
+    """In words, such as `absolute gradient importance`."""
+    measured: bool = False
+    """It leaves blocks out in earnest itself, so that going by it spares no trial."""
     scope: Scope
     n: int
     candidates: int
@@ -113,6 +159,8 @@ class MetricTrust(Record):
     top_k: int = 3
     top_k_regret: Estimate | None = None
     """The same for the best of the metric's first `top_k`: what verifying a few would leave."""
+
+    _read_old = model_validator(mode="before")(old_audits.metric_trust)
 
 
 class Trust(Record):
@@ -132,9 +180,9 @@ class InputAudit(Record):
     empty_scopes: dict[Scope, str] = Field(default_factory=dict)
     """Scopes without any position, and why."""
     importance: list[Importance] = Field(default_factory=list)
-    """What `gradient` and `ablation` measured, if asked for."""
+    """What was measured of importance, if asked for."""
     trust: list[Trust] = Field(default_factory=list)
-    """One for each truth that ablation measured."""
+    """One for each truth that was measured."""
 
 
 class Audit(Document):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field, model_validator
+
+from shoal.schema import old_audits
 from shoal.schema.document import Document
 from shoal.schema.record import Estimate, Record
 from shoal.schema.words import InputKind, Scope
@@ -18,17 +21,24 @@ class BlockOverlap(Record):
     overlap: Estimate
 
 
-class ScopeComparison(Record):
-    """Two triangles over one scope."""
+class MetricComparison(Record):
+    """One metric over one scope of both audits; of a metric of layers only the first correlation."""
 
+    title: str = ""
     spearman: Estimate
-    """Rank correlation over all blocks (l, n)."""
-    spearman_within_n: Estimate
+    """Rank correlation over all blocks (l, n), or over all layers."""
+    spearman_within_n: Estimate | None = None
     """Mean over n of the rank correlation among blocks of the same size (2 ≤ L-n+1)."""
-    influence_spearman: Estimate
-    """Rank correlation of the layers' block influence."""
-    overlaps: list[BlockOverlap]
-    mean_overlap: Estimate
+    overlaps: list[BlockOverlap] = Field(default_factory=list)
+    mean_overlap: Estimate | None = None
+
+
+class ScopeComparison(Record):
+    """Every cosine metric that both audits have, over one scope."""
+
+    metrics: dict[str, MetricComparison]
+
+    _read_old = model_validator(mode="before")(old_audits.scope_comparison)
 
 
 class ComparedAudit(Record):
@@ -76,7 +86,8 @@ class TaskMatrix(Document):
     sides: list[ComparedAudit]
     scope: Scope
     measure: str
-    """What plans are chosen by and losses are counted in: `ablation loss` where every side has it, else `angular`."""
+    """What plans are chosen by and losses are counted in: what every side has measured in earnest, such as
+    `ablation loss`, else a cosine metric."""
     unit: str
     spearman: list[list[Estimate]]
     """Rank correlation of the triangles among blocks of the same size (mean over n)."""

@@ -12,6 +12,9 @@ from shoal.schema.document import Document
 from shoal.schema.record import Estimate, Record
 from shoal.schema.words import InputKind, Part, Scope
 
+DISTANCE_METRIC = "angular"
+"""The metric that `Plan.distance` is of."""
+
 
 class PlanSource(Record):
     """The audit a plan was chosen from; of a consensus the first of them, with the rest in `others`."""
@@ -51,7 +54,7 @@ class Plan(Document):
     """Angular distance of the block in units of pi, if the layers are one block of whole layers."""
     importance: Estimate | None = None
     """The value these layers were chosen by, if that is one number and not the angular distance: of the metric in
-    `source`, for influence (and gradients of blocks not measured themselves) the sum over layers."""
+    `source`; where it has values of layers only, the sum over layers."""
     stability: float | None = None
     source: PlanSource | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 Scope = Literal["all", "audio", "prompt", "text", "last"]
@@ -20,3 +21,8 @@ PARTS: tuple[Part, ...] = ("layer", "attention", "mlp")
 
 Candidate = tuple[int, ...]
 """Layers to go without, ascending."""
+
+
+def is_block(layers: Sequence[int]) -> bool:
+    """Whether layers (ascending, at least one) lie together."""
+    return layers[-1] - layers[0] == len(layers) - 1

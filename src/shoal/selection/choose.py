@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ from shoal.provenance import provenance
 from shoal.schema import (
     Audit,
     Estimate,
-    Importance,
+    InputAudit,
     InputKind,
     Part,
     Plan,
@@ -25,10 +25,12 @@ from shoal.schema import (
     ScopeAudit,
     plan_problem,
 )
+from shoal.schema.plan import DISTANCE_METRIC
+from shoal.schema.words import is_block
 from shoal.selection.consensus import check_one_model, check_weights
 from shoal.selection.settings import REGISTRY, SelectSettings
 from shoal.selection.strategy import Choice, Request, Strategy
-from shoal.selection.values import IMPORTANCE, angular_distance, find_importance
+from shoal.selection.values import Values, find_importance
 from shoal.settings import takes
 
 
@@ -41,7 +43,7 @@ class AuditView:
     input: InputKind
     scope: Scope
     measured: ScopeAudit
-    importance: Importance | None
+    values: Values | None
 
     def source(self, metric: str | None) -> PlanSource:
         """For the record."""
@@ -74,7 +76,7 @@ def select(
         **options: fields of `SelectSettings`, instead of `settings` or in their place.
 
     Returns:
-        The plan. A block has its distance with interval; `stability` is known for `contiguous` by `angular` only.
+        The plan. A block has its distance with interval; `stability` is known for `contiguous` by a metric of cosines only.
 
     Raises:
         UsageError: an unknown strategy, metric, input, scope or part, a number of layers that does not fit, a metric
@@ -83,24 +85,19 @@ def select(
     settings = SelectSettings.of(settings, options)
     audits = [audit] if isinstance(audit, Audit) else list(audit)
     paths = [source_path] * len(audits) if isinstance(source_path, str) else list(source_path)
-    part, seed, allow_last = settings.part, settings.seed, settings.allow_last
-    usual = "consensus" if len(audits) > 1 else "contiguous" if part == "layer" else "lowest"
+    usual = "consensus" if len(audits) > 1 else "contiguous" if settings.part == "layer" else "lowest"
     strategy = get(settings.strategy or usual)
+    metric = _metric(strategy, settings.metric, settings.part)
     _check_sides(audits, strategy, paths, settings.weights)
-    metric = _metric(strategy, settings.metric, part)
-    looks = [
-        _look(each, path, metric, part, settings.input, settings.scope)
-        for each, path in zip(audits, paths, strict=True)
-    ]
+    views = [_view(each, path, metric, settings) for each, path in zip(audits, paths, strict=True)]
     count = layer_count(audits[0].depth, layers)
-    requests = [_request(look, count, metric, seed, allow_last) for look in looks]
+    requests = [
+        Request(each.depth, count, metric, view.values, settings.seed, settings.allow_last, each.level)
+        for each, view in zip(audits, views, strict=True)
+    ]
+    others = tuple(requests[1:])
     choice = strategy.choose(
-        replace(
-            requests[0],
-            others=tuple(requests[1:]),
-            combine=settings.combine,
-            weights=settings.weights,
-        )
+        replace(requests[0], others=others, combine=settings.combine, weights=settings.weights)
     )
     model = audits[0].model
     return Plan(
@@ -108,14 +105,14 @@ def select(
         model_ref=model.ref,
         depth=model.depth,
         layers=choice.layers,
-        part=part,
+        part=settings.part,
         strategy=strategy.name,
-        allow_last=allow_last,
-        seed=seed if strategy.draws else None,
-        distance=_distance(looks, choice, part),
-        importance=choice.importance,
+        allow_last=settings.allow_last,
+        seed=settings.seed if strategy.draws else None,
+        distance=_distance(views, choice, metric, settings.part),
+        importance=None if metric == DISTANCE_METRIC else choice.value,
         stability=choice.stability,
-        source=_source(looks, metric, settings.combine, settings.weights),
+        source=_source(views, metric, settings),
     )
 
 
@@ -181,13 +178,6 @@ def layer_count(depth: int, layers: int | str) -> int:
     return count
 
 
-def block_distance(measured: ScopeAudit, layers: Sequence[int], level: float) -> Estimate | None:
-    """The distance of `layers` with its interval, if they are one block; None if not."""
-    if list(layers) != list(range(layers[0], layers[0] + len(layers))):
-        return None
-    return angular_distance(measured, layers, level)
-
-
 def _check_sides(
     audits: Sequence[Audit],
     strategy: Strategy,
@@ -211,47 +201,52 @@ def _check_sides(
         )
 
 
-def _look(
-    audit: Audit, path: str, metric: str | None, part: Part, input: InputKind | None, scope: Scope | None
-) -> AuditView:
-    """A metric that has a scope of its own (whose tokens its loss is taken over) decides, unless one is wanted."""
-    importance = None
-    kind = _input(audit, input)
-    if metric is not None and metric in IMPORTANCE:
-        importance = find_importance(audit.inputs[kind], metric, part, scope)
-    own = "all" if importance is None else importance.scope
-    return AuditView(audit, path, kind, scope or own, _measured(audit, kind, scope or own), importance)
+def _view(audit: Audit, path: str, metric: str | None, settings: SelectSettings) -> AuditView:
+    """An importance has a scope of its own (whose tokens its loss is taken over), which decides unless one is given."""
+    kind, part, scope = _input(audit, settings.input), settings.part, settings.scope
+    measured = audit.inputs[kind]
+    values: Values | None = None
+    if metric is not None and not _is_cosine(measured, metric, part):
+        values = find_importance(measured, metric, part, scope)
+        scope = scope or values.scope
+    found = _measured(measured, scope or "all")
+    if metric is not None and values is None:
+        if metric not in found.metrics:
+            known = ", ".join(name for name, other in measured.scopes.items() if metric in other.metrics)
+            raise UsageError(
+                f"{metric} is not measured in scope {scope or 'all'}", where="scope", fix=f"use {known}"
+            )
+        values = found.metrics[metric]
+    return AuditView(audit, path, kind, scope or "all", found, values)
 
 
-def _request(look: AuditView, count: int, metric: str | None, seed: int, allow_last: bool) -> Request:
-    audit = look.audit
-    return Request(audit.depth, count, look.measured, metric, seed, allow_last, look.importance, audit.level)
+def _is_cosine(measured: InputAudit, metric: str, part: Part) -> bool:
+    return part == "layer" and any(metric in scope.metrics for scope in measured.scopes.values())
 
 
-def _distance(looks: Sequence[AuditView], choice: Choice, part: Part) -> Estimate | None:
-    """None for several audits, which have several, and for a part of layers, of which the triangle knows nothing."""
-    if len(looks) > 1 or part != "layer":
+def _distance(views: Sequence[AuditView], choice: Choice, metric: str | None, part: Part) -> Estimate | None:
+    """None for several audits, which have several, and for what is no block of whole layers."""
+    values = views[0].measured.metrics.get(DISTANCE_METRIC)
+    if len(views) > 1 or part != "layer" or values is None or not is_block(choice.layers):
         return None
-    return choice.distance or block_distance(looks[0].measured, choice.layers, looks[0].audit.level)
+    if metric == DISTANCE_METRIC and choice.value is not None:
+        return choice.value
+    return values.estimate(choice.layers, views[0].audit.level)
 
 
-def _source(
-    looks: Sequence[AuditView],
-    metric: str | None,
-    combine: Literal["mean", "worst"],
-    weights: Sequence[float] | None,
-) -> PlanSource:
-    first, *others = (look.source(metric) for look in looks)
+def _source(views: Sequence[AuditView], metric: str | None, settings: SelectSettings) -> PlanSource:
+    first, *others = (view.source(metric) for view in views)
     if not others:
         return first
-    for source, weight in zip((first, *others), check_weights(weights, len(looks)), strict=True):
+    weights = check_weights(settings.weights, len(views))
+    for source, weight in zip((first, *others), weights, strict=True):
         source.weight = weight
-    first.combine, first.others = combine, others
+    first.combine, first.others = settings.combine, others
     return first
 
 
-def _input(audit: Audit, wanted: InputKind | None) -> InputKind:
-    kind: InputKind = wanted or ("speech" if "speech" in audit.inputs else "text")
+def _input(audit: Audit, asked: InputKind | None) -> InputKind:
+    kind: InputKind = asked or ("speech" if "speech" in audit.inputs else "text")
     if kind not in audit.inputs:
         raise UsageError(
             f"the audit did not measure {kind!r}",
@@ -261,39 +256,25 @@ def _input(audit: Audit, wanted: InputKind | None) -> InputKind:
     return kind
 
 
-def _measured(audit: Audit, kind: InputKind, scope: Scope) -> ScopeAudit:
-    scopes = audit.inputs[kind].scopes
-    if scope not in scopes:
-        reason = audit.inputs[kind].empty_scopes.get(scope, "not measured")
+def _measured(measured: InputAudit, scope: Scope) -> ScopeAudit:
+    if scope not in measured.scopes:
+        reason = measured.empty_scopes.get(scope, "not measured")
         raise UsageError(
-            f"no {scope!r} positions in the {kind} input ({reason})",
+            f"no {scope!r} positions in the {measured.input} input ({reason})",
             where="scope",
-            fix=f"use {', '.join(scopes)}",
+            fix=f"use {', '.join(measured.scopes)}",
         )
-    return scopes[scope]
+    return measured.scopes[scope]
 
 
-def _metric(strategy: Strategy, metric: str | None, part: Part) -> str | None:
-    """What is ranked by: as wanted, else the strategy's own, and of a part of a layer its ablation."""
-    if part != "layer":
-        return _metric_of_parts(strategy, metric, part)
-    if metric is None:
-        return strategy.metrics[0] if strategy.metrics else None
-    if metric not in strategy.metrics:
-        can = ", ".join(strategy.metrics) or "nothing: it does not look at the measurement"
-        raise UsageError(
-            f"{strategy.name} cannot rank by {metric!r}", where="metric", fix=f"leave it out ({can})"
-        )
-    return metric
-
-
-def _metric_of_parts(strategy: Strategy, metric: str | None, part: str) -> str:
-    if not strategy.parts:
+def _metric(strategy: Strategy, metric: str | None, part: str) -> str | None:
+    """What is ranked by: as asked for, else the strategy's own."""
+    if part != "layer" and strategy.metric_of_parts is None:
         raise UsageError(f"{strategy.name} takes whole layers", where="part", fix="use strategy lowest")
-    if (metric := metric or "ablation") not in IMPORTANCE:
+    if strategy.metric is None and metric is not None:
         raise UsageError(
-            f"{metric!r} does not measure the {part} alone",
+            f"{strategy.name} does not look at the measurement, so it cannot rank by {metric!r}",
             where="metric",
-            fix=f"use {', '.join(IMPORTANCE)}",
+            fix="leave it out",
         )
-    return metric
+    return metric or (strategy.metric if part == "layer" else strategy.metric_of_parts)

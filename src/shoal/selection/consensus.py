@@ -10,7 +10,7 @@ import numpy.typing as npt
 from shoal.errors import UsageError
 from shoal.schema import ModelInfo
 from shoal.selection.settings import Combine
-from shoal.selection.strategy import RANKED_BLOCKS, Choice, Request, Strategy
+from shoal.selection.strategy import Choice, Request, Strategy
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,10 +23,7 @@ def choose(request: Request) -> Choice:
     """
     sides = request.sides
     weights = check_weights(request.weights, len(sides))
-    rows = [
-        [np.nan if (found := side.value(block)) is None else found.value for block in request.blocks]
-        for side in sides
-    ]
+    rows = [[side.cost(side.value(block)) for block in request.blocks] for side in sides]
     joint = combined(np.array(rows, dtype=np.float64), request.combine, weights)
     start = best_block(joint, request.count)
     return Choice(list(range(start, start + request.count)))
@@ -78,15 +75,14 @@ def check_weights(weights: Sequence[float] | None, sides: int) -> list[float]:
     Raises:
         UsageError: not one for each side, one is negative or not finite, or all are 0.
     """
-    found = [1.0] * sides if weights is None else [float(weight) for weight in weights]
-    if len(found) != sides or not all(0 <= weight < np.inf for weight in found) or not any(found):
-        given = ",".join(f"{weight:g}" for weight in found)
+    weighed = [1.0] * sides if weights is None else [float(weight) for weight in weights]
+    if len(weighed) != sides or not all(0 <= weight < np.inf for weight in weighed) or not any(weighed):
         raise UsageError(
-            f"{given or 'nothing'} does not weigh {sides} audits",
+            f"{','.join(f'{weight:g}' for weight in weighed) or 'nothing'} does not weigh {sides} audits",
             where="weights",
             fix="give one number for each, none negative and not all 0",
         )
-    return found
+    return weighed
 
 
 def check_one_model(models: Sequence[ModelInfo], names: Sequence[str]) -> None:
@@ -106,4 +102,4 @@ def check_one_model(models: Sequence[ModelInfo], names: Sequence[str]) -> None:
         raise UsageError(problem, where=f"{names[0]} and {name}", fix="give audits of one model")
 
 
-STRATEGY = Strategy("consensus", choose, metrics=RANKED_BLOCKS, several=True)
+STRATEGY = Strategy("consensus", choose, metric="angular", several=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from shoal.errors import UsageError
 from shoal.selection.strategy import Choice, Request, Strategy
-from shoal.selection.values import IMPORTANCE
 
 
 def choose(request: Request) -> Choice:
@@ -15,17 +14,15 @@ def choose(request: Request) -> Choice:
     Raises:
         UsageError: a layer that may go was not measured, or too many were refused.
     """
-    values = {layer: request.value([layer]) for layer in request.candidates}
-    usable = {layer: value for layer, value in values.items() if value is not None}
-    if len(usable) < request.count:
+    ranked = request.ranked([layer] for layer in request.candidates)
+    if len(ranked) < request.count:
         raise UsageError(
-            f"all but {len(usable)} layers were refused by {request.metric}, or dropped by a race",
+            f"all but {len(ranked)} layers were refused by {request.metric}, or dropped by a race",
             where="metric",
             fix="remove fewer layers, measure without a race, or rank by another metric",
         )
-    ranked = sorted(usable, key=lambda layer: (usable[layer].value, layer))
-    alone = request.count == 1 and request.metric != "angular"
-    return Choice(sorted(ranked[: request.count]), importance=usable[ranked[0]] if alone else None)
+    layers = sorted(layer for (layer,), _ in ranked[: request.count])
+    return Choice(layers, ranked[0][1] if request.count == 1 else None)
 
 
-STRATEGY = Strategy("lowest", choose, metrics=("influence", "angular", *IMPORTANCE), parts=True)
+STRATEGY = Strategy("lowest", choose, metric="influence", metric_of_parts="ablation")

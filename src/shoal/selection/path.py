@@ -23,10 +23,11 @@ def ranked(measure: Measure, candidates: Sequence[Candidate]) -> list[tuple[Cand
     if not candidates:
         return []
     values = zip(candidates, measure(candidates).tolist(), strict=True)
-    return sorted((each for each in values if math.isfinite(each[1])), key=lambda each: (each[1], each[0]))
+    known = [(layers, value) for layers, value in values if math.isfinite(value)]
+    return sorted(known, key=lambda item: (item[1], item[0]))
 
 
 def grown(sets: Iterable[Candidate], removable: Sequence[int]) -> list[Candidate]:
     """Every set with one more layer, each result once."""
-    larger = (tuple(sorted((*each, layer))) for each in sets for layer in removable if layer not in each)
+    larger = (tuple(sorted((*gone, layer))) for gone in sets for layer in removable if layer not in gone)
     return list(dict.fromkeys(larger))

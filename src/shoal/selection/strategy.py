@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from shoal.schema import Estimate, Importance, ScopeAudit
-from shoal.selection.values import IMPORTANCE, value_of
-
-RANKED_BLOCKS: tuple[str, ...] = ("angular", "influence", *IMPORTANCE)
-"""Metrics that give blocks a value."""
+from shoal.schema import Estimate
+from shoal.selection.values import Values, value_of
 
 
 @dataclass(frozen=True)
@@ -20,11 +17,10 @@ class Request:
     Args:
         depth: number of layers L.
         count: how many to remove, 1 … L-1.
-        measured: one scope of one input of an audit of this depth.
         metric: what to rank by; None if the strategy does not rank.
+        values: what an audit of this depth says by that metric, over one scope of one input.
         seed: of anything drawn.
         allow_last: the last layer may go too.
-        importance: what `metric` measured, if that is gradient or ablation.
         level: of the intervals.
         others: the same request to further audits, for a strategy that takes several.
         combine: how such a strategy joins them.
@@ -33,11 +29,10 @@ class Request:
 
     depth: int
     count: int
-    measured: ScopeAudit
     metric: str | None = None
+    values: Values | None = None
     seed: int = 0
     allow_last: bool = False
-    importance: Importance | None = None
     level: float = 0.95
     others: tuple[Request, ...] = ()
     combine: Literal["mean", "worst"] = "mean"
@@ -64,7 +59,19 @@ class Request:
         Raises:
             UsageError: it was not measured.
         """
-        return value_of(self.metric, self.measured, self.importance, layers, self.level)
+        return None if self.values is None else value_of(self.values, layers, self.level)
+
+    def cost(self, value: Estimate | None) -> float:
+        """The lower, the sooner it goes; NaN without a value."""
+        if value is None or self.values is None:
+            return float("nan")
+        return value.value if self.values.low_is_redundant else -value.value
+
+    def ranked(self, candidates: Iterable[Sequence[int]]) -> list[tuple[list[int], Estimate]]:
+        """The candidates that have a value, those that go first first, the earlier of equals before the later."""
+        values = [(list(layers), self.value(layers)) for layers in candidates]
+        known = [(layers, value) for layers, value in values if value is not None]
+        return sorted(known, key=lambda item: (self.cost(item[1]), item[0]))
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,10 @@ class Choice:
     """The layers to remove, ascending, and what is known about the choice."""
 
     layers: list[int]
-    distance: Estimate | None = None
-    """Of the block, if the layers are one."""
+    value: Estimate | None = None
+    """By the metric, if it has one value for these layers."""
     stability: float | None = None
     """Share of bootstrap replicates in which the same block would have been chosen."""
-    importance: Estimate | None = None
-    """By the metric, if that is not the angular distance and has one value for these layers."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +92,15 @@ class Strategy:
     Args:
         name: as on the command line.
         choose: the choice itself; the same request gives the same choice.
-        metrics: what it can rank by, its default first; empty if it does not look at the measurement.
+        metric: what it ranks by unless told; None if it does not look at the measurement.
+        metric_of_parts: the same of the attention or the MLP of layers alone; None if it takes whole layers.
         draws: it depends on the seed.
-        parts: it can take the attention or the MLP of a layer alone.
         several: it can choose for several audits together.
     """
 
     name: str
     choose: Callable[[Request], Choice]
-    metrics: tuple[str, ...] = ()
+    metric: str | None = None
+    metric_of_parts: str | None = None
     draws: bool = False
-    parts: bool = False
     several: bool = False

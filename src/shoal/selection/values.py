@@ -1,107 +1,73 @@
-"""What a metric says of going without some layers."""
+"""What a metric says of going without some layers, by the audit that measured it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 from shoal.errors import UsageError
-from shoal.schema import Estimate, Importance, InputAudit, Part, Quantity, Scope, ScopeAudit
+from shoal.schema import Estimate, Importance, InputAudit, MetricValues, Part, Scope
 
-IMPORTANCE: Mapping[str, tuple[str, Quantity]] = {
-    "gradient": ("gradient", "absolute"),
-    "gradient-signed": ("gradient", "signed"),
-    "ablation": ("ablation", "loss"),
-    "ablation-kl": ("ablation", "kl"),
-    "ablation-score": ("ablation", "score"),
-}
-"""Metrics that a plan can be chosen by besides `angular` and `influence` → metric and quantity in the audit."""
+Values = MetricValues | Importance
+"""What plans are chosen by."""
 
 
-def find_importance(measured: InputAudit, metric: str, part: Part, scope: Scope | None) -> Importance:
-    """What the audit measured under the name `metric`: of the wanted scope, or of the first there is.
+def find_importance(measured: InputAudit, option: str, part: Part, scope: Scope | None) -> Importance:
+    """What the audit measured that `--metric` calls `option`: in the scope asked for, or in the first there is.
 
     Raises:
         UsageError: it was not measured.
     """
-    kind, quantity = IMPORTANCE[metric]
-    found = [
-        item
-        for item in measured.importance
-        if (item.metric, item.quantity, item.part) == (kind, quantity, part) and scope in (None, item.scope)
-    ]
-    if not found:
-        where = "" if scope is None else f" in scope {scope}"
-        of = "" if part == "layer" else f" of the {part} of layers"
-        raise UsageError(
-            f"the audit did not measure {kind} {quantity}{of}{where} with {measured.input} input",
-            where="metric",
-            fix=f"measure it: shoal audit --metric {kind}" + ("" if part == "layer" else f" --part {part}"),
-        )
-    return found[0]
+    of_part = [item for item in measured.importance if item.part == part]
+    for item in of_part:
+        if item.option == option and scope in (None, item.scope):
+            return item
+    cosines = (
+        [] if part != "layer" else list(dict.fromkeys(n for s in measured.scopes.values() for n in s.metrics))
+    )
+    known = [*cosines, *dict.fromkeys(item.option for item in of_part)]
+    hint = f" (did you mean {close[0]}?)" if (close := get_close_matches(option, known, 1, 0.75)) else ""
+    of = "" if part == "layer" else f" of the {part} of layers"
+    where = "" if scope is None else f" in scope {scope}"
+    flags = f"--metric {option.partition('-')[0]}" + ("" if part == "layer" else f" --part {part}")
+    raise UsageError(
+        f"the audit did not measure {option!r}{of}{where} with {measured.input} input{hint}",
+        where="metric",
+        fix=f"it has {', '.join(known) or 'nothing'}; others are measured by shoal audit {flags}",
+    )
 
 
-def value_of(
-    metric: str | None,
-    measured: ScopeAudit,
-    importance: Importance | None,
-    layers: Sequence[int],
-    level: float,
-) -> Estimate | None:
-    """The value of `metric` without `layers` (one, or a block); None if it was refused, or dropped by a race.
+def value_of(values: Values, layers: Sequence[int], level: float) -> Estimate | None:
+    """The value without `layers` (one, or a block); None if it was refused, or dropped by a race.
 
-    A race measures what it drops on fewer clips, so that its mean stands beside none of the others. Influence of a
-    block is the sum over its layers. So is a gradient importance of a block that was not measured itself, being of
-    first order. Sums have no interval.
+    A race measures what it drops on fewer clips, so that its mean stands beside none of the others. A metric of single
+    layers has the sum over a block's layers; so has an additive importance of a block that was not measured itself.
+    Sums have no interval.
 
     Raises:
         UsageError: it was not measured.
     """
-    if importance is not None:
-        return _importance(importance, list(layers), level)
-    if metric == "influence":
-        return _influence(measured, layers, level)
-    return angular_distance(measured, layers, level)
-
-
-def angular_distance(measured: ScopeAudit, layers: Sequence[int], level: float) -> Estimate:
-    """Of a block, with its interval."""
-    first, n = layers[0], len(layers)
-    low, high = (
-        None if triangle is None else triangle[n - 1][first]
-        for triangle in (measured.angular_low, measured.angular_high)
-    )
-    return Estimate(value=measured.angular[n - 1][first], low=low, high=high, level=level)
-
-
-def _influence(measured: ScopeAudit, layers: Sequence[int], level: float) -> Estimate:
-    if len(layers) > 1:
-        return Estimate(value=sum(measured.influence[layer] for layer in layers), level=level)
-    low, high = (
-        None if bounds is None else bounds[layers[0]]
-        for bounds in (measured.influence_low, measured.influence_high)
-    )
-    return Estimate(value=measured.influence[layers[0]], low=low, high=high, level=level)
-
-
-def _importance(item: Importance, layers: list[int], level: float) -> Estimate | None:
-    if layers in item.candidates:
-        return _candidate(item, item.candidates.index(layers), level)
-    if item.metric == "gradient" and len(layers) > 1:
-        parts = [_importance(item, [layer], level) for layer in layers]
-        known = [part.value for part in parts if part is not None]
+    if isinstance(values, MetricValues):
+        return values.estimate(layers, level)
+    layers = list(layers)
+    if layers in values.candidates:
+        return _candidate(values, values.candidates.index(layers), level)
+    if values.additive and len(layers) > 1:
+        singles = [value_of(values, [layer], level) for layer in layers]
+        known = [single.value for single in singles if single is not None]
         return Estimate(value=sum(known), level=level) if len(known) == len(layers) else None
     raise UsageError(
-        f"the audit did not measure the {item.name} without {_named(layers)}",
+        f"the audit did not measure the {values.name} without {_named(layers)}",
         where="metric",
-        fix=f"measure all of them: shoal audit --metric {item.metric} --block-sizes {len(layers)}",
+        fix=f"measure all of them: shoal audit --metric {values.metric} --block-sizes {len(layers)}",
     )
 
 
-def _candidate(item: Importance, place: int, level: float) -> Estimate | None:
-    value = item.values[place]
-    if value is None or place in item.refused or item.clips[place] < max(item.clips):
+def _candidate(item: Importance, index: int, level: float) -> Estimate | None:
+    value = item.values[index]
+    if value is None or index in item.refused or item.clips[index] < max(item.clips):
         return None
-    low, high = (None if bounds is None else bounds[place] for bounds in (item.low, item.high))
+    low, high = (None if bounds is None else bounds[index] for bounds in (item.low, item.high))
     return Estimate(value=value, low=low, high=high, level=level)
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from shoal import tasks
 from shoal.errors import UsageError
-from shoal.measurement import importance_config as wanted_module
-from shoal.measurement.ablating import LossMeasure, ablate, block_candidates
 from shoal.measurement.audit import audit
+from shoal.measurement.blocks import block_candidates
+from shoal.measurement.metrics.ablation import LossMeasure, ablate
+from shoal.measurement.metrics.metric import ImportanceOptions, ImportanceRequest
 from shoal.measurement.sums import load_sums
 from shoal.schema import Audit
 from tiny_speech import dataset, loaded
@@ -18,6 +19,10 @@ from tiny_speech import dataset, loaded
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("clips"))
+
+
+def request(model, data, kind="speech", **options):
+    return ImportanceRequest(model, data, tasks.get("asr"), kind, ImportanceOptions(**options))
 
 
 def everything(model, data, out=None, **more):
@@ -66,8 +71,8 @@ def test_what_was_measured_is_not_measured_again(tmp_path, data, monkeypatch):
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(wanted_module, "ablate", never)
-    monkeypatch.setattr(wanted_module, "gradients", never)
+    monkeypatch.setattr("shoal.measurement.metrics.ablation.ablate", never)
+    monkeypatch.setattr("shoal.measurement.gate_gradients.gate_gradients", never)
     again = everything(model, data, tmp_path)
     assert [item.values for item in again.inputs["speech"].importance] == [
         item.values for item in first.inputs["speech"].importance
@@ -80,7 +85,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path, data, monkeypatch):
 def test_other_blocks_are_measured_anew_and_gradients_stay(tmp_path, data, monkeypatch):
     model = loaded()
     everything(model, data, tmp_path)
-    monkeypatch.setattr(wanted_module, "gradients", None)
+    monkeypatch.setattr("shoal.measurement.gate_gradients.gate_gradients", None)
     document = everything(model, data, tmp_path, block_sizes=[1], parts=["layer"])
     loss = next(item for item in document.inputs["text"].importance if item.name == "ablation loss")
     assert loss.candidates == [[0], [1], [2], [3]]
@@ -97,11 +102,9 @@ def test_the_file_gives_back_what_was_written(tmp_path, data):
 def test_the_mean_loss_does_not_depend_on_batches(data):
     model = loaded()
     candidates = block_candidates(4, [1, 2])
-    small, large = (
-        ablate(model, data, tasks.get("asr"), "speech", candidates, batch_size=size)[0] for size in (1, 16)
-    )
+    small, large = (ablate(request(model, data, batch_size=size), candidates)[0] for size in (1, 16))
     np.testing.assert_allclose(small.means(), large.means(), rtol=1e-4)
-    measure = LossMeasure(model, data, tasks.get("asr"))
+    measure = LossMeasure(request(model, data))
     np.testing.assert_allclose(measure(candidates), large.means(), rtol=1e-4)
     assert not measure.refused
 
@@ -110,8 +113,8 @@ def test_a_race_measures_fewer_clips_of_the_worse_and_all_of_the_winner(tmp_path
     monkeypatch.setattr("shoal.measurement.racing.FIRST_ROUND", 4)
     many = dataset(tmp_path_factory.mktemp("many"), 36)
     model = loaded()
-    plain = ablate(model, many, tasks.get("asr"), "text", block_candidates(4, [1]))[0]
-    raced = ablate(model, many, tasks.get("asr"), "text", block_candidates(4, [1]), race=True, risk=0.5)[0]
+    plain = ablate(request(model, many, "text"), block_candidates(4, [1]))[0]
+    raced = ablate(request(model, many, "text", race=True), block_candidates(4, [1]), risk=0.5)[0]
     seen = (~np.isnan(raced.values)).sum(0)
     winner = plain.means().argmin()
     assert seen[winner] == seen.max() == len(raced.utterances)

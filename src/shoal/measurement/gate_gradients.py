@@ -27,21 +27,20 @@ from shoal.decoder.loss_targets import Targets, targets_of
 from shoal.decoder.states import decoder_arguments, last_states
 from shoal.decoder.sublayers import Sublayers, exact, first_of, sublayers_of
 from shoal.errors import MeasureError, ModelError
-from shoal.measurement.blocks import block_ends, block_layers
-from shoal.measurement.collector import CHUNK_BYTES
+from shoal.measurement.blocks import CHUNK_BYTES, block_ends, block_layers
 from shoal.measurement.importance import Floats, ImportanceSums, Ints, refuse_bad
 from shoal.schema.words import Candidate
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
-    from shoal.schema import Part, Quantity, Scope
+    from shoal.schema import Part, Scope
 
 METHOD = "one backward pass"
-QUANTITIES: tuple[Quantity, ...] = ("signed", "absolute")
+QUANTITIES = ("signed", "absolute")
 
 
-def gradients(
+def gate_gradients(
     loaded: LoadedModel, batches: Iterable[PreparedBatch], *, scope: Scope = "text", parts: bool = True
 ) -> list[ImportanceSums]:
     """Measure every block, and every attention and MLP, by one forward and one backward pass a batch.
@@ -59,10 +58,10 @@ def gradients(
         MeasureError: a loss is not finite, a clip has no target, or the loss does not depend on a layer.
         ModelError: the loss of this class is not known.
     """
-    found = Gradients(loaded, scope=scope, parts=parts)
+    gradients = GateGradients(loaded, scope=scope, parts=parts)
     for batch in batches:
-        found.add(batch)
-    return found.sums()
+        gradients.add(batch)
+    return gradients.sums()
 
 
 @dataclass(slots=True)
@@ -71,26 +70,26 @@ class _Tape:
 
     states: dict[int, Tensor] = field(default_factory=dict)
     """Boundary 0 … L → what layers pass on."""
-    given: dict[tuple[Part, int], Tensor] = field(default_factory=dict)
+    contributions: dict[tuple[Part, int], Tensor] = field(default_factory=dict)
     """(part, layer) → its contribution (B, T, d), or (B·T, d)."""
 
     def tensors(self) -> list[Tensor]:
         """All of them, boundaries first, in order."""
-        return [*(self.states[at] for at in sorted(self.states)), *self.given.values()]
+        return [*(self.states[at] for at in sorted(self.states)), *self.contributions.values()]
 
 
-class Gradients:
-    """Adds up what one batch after the other gives; arguments as `gradients`."""
+class GateGradients:
+    """Adds up what one batch after the other gives; arguments as `gate_gradients`."""
 
     def __init__(self, loaded: LoadedModel, *, scope: Scope = "text", parts: bool = True) -> None:
         self._loaded, self._scope, self._parts = loaded, scope, parts
         self._sublayers: list[Sublayers] = []
         self._ids: list[str] = []
         self._counts: list[Ints] = []
-        self._values: dict[tuple[Part, Quantity], list[Floats]] = {}
+        self._values: dict[tuple[Part, str], list[Floats]] = {}
 
     def add(self, batch: PreparedBatch) -> None:
-        """Measure one more batch; raises as `gradients`."""
+        """Measure one more batch; raises as `gate_gradients`."""
         # What a batch holds may have been made in inference mode, in which no graph can be.
         with torch.inference_mode(False), torch.enable_grad():
             targets = targets_of(batch, self._scope, self._loaded.eos_ids)
@@ -106,7 +105,7 @@ class Gradients:
         """What was measured so far."""
         return [self._summed(part, quantity) for part, quantity in self._values]
 
-    def _summed(self, part: Part, quantity: Quantity) -> ImportanceSums:
+    def _summed(self, part: Part, quantity: str) -> ImportanceSums:
         values = np.concatenate(self._values[part, quantity])
         return refuse_bad(
             ImportanceSums(
@@ -151,11 +150,11 @@ class Gradients:
         at_targets = last[targets.rows, targets.positions]
         losses, slope = self._head(at_targets.detach(), targets.tokens)
         check_losses(losses, targets, batch.ids)
-        found = torch.autograd.grad(at_targets, tape.tensors(), slope, allow_unused=True)
-        for place, each in enumerate(found):
-            if each is None:
-                raise MeasureError(f"the loss does not depend on state {place}, so its gradient says nothing")
-        return [each for each in found if each is not None]
+        slopes = torch.autograd.grad(at_targets, tape.tensors(), slope, allow_unused=True)
+        for index, gradient in enumerate(slopes):
+            if gradient is None:
+                raise MeasureError(f"the loss does not depend on state {index}, so its gradient says nothing")
+        return list(slopes)
 
     def _head(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (N,) of states after the norm (N, d), and the gradient of their sum (N, d), a chunk at a time."""
@@ -163,9 +162,9 @@ class Gradients:
         slopes: list[Tensor] = []
         for chunk in logit_chunks(self._loaded, states):
             leaf = states[chunk].detach().requires_grad_()
-            each = token_losses(logits_at(self._loaded, leaf), tokens[chunk], self._loaded.eos_ids)
-            slopes += torch.autograd.grad(each.sum(), leaf)
-            losses.append(each.detach())
+            loss = token_losses(logits_at(self._loaded, leaf), tokens[chunk], self._loaded.eos_ids)
+            slopes += torch.autograd.grad(loss.sum(), leaf)
+            losses.append(loss.detach())
         return torch.cat(losses), torch.cat(slopes)
 
     @torch.no_grad()
@@ -176,17 +175,17 @@ class Gradients:
         self._ids += batch.ids
         self._counts.append(targets.counts(len(batch.ids)).cpu().numpy())
         states = [state(tape.states[at].detach()) for at in range(bounds)]
-        self._store("layer", _block_sums(states, [state(each) for each in slopes[:bounds]], mask))
+        self._store("layer", _block_sums(states, [state(slope) for slope in slopes[:bounds]], mask))
         by_part: dict[Part, list[Tensor]] = {}
-        for ((part, _), given), slope in zip(tape.given.items(), slopes[bounds:], strict=True):
-            by_part.setdefault(part, []).append(_gate_slopes(given.detach(), slope, mask))
+        for ((part, _), contribution), slope in zip(tape.contributions.items(), slopes[bounds:], strict=True):
+            by_part.setdefault(part, []).append(_gate_slopes(contribution.detach(), slope, mask))
         for part, columns in by_part.items():
-            each = torch.stack(columns, dim=-1)  # (B, T, L)
-            self._store(part, (-each.sum(1), each.abs().sum(1)))
+            gates = torch.stack(columns, dim=-1)  # (B, T, L)
+            self._store(part, (-gates.sum(1), gates.abs().sum(1)))
 
     def _store(self, part: Part, values: tuple[Tensor, Tensor]) -> None:
-        for quantity, each in zip(QUANTITIES, values, strict=True):
-            self._values.setdefault((part, quantity), []).append(each.cpu().numpy())
+        for quantity, sums in zip(QUANTITIES, values, strict=True):
+            self._values.setdefault((part, quantity), []).append(sums.cpu().numpy())
 
 
 @contextmanager
@@ -197,8 +196,8 @@ def _listening(layers: nn.ModuleList, sublayers: Sequence[Sublayers], tape: _Tap
             hooks.callback(handle.remove)
         hooks.callback(layers[-1].register_forward_hook(_after(len(layers), tape)).remove)
         for at, parts in enumerate(sublayers):
-            hooks.callback(parts.attention.register_forward_hook(_gave("attention", at, tape)).remove)
-            hooks.callback(parts.mlp.register_forward_hook(_gave("mlp", at, tape)).remove)
+            hooks.callback(parts.attention.register_forward_hook(_contributed("attention", at, tape)).remove)
+            hooks.callback(parts.mlp.register_forward_hook(_contributed("mlp", at, tape)).remove)
         yield
 
 
@@ -223,9 +222,9 @@ def _after(at: int, tape: _Tape) -> Any:
     return hook
 
 
-def _gave(part: Part, at: int, tape: _Tape) -> Any:
+def _contributed(part: Part, at: int, tape: _Tape) -> Any:
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        tape.given[part, at] = first_of(output)
+        tape.contributions[part, at] = first_of(output)
 
     return hook
 
@@ -242,12 +241,14 @@ def _block_sums(states: Sequence[Tensor], slopes: Sequence[Tensor], mask: Tensor
     signed = torch.zeros((len(mask), len(starts)), dtype=torch.float64)
     absolute = torch.zeros_like(signed)
     size = max(1, CHUNK_BYTES // (len(states) * states[0].shape[-1] * 8))
-    for row, places in enumerate(mask):
-        for chunk in places.nonzero()[:, 0].split(size):
-            x, slope = (torch.stack([_at(each, row, chunk) for each in many], 1) for many in (states, slopes))
-            dots = torch.bmm(
-                slope, x.transpose(1, 2)
-            )  # (n, L+1, L+1): the slope at one, the state at another
+    for row, real in enumerate(mask):
+        for chunk in real.nonzero()[:, 0].split(size):
+            x, slope = (
+                torch.stack([_at(tensor, row, chunk) for tensor in tensors], 1)
+                for tensors in (states, slopes)
+            )
+            # (n, L+1, L+1): the slope at one boundary, the state at another
+            dots = torch.bmm(slope, x.transpose(1, 2))
             gates = dots[:, stops, stops] - dots[:, stops, starts]
             signed[row] -= gates.sum(0).cpu()
             absolute[row] += gates.abs().sum(0).cpu()
@@ -260,8 +261,8 @@ def _at(tensor: Tensor, row: int, places: Tensor) -> Tensor:
     return taken if places.device.type == "mps" else taken.to(places.device)
 
 
-def _gate_slopes(given: Tensor, slope: Tensor, mask: Tensor) -> Tensor:
+def _gate_slopes(contribution: Tensor, slope: Tensor, mask: Tensor) -> Tensor:
     """What each position has of dL/dg for a gate on a contribution: (B, T) float64 on the CPU, 0 on padding."""
-    shape = (*mask.shape, given.shape[-1])
-    product = (exact(given.reshape(shape)) * exact(slope.reshape(shape))).sum(-1).cpu()
+    shape = (*mask.shape, contribution.shape[-1])
+    product = (exact(contribution.reshape(shape)) * exact(slope.reshape(shape))).sum(-1).cpu()
     return product.masked_fill(~mask.cpu(), 0.0)

@@ -69,7 +69,7 @@ class Ablation:
     def __init__(
         self, loaded: LoadedModel, *, scope: Scope = "text", part: Part = "layer", replay: bool = True
     ) -> None:
-        self._loaded, self._scope, self._part = loaded, scope, part
+        self._loaded, self.scope, self.part = loaded, scope, part
         self._replay: bool | None = None if replay else False
         self._checked, self._shorten = False, True
         self.why_not = "" if replay else "not asked for"
@@ -83,10 +83,10 @@ class Ablation:
         return "replay" if self._replay else "removal"
 
     def refused(self, candidates: Sequence[Candidate]) -> dict[int, str]:
-        """The candidates that the model cannot go without: place → why."""
+        """The candidates that the model cannot go without: index → why."""
         model, family = self._loaded.model, self._loaded.family
-        problems = [removal_problem(model, each, part=self._part, family=family) for each in candidates]
-        return {place: problem for place, problem in enumerate(problems) if problem is not None}
+        problems = [removal_problem(model, layers, part=self.part, family=family) for layers in candidates]
+        return {index: problem for index, problem in enumerate(problems) if problem is not None}
 
     @torch.inference_mode()
     def measure(self, batch: PreparedBatch, candidates: Sequence[Candidate]) -> BatchLosses:
@@ -100,7 +100,7 @@ class Ablation:
             MeasureError: the full model's own loss is not finite, or a clip has no target.
             ModelError: the loss of this class is not known.
         """
-        targets = targets_of(batch, self._scope, self._loaded.eos_ids)
+        targets = targets_of(batch, self.scope, self._loaded.eos_ids)
         tape = self._recorded(batch)
         if tape is not None:
             last, ends = tape.last, self._replayed(tape, candidates, targets)
@@ -138,10 +138,10 @@ class Ablation:
         self, tape: Recording, candidates: Sequence[Candidate], targets: Targets
     ) -> Iterator[tuple[int, Tensor]]:
         only = targets if self._shorten else None
-        replayer = Replayer(self._loaded, tape, part=self._part, only=only)
-        for place, state in replayer.final_states(candidates):
+        replayer = Replayer(self._loaded, tape, part=self.part, only=only)
+        for index, state in replayer.final_states(candidates):
             at_targets = state[targets.rows, targets.positions]
-            yield place, at_targets if tape.norm is None else tape.norm(at_targets)
+            yield index, at_targets if tape.norm is None else tape.norm(at_targets)
         self.evaluations += replayer.evaluations
 
     def _whole(self, batch: PreparedBatch, gone: Candidate = ()) -> Tensor:
@@ -154,26 +154,26 @@ class Ablation:
     def _removed(
         self, batch: PreparedBatch, candidates: Sequence[Candidate], targets: Targets
     ) -> Iterator[tuple[int, Tensor]]:
-        for place, candidate in enumerate(candidates):
-            gone = candidate if self._part == "layer" else ()
+        for index, candidate in enumerate(candidates):
+            gone = candidate if self.part == "layer" else ()
             with self._pruned(candidate):
-                yield place, self._whole(batch, gone)[targets.rows, targets.positions]
+                yield index, self._whole(batch, gone)[targets.rows, targets.positions]
 
     def _pruned(self, candidate: Candidate) -> AbstractContextManager[object]:
-        return pruned(self._loaded.model, candidate, family=self._loaded.family, part=self._part)
+        return pruned(self._loaded.model, candidate, family=self._loaded.family, part=self.part)
 
     def _exact(
-        self, batch: PreparedBatch, candidates: Sequence[Candidate], found: BatchLosses, targets: Targets
+        self, batch: PreparedBatch, candidates: Sequence[Candidate], losses: BatchLosses, targets: Targets
     ) -> bool:
         """Whether the first, the middle and the last candidate lose what they lose when removed for real."""
-        places = sorted({0, len(candidates) // 2, len(candidates) - 1})
-        some = [candidates[place] for place in places]
+        indices = sorted({0, len(candidates) // 2, len(candidates) - 1})
+        some = [candidates[index] for index in indices]
         truth = self._losses(
             batch, targets, self._whole(batch), self._removed(batch, some, targets), len(some)
         )
         allowed = EXACTNESS if self._loaded.dtype == torch.float32 else HALF_EXACTNESS
-        mine, theirs = (each / truth.counts[:, None] for each in (found.loss[:, places], truth.loss))
-        return np.allclose(mine, theirs, rtol=allowed, atol=allowed, equal_nan=True)
+        ours, true = (loss / truth.counts[:, None] for loss in (losses.loss[:, indices], truth.loss))
+        return np.allclose(ours, true, rtol=allowed, atol=allowed, equal_nan=True)
 
     def _losses(
         self,
@@ -187,10 +187,10 @@ class Ablation:
         check_losses(head.full, targets, batch.ids)
         rows, utterances = targets.rows.cpu().numpy(), len(batch.ids)
         loss, kl = np.zeros((utterances, count)), np.zeros((utterances, count))
-        for place, states in ends:
-            each_loss, each_kl = head.of(states)
-            loss[:, place] = np.bincount(rows, each_loss, minlength=utterances)
-            kl[:, place] = np.bincount(rows, each_kl, minlength=utterances)
+        for index, states in ends:
+            token_loss, token_kl = head.of(states)
+            loss[:, index] = np.bincount(rows, token_loss, minlength=utterances)
+            kl[:, index] = np.bincount(rows, token_kl, minlength=utterances)
         full = np.bincount(rows, head.full.double().cpu().numpy(), minlength=utterances)
         counts = targets.counts(utterances).cpu().numpy()
         return BatchLosses(list(batch.ids), full.astype(np.float64), loss, kl, counts)
@@ -225,11 +225,11 @@ class _Losses:
 
 def _without_layers(arguments: dict[str, Any], gone: Candidate) -> dict[str, Any]:
     """The decoder's arguments, recorded with all its layers, as the model without the layers `gone` makes them."""
-    given = arguments.get(FOR_EACH_LAYER)
-    if not gone or given is None:
+    by_layer = arguments.get(FOR_EACH_LAYER)
+    if not gone or by_layer is None:
         return arguments
-    kept = [layer for layer in range(given.shape[2]) if layer not in gone]
-    return arguments | {FOR_EACH_LAYER: given[:, :, kept]}
+    kept = [layer for layer in range(by_layer.shape[2]) if layer not in gone]
+    return arguments | {FOR_EACH_LAYER: by_layer[:, :, kept]}
 
 
 def _distribution(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,42 @@
+"""Gradient importance: what the loss would rise by without a candidate, to first order; see `gate_gradients`.
+
+`signed` estimates the rise itself; `absolute` adds up absolute values of the positions and is meant for ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceRequest, Quantity
+
+if TYPE_CHECKING:
+    from shoal.measurement.importance import ImportanceSums
+    from shoal.models.batch import PreparedBatch
+
+
+def measure(request: ImportanceRequest) -> list[ImportanceSums]:
+    """Of every block, and of every attention and MLP, whatever parts are asked for: they cost the same pass."""
+    from shoal.measurement.gate_gradients import gate_gradients
+
+    return gate_gradients(request.model, _batches(request), scope=request.options.scope)
+
+
+def _batches(request: ImportanceRequest) -> Iterator[PreparedBatch]:
+    done = 0
+    for batch in request.batches():
+        yield batch
+        done += len(batch.ids)
+        if request.progress is not None:
+            request.progress("gradient", done, len(request.data.rows))
+
+
+METRIC = ImportanceMetric(
+    "gradient",
+    (
+        Quantity("absolute", "absolute", phrase="absolute gradient importance"),
+        Quantity("signed", "signed", phrase="signed gradient importance"),
+    ),
+    measure,
+    additive=True,
+)

@@ -1,0 +1,73 @@
+"""Audits and comparisons written while metrics had fields of their own: read as if they were written today."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TITLES = {
+    "angular": ("angular distance", "share of a half turn"),
+    "influence": ("block influence", "1 - cosine"),
+    "gradient absolute": ("absolute gradient importance", ""),
+    "gradient signed": ("signed gradient importance", ""),
+}
+IMPORTANCES = {
+    ("gradient", "absolute"): {"option": "gradient", "title": "absolute", "additive": True},
+    ("gradient", "signed"): {"option": "gradient-signed", "title": "signed", "additive": True},
+    ("ablation", "loss"): {
+        "option": "ablation",
+        "title": "rise of the loss",
+        "noun": "Loss",
+        "measured": True,
+    },
+    ("ablation", "kl"): {
+        "option": "ablation-kl",
+        "title": "KL from the full model",
+        "noun": "KL",
+        "measured": True,
+    },
+    ("ablation", "score"): {"option": "ablation-score", "title": "rise of {unit}", "measured": True},
+}
+
+
+def scope_audit(data: Any) -> Any:
+    """`angular`, `influence` and their bounds become `metrics`."""
+    if not isinstance(data, dict) or "metrics" in data or not {"angular", "influence"} <= data.keys():
+        return data
+    best = {name: data[name] for name in ("best", "best_keeping_last") if name in data}
+    metrics = {name: _metric(data, name) for name in ("angular", "influence")}
+    return {**data, "metrics": {**metrics, "angular": {**metrics["angular"], **best}}}
+
+
+def _metric(data: dict[str, Any], name: str) -> dict[str, Any]:
+    rows = {key: data.get(f"{name}_{key}".removesuffix("_values")) for key in ("values", "low", "high")}
+    per = "block" if name == "angular" else "layer"
+    if per == "layer":
+        rows = {key: None if row is None else [row] for key, row in rows.items()}
+    title, unit = TITLES[name]
+    return {"title": title, "unit": unit, "per": per, **rows}
+
+
+def importance(data: Any) -> Any:
+    """What is known of a metric by its name."""
+    if not isinstance(data, dict) or "option" in data:
+        return data
+    about = IMPORTANCES.get((data.get("metric", ""), data.get("quantity", "")), {})
+    about = {**about, "title": str(about.get("title", "")).format(unit=data.get("unit", ""))}
+    return {**about, **data}
+
+
+def metric_trust(data: Any) -> Any:
+    """The same of a metric that was held against the truth."""
+    if not isinstance(data, dict) or "title" in data:
+        return data
+    name = str(data.get("metric", ""))
+    return {"title": TITLES.get(name, (name, ""))[0], "measured": name.startswith("ablation"), **data}
+
+
+def scope_comparison(data: Any) -> Any:
+    """The fields of the angular distance, and the correlation of the influence, become `metrics`."""
+    if not isinstance(data, dict) or "metrics" in data or "spearman" not in data:
+        return data
+    angular = {"title": TITLES["angular"][0], **data}
+    influence = {"title": TITLES["influence"][0], "spearman": data.get("influence_spearman")}
+    return {"metrics": {"angular": angular, "influence": influence}}
