@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from shoal import tasks
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import FileFormatError, UsageError
-from shoal.measurement.collector import collect
 from shoal.measurement.blocks import block_candidates
+from shoal.measurement.collector import collect
 from shoal.measurement.metrics import metric_slices
 from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceRequest
 from shoal.measurement.settings import AuditSettings
@@ -56,9 +56,9 @@ def audit(
     """Measure what the decoder layers do: by similarity, by gradients, by leaving them out.
 
     The cosine metrics (angular distance of every block, influence of every layer) come from one forward pass, in all
-    scopes, and are always there. `gradient` takes a backward pass more, and gives every block, attention and MLP. `ablation` leaves
-    out every layer, or every block of the sizes asked for, and gives the true rise of the task loss and the divergence
-    from the full model; with it the audit says how well each metric predicts that truth.
+    scopes, and are always there. `gradient` takes a backward pass more, and gives every block, attention and MLP.
+    `ablation` leaves out every layer, or every block of the sizes asked for, and gives the true rise of the task loss
+    and the divergence from the full model; with it the audit says how well each metric predicts that truth.
 
     Args:
         model: from `shoal.load`.

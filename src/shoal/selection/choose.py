@@ -76,7 +76,7 @@ def select(
         **options: fields of `SelectSettings`, instead of `settings` or in their place.
 
     Returns:
-        The plan. A block has its distance with interval; `stability` is known for `contiguous` by a metric of cosines only.
+        The plan. A block has its distance with interval; `stability` is known for `contiguous` by a cosine metric only.
 
     Raises:
         UsageError: an unknown strategy, metric, input, scope or part, a number of layers that does not fit, a metric

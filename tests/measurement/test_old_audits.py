@@ -1,0 +1,77 @@
+"""An audit written while metrics had fields of their own is read, chosen from, compared and reported as before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import shoal
+from shoal.schema import Audit, Comparison
+
+OLD = Path(__file__).parent / "audit_of_0_1"
+
+
+@pytest.fixture(scope="module")
+def raw() -> dict:
+    return json.loads((OLD / "audit.json").read_text())
+
+
+def test_its_values_and_best_blocks_are_where_they_are_now(raw):
+    audit = Audit.load(OLD / "audit.json")
+    for kind, part in raw["inputs"].items():
+        for scope, old in part["scopes"].items():
+            metrics = audit.inputs[kind].scopes[scope].metrics
+            assert list(metrics) == ["angular", "influence"]
+            assert metrics["angular"].values == old["angular"]
+            assert metrics["angular"].high == old["angular_high"]
+            assert [block.model_dump() for block in metrics["angular"].best] == old["best"]
+            assert len(metrics["angular"].best_keeping_last) == len(old["best_keeping_last"])
+            assert metrics["influence"].values == [old["influence"]]
+            assert metrics["influence"].low == [old["influence_low"]]
+
+
+def test_its_importance_is_known_by_the_names_of_today():
+    items = Audit.load(OLD / "audit.json").inputs["speech"].importance
+    known = {(item.name, item.option, item.measured, item.additive) for item in items if item.part == "layer"}
+    assert known == {
+        ("gradient signed", "gradient-signed", False, True),
+        ("gradient absolute", "gradient", False, True),
+        ("ablation loss", "ablation", True, False),
+        ("ablation kl", "ablation-kl", True, False),
+        ("ablation score", "ablation-score", True, False),
+    }
+    assert next(item for item in items if item.quantity == "score").title == "rise of WER"
+
+
+def test_plans_chosen_from_it_are_those_it_says(raw):
+    audit, old = Audit.load(OLD / "audit.json"), raw["inputs"]["speech"]
+    best = {block["n"]: block for block in old["scopes"]["all"]["best_keeping_last"]}
+    plan = shoal.select(audit, 2)
+    assert (plan.layers[0], plan.stability) == (best[2]["layer"], best[2]["stability"])
+    assert plan.distance.model_dump() == best[2]["distance"]
+    assert shoal.select(audit, 2, metric="ablation-kl").layers == [1, 2]
+    influence = old["scopes"]["all"]["influence"][:-1]
+    assert shoal.select(audit, 1, strategy="lowest").layers == [influence.index(min(influence))]
+
+
+def test_it_is_compared_as_it_was(tmp_path):
+    old = Comparison.load(OLD / "comparison.json")
+    again = shoal.compare(OLD / "audit.json", OLD / "audit.json", replicates=20)
+    assert again.scopes == old.scopes
+
+
+def test_it_is_measured_no_more_than_a_new_one_and_reported(tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(OLD, folder)
+    matrix = shoal.task_matrix([folder / "audit.json"], replicates=20)
+    assert matrix.measure == "ablation loss"
+    out = shoal.render(
+        [Audit.load(folder / "audit.json"), Comparison.load(folder / "comparison.json"), matrix],
+        tmp_path / "report.html",
+    )
+    page = out.read_text()
+    for words in ("Ablation: rise of WER", "Block influence", "text-scope angular distance", "Mean overlap"):
+        assert words in page
