@@ -9,8 +9,9 @@ key for. The config is compared with the file's header.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,15 +57,43 @@ def convert(payload: Path, out: Path, dtype: DType = "float32") -> None:
     Raises:
         WeightsError: not GGUF, an architecture transformers does not know, or a config unlike the file.
     """
-    fields = read_fields(payload / FILE)
-    loaded = _load(payload, dtype)
-    config = plain_config(loaded.config)
-    check_config(fields, config)
-    tokenizer = plain_tokenizer(payload, fields)
+    with _parsed_once():
+        fields = read_fields(payload / FILE)
+        loaded = _load(payload, dtype)
+        config = plain_config(loaded.config)
+        check_config(fields, config)
+        tokenizer = plain_tokenizer(payload, fields)
     model = rebuild(loaded, config)
     model.generation_config = generation_config(fields, tokenizer)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Let all who read a file share one reader.
+
+    transformers parses the header for the config, for the weights and for the tokenizer. Each time takes longer than
+    the weights do: a vocabulary is a million slices, and a slice of a `memmap` costs several times that of an array.
+    """
+    import gguf
+    import numpy as np
+
+    original: Any = gguf.GGUFReader
+
+    class ArrayReader(original):
+        data: Any
+
+        def _get(self, *args: Any, **options: Any) -> Any:
+            self.data = np.asarray(self.data)
+            return super()._get(*args, **options)
+
+    shared = cache(ArrayReader)
+    gguf.GGUFReader = lambda path: shared(str(path))
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = original
 
 
 def read_fields(path: Path) -> dict[str, Any]:
