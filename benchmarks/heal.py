@@ -42,7 +42,7 @@ from shoal import tasks
 from shoal.data import Dataset, Row, read_manifests
 from shoal.healing import targets
 from shoal.healing.cuts import cuts_between
-from shoal.healing.settings import STEPS, HealSettings
+from shoal.healing.settings import HealSettings
 from shoal.models.loading import load
 from shoal.pruning.in_memory import prune_in_place
 from shoal.training.batches import examples_of, make_batches
@@ -56,6 +56,7 @@ from support.plain_training import Item, items_of, train_plain
 from support.step_clock import StepClock, device_name
 
 ROOT = Path(__file__).resolve().parents[1]
+STEPS = Optimisation().steps
 CLIPS = ROOT.parent / "shared" / "speech" / "speechocean762" / "manifest.jsonl"
 Figures = dict[str, Any]
 RATE = 1e-4

@@ -21,14 +21,14 @@ from shoal.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from shoal.benchmarking import bench
-    from shoal.cards import card
+    from shoal.cards.writing import card
     from shoal.comparison.audits import compare
     from shoal.comparison.task_matrix import task_matrix
     from shoal.data.dataset import Dataset
     from shoal.data.manifest import read_manifests
     from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
     from shoal.evaluation import evaluate
-    from shoal.healing import heal
+    from shoal.healing.run import heal
     from shoal.measurement.audit import audit
     from shoal.models.loading import load
     from shoal.plan_search import search
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from shoal.report import render
     from shoal.schema import Audit, Bench, Comparison, Plan, Scores, Search, TaskMatrix
     from shoal.selection.choose import select
-    from shoal.training import train
+    from shoal.training.run import train
     from shoal.validation.validate import validate
 
 __all__ = [
@@ -79,10 +79,10 @@ __getattr__ = lazy_exports(
         "Dataset": "data.dataset",
         "audit": "measurement.audit",
         "bench": "benchmarking",
-        "card": "cards",
+        "card": "cards.writing",
         "compare": "comparison.audits",
         "evaluate": "evaluation",
-        "heal": "healing",
+        "heal": "healing.run",
         "load": "models.loading",
         "prune": "pruning",
         "prune_folder": "pruning",
@@ -91,7 +91,7 @@ __getattr__ = lazy_exports(
         "search": "plan_search",
         "select": "selection.choose",
         "task_matrix": "comparison.task_matrix",
-        "train": "training",
+        "train": "training.run",
         "validate": "validation.validate",
     },
 )

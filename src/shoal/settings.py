@@ -26,6 +26,10 @@ METHOD = Group("Method", sort_key=3)
 INTERVALS = Parameter(group=Group("Intervals and random draws", sort_key=4))
 SPEED = Parameter(group=Group("Speed and memory", sort_key=5))
 OUTPUT = Parameter(group=Group("Output", sort_key=6))
+FLAT = Parameter(name="*")
+"""Beside a settings model as a parameter or as a field of another: its fields are options under their own names."""
+NO_OPTION = Parameter(parse=False)
+"""Beside a field that the command line does not set."""
 
 _ADVICE = {
     "greater_than_equal": "give {ge} or more",
@@ -93,7 +97,9 @@ def takes(model: type[Settings]) -> Callable[[F], F]:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if field.is_required() else field.default,
+                default=inspect.Parameter.empty
+                if field.is_required() or field.default_factory
+                else field.default,
                 annotation=field.annotation,
             )
             for name, field in model.model_fields.items()

@@ -48,3 +48,11 @@ def test_help_loads_neither_torch_nor_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_option_that_is_given_again_replaces_the_first(tmp_path, capsys) -> None:
+    """A command line that is built up may end with what it wants otherwise; a list goes on."""
+    missing = str(tmp_path / "recipe.yaml")
+    line = ["train", missing, "--workers", "-1", "--out", str(tmp_path / "a"), "--workers", "2"]
+    assert main(line) == 2
+    assert missing in capsys.readouterr().err

@@ -11,10 +11,9 @@ import tiny_speech
 from shoal import tasks
 from shoal.cli import main
 from shoal.errors import FileFormatError, UsageError
-from shoal.evaluation.settings import Resampling
 from shoal.healing import grid as grid_module
 from shoal.healing.grid import Grid, run_grid
-from shoal.healing.settings import HealSettings
+from shoal.healing.settings import HealGridSettings
 from shoal.pruning import prune
 from shoal.schema import Healing, Plan
 from shoal.training.settings import Optimisation, RuntimeOptions
@@ -39,20 +38,23 @@ def folder(tmp_path_factory):
 
 
 def grid_of(folder, out, *, targets=("receiver", "linear", "replace"), **options):
-    settings = HealSettings(
-        target="receiver", rank=2, alpha=2, optimisation=Optimisation(steps=2, clips=2), **options
+    settings = HealGridSettings(
+        targets=targets,
+        rank=2,
+        alpha=2,
+        optimisation=Optimisation(steps=2, clips=2),
+        replicates=50,
+        how=RuntimeOptions(features=folder / "features"),
+        **options,
     )
     return Grid(
         str(folder / "model"),
         [Plan.load(folder / f"plan{count}.json") for count in (1, 2)],
-        targets,
         shoal.read_manifests([str(folder / "train" / "manifest.jsonl")]),
         shoal.read_manifests([str(folder / "test" / "manifest.jsonl")]),
         tasks.get("asr"),
         settings,
         out,
-        resampling=Resampling(replicates=50),
-        how=RuntimeOptions(features=folder / "features"),
     )
 
 
@@ -115,7 +117,7 @@ def test_what_is_done_is_not_done_again(filled, folder, monkeypatch):
         raise AssertionError("a cell was filled again")
 
     monkeypatch.setattr(grid_module, "_fill", never)
-    monkeypatch.setattr(grid_module, "run_heal", never)
+    monkeypatch.setattr(grid_module, "heal", never)
     wanted = grid_of(folder, folder / "filled", targets=("receiver", "linear"))
     again = run_grid(wanted)
     assert [cell.score for cell in again.cells] == [
@@ -135,7 +137,7 @@ def test_nothing_to_compare_is_refused(folder, tmp_path):
 
 def test_the_command_prints_a_table(filled, folder, capsys):
     arguments = [
-        "healing", str(folder / "model"), "--data", str(folder / "train" / "manifest.jsonl"),
+        "heal-grid", str(folder / "model"), "--data", str(folder / "train" / "manifest.jsonl"),
         "--test", str(folder / "test" / "manifest.jsonl"), "--plan", str(folder / "plan2.json"),
         "--targets", "linear,receiver", "--steps", "2", "--clips", "2", "--rank", "2", "--replicates", "50",
         "--features", str(folder / "features"), "--out", str(folder / "command"),

@@ -13,9 +13,7 @@ from shoal import tasks
 from shoal.errors import InputError, ModelError, PlanError, UsageError
 from shoal.healing import run, targets
 from shoal.healing.cuts import cuts_of, layers_behind
-from shoal.healing.job import HealingJob
-from shoal.healing.run import run_heal, stored_dtype
-from shoal.healing.settings import HealSettings
+from shoal.healing.run import stored_dtype
 from shoal.pruning import prune
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, Plan
@@ -53,16 +51,15 @@ def data_of(folder):
 
 
 def job_of(folder, target, **options):
-    settings = HealSettings(
-        target=target,
-        rank=2,
-        alpha=2,
-        dropout=0.0,
-        optimisation=options.pop("optimisation", OPTIMISATION),
-        **options.pop("settings", {}),
-    )
-    how = RuntimeOptions(features=folder / "features")
-    return HealingJob(data_of(folder), tasks.get("asr"), settings, how=how, **options)
+    chosen = {
+        "target": target,
+        "rank": 2,
+        "alpha": 2,
+        "dropout": 0.0,
+        "optimisation": OPTIMISATION,
+        "how": RuntimeOptions(features=folder / "features"),
+    }
+    return {"data": data_of(folder), **chosen, **options}
 
 
 TRAINED = {
@@ -87,7 +84,7 @@ def test_every_target_is_in_the_contract():
 @pytest.mark.parametrize("name", sorted(TRAINED))
 def test_a_target_changes_what_it_says_and_nothing_else(folder, name):
     pruned = shoal.load(str(folder / "pruned"))
-    healed = run_heal(pruned, job_of(folder, name))
+    healed = shoal.heal(pruned, **job_of(folder, name))
     start = shoal.load(str(folder / "full"))
     prune_in_place(start.model, healed.plan or Plan.load(folder / "plan.json"))
     before = dict(start.model.named_parameters())
@@ -110,7 +107,9 @@ def test_a_target_changes_what_it_says_and_nothing_else(folder, name):
 
 
 def test_a_healed_checkpoint_is_whole_and_says_what_happened(folder, tmp_path):
-    healed = run_heal(shoal.load(str(folder / "pruned")), job_of(folder, "joint", out=tmp_path / "healed"))
+    healed = shoal.heal(
+        shoal.load(str(folder / "pruned")), **job_of(folder, "joint", out=tmp_path / "healed")
+    )
     assert healed.folder == tmp_path / "healed"
     again = shoal.load(str(tmp_path / "healed"))
     assert again.info().removed_layers == [2, 3]
@@ -135,9 +134,9 @@ def test_a_healed_checkpoint_is_whole_and_says_what_happened(folder, tmp_path):
 def test_pruning_and_healing_in_one_go_is_the_same(folder, tmp_path):
     """MODEL --plan: the plan is carried out in memory, and lies in the folder afterwards."""
     plan = Plan.load(folder / "plan.json")
-    first = run_heal(shoal.load(str(folder / "pruned")), job_of(folder, "receiver"))
-    second = run_heal(
-        shoal.load(str(folder / "full")), job_of(folder, "receiver", plan=plan, out=tmp_path / "healed")
+    first = shoal.heal(shoal.load(str(folder / "pruned")), **job_of(folder, "receiver"))
+    second = shoal.heal(
+        shoal.load(str(folder / "full")), **job_of(folder, "receiver", plan=plan, out=tmp_path / "healed")
     )
     assert first.record.loss_after == pytest.approx(second.record.loss_after, rel=1e-5)
     assert shoal.load(str(tmp_path / "healed")).info().removed_layers == [2, 3]
@@ -145,9 +144,9 @@ def test_pruning_and_healing_in_one_go_is_the_same(folder, tmp_path):
 
 def test_replace_puts_a_layer_back_that_gives_the_state_behind_the_block(folder, tmp_path):
     long = Optimisation(steps=30, clips=4, full_lr=1e-2)
-    healed = run_heal(
+    healed = shoal.heal(
         shoal.load(str(folder / "pruned")),
-        job_of(folder, "replace", optimisation=long, out=tmp_path / "healed"),
+        **job_of(folder, "replace", optimisation=long, out=tmp_path / "healed"),
     )
     assert healed.plan.layers == [3]
     again = shoal.load(str(tmp_path / "healed"))
@@ -176,8 +175,8 @@ def behind(student, teacher, folder):
 def test_distillation_draws_to_the_teacher(folder):
     objective = Objective(ce=0.0, kl=1.0, hidden=0.5)
     long = Optimisation(steps=25, clips=4, lora_lr=1e-2)
-    job = job_of(folder, "decoder", settings={"objective": objective}, optimisation=long)
-    healed = run_heal(shoal.load(str(folder / "pruned")), job)
+    job = job_of(folder, "decoder", objective=objective, optimisation=long)
+    healed = shoal.heal(shoal.load(str(folder / "pruned")), **job)
     assert healed.record.teacher == str(folder / "full")
     plain = shoal.load(str(folder / "pruned"))
     teacher = shoal.load(str(folder / "full"))
@@ -230,8 +229,8 @@ def test_terms_of_the_loss_against_plain_torch(folder):
 
 
 def test_a_start_from_the_closed_form(folder):
-    job = job_of(folder, "receiver", settings={"start": "linear"})
-    healed = run_heal(shoal.load(str(folder / "pruned")), job)
+    job = job_of(folder, "receiver", start="linear")
+    healed = shoal.heal(shoal.load(str(folder / "pruned")), **job)
     assert any("linear over layers 2-3" in note for note in healed.record.notes)
     name = "decoder.model.layers.1.mlp.down_proj.weight"
     plain = shoal.load(str(folder / "pruned")).model.get_parameter(name)
@@ -241,32 +240,32 @@ def test_a_start_from_the_closed_form(folder):
 @pytest.mark.parametrize("target", ["receiver", "joint", "replace", "linear"])
 def test_without_a_cut_some_targets_make_no_sense(folder, target):
     with pytest.raises(PlanError, match="no layer is missing"):
-        run_heal(shoal.load(str(folder / "full")), job_of(folder, target))
+        shoal.heal(shoal.load(str(folder / "full")), **job_of(folder, target))
 
 
 def test_targets_that_need_no_cut_heal_any_model(folder):
-    healed = run_heal(shoal.load(str(folder / "full")), job_of(folder, "projector"))
+    healed = shoal.heal(shoal.load(str(folder / "full")), **job_of(folder, "projector"))
     assert healed.record.steps == 3
 
 
 def test_what_cannot_be_is_refused_in_one_line(folder, tmp_path):
     pruned = shoal.load(str(folder / "pruned"))
     with pytest.raises(UsageError, match="unknown target 'heart'"):
-        run_heal(pruned, job_of(folder, "heart"))
+        shoal.heal(pruned, **job_of(folder, "heart"))
     with pytest.raises(UsageError, match="adapters do not hold"):
-        run_heal(pruned, job_of(folder, "head", save_as="adapters"))
+        shoal.heal(pruned, **job_of(folder, "head", save="adapters"))
     with pytest.raises(UsageError, match="nothing to learn"):
-        run_heal(pruned, job_of(folder, "receiver", settings={"objective": Objective(ce=0.0)}))
+        shoal.heal(pruned, **job_of(folder, "receiver", objective=Objective(ce=0.0)))
     with pytest.raises(UsageError, match="not empty"):
-        run_heal(pruned, job_of(folder, "receiver", out=folder / "full"))
+        shoal.heal(pruned, **job_of(folder, "receiver", out=folder / "full"))
     other = shoal.load(str(folder / "pruned"))
     with pytest.raises(ModelError, match="has 4 layers"):
-        run_heal(other, job_of(folder, "linear", teacher=str(folder / "pruned")))
+        shoal.heal(other, **job_of(folder, "linear", teacher=str(folder / "pruned")))
     one = tiny_speech.plan(2, depth=DEPTH)
     with pytest.raises(PlanError, match="block of one"):
-        run_heal(shoal.load(str(folder / "full")), job_of(folder, "replace", plan=one))
+        shoal.heal(shoal.load(str(folder / "full")), **job_of(folder, "replace", plan=one))
     with pytest.raises(InputError, match=r"no such|cannot"):
-        run_heal(other, job_of(folder, "linear", teacher=str(tmp_path / "gone")))
+        shoal.heal(other, **job_of(folder, "linear", teacher=str(tmp_path / "gone")))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -39,8 +39,7 @@ from shoal.data import Dataset
 from shoal.decoder.prepare import prepare
 from shoal.decoder.sublayers import BARE_MLP, MLP
 from shoal.errors import ModelError
-from shoal.healing.job import HealingJob
-from shoal.healing.run import HealedModel, run_heal
+from shoal.healing.run import HealedModel, heal
 from shoal.healing.settings import HealSettings
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.loading import LoadedModel, load_model
@@ -171,13 +170,16 @@ def input_of(loaded: LoadedModel) -> InputKind:
     return "speech" if "speech" in loaded.inputs else "text"
 
 
-def job(loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any) -> HealingJob:
+def job(
+    loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any
+) -> dict[str, Any]:
     """One step over both clips, without the layers."""
     steps = Optimisation(steps=1, clips=CLIPS, lora_lr=1e-2, projector_lr=1e-2, full_lr=1e-2)
-    settings = HealSettings(target=target, rank=2, alpha=2, dropout=0.0, optimisation=steps)
-    plan = manual(loaded.ref, len(loaded.layers), list(layers))
+    out = options.pop("out", None)
     chosen = {"input": input_of(loaded)} | options
-    return HealingJob(data, tasks.get("asr"), settings, plan=plan, **chosen)
+    settings = HealSettings(target=target, rank=2, alpha=2, dropout=0.0, optimisation=steps, **chosen)
+    plan = manual(loaded.ref, len(loaded.layers), list(layers))
+    return {"data": data, "settings": settings, "plan": plan, "out": out}
 
 
 def removable(loaded: LoadedModel, choices: Sequence[list[int]]) -> list[int]:
@@ -298,11 +300,10 @@ def allowed(loaded: LoadedModel, target: str, layer: int) -> Callable[[str], boo
     }[target]
 
 
-def check_step(loaded: LoadedModel, healing: HealingJob, target: str, layer: int) -> None:
+def check_step(loaded: LoadedModel, healing: dict[str, Any], target: str, layer: int) -> None:
     """One step: what is trained moves, all of it, and nothing else does."""
-    assert healing.plan is not None
-    before = pruned(loaded, healing.plan)
-    healed = run_heal(fresh(loaded), healing)
+    before = pruned(loaded, healing["plan"])
+    healed = heal(fresh(loaded), **healing)
     assert healed.record.last_loss is not None
     assert math.isfinite(healed.record.last_loss)
     assert len(healed.loaded.layers) == len(loaded.layers) - 1
@@ -332,9 +333,7 @@ def check_targets(name: str, loaded: LoadedModel, data: Dataset) -> None:
     for target in TARGETS:
         healing = job(loaded, data, target, [layer])
         if why := REFUSED.get(name, {}).get(target):
-            refused(
-                lambda healing=healing: run_heal(fresh(loaded), healing), type(loaded.model).__name__, why
-            )
+            refused(lambda healing=healing: heal(fresh(loaded), **healing), type(loaded.model).__name__, why)
         else:
             check_step(loaded, healing, target, layer)
             shown.append(target)
@@ -384,7 +383,7 @@ def test_what_cannot_learn_from_transcripts_is_refused(
     why = UNTAUGHT[name] if name in HEARING else "no processor that can be loaded"
     for target in ("receiver", "decoder"):
         healing = job(loaded, data, target, [3], input="speech")
-        refused(lambda healing=healing: run_heal(fresh(loaded), healing), why)
+        refused(lambda healing=healing: heal(fresh(loaded), **healing), why)
     if name in HEARING:
         note(name, heal=[])
 
@@ -396,7 +395,7 @@ def test_a_projector_is_not_trained_where_it_does_not_run(
     loaded = original(name)
     for target in ("projector", "joint"):
         healing = job(loaded, data, target, [3], input="text")
-        refused(lambda healing=healing: run_heal(fresh(loaded), healing), name, "on the text input")
+        refused(lambda healing=healing: heal(fresh(loaded), **healing), name, "on the text input")
 
 
 def layers_changed(loaded: LoadedModel, changed: set[str]) -> set[int]:
@@ -415,9 +414,9 @@ def test_head_and_replaced_layers_and_the_closed_form(
     for target in ("head", "replace", "linear"):
         healing = job(loaded, data, target, block)
         if target == "linear" and CLOSED[name]:
-            refused(lambda healing=healing: run_heal(fresh(loaded), healing), CLOSED[name])
+            refused(lambda healing=healing: heal(fresh(loaded), **healing), CLOSED[name])
             continue
-        healed = run_heal(fresh(loaded), healing)
+        healed = heal(fresh(loaded), **healing)
         assert healed.plan is not None
         found[target] = healed, changes(pruned(loaded, healed.plan).model, healed)
     healed, changed = found["head"]
@@ -448,7 +447,7 @@ def test_a_healed_checkpoint_is_verified_and_loads(
     loaded = original(name)
     (layer,) = removable(loaded, [[3], [1]])
     out = tmp_path / "healed"
-    healed = run_heal(fresh(loaded), job(loaded, data, WRITTEN[name], [layer], out=out))
+    healed = heal(fresh(loaded), **job(loaded, data, WRITTEN[name], [layer], out=out))
     assert healed.folder == out
     again = load_model(str(out), device="cpu", dtype="float32", trust_remote_code=False)
     assert type(again.model) is type(loaded.model)

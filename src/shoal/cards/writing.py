@@ -6,15 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.cards.attached import Evidence, Labelled, attach, attached, latest
 from shoal.cards.facts import OURS, CardFacts, Folder, folder_of, gather, identity
 from shoal.cards.identity import CheckpointIdentity, fingerprints_of
 from shoal.cards.page import page
+from shoal.cards.settings import CardSettings
 from shoal.cards.speaking import speech_untested
 from shoal.errors import UsageError
 from shoal.schema import Audit, Bench, ModelInfo, Scores, write_text
+from shoal.settings import takes
 
 if TYPE_CHECKING:
     from shoal.schema.verification import VerificationReport
@@ -36,45 +38,62 @@ def first_card(
     return page(_with(facts, (), CheckpointIdentity("", lambda _: "")))
 
 
-def facts_of(
-    folder: Path,
-    documents: Sequence[Labelled],
+@takes(CardSettings)
+def card(
+    folder: str | os.PathLike[str],
+    documents: Sequence[Scores | Bench | Audit] = (),
+    settings: CardSettings | None = None,
     *,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-) -> CardFacts:
-    """What the folder tells, and what was measured of it: `documents` and those in its `validation/`.
+    out: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Path:
+    """Write the model card of a checkpoint folder.
+
+    Args:
+        folder: a checkpoint that Shoal pruned, healed or trained, or any other.
+        documents: what was measured of it, besides what lies in its `validation/`. Of two that measured the same on the
+            same clips the later one counts.
+        settings: how it is written.
+        out: the file to write; None is README.md in the folder.
+        **options: fields of `CardSettings`, instead of `settings` or in their place.
+
+    Returns:
+        The path of the card. The same folder and documents give the same text.
 
     Raises:
-        UsageError: a document is about another model.
+        UsageError: there is no such folder, a document is about another model, or a card that Shoal did not write is
+            in the way.
         ShoalError: the folder holds no model, or a record in it cannot be read.
     """
-    history = folder_of(folder, str(folder))
-    facts = gather(history, trust_remote_code=trust_remote_code).with_stored_report(folder)
-    own = fingerprints_of(str(folder), device=device, trust_remote_code=trust_remote_code)
-    evidence = latest([*attached(folder), *documents])
-    return _with(facts, evidence, identity(facts, str(folder), own))
+    labelled = [(f"document {number}", each) for number, each in enumerate(documents, start=1)]
+    return write_card(folder, labelled, CardSettings.of(settings, options), out=out)[0]
 
 
 def write_card(
     folder: str | os.PathLike[str],
-    documents: Sequence[Labelled] = (),
+    documents: Sequence[Labelled],
+    settings: CardSettings,
     *,
     out: str | os.PathLike[str] | None = None,
-    keep: bool = False,
-    force: bool = False,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
 ) -> tuple[Path, CardFacts]:
-    """See `shoal.cards.card`; `keep` is its `attach`. Returns the path and what the card was written from."""
+    """The same of documents with the names that errors call them by; also returns what the card was written from."""
     place = _checkpoint(folder)
     target = place / CARD if out is None else Path(out)
-    if not force:
+    if not settings.force:
         _check_ours(target)
-    facts = facts_of(place, documents, device=device, trust_remote_code=trust_remote_code)
-    if keep:
+    facts = _facts_of(place, documents, settings)
+    if settings.attach:
         attach(place, [document for _, document in documents])
     return write_text(target, page(facts)), facts
+
+
+def _facts_of(folder: Path, documents: Sequence[Labelled], settings: CardSettings) -> CardFacts:
+    """What the folder tells, and what was measured of it: `documents` and those in its `validation/`."""
+    history, trust = folder_of(folder, str(folder)), settings.trust_remote_code
+    facts = gather(history, trust_remote_code=trust).with_stored_report(folder)
+    own = fingerprints_of(str(folder), device=settings.device, trust_remote_code=trust)
+    evidence = latest([*attached(folder), *documents])
+    return _with(facts, evidence, identity(facts, str(folder), own))
 
 
 def _checkpoint(folder: str | os.PathLike[str]) -> Path:

@@ -26,7 +26,7 @@ app = App(
     version=f"shoal {__version__}",
     help="Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost.",
     version_flags="--version",
-    default_parameter=Parameter(negative=(), show_default=shown_default),
+    default_parameter=Parameter(negative=(), show_default=shown_default, allow_repeating=True),
     group_parameters=METHOD,
 )
 
@@ -36,12 +36,21 @@ COMMANDS = {
         "compare": "Compare audits: rank correlation of the triangles, overlap of the chosen blocks.",
         "select": "Choose the layers to remove from an audit, or from several of one model.",
     },
+    "Change the model": {
+        "heal": "Train a pruned model a little, or compute weights for it, and write it, verified.",
+        "heal-grid": "Heal every plan by every target and test them on the same clips.",
+        "train": "Build a SpeechLLM by a recipe and train it.",
+    },
+    "Show what it costs": {
+        "card": "Write the card of a checkpoint: what was done, measured, and not validated.",
+    },
 }
 
 for number, (title, commands) in enumerate(COMMANDS.items()):
     group = Group(title, sort_key=number)
     for name, line in commands.items():
-        app.command(f"shoal.cli.{name}:{name}", name=name, help=line, group=group)
+        module = name.replace("-", "_")
+        app.command(f"shoal.cli.{module}:{module}", name=name, help=line, group=group)
 
 
 # Commands that are still typer's; they are passed on as they are.
@@ -49,13 +58,9 @@ OLD = {
     "demo": "The whole way on real speech that ships with Shoal.",
     "search": "Find the shallowest plan within a budget.",
     "prune": "Write the model without the plan's layers.",
-    "heal": "Train a little after pruning.",
-    "healing": "Heal several plans by several targets.",
-    "train": "Train a SpeechLLM by a recipe.",
     "evaluate": "Score the model and every plan.",
     "bench": "Time the model and every plan.",
     "report": "Make a report.",
-    "card": "Write the card of a checkpoint.",
     "validate": "Judge what is claimed of a checkpoint.",
     "families": "Print the classes that are covered.",
     "weights": "List, fetch and check weights.",

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from shoal.cli import typer_options as options
+from shoal.cards.settings import CardSettings
+from shoal.cli import options
+from shoal.settings import DATA, OUTPUT
 
 if TYPE_CHECKING:
     from shoal.cards.attached import Evidence
     from shoal.cards.facts import CardFacts
 
-Files = list[Path] | None
-
 
 def card(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The checkpoint's folder.")],
-    scores: Annotated[
-        Files, typer.Option("--scores", metavar="FILE", help="A scores.json of it. Repeatable.")
-    ] = None,
-    bench: Annotated[
-        Files, typer.Option("--bench", metavar="FILE", help="A bench.json of it. Repeatable.")
-    ] = None,
+    folder: Annotated[Path, DATA, Parameter(name="DIR", help="Folder of the checkpoint.")],
+    /,
+    *,
+    scores: options.Scores = (),
+    bench: options.Benches = (),
     audit: Annotated[
-        Files,
-        typer.Option(
-            "--audit", metavar="FILE", help="An audit.json of it, or of the unpruned model. Repeatable."
-        ),
-    ] = None,
-    attach: Annotated[
-        bool,
-        typer.Option(
-            "--attach",
-            help="Copy these files, without the clips' words, to DIR/validation for the next time.",
-        ),
-    ] = False,
+        tuple[Path, ...],
+        DATA,
+        Parameter(metavar="FILE", help="An audit.json of it, or of the unpruned model. Repeatable."),
+    ] = (),
+    settings: Annotated[CardSettings, options.Flat] = CardSettings(),
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Where to write; default DIR/README.md.")
+        Path | None, OUTPUT, Parameter(metavar="FILE", help="File to write; default: DIR/README.md.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a card that Shoal did not write.")] = False,
-    device: options.Device = "cpu",
-    trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
     """Write the card of a checkpoint: what was done to it, what was measured, and what was not validated.
@@ -54,17 +43,9 @@ def card(
     from shoal.cards.attached import read
     from shoal.cards.writing import write_card
 
-    given = [read(path) for path in (*(scores or ()), *(bench or ()), *(audit or ()))]
-    path, facts = write_card(
-        folder,
-        given,
-        out=out,
-        keep=attach,
-        force=force,
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
-    typer.echo(_json(facts, path) if json else summary(facts, path))
+    documents = [read(path) for path in (*scores, *bench, *audit)]
+    path, facts = write_card(folder, documents, settings, out=out)
+    print(_json(facts, path) if json else summary(facts, path))
     if facts.unheard:
         warn_of_speech(str(folder))
 
@@ -73,7 +54,7 @@ def warn_of_speech(name: str) -> None:
     """One line on stderr for a changed model that answers in speech, which nobody has tested."""
     from shoal.cards.speaking import warning
 
-    typer.echo(f"shoal: {warning(name)}", err=True)
+    print(f"shoal: {warning(name)}", file=sys.stderr)
 
 
 def warn_if_unheard(documents: Sequence[Evidence], checkpoint: str | None) -> None:

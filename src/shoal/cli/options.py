@@ -13,14 +13,13 @@ from cyclopts import Parameter
 
 from shoal.data.settings import DataSettings
 from shoal.progress import Progress
-from shoal.settings import DATA, MODEL, OUTPUT
+from shoal.settings import DATA, FLAT, MODEL, OUTPUT
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.schema import Document
 
-Flat = Parameter(name="*")
-"""Beside the type of a settings model: its fields are options."""
+Flat = FLAT
 Model = Annotated[str, MODEL, Parameter(help="A folder, a Hugging Face Hub id or pkg:NAME.")]
 Data = Annotated[
     list[str],
@@ -31,6 +30,16 @@ TaskName = Annotated[
     str,
     DATA,
     Parameter(help="Task that is asked: asr, ast, ser, sqa, lm, tts, or a YAML file (docs/tasks.md)."),
+]
+Scores = Annotated[
+    tuple[Path, ...],
+    DATA,
+    Parameter(name="--scores", metavar="FILE", help="A scores.json of the checkpoint. Repeatable."),
+]
+Benches = Annotated[
+    tuple[Path, ...],
+    DATA,
+    Parameter(name="--bench", metavar="FILE", help="A bench.json of the checkpoint. Repeatable."),
 ]
 Json = Annotated[bool, OUTPUT, Parameter(help="Print machine-readable JSON on stdout.")]
 

@@ -8,16 +8,12 @@ import typer
 
 from shoal._version import __version__
 from shoal.cli.bench import bench
-from shoal.cli.card import card
 from shoal.cli.demo import demo
 from shoal.cli.evaluate import evaluate
 from shoal.cli.families import families
-from shoal.cli.heal import heal
-from shoal.cli.healing import healing
 from shoal.cli.prune import prune
 from shoal.cli.report import report
 from shoal.cli.search import search
-from shoal.cli.train import train
 from shoal.cli.validate import validate
 from shoal.cli.weights import app as weights
 
@@ -34,13 +30,9 @@ for command in (
     demo,
     search,
     prune,
-    heal,
-    healing,
-    train,
     evaluate,
     bench,
     report,
-    card,
     validate,
     families,
 ):

@@ -30,15 +30,18 @@ def _pairs(value: object) -> object:
     return fields
 
 
+Fields = Annotated[
+    Mapping[str, str],
+    BeforeValidator(_pairs),
+    Parameter(accepts_keys=False, allow_repeating=True, n_tokens=1, metavar="FIELD=VALUE"),
+]
+"""`split=test`, repeatable."""
+
+
 class DataSettings(Settings):
     """Which rows of the manifests are used."""
 
-    where: Annotated[
-        Mapping[str, str],
-        BeforeValidator(_pairs),
-        DATA,
-        Parameter(accepts_keys=False, allow_repeating=True, n_tokens=1, metavar="FIELD=VALUE"),
-    ] = Field(default={})
+    where: Annotated[Fields, DATA] = Field(default={})
     """Keep only rows whose field has this value. Repeatable."""
     limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
     """Number of clips to use, evenly spaced over the rows; default: all. A clip whose audio turns out bad is left out

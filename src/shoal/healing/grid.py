@@ -19,15 +19,14 @@ from shoal.evaluation.measures import scores
 from shoal.evaluation.output_file import read_outputs
 from shoal.evaluation.run import asked_of, decode_systems
 from shoal.evaluation.scoring import PairedScores
-from shoal.evaluation.settings import DecodingSettings, Resampling
+from shoal.evaluation.settings import DecodingSettings, Resampling, TokenLimit
 from shoal.evaluation.significance import PairedBootstrap, Rates
 from shoal.evaluation.systems import without
 from shoal.evaluation.utterance_counts import count_outputs, label_set
-from shoal.healing import targets
-from shoal.healing.job import HealingJob
-from shoal.healing.run import run_heal
-from shoal.healing.settings import HealSettings
-from shoal.models.loading import load_model
+from shoal.healing.run import heal
+from shoal.healing.settings import HealGridSettings, HealMethod, HealSettings
+from shoal.models.loading import find_device, load
+from shoal.models.settings import ModelSettings
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
@@ -45,7 +44,6 @@ from shoal.schema import (
 from shoal.schema.files import claim
 from shoal.schema.heal import NONE
 from shoal.training.batches import Losses, examples_of, fill_audio_cache, make_batches, response_losses
-from shoal.training.settings import RuntimeOptions
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -60,19 +58,12 @@ class Grid:
 
     model: str
     plans: Sequence[Plan]
-    targets: Sequence[str]
     data: Dataset
     test: Dataset
     task: Task
-    settings: HealSettings
-    """For every target but for its name."""
+    settings: HealGridSettings
     out: Path
-    device: str = "cpu"
-    dtype: str = "auto"
-    trust_remote_code: bool = False
-    decoding: DecodingSettings = field(default_factory=DecodingSettings)
-    resampling: Resampling = field(default_factory=Resampling)
-    how: RuntimeOptions = field(default_factory=RuntimeOptions)
+    loading: ModelSettings = field(default_factory=ModelSettings)
     progress: Progress | None = None
 
 
@@ -95,14 +86,12 @@ def run_grid(grid: Grid) -> Healing:
         UsageError: no plan, no target, or a name that is unknown.
         FileFormatError: `grid.out` holds cells that were made with other settings.
     """
-    if not grid.plans or not grid.targets:
+    if not grid.plans or not grid.settings.targets:
         raise UsageError("nothing to compare", fix="give --layers or --plan, and --targets")
-    for name in grid.targets:
-        targets.get(name)
     _own(grid)
-    total, cells = 1 + len(grid.plans) * (1 + len(grid.targets)), []
+    total, cells = 1 + len(grid.plans) * (1 + len(grid.settings.targets)), []
     wanted: list[tuple[Plan | None, str]] = [(None, NONE)]
-    wanted += [(plan, name) for plan in grid.plans for name in (NONE, *grid.targets)]
+    wanted += [(plan, name) for plan in grid.plans for name in (NONE, *grid.settings.targets)]
     skipped: list[str] = []
     for done, (plan, target) in enumerate(wanted):
         if grid.progress is not None:
@@ -127,7 +116,7 @@ def _own(grid: Grid) -> None:
     settings = {
         "model": grid.model,
         "task": grid.task.name,
-        "settings": grid.settings.model_dump(exclude={"target"}),
+        "settings": grid.settings.method(),
         "train": grid.data.info().fingerprint,
         "test": grid.test.info().fingerprint,
     }
@@ -156,37 +145,35 @@ def _cell(grid: Grid, plan: Plan | None, target: str) -> _Cell:
 
 def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
     """Heal, evaluate and write down; the file that says so comes last."""
-    loaded = load_model(
-        grid.model, device=grid.device, dtype=grid.dtype, trust_remote_code=grid.trust_remote_code
-    )
+    loaded = load(grid.model, grid.loading)
     facts: dict[str, Any] = {"model": loaded.info().model_dump(mode="json")}
     if plan is not None and target == NONE:
         prune_in_place(loaded.model, plan, family=loaded.family)
         loaded.forget_info()
     elif plan is not None:
-        settings = grid.settings.model_copy(update={"target": target})
-        job = HealingJob(
+        method = {name: getattr(grid.settings, name) for name in HealMethod.model_fields}
+        method["how"] = grid.settings.how.named("shoal-heal-grid")
+        healed = heal(
+            loaded,
             grid.data,
             grid.task,
-            settings,
+            HealSettings.of(None, {"target": target, **method}),
             plan=plan,
             validation=grid.test.only(()),
-            trust_remote_code=grid.trust_remote_code,
-            how=grid.how,
             progress=grid.progress,
         )
-        healed = run_heal(loaded, job)
         loaded = healed.loaded
         facts["heal"] = healed.record.model_dump(mode="json")
     info = loaded.info()
     lora = sum(each.numel() for name, each in loaded.model.named_parameters() if ".lora_" in name)
     facts |= {"layers": len(loaded.layers), "parameters": info.total_parameters - lora}
     batches = make_batches(
-        loaded, examples_of(grid.test, grid.task), features=grid.how.features, progress=grid.progress
+        loaded, examples_of(grid.test, grid.task), features=grid.settings.how.features, progress=grid.progress
     )
-    fill_audio_cache(loaded, grid.test, features=grid.how.features)
+    fill_audio_cache(loaded, grid.test, features=grid.settings.how.features)
     task = asked_of(grid.test, grid.task, loaded)
-    decode_systems(loaded, grid.test, task, grid.decoding, out=folder, progress=grid.progress)
+    decoding = DecodingSettings(grid.settings.batch_size, TokenLimit(grid.settings.max_new_tokens))
+    decode_systems(loaded, grid.test, task, decoding, out=folder, progress=grid.progress)
     losses = response_losses(loaded, batches)
     record = {
         "facts": facts,
@@ -200,7 +187,7 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
     ids = sorted(clip for clip in outputs[0] if all(clip in found for found in outputs))
     task = grid.task.on(grid.test.rows)
     score = scores(task, label_set(task, outputs[0], ids))[0]
-    bootstrap = grid.resampling.draw_over([outputs[0][clip].speaker for clip in ids])
+    bootstrap = _resampling(grid).draw_over([outputs[0][clip].speaker for clip in ids])
     counts = [count_outputs(found, ids, task, [score]) for found in outputs]
     scored = PairedScores.of([score], counts, bootstrap)
     if score.name not in scored.scores:
@@ -208,16 +195,16 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
     measured, rates = [measures[score.name] for measures in scored.measures()], scored.rates[score.name]
     unhealed = {_key(cell): rate for cell, rate in zip(cells, rates, strict=True) if cell.target == NONE}
     return Healing(
-        provenance=provenance(device=grid.device, dtype=grid.dtype),
+        provenance=provenance(device=str(find_device(grid.loading.device)), dtype=grid.loading.dtype),
         model=info,
         task=grid.task.name,
         data=grid.test.info(),
         train_data=grid.data.info(),
         settings={
-            **grid.settings.model_dump(exclude={"target"}),
-            "replicates": grid.resampling.replicates,
-            "cluster": grid.resampling.cluster,
-            "level": grid.resampling.level,
+            **grid.settings.method(),
+            "replicates": grid.settings.replicates,
+            "cluster": grid.settings.cluster,
+            "level": grid.settings.level,
             "shared_speakers": len(_speakers(grid.data) & _speakers(grid.test)),
         },
         score_name=score.name,
@@ -229,6 +216,11 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
         ],
         skipped=list(skipped),
     )
+
+
+def _resampling(grid: Grid) -> Resampling:
+    settings = grid.settings
+    return Resampling(settings.replicates, settings.level, settings.cluster, settings.seed)
 
 
 def _speakers(data: Dataset) -> set[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from shoal.healing.settings import HealSettings
 from shoal.healing.targets import Target
 from shoal.models.lineage import HEAL_FILE
 from shoal.progress import Progress
-from shoal.schema import HealRecord, InputKind, ModelInfo, Plan
+from shoal.schema import HealRecord, ModelInfo, Plan
 from shoal.training.settings import Objective, RuntimeOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 HELD_OUT = 0.05
 """Share of the clips that are not trained on, where no others are given to watch the loss on."""
 MOST_HELD_OUT = 64
-SaveAs = Literal["merged", "adapters"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,9 @@ class HealingJob:
     data: Dataset
     task: Task
     settings: HealSettings
-    input: InputKind = "speech"
     plan: Plan | None = None
     validation: Dataset | None = None
-    teacher: str | None = None
     out: Path | None = None
-    save_as: SaveAs = "merged"
-    force: bool = False
-    trust_remote_code: bool = False
-    how: RuntimeOptions = field(default_factory=RuntimeOptions)
     progress: Progress | None = None
 
     @property
@@ -61,8 +54,20 @@ class HealingJob:
     @property
     def described(self) -> dict[str, Any]:
         """Everything that decides the result, besides model and clips."""
-        plan = None if self.plan is None else self.plan.layers
-        return {**self.settings.model_dump(), "input": self.input, "plan": plan, "save_as": self.save_as}
+        return {
+            **self.settings.method(),
+            "target": self.settings.target,
+            "input": self.settings.input,
+            "plan": None if self.plan is None else self.plan.layers,
+            "save_as": self.settings.save,
+        }
+
+    @property
+    def how(self) -> RuntimeOptions:
+        """How the run is carried out, under the name that trackers show."""
+        return (
+            self.settings.how if self.out is None else self.settings.how.named(f"shoal-heal-{self.out.name}")
+        )
 
     def check(self) -> None:
         """Make sure that its parts go together.
@@ -75,13 +80,13 @@ class HealingJob:
             raise UsageError(
                 "no term has a weight, so there is nothing to learn", fix="give --ce, --kl or --hidden"
             )
-        if self.save_as == "adapters" and not target.adapts:
+        if self.settings.save == "adapters" and not target.adapts:
             raise UsageError(
                 f"{target.name} changes whole weights, which adapters do not hold",
                 where="--save",
                 fix="use merged",
             )
-        if self.save_as == "adapters" and self.plan is not None:
+        if self.settings.save == "adapters" and self.plan is not None:
             raise UsageError(
                 "adapters lie beside a pruned checkpoint, and here there is none",
                 where="--save adapters",

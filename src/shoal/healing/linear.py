@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from shoal.decoder.sublayers import Sublayers, exact, find_sublayers, first_of, 
 from shoal.errors import MeasureError, ModelError, UsageError
 from shoal.healing.cuts import Cut, cuts_of
 from shoal.healing.normal_equations import NormalEquations
+from shoal.healing.settings import RIDGE, Fit, Weighting
 from shoal.pruning.in_memory import kept_layers
 
 if TYPE_CHECKING:
@@ -40,12 +41,7 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan, Scope
 
-Fit = Literal["map", "weights"]
-Weighting = Literal["none", "relative"]
 FIX = "heal with another target"
-RIDGE = 0.1
-"""Of 1, 0.1, 0.01, 0.001 and 0.0001 the best for `weights` and `relative`: mean loss on held-out speech over four
-blocks of the reference model, fitted on 60 clips (3710 positions). With as few, far less can be worse than nothing."""
 PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """What weights are in that are not quantised."""
 

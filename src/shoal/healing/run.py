@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal import tasks
 from shoal.data import fingerprint
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import UsageError
@@ -19,13 +20,16 @@ from shoal.healing.checkpoints import write_adapters, write_merged
 from shoal.healing.cuts import cuts_of, layers_behind
 from shoal.healing.job import HealingJob, finished
 from shoal.healing.linear import apply_linear, fit_linear
+from shoal.healing.settings import HealSettings
 from shoal.healing.targets import Target, TrainedParts
 from shoal.healing.teacher import PruningHistory, check_teacher, pruning_history, share_weights
 from shoal.models.loading import DTYPES, load_model
+from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, ModelInfo, Plan, read_json
+from shoal.settings import takes
 from shoal.training.batches import examples_of, fill_audio_cache, make_batches, response_losses
 from shoal.training.examples import Batches, TrainingExample
 from shoal.training.loop import TrainingResult, load_trained, train
@@ -34,8 +38,9 @@ from shoal.training.sampling import sample_clips
 from shoal.training.step import ModelWithLoss
 
 if TYPE_CHECKING:
-    from shoal.data import Row
+    from shoal.data import Dataset, Row
     from shoal.models.loading import LoadedModel
+    from shoal.tasks import Task
 
 
 @dataclass
@@ -57,17 +62,36 @@ class HealedModel:
         return self.load()
 
 
-def run_heal(model: LoadedModel, job: HealingJob) -> HealedModel:
-    """Heal `model`, which is changed in place (with `replace` it is another that is healed).
-
-    Where `job.out` holds this very healing already, that is what comes back, and nothing is done.
+@takes(HealSettings)
+def heal(
+    model: LoadedModel,
+    data: Dataset,
+    task: Task | str = "asr",
+    settings: HealSettings | None = None,
+    *,
+    plan: Plan | None = None,
+    validation: Dataset | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> HealedModel:
+    """Heal a pruned model, which is changed in place (with `replace` it is another that is healed).
 
     Args:
-        model: a pruned checkpoint; or, with a plan, the model to prune first.
-        job: what is asked for.
+        model: a checkpoint that Shoal pruned; or, with `plan`, the model to prune first.
+        data: clips to train on.
+        task: what is asked of the clips, and what the right answer is.
+        settings: what is trained, and how.
+        plan: what to remove first.
+        validation: clips to watch the loss on; default is a twentieth of `data`, which is then not trained on.
+        out: the checkpoint folder to make; None keeps the result in memory only. Running again there goes on with an
+            unfinished run, and returns a finished one as it is.
+        progress: called with (what, done, total).
+        **options: fields of `HealSettings`, instead of `settings` or in their place.
 
     Returns:
-        The healed model. Only the first of several processes writes it.
+        The healed model in memory with its record, and the folder it was written to. Only the first of several
+        processes writes it.
 
     Raises:
         PlanError: no layer is missing where the target needs a cut.
@@ -76,6 +100,9 @@ def run_heal(model: LoadedModel, job: HealingJob) -> HealedModel:
         TrainingError: see `shoal.training.loop.train`.
         VerificationError: the healed checkpoint is not what was in memory; it is not written.
     """
+    settings, out = HealSettings.of(settings, options), None if out is None else Path(out)
+    task = tasks.get(task) if isinstance(task, str) else task
+    job = HealingJob(data, task, settings, plan, validation, out, progress)
     job.check()
     given = model.info()
     processes = Processes.now(cpu=model.device.type == "cpu")
@@ -85,7 +112,7 @@ def run_heal(model: LoadedModel, job: HealingJob) -> HealedModel:
             lambda: _load(folder, model, job), record, job.out if processes.rank == 0 else None
         )
     if job.out is not None:
-        check_target(job.out, model.path if model.path != Path() else None, job.force)
+        check_target(job.out, model.path if model.path != Path() else None, settings.force)
     history = pruning_history(model, job.plan)
     with work_folder(job.out, "healing", processes) as work:
         student = _student(model, job, history)
@@ -107,7 +134,7 @@ def _student(model: LoadedModel, job: HealingJob, history: PruningHistory) -> Lo
         return model
     if plan is None or kept is None or kept.layers == plan.layers:
         return model
-    fresh = _load(job.teacher or str(history.teacher), model, job)
+    fresh = _load(job.settings.teacher or str(history.teacher), model, job)
     check_teacher(fresh, model, plan)
     prune_in_place(fresh.model, kept, family=fresh.family)
     return fresh
@@ -115,7 +142,7 @@ def _student(model: LoadedModel, job: HealingJob, history: PruningHistory) -> Lo
 
 def _load(ref: str, like: LoadedModel, job: HealingJob) -> LoadedModel:
     return load_model(
-        ref, device=str(like.device), dtype=like.dtype_name, trust_remote_code=job.trust_remote_code
+        ref, device=str(like.device), dtype=like.dtype_name, trust_remote_code=job.settings.trust_remote_code
     )
 
 
@@ -205,9 +232,9 @@ class _Healing:
         return make_batches(
             self._student,
             examples,
-            input=self._job.input,
+            input=self._job.settings.input,
             through_projector=through,
-            features=self._job.how.features,
+            features=self._job.settings.how.features,
             processes=self._processes,
             progress=self._job.progress,
         )
@@ -225,7 +252,7 @@ class _Healing:
             ModelError: it is another model.
         """
         if self._teacher is None:
-            ref = self._job.teacher or self._history.teacher
+            ref = self._job.settings.teacher or self._history.teacher
             if ref is None:
                 raise UsageError(
                     "it is not known which model was pruned", where="--teacher", fix="give the unpruned model"
@@ -240,10 +267,10 @@ class _Healing:
         job, settings = self._job, self._job.settings.linear
         chosen = list(rows)[:: max(1, len(rows) // settings.clips)][: settings.clips]
         teacher = self.teacher()
-        if job.input == "speech":
-            fill_audio_cache(teacher, job.data, chosen, features=job.how.features)
+        if job.settings.input == "speech":
+            fill_audio_cache(teacher, job.data, chosen, features=job.settings.how.features)
         begun = time.perf_counter()
-        batches = prepared_batches(teacher, job.data, job.task, job.input, 8, rows=chosen)
+        batches = prepared_batches(teacher, job.data, job.task, job.settings.input, 8, rows=chosen)
         self._linear_tensors, fits = fit_linear(
             teacher, self._plan, batches, fit=settings.fit, ridge=settings.ridge, weighting=settings.weighting
         )
@@ -316,14 +343,14 @@ def _among(examples: Iterable[TrainingExample], rows: Sequence[Row]) -> list[Tra
 
 
 def _write(healed: HealedModel, job: HealingJob, source: LoadedModel, out: Path) -> Path:
-    if job.save_as == "adapters":
+    if job.settings.save == "adapters":
         return write_adapters(
             healed.loaded,
             out,
             base=source.ref,
             record=healed.record,
             modules_to_save=healed.whole,
-            force=job.force,
+            force=job.settings.force,
         )
     return write_merged(
         healed.loaded,
@@ -331,7 +358,7 @@ def _write(healed: HealedModel, job: HealingJob, source: LoadedModel, out: Path)
         record=healed.record,
         plan=healed.plan,
         dtype=stored_dtype(source.path),
-        force=job.force,
+        force=job.settings.force,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -279,11 +280,15 @@ def fingerprint(model: nn.Module, samples: int = 64) -> str:
 def find_device(name: str) -> torch.device:
     """The device of that name; `auto` is CUDA if there is a GPU, else MPS, else the CPU.
 
+    Under a launcher, `cuda` is the GPU of this process' local rank and not the first for all.
+
     Raises:
         UsageError: there is no such device, or it cannot be used.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

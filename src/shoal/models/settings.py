@@ -7,13 +7,18 @@ from typing import Annotated, Literal
 from shoal.settings import MODEL, Settings
 
 
-class ModelSettings(Settings):
-    """How a model is loaded."""
+class Placement(Settings):
+    """Where a model is loaded, and whether its own code may run."""
 
     device: Annotated[str, MODEL] = "auto"
     """Device to run on: cpu, cuda, cuda:1, mps; auto is CUDA if there is a GPU, else MPS, else the CPU."""
+    trust_remote_code: Annotated[bool, MODEL] = False
+    """Run code that the model brings along."""
+
+
+class ModelSettings(Placement):
+    """How a model is loaded."""
+
     dtype: Annotated[Literal["auto", "stored", "float32", "bfloat16", "float16"], MODEL] = "auto"
     """Precision of the weights: stored is the checkpoint's own; auto is float32 on the CPU, where lower precision is
     slower, and stored elsewhere."""
-    trust_remote_code: Annotated[bool, MODEL] = False
-    """Run code that the model brings along."""

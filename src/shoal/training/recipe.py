@@ -10,10 +10,11 @@ from pydantic import Field, ValidationError, model_validator
 from shoal.errors import FileFormatError
 from shoal.schema.document import first_problem
 from shoal.schema.files import read_yaml
-from shoal.training.settings import LoraSettings, Optimisation, Strict
+from shoal.settings import Settings
+from shoal.training.settings import LoraSettings, Optimisation
 
 
-class TrainingData(Strict):
+class TrainingData(Settings):
     """Rows of a manifest, and what is asked of them."""
 
     data: str | list[str]
@@ -37,7 +38,7 @@ class DecoderLora(LoraSettings):
     """Last parts of the names of the linear layers that get one; default: all in the decoder's layers."""
 
 
-class CtcStage(Strict):
+class CtcStage(Settings):
     """Pre-alignment of the projector, see `shoal.training.ctc`; the decoder's layers are not run."""
 
     steps: int = Field(default=250, ge=1)
@@ -61,12 +62,14 @@ class CtcStage(Strict):
 class LmStage(Optimisation):
     """The main stage: the decoder's loss on the response."""
 
+    steps: int = Field(ge=1)
+    clips: int = Field(ge=1)
     ctc_weight: float = Field(default=0.0, ge=0)
     """Weight of the CTC term beside it."""
     ctc_every: int = Field(default=4, ge=1)
 
 
-class Augment(Strict):
+class Augment(Settings):
     """How training clips are altered before the encoder hears them."""
 
     speeds: list[float] = Field(default_factory=lambda: [1.0])
@@ -75,7 +78,7 @@ class Augment(Strict):
     """SpecAugment: so many draws of masks a clip and speed, beside the clip without; 0 is none."""
 
 
-class Recipe(Strict):
+class Recipe(Settings):
     """A SpeechLLM to build and train."""
 
     encoder: str

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +20,24 @@ from shoal.models import families
 from shoal.models.adapters import save_adapters
 from shoal.models.build import build
 from shoal.models.lineage import TRAINING_FILE
-from shoal.models.loading import DTYPES, LoadedModel, load_model
+from shoal.models.loading import DTYPES, LoadedModel, find_device, load_model
 from shoal.models.lora import add_lora
 from shoal.models.quiet import quiet
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder
 from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
+from shoal.settings import takes
+from shoal.training import loop
 from shoal.training.augment import PLAIN, Variant
 from shoal.training.batches import examples_of, make_batches, response_losses
 from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.examples import Batches, TrainingExample
-from shoal.training.loop import TrainingResult, train
+from shoal.training.loop import TrainingResult
 from shoal.training.processes import Processes, work_folder
 from shoal.training.recipe import Recipe, TrainingData
 from shoal.training.sampling import SampledClips, sample_clips
-from shoal.training.settings import Objective, Optimisation, RuntimeOptions
+from shoal.training.settings import Objective, Optimisation, TrainSettings
 from shoal.training.step import ModelWithLoss
 
 if TYPE_CHECKING:
@@ -45,25 +47,25 @@ HELD_OUT_CLIPS = 256
 """Clips of a validation source at most, where the recipe sets no limit."""
 
 
-@dataclass(frozen=True)
-class TrainingJob:
-    """Everything that training is asked for."""
-
-    recipe: Recipe
-    out: Path
-    data_root: Path = Path()
-    """What relative paths of manifests in the recipe are relative to."""
-    device: str = "cpu"
-    dtype: str = "auto"
-    force: bool = False
-    how: RuntimeOptions = field(default_factory=RuntimeOptions)
-    progress: Progress | None = None
-
-
-def run_train(job: TrainingJob) -> TrainingRecord | None:
-    """Train a SpeechLLM by a recipe; the adapters, their record and card go to `job.out`.
+@takes(TrainSettings)
+def train(
+    recipe: Recipe | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    settings: TrainSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> TrainingRecord | None:
+    """Build a SpeechLLM by a recipe, train it, and write its adapters, their record and a card to `out`.
 
     Running it again goes on where it was interrupted, and returns the record where it was done.
+
+    Args:
+        recipe: a recipe, or the path of one.
+        out: the folder to make; `shoal.load(out)` loads it.
+        settings: how the recipe is carried out.
+        progress: called with (what, done, total).
+        **options: fields of `TrainSettings`, instead of `settings` or in their place.
 
     Returns:
         The record; None in all processes but the first of several.
@@ -72,38 +74,41 @@ def run_train(job: TrainingJob) -> TrainingRecord | None:
         InputError: data, base models or recipe cannot be used, or the folder is taken.
         TrainingError: see `shoal.training.loop.train`.
     """
-    if (done := finished(job)) is not None:
+    settings, out = TrainSettings.of(settings, options), Path(out)
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    if (done := finished(recipe, out)) is not None:
         return done
-    check_target(job.out, None, job.force)
-    run = _Training(job)
-    return run.run()
+    check_target(out, None, settings.force)
+    return _Training(recipe, out, settings, progress).run()
 
 
-def finished(job: TrainingJob) -> TrainingRecord | None:
+def finished(recipe: Recipe, out: Path) -> TrainingRecord | None:
     """The record of a folder in which this very recipe is carried out already; None if it is not."""
-    path = job.out / TRAINING_FILE
-    if not path.is_file():
+    if not (out / TRAINING_FILE).is_file():
         return None
-    record = TrainingRecord.load(path)
-    return record if record.recipe == job.recipe.model_dump(mode="json") else None
+    record = TrainingRecord.load(out / TRAINING_FILE)
+    return record if record.recipe == recipe.model_dump(mode="json") else None
 
 
 class _Training:
     """One run of a recipe."""
 
-    def __init__(self, job: TrainingJob) -> None:
-        self.job, self.recipe = job, job.recipe
-        self._processes = Processes.now(cpu=job.device == "cpu")
+    def __init__(self, recipe: Recipe, out: Path, settings: TrainSettings, progress: Progress | None) -> None:
+        self.recipe, self._out, self._settings, self._progress = recipe, out, settings, progress
+        self._how = settings.how.named(f"shoal-train-{out.name}")
+        self._device = find_device(settings.device)
+        self._processes = Processes.now(cpu=self._device.type == "cpu")
         self._stages: list[StageRecord] = []
         self._notes: list[str] = []
         self._encode_seconds = 0.0
 
     def run(self) -> TrainingRecord | None:
         """Everything, in order."""
-        data = [read_source(each, self.job.data_root, self.recipe.seed) for each in self.recipe.train]
-        watched = [read_source(each, self.job.data_root, self.recipe.seed) for each in self.recipe.validation]
+        root = self._settings.data_root
+        data = [read_source(source, root, self.recipe.seed) for source in self.recipe.train]
+        watched = [read_source(source, root, self.recipe.seed) for source in self.recipe.validation]
         self.loaded = self._build()
-        with work_folder(self.job.out, "training", self._processes) as self._work:
+        with work_folder(self._out, "training", self._processes) as self._work:
             batches = self._batches(data)
             ctc = self._align(batches)
             self._train(batches, ctc)
@@ -112,11 +117,7 @@ class _Training:
     def _build(self) -> LoadedModel:
         """The untrained model; its projector depends on the seed alone."""
         recipe = self.recipe
-        dtype = torch.float32 if self.job.dtype == "auto" else DTYPES.get(self.job.dtype)
-        if dtype is None:
-            raise UsageError(
-                f"unknown dtype {self.job.dtype!r}", where="--dtype", fix=f"use auto, {', '.join(DTYPES)}"
-            )
+        dtype = DTYPES.get(self._settings.dtype, torch.float32)
         torch.manual_seed(recipe.seed)
         with quiet():
             model, processor = build(
@@ -129,10 +130,10 @@ class _Training:
                 dtype=dtype,
             )
         model.projector.float()  # trained, so in full precision
-        model = model.to(self.job.device).requires_grad_(False)
+        model = model.to(self._device).requires_grad_(False)
         return LoadedModel(
-            ref=str(self.job.out),
-            path=self.job.out,
+            ref=str(self._out),
+            path=self._out,
             model=model,
             tokenizer=processor.tokenizer,
             processor=processor,
@@ -154,9 +155,9 @@ class _Training:
             examples,
             ctc_tokens=self.recipe.ctc is not None,
             variants=variants,
-            features=self.job.how.features,
+            features=self._how.features,
             processes=self._processes,
-            progress=self.job.progress,
+            progress=self._progress,
         )
         self._encode_seconds = time.perf_counter() - begun
         return batches
@@ -222,12 +223,12 @@ class _Training:
     def _stage(
         self, name: str, student: ModelWithLoss, sampled: SampledClips, optimisation: Optimisation
     ) -> None:
-        result: TrainingResult = train(
+        result: TrainingResult = loop.train(
             student,
             sampled,
             optimisation,
             self._work / name,
-            how=self.job.how,
+            how=self._how,
             settings={
                 "recipe": self.recipe.model_dump(mode="json"),
                 "clips": [len(student.batches.examples), student.batches.fingerprint],
@@ -235,7 +236,7 @@ class _Training:
             },
             seed=self.recipe.seed,
             what=name,
-            progress=self.job.progress,
+            progress=self._progress,
         )
         tail = result.losses[-max(1, len(result.losses) // 10) :]
         self._stages.append(
@@ -258,13 +259,13 @@ class _Training:
             make_batches(
                 self.loaded,
                 examples_of(rows, tasks.get(source.task))[:HELD_OUT_CLIPS],
-                features=self.job.how.features,
-                progress=self.job.progress,
+                features=self._how.features,
+                progress=self._progress,
             )
             for source, rows in zip(recipe.validation, watched, strict=True)
         ]
         losses = [response_losses(self.loaded, batches).mean for batches in held_out]
-        with new_folder(self.job.out) as draft:
+        with new_folder(self._out) as draft:
             save_adapters(
                 model,
                 draft,
@@ -273,7 +274,7 @@ class _Training:
                 licence=recipe.licence,
                 compress=recipe.compress,
             )
-            again = load_model(str(draft), device=self.job.device, dtype="float32", trust_remote_code=False)
+            again = load_model(str(draft), device=str(self._device), dtype="float32", trust_remote_code=False)
             saved = [response_losses(again, batches).mean for batches in held_out]
             record = TrainingRecord(
                 provenance=provenance(device=str(model.device), dtype=self.loaded.dtype_name),
