@@ -17,7 +17,7 @@ import numpy.typing as npt
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from shoal.models.quiet import quiet
+from shoal.models.contexts import quiet
 from shoal.training.examples import TrainingExample
 from support.step_clock import StepClock
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from shoal.errors import ModelError
-from shoal.models.batch import Kind, PreparedBatch
-from shoal.models.stacking import stacked
+from shoal.models.batch import Kind, PreparedBatch, stacked
 
 
 def single(name, length, **more):

@@ -25,9 +25,9 @@ from transformers import PreTrainedModel
 import tiny_models
 from shoal.errors import ModelError, PlanError
 from shoal.models import families
+from shoal.models.contexts import quiet
 from shoal.models.loading import load_model
-from shoal.models.quiet import quiet
-from shoal.models.whole import reported
+from shoal.models.stock import reported
 from shoal.pruning.on_disk import write_checkpoint
 from shoal.pruning.probe import DECODING, probe
 from shoal.pruning.sharded import write_sharded

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from shoal.models.quiet import quiet
+from shoal.models.contexts import quiet
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 TEMPLATE = (

@@ -16,11 +16,9 @@ from torch import Tensor
 
 from shoal.data.clip import SAMPLE_RATE
 from shoal.errors import ModelError
-from shoal.models.batch import Kind, PreparedBatch
+from shoal.models.batch import Kind, PreparedBatch, TokenRow, stacked
+from shoal.models.contexts import quiet
 from shoal.models.families.audio_llm import AudioLLM, Samples
-from shoal.models.quiet import quiet
-from shoal.models.stacking import stacked
-from shoal.models.token_row import TokenRow
 from shoal.schema import InputKind
 
 if TYPE_CHECKING:

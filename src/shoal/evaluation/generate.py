@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from shoal.models.batch import PreparedBatch
-from shoal.models.quiet import quiet
+from shoal.models.contexts import quiet
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel

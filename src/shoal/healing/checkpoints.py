@@ -20,9 +20,9 @@ from shoal.cards.facts import Folder
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import ModelError, VerificationError
 from shoal.models import weights
+from shoal.models.contexts import evaluating
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.lora import ADAPTER, exactly, lora_layers, lora_state, merged
-from shoal.models.modes import evaluating
 from shoal.models.peft_folder import WEIGHTS, has_adapter
 from shoal.pruning.folder import check_target, new_folder
 from shoal.pruning.on_disk import write_beside, write_model

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from shoal.errors import AudioError, ModelError, UsageError, WeightsError
 from shoal.models import families, lora, weights
 from shoal.models.audio_cache import AudioCache
+from shoal.models.contexts import quiet
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.peft_folder import (
@@ -27,7 +28,6 @@ from shoal.models.peft_folder import (
     has_adapter,
     is_adapter_alone,
 )
-from shoal.models.quiet import quiet
 from shoal.models.settings import ModelSettings
 from shoal.models.speech_llm import RESPONSE_STYLES
 from shoal.models.stock import load_parts

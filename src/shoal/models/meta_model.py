@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
+from shoal.models.contexts import quiet
 from shoal.models.json_file import read_json_object
-from shoal.models.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

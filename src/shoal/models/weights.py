@@ -20,7 +20,7 @@ from shoal.errors import WeightsError
 from shoal.machine import is_disk_full
 from shoal.models import hub, weights_cache, wheels
 from shoal.models.catalogue import CATALOGUE, DType, Format, PackageWeights
-from shoal.models.quiet import quiet
+from shoal.models.contexts import quiet
 from shoal.progress import Progress
 
 __all__ = ["CATALOGUE", "REFERENCE", "Listed", "Resolved", "cache_dir", "get", "listing", "resolve", "verify"]

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
+from shoal.models.contexts import quiet
 from shoal.models.families import fields
-from shoal.models.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -17,9 +17,9 @@ from shoal.cards.source import note_source
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import ModelError, PlanError
 from shoal.machine import check_disk
+from shoal.models.contexts import quiet
 from shoal.models.families import find
 from shoal.models.lineage import PLAN_FILE
-from shoal.models.quiet import quiet
 from shoal.provenance import provenance
 from shoal.pruning.folder import carry_over, check_target, new_folder
 from shoal.pruning.in_memory import check_whole, kept_layers, pruned

@@ -19,7 +19,7 @@ from torch import Tensor
 from shoal.data import Clip, Dataset, Row
 from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.errors import MeasureError, UsageError
-from shoal.models.modes import evaluating
+from shoal.models.contexts import evaluating
 from shoal.models.speech_llm import WHISPER_SAMPLES_PER_FRAME, SpeechLLM, SpeechLLMProcessor
 from shoal.progress import Progress
 from shoal.training.augment import PLAIN, Variant, at_speed, masked

@@ -29,7 +29,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from shoal.errors import FileFormatError, TrainingError, UsageError
 from shoal.machine import out_of_memory, return_memory
 from shoal.models.adapters import write_tensors
-from shoal.models.quiet import quiet
+from shoal.models.contexts import quiet
 from shoal.progress import Progress
 from shoal.schema import write_text
 from shoal.schema.files import claim

@@ -21,8 +21,8 @@ from shoal.decoder.loss_targets import targets_of
 from shoal.decoder.prepare import prepare
 from shoal.decoder.states import copy_tensors, decoder_arguments
 from shoal.errors import ModelError, TrainingError
+from shoal.models.batch import stacked
 from shoal.models.families.audio_llm import AudioLLM
-from shoal.models.stacking import stacked
 from shoal.training.examples import Batch, Batches, DecoderInputs, TrainingExample
 from shoal.training.sampling import Ints
 

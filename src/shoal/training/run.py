@@ -19,10 +19,10 @@ from shoal.errors import UsageError
 from shoal.models import families
 from shoal.models.adapters import save_adapters
 from shoal.models.build import build
+from shoal.models.contexts import quiet
 from shoal.models.lineage import TRAINING_FILE
 from shoal.models.loading import DTYPES, LoadedModel, find_device, load_model
 from shoal.models.lora import add_lora
-from shoal.models.quiet import quiet
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder

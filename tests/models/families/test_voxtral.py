@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.models.batch import Kind
+from shoal.models.batch import Kind, TokenRow
 from shoal.models.families.voxtral import FAMILY as VOXTRAL
 from shoal.models.families.voxtral_realtime import FAMILY as REALTIME
-from shoal.models.token_row import TokenRow
 from tiny_audio import BUILDS, mistral, voxtral
 
 needs_mistral = pytest.mark.skipif(not mistral.AVAILABLE, reason=mistral.MISSING)

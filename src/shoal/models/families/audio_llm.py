@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from shoal.data.clip import Clip, Row
-    from shoal.models.batch import PreparedBatch
-    from shoal.models.token_row import TokenRow
+    from shoal.models.batch import PreparedBatch, TokenRow
     from shoal.schema import InputKind
     from shoal.tasks import Task
 

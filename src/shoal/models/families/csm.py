@@ -71,7 +71,7 @@ class Csm(SpeechGenerator):
         """Speaker 0 says each text; codes that the codec does not have are taken for its last."""
         import torch
 
-        from shoal.models.quiet import quiet
+        from shoal.models.contexts import quiet
 
         del instruction
         before, after = self.prompt(processor, "").split(self.mark(processor), 1)

@@ -29,7 +29,7 @@ def one_by_one(processor: Any, text: str, clips: Sequence[Samples]) -> dict[str,
     Returns:
         Tensors with first dimension B; what a row lacks in length is the pad token, and zero or false elsewhere.
     """
-    from shoal.models.stacking import padded
+    from shoal.models.batch import padded
 
     rows = [dict(processor(text=[text], audio=[clip], return_tensors="pt")) for clip in clips]
     pad = int(getattr(processor.tokenizer, "pad_token_id", None) or 0)

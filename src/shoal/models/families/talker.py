@@ -214,7 +214,7 @@ def say(model: Any, inputs: dict[str, Tensor], seconds: float) -> list[Speech]:
     """
     import torch
 
-    from shoal.models.quiet import quiet
+    from shoal.models.contexts import quiet
 
     most = math.ceil(seconds * RATE / _samples_per_token(model.token2wav))
     # `generate` drops a mask of ones (transformers 5.23), and without a mask the talker leaves out its own first

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from shoal.models.token_row import TokenRow
+    from shoal.models.batch import TokenRow
 
 
 SPARE = 8
