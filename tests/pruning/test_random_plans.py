@@ -27,7 +27,7 @@ from shoal.errors import ModelError, PlanError
 from shoal.models import families
 from shoal.models.contexts import quiet
 from shoal.models.loading import load_model
-from shoal.models.stock import reported
+from shoal.models.whole import reported
 from shoal.pruning.on_disk import write_checkpoint
 from shoal.pruning.probe import DECODING, probe
 from shoal.pruning.sharded import write_sharded

@@ -19,7 +19,7 @@ from transformers import (
 
 from shoal.errors import ModelError
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
-from shoal.models.stock import whole
+from shoal.models.whole import whole
 
 Resolve = Callable[[str], Path]
 """Where the weights behind a reference lie."""
