@@ -37,7 +37,7 @@ class Example(Settings):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"colours": ["gren"]}, "--colour: unknown colour 'gren'; did you mean green? use red, green"),
+        ({"colours": ["gren"]}, "--colour: unknown colour 'gren'; did you mean green? use red or green"),
         ({"colour": ["red"]}, "Example: there is no option 'colour'; did you mean colours?"),
         ({"sizes": "1,x"}, "--sizes: 'x' does not fit; give a whole number"),
         ({"share": "some"}, "--share: 'some' is not a share; write 25% or 0.25"),

@@ -20,7 +20,7 @@ from shoal._version import __version__
 from shoal.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from shoal.benchmarking import bench
+    from shoal.benchmarking.run import bench
     from shoal.cards.writing import card
     from shoal.comparison.audits import compare
     from shoal.comparison.task_matrix import task_matrix
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from shoal.healing.run import heal
     from shoal.measurement.audit import audit
     from shoal.models.loading import load
-    from shoal.plan_search import search
-    from shoal.pruning import prune, prune_folder
+    from shoal.plan_search.run import search
+    from shoal.pruning.from_folder import prune_folder
+    from shoal.pruning.on_disk import prune
     from shoal.report import render
     from shoal.schema import Audit, Bench, Comparison, Plan, Scores, Search, TaskMatrix
     from shoal.selection.choose import select
@@ -78,17 +79,17 @@ __getattr__ = lazy_exports(
         **dict.fromkeys(("InputError", "MeasureError", "ShoalError", "VerificationError"), "errors"),
         "Dataset": "data.dataset",
         "audit": "measurement.audit",
-        "bench": "benchmarking",
+        "bench": "benchmarking.run",
         "card": "cards.writing",
         "compare": "comparison.audits",
         "evaluate": "evaluation",
         "heal": "healing.run",
         "load": "models.loading",
-        "prune": "pruning",
-        "prune_folder": "pruning",
+        "prune": "pruning.on_disk",
+        "prune_folder": "pruning.from_folder",
         "read_manifests": "data.manifest",
         "render": "report",
-        "search": "plan_search",
+        "search": "plan_search.run",
         "select": "selection.choose",
         "task_matrix": "comparison.task_matrix",
         "train": "training.run",

@@ -141,7 +141,7 @@ def usage_error(error: ValidationError, model: type[BaseModel]) -> UsageError:
 def use_one_of(value: object, choices: list[str]) -> str:
     """What to do about a value that is not among `choices`."""
     near = get_close_matches(str(value), choices, 1)
-    listed = f"use {', '.join(choices)}"
+    listed = "use " + " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
     return f"did you mean {near[0]}? {listed}" if near else listed
 
 
@@ -162,7 +162,7 @@ def comma_separated(value: object) -> object:
     """`"1,2"`, or what the command line makes of it, `["1,2"]` → `["1", "2"]`; anything else as it is."""
     texts = [value] if isinstance(value, str) else value
     if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
-        return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+        return [part.strip() for text in texts for part in text.split(",")]
     return value
 
 
@@ -182,3 +182,5 @@ CommaSeparated = BeforeValidator(comma_separated)
 """Beside the type of a list that is written `1,2,4`."""
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0)]
 """`25%` or `0.25`."""
+SHARE = Parameter(metavar="SHARE", allow_leading_hyphen=True)
+"""Beside a share, so that a negative one is refused as what it is and not as an option."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from shoal import tasks
-from shoal.benchmarking import bench
 from shoal.benchmarking.latency import estimate, time_systems
-from shoal.benchmarking.run import BenchSettings, _batches
+from shoal.benchmarking.run import _batches, bench
+from shoal.benchmarking.settings import BenchSettings
 from shoal.benchmarking.size import checkpoint_bytes, size_of
 from shoal.errors import PlanError, UsageError
 from shoal.pruning.in_memory import pruned
@@ -135,7 +135,7 @@ def test_one_disturbed_round_does_not_count():
 
 @pytest.mark.parametrize("option", ["clips", "repeats", "batch_size", "new_tokens"])
 def test_numbers_that_are_too_small_are_refused(model, data, option):
-    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: 0 is too few"):
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: 0 does not fit"):
         bench(model, data, **{**FEW, option: 0})
 
 

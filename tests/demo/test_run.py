@@ -10,8 +10,11 @@ from speech_llm_parts import tiny
 from transformers import AutoModelForCausalLM
 
 import shoal
+from shoal.data.settings import DataSettings
 from shoal.demo import clips_manifest
-from shoal.demo.run import DemoResult, DemoSettings, pick, run_demo
+from shoal.demo.run import Demo, DemoResult, pick
+from shoal.demo.settings import DemoSettings
+from shoal.models.settings import ModelSettings
 from shoal.schema import load_document
 
 
@@ -20,34 +23,35 @@ def silent(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> DemoSettings:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     model, processor = tiny("whisper", "llama", "mlp")
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
-    return DemoSettings(
-        out=folder / "out",
-        model=str(folder / "model"),
-        data=[str(clips_manifest())],
-        sizes=(1, 2),
-        strategies=("contiguous", "random"),
-        limit=3,
-        max_new_tokens=4,
+    return Demo(
+        folder / "out",
+        str(folder / "model"),
+        [str(clips_manifest())],
+        DataSettings(limit=3),
+        ModelSettings(),
+        DemoSettings(sizes=(1, 2), strategies=("contiguous", "random"), max_new_tokens=4),
+        silent,
+        silent,
     )
 
 
 @pytest.fixture(scope="module")
-def result(settings: DemoSettings) -> DemoResult:
-    return run_demo(settings, silent, silent)
+def result(demo: Demo) -> DemoResult:
+    return demo.run()
 
 
-def test_every_step_leaves_its_file(settings: DemoSettings, result: DemoResult) -> None:
+def test_every_step_leaves_its_file(demo: Demo, result: DemoResult) -> None:
     kinds = {
-        load_document(settings.out / f"{name}.json").kind
+        load_document(demo.out / f"{name}.json").kind
         for name in ("audit", "comparison", "scores", "bench", "plan")
     }
     assert kinds == {"audit", "comparison", "scores", "bench", "plan"}
-    assert sorted(path.stem for path in (settings.out / "plans").iterdir()) == [
+    assert sorted(path.stem for path in (demo.out / "plans").iterdir()) == [
         "contiguous-1",
         "contiguous-2",
         "random-1",
@@ -67,25 +71,23 @@ def test_the_checkpoint_is_the_picked_plan_and_loads_with_the_stock_class(result
     assert shoal.load(str(result.checkpoint)).info().removed_layers == result.plan.layers
 
 
-def test_the_card_of_the_checkpoint_has_its_scores(settings: DemoSettings, result: DemoResult) -> None:
+def test_the_card_of_the_checkpoint_has_its_scores(demo: Demo, result: DemoResult) -> None:
     card = (result.checkpoint / "README.md").read_text()
-    scores = shoal.Scores.load(settings.out / "scores.json")
+    scores = shoal.Scores.load(demo.out / "scores.json")
     system = next(each for each in scores.systems if each.removed == result.plan.layers)
     assert f"{100 * system.measures['WER'].value.value:.1f}" in card
     assert "Speed and memory: `shoal bench` was not run" not in card
     assert len(list((result.checkpoint / "validation").iterdir())) == 3
 
 
-def test_again_runs_no_forward_pass(
-    settings: DemoSettings, result: DemoResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_again_runs_no_forward_pass(demo: Demo, result: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "__call__", lambda *_, **__: pytest.fail("ran the model"))
-    again = run_demo(settings, silent, silent)
+    again = demo.run()
     assert again.plan.layers == result.plan.layers
 
 
-def test_the_pick_is_the_largest_plan_within_the_limit(settings: DemoSettings, result: DemoResult) -> None:
-    scores = shoal.Scores.load(settings.out / "scores.json")
+def test_the_pick_is_the_largest_plan_within_the_limit(demo: Demo, result: DemoResult) -> None:
+    scores = shoal.Scores.load(demo.out / "scores.json")
     loose, strict = pick(scores, float("inf")), pick(scores, -1.0)
     assert len(loose.layers) == 2
     best = min(system.measures["WER"].value.value for system in scores.systems[1:])

@@ -22,7 +22,7 @@ from shoal.models.loading import load
 from shoal.models.lora import add_lora, lora_layers, merged
 from shoal.models.stock import stock_class
 from shoal.pruning.in_memory import prune_in_place
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.pruning.probe import DECODING, probe
 from shoal.pruning.verify_child import checkpoint_checks
 from shoal.schema import DataInfo, HealRecord, Plan, Provenance
@@ -79,7 +79,7 @@ def pruned_folder(tmp_path_factory):
         if name not in made:
             place = tmp_path_factory.mktemp(name)
             whole = load(str(write_unpruned(name, place / "whole")))
-            made[name] = write_pruned(whole, plan([1], whole.info().depth), place / "pruned", verify=False)
+            made[name] = prune(whole, plan([1], whole.info().depth), place / "pruned", verify=False)
         return made[name]
 
     return folder
@@ -261,7 +261,7 @@ def test_two_rounds_leave_every_plan_and_every_healing(pruned_folder, tmp_path, 
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "../2"
     assert "Healed before: two on asr" in (adapter / "README.md").read_text()
     fourth = load(str(adapter))
-    pruned = write_pruned(fourth, plan([1], 3), tmp_path / "4", verify=False)
+    pruned = prune(fourth, plan([1], 3), tmp_path / "4", verify=False)
     assert "shoal-heal.json" not in names(pruned)
     last = load(str(pruned))
     out = write_merged(last, tmp_path / "5", record=record(last, "four"))

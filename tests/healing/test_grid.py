@@ -14,7 +14,7 @@ from shoal.errors import FileFormatError, UsageError
 from shoal.healing import grid as grid_module
 from shoal.healing.grid import Grid, run_grid
 from shoal.healing.settings import HealGridSettings
-from shoal.pruning import prune
+from shoal.pruning.on_disk import prune
 from shoal.schema import Healing, Plan
 from shoal.training.settings import Optimisation, RuntimeOptions
 

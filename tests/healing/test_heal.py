@@ -14,8 +14,8 @@ from shoal.errors import InputError, ModelError, PlanError, UsageError
 from shoal.healing import run, targets
 from shoal.healing.cuts import cuts_of, layers_behind
 from shoal.healing.run import stored_dtype
-from shoal.pruning import prune
 from shoal.pruning.in_memory import prune_in_place
+from shoal.pruning.on_disk import prune
 from shoal.schema import HealRecord, Plan
 from shoal.training.batches import examples_of, make_batches
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions

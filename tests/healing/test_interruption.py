@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import shoal
 import tiny_speech
 from shoal.errors import UsageError
-from shoal.pruning import prune
+from shoal.pruning.on_disk import prune
 from shoal.schema import HealRecord, Plan
 from shoal.training.loop import check_fsdp
 

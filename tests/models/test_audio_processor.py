@@ -11,7 +11,7 @@ import transformers
 from shoal.models import stock
 from shoal.models.audio_processor import SEEING, Blind, audio_processor
 from shoal.models.loading import load_model
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.selection import manual
 from tiny_audio import gemma4, qwen2_5_omni, qwen2_audio
 
@@ -42,7 +42,7 @@ def test_a_pruned_checkpoint_keeps_the_settings_of_what_sees(tmp_path, monkeypat
     qwen2_5_omni.build_thinker(6).save_pretrained(source)
     qwen2_5_omni.processor().save_pretrained(source)
     loaded = load_model(str(source), device="cpu", dtype="float32", trust_remote_code=False)
-    out = write_pruned(loaded, manual(loaded.ref, 6, [1]), tmp_path / "out", verify=False)
+    out = prune(loaded, manual(loaded.ref, 6, [1]), tmp_path / "out", verify=False)
     for name in ("preprocessor_config.json", "processor_config.json", "chat_template.jinja"):
         assert (out / name).read_bytes() == (source / name).read_bytes()
     seeing = json.loads((out / "preprocessor_config.json").read_text())["image_processor_type"]

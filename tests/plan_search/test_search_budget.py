@@ -19,10 +19,10 @@ from shoal.plan_search.budget import (
     check_layers_must_go,
     check_replicates,
     confirmed,
-    make_budget,
     megabytes,
     with_usual_increase,
 )
+from shoal.plan_search.settings import SearchSettings
 from shoal.schema import Budget, ModelInfo
 from shoal.statistics import make_resampler
 
@@ -143,9 +143,9 @@ def test_a_confirmation_needs_the_corrected_p_value():
 
 @pytest.mark.parametrize(("task", "usual"), [("asr", 0.25), ("ast", 0.1), ("ser", 0.1)])
 def test_what_is_usual_is_taken_only_if_nothing_else_is_bounded(task, usual):
-    assert with_usual_increase(make_budget(), task).max_increase == usual
-    assert with_usual_increase(make_budget(max_increase=0.5), task).max_increase == 0.5
-    assert with_usual_increase(make_budget(max_layers=3), task).max_increase is None
+    assert with_usual_increase(SearchSettings().budget, task).max_increase == usual
+    assert with_usual_increase(SearchSettings(max_increase=0.5).budget, task).max_increase == 0.5
+    assert with_usual_increase(SearchSettings(max_layers=3).budget, task).max_increase is None
 
 
 def info(*layers, other=1000):
@@ -187,7 +187,7 @@ def test_costs_within_their_bounds():
 )
 def test_bounds_that_mean_nothing_are_one_line(wrong, said):
     with pytest.raises(UsageError, match=said) as caught:
-        make_budget(**wrong)
+        SearchSettings.of(None, wrong)
     assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ from shoal.errors import InputError, ModelError, PlanError, UsageError, Verifica
 from shoal.models.families import find
 from shoal.models.lineage import removed_layers
 from shoal.pruning.in_memory import pruned
-from shoal.pruning.on_disk import write_checkpoint, write_pruned
+from shoal.pruning.on_disk import prune, write_checkpoint
 from shoal.pruning.verify import expectation
 from shoal.pruning.verify_child import checkpoint_checks
 from shoal.schema import ModelInfo, Plan, Provenance
@@ -86,7 +86,7 @@ def names(folder) -> set[str]:
 def test_a_verified_folder_has_everything_and_the_model_is_untouched(tmp_path, source):
     model = tiny("gemma3")
     before = copy.deepcopy(model.config.to_dict())
-    out = write_pruned(loaded(model, source), plan([1, 2]), tmp_path / "out")
+    out = prune(loaded(model, source), plan([1, 2]), tmp_path / "out")
     assert model.config.to_dict() == before
     assert names(out) >= {"config.json", "model.safetensors", "generation_config.json", "chat_template.jinja"}
     assert names(out) >= {"LICENSE", "merges.txt", "tokenizer.json", "shoal-plan.json"}

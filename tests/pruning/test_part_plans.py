@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from shoal import tasks
-from shoal.benchmarking import bench
 from shoal.benchmarking.memory import peak_memory
 from shoal.benchmarking.memory_child import gone_without
+from shoal.benchmarking.run import bench
 from shoal.benchmarking.size import size_of
 from shoal.cli import main
 from shoal.errors import PlanError
 from shoal.evaluation import evaluate
-from shoal.pruning import prune, prune_folder
+from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import prune
 from shoal.schema import Plan
 from shoal.selection import mergekit_yaml
 from tiny_speech import dataset, loaded

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import shoal
-from shoal.pruning import prune, pruned
+from shoal.pruning.in_memory import pruned
+from shoal.pruning.on_disk import prune
 from shoal.schema.verification import VerificationReport
 from shoal.selection import manual
 
@@ -28,5 +29,5 @@ def test_a_pruned_checkpoint_is_the_model_in_memory(tmp_path, name, removed):
     inputs = AutoTokenizer.from_pretrained(out)(TEXT, return_tensors="pt")
     with torch.no_grad():
         here = again(**inputs).logits
-        with pruned(loaded, removed):
+        with pruned(loaded.model, removed):
             torch.testing.assert_close(here, loaded.model(**inputs).logits, rtol=0, atol=1e-5)

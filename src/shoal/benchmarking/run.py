@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import tasks
 from shoal.benchmarking.latency import Timings, estimate, time_systems
 from shoal.benchmarking.memory import peak_memory
+from shoal.benchmarking.settings import BenchSettings
 from shoal.benchmarking.size import ModelSize, size_of
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.systems import FULL, check_hears, named_plans
@@ -18,6 +19,7 @@ from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Bench, Estimate, SystemBench
+from shoal.settings import takes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,32 +28,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan
     from shoal.tasks import Task
-
-
-@dataclass(frozen=True, slots=True)
-class BenchSettings:
-    """How much is measured."""
-
-    clips: int = 8
-    repeats: int = 5
-    batch_size: int = 1
-    new_tokens: int = 32
-    memory: bool = False
-    trust_remote_code: bool = False
-    replicates: int = 1000
-    level: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"clips": 1, "repeats": 1, "batch_size": 1, "new_tokens": 2}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{getattr(self, name)} is too few", where=flag, fix=f"give {low} or more")
-
-    def estimate(self, values: np.ndarray[Any, Any]) -> Estimate:
-        """A figure with its interval from (clips, rounds)."""
-        return estimate(values, replicates=self.replicates, level=self.level, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +43,52 @@ class _Systems:
         return [[] if plan is None else plan for plan in self.plans]
 
 
-def run_bench(
-    loaded: LoadedModel,
+@takes(BenchSettings)
+def bench(
+    model: LoadedModel,
     data: Dataset,
-    task: Task | str,
+    task: Task | str = "asr",
+    settings: BenchSettings | None = None,
     *,
-    plans: Sequence[Plan],
-    settings: BenchSettings,
-    out: Path | None,
-    progress: Progress | None,
+    plans: Sequence[Plan] = (),
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Bench:
-    """See `shoal.benchmarking.bench`."""
+    """Time the unpruned model and every plan, interleaved on the same clips, and compare their sizes.
+
+    Encoding, prefill and decoding are timed apart. Figures are seconds a clip, and a token for decoding;
+    ratios are pruned over unpruned, paired by clip and round.
+
+    Args:
+        model: a SpeechLLM from `shoal.load`.
+        data: from `shoal.read_manifests`.
+        task: what is asked.
+        settings: how much is timed.
+        plans: systems besides the unpruned model.
+        out: file to write, such as `bench.json`.
+        progress: called with ("time" or "memory", done, in all).
+        **options: fields of `BenchSettings`, instead of `settings` or in their place.
+
+    Raises:
+        UsageError: a text LLM, or a number that is too small.
+        PlanError: a plan for another depth.
+        MeasureError: a process that measures memory failed.
+    """
+    settings = BenchSettings.of(settings, options)
     task = tasks.get(task) if isinstance(task, str) else task
-    check_hears(loaded)
-    _check_engine(loaded)
-    loaded.check_lengths(data.rows)
-    info = loaded.info()
+    check_hears(model)
+    _check_engine(model)
+    model.check_lengths(data.rows)
+    info = model.info()
     named = named_plans(plans, info.depth)
     systems = _Systems([FULL, *named], [None, *named.values()])
     batches = _batches(data, settings)
-    sizes = [_size(loaded, layers) for layers in systems.removed]
-    timings = _time(loaded, batches, task, systems, settings, progress)
-    peaks = _peaks(loaded, batches, task, systems, settings, progress)
-    bench = Bench(
-        provenance=provenance(device=str(loaded.device), dtype=loaded.dtype_name),
+    sizes = [_size(model, layers) for layers in systems.removed]
+    timings = _time(model, batches, task, systems, settings, progress)
+    peaks = _peaks(model, batches, task, systems, settings, progress)
+    document = Bench(
+        provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=info,
         data=data.info(),
         clips=sum(map(len, batches)),
@@ -103,8 +101,8 @@ def run_bench(
         ],
     )
     if out is not None:
-        bench.save(out)
-    return bench
+        document.save(out)
+    return document
 
 
 def _check_engine(loaded: LoadedModel) -> None:
@@ -204,12 +202,17 @@ def _system(
         removed=plan.layers if plan else [],
         **asdict(sizes[place]),
         peak_memory_bytes=peaks[place],
-        encode_seconds=settings.estimate(timings.encode),
-        prefill_seconds=settings.estimate(timings.prefill[place]),
-        decode_seconds=settings.estimate(timings.token[place]),
-        total_seconds=settings.estimate(timings.total[place]),
+        encode_seconds=_estimate(settings, timings.encode),
+        prefill_seconds=_estimate(settings, timings.prefill[place]),
+        decode_seconds=_estimate(settings, timings.token[place]),
+        total_seconds=_estimate(settings, timings.total[place]),
         **ratios,
     )
+
+
+def _estimate(settings: BenchSettings, values: np.ndarray[Any, Any]) -> Estimate:
+    """A figure with its interval from (clips, rounds)."""
+    return estimate(values, replicates=settings.replicates, level=settings.level, seed=settings.seed)
 
 
 def _ratios(
@@ -222,9 +225,9 @@ def _ratios(
     """This system over the unpruned one; times are paired by clip and round."""
     size, full, peak, full_peak = sizes[place], sizes[0], peaks[place], peaks[0]
     return {
-        "prefill_ratio": settings.estimate(timings.prefill[place] / timings.prefill[0]),
-        "decode_ratio": settings.estimate(timings.token[place] / timings.token[0]),
-        "total_ratio": settings.estimate(timings.total[place] / timings.total[0]),
+        "prefill_ratio": _estimate(settings, timings.prefill[place] / timings.prefill[0]),
+        "decode_ratio": _estimate(settings, timings.token[place] / timings.token[0]),
+        "total_ratio": _estimate(settings, timings.total[place] / timings.total[0]),
         "parameter_ratio": size.parameters / full.parameters,
         "checkpoint_ratio": size.checkpoint_bytes / full.checkpoint_bytes,
         "peak_memory_ratio": peak / full_peak if peak and full_peak else None,

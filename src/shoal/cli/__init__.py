@@ -31,18 +31,27 @@ app = App(
 )
 
 COMMANDS = {
+    "Start": {
+        "demo": "Audit, compare, select, evaluate, prune, verify, time and report: the whole way on real speech.",
+        "families": "Print the model classes that Shoal's contract tests cover.",
+        "weights": "List, fetch and check the weights that pkg:NAME can name.",
+    },
     "Measure and choose": {
         "audit": "Measure what the decoder layers do: by similarity, by gradients, by leaving them out.",
         "compare": "Compare audits: rank correlation of the triangles, overlap of the chosen blocks.",
         "select": "Choose the layers to remove from an audit, or from several of one model.",
+        "search": "Find the shallowest plan within a budget, confirmed on clips that the search has not seen.",
     },
     "Change the model": {
+        "prune": "Write the model without the plan's layers, verified in a fresh process.",
         "heal": "Train a pruned model a little, or compute weights for it, and write it, verified.",
         "heal-grid": "Heal every plan by every target and test them on the same clips.",
         "train": "Build a SpeechLLM by a recipe and train it.",
     },
-    "Show what it costs": {
+    "Prove and report": {
+        "bench": "Time the unpruned model and every plan, interleaved on the same clips.",
         "card": "Write the card of a checkpoint: what was done, measured, and not validated.",
+        "report": "Make a report that needs no network: one HTML file from any Shoal files.",
     },
 }
 
@@ -55,15 +64,8 @@ for number, (title, commands) in enumerate(COMMANDS.items()):
 
 # Commands that are still typer's; they are passed on as they are.
 OLD = {
-    "demo": "The whole way on real speech that ships with Shoal.",
-    "search": "Find the shallowest plan within a budget.",
-    "prune": "Write the model without the plan's layers.",
     "evaluate": "Score the model and every plan.",
-    "bench": "Time the model and every plan.",
-    "report": "Make a report.",
     "validate": "Judge what is claimed of a checkpoint.",
-    "families": "Print the classes that are covered.",
-    "weights": "List, fetch and check weights.",
 }
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
 from shoal import wording
-from shoal.cli import typer_options as options
+from shoal.benchmarking.settings import BenchSettings
+from shoal.cli import options
 from shoal.cli.table import aligned
+from shoal.data.settings import DataSettings
+from shoal.models.settings import ModelSettings
 from shoal.schema import Bench, Plan, SystemBench
+from shoal.settings import OUTPUT
 
 HEADINGS = (
     "system",
@@ -28,57 +32,28 @@ HEADINGS = (
 
 def bench(
     model: options.Model,
+    /,
+    *,
     data: options.Data,
-    plan: Annotated[
-        list[Path] | None, typer.Option("--plan", metavar="PLAN", help="A plan.json to time too. Repeatable.")
-    ] = None,
+    plan: options.Plans = (),
     task: options.TaskName = "asr",
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write.")] = Path("bench.json"),
-    clips: Annotated[int, typer.Option("--clips", min=1, help="Clips, from the whole range of lengths.")] = 8,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds over the clips.")] = 5,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips a batch; 1 is latency.")] = 1,
-    new_tokens: Annotated[
-        int, typer.Option("--new-tokens", min=2, help="Tokens decoded for every clip.")
-    ] = 32,
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Peak memory too: every system in a fresh process.")
-    ] = False,
-    limit: options.Limit = None,
-    where: options.Where = None,
-    lang: options.Lang = None,
-    max_bad: options.MaxBad = 0.01,
-    seed: options.Seed = 0,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "auto",
-    trust_remote_code: options.TrustRemoteCode = False,
+    rows: Annotated[DataSettings, options.Flat] = DataSettings(),
+    loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
+    settings: Annotated[BenchSettings, options.Flat] = BenchSettings(),
+    out: Annotated[Path, OUTPUT, Parameter(help="File to write the figures to.")] = Path("bench.json"),
     json: options.Json = False,
 ) -> None:
     """Time the unpruned model and every plan, interleaved on the same clips, and compare their sizes."""
     import shoal
     from shoal.cli.progress import progress_bars
 
-    plans = [Plan.load(path) for path in plan or ()]
-    dataset = options.read_data(
-        data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
-    )
-    loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    plans = [Plan.load(path) for path in plan]
+    dataset = options.read_data(data, rows, task, settings.seed)
+    loaded = shoal.load(model, loading)
+    settings = BenchSettings.of(settings, {"trust_remote_code": loading.trust_remote_code})
     with progress_bars() as progress:
-        found = shoal.bench(
-            loaded,
-            dataset,
-            task,
-            plans=plans,
-            clips=clips,
-            repeats=repeats,
-            batch_size=batch_size,
-            new_tokens=new_tokens,
-            memory=memory,
-            trust_remote_code=trust_remote_code,
-            out=out,
-            seed=seed,
-            progress=progress,
-        )
-    typer.echo(found.model_dump_json(indent=1) if json else summary(found, out))
+        document = shoal.bench(loaded, dataset, task, settings, plans=plans, out=out, progress=progress)
+    print(options.as_json(document) if json else summary(document, out))
 
 
 def summary(found: Bench, out: Path) -> str:

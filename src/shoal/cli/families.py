@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
-from shoal.cli.typer_options import Json
+from shoal.cli.options import Json
 
 
-def families(json: Json = False) -> None:
+def families(*, json: Json = False) -> None:
     """Print the classes that Shoal's contract tests cover, as a Markdown table or as JSON."""
     from shoal.models.families import table
 
-    typer.echo(table.as_json() if json else table.as_markdown())
+    print(table.as_json() if json else table.as_markdown())

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.schema import Document
 
+CHECK_FAILED = 4
+"""Exit code where a check that was asked for did not hold."""
 Flat = FLAT
 Model = Annotated[str, MODEL, Parameter(help="A folder, a Hugging Face Hub id or pkg:NAME.")]
 Data = Annotated[
@@ -40,6 +42,11 @@ Benches = Annotated[
     tuple[Path, ...],
     DATA,
     Parameter(name="--bench", metavar="FILE", help="A bench.json of the checkpoint. Repeatable."),
+]
+Plans = Annotated[
+    tuple[Path, ...],
+    MODEL,
+    Parameter(metavar="FILE", help="A plan.json to put beside the unpruned model. Repeatable."),
 ]
 Json = Annotated[bool, OUTPUT, Parameter(help="Print machine-readable JSON on stdout.")]
 

@@ -4,85 +4,88 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
-import typer
+from cyclopts import Parameter
+from pydantic import Field
 
-from shoal.cli import typer_options as options
+from shoal.cli import options
 from shoal.cli.card import warn_of_speech
 from shoal.errors import UsageError
+from shoal.models.settings import Dtype, ModelSettings
 from shoal.schema import ModelInfo, Plan
+from shoal.settings import MODEL, OUTPUT, CommaSeparated, Settings
 
-if TYPE_CHECKING:
-    from shoal.models.loading import LoadedModel
+
+class PruneLoading(ModelSettings):
+    """How the model is loaded, where it is."""
+
+    dtype: Annotated[Dtype, MODEL] = "stored"
+    """Precision to load and save in; stored is the checkpoint's own, auto is float32 on the CPU."""
+
+
+class PruneSettings(Settings):
+    """What is removed, and how."""
+
+    plan: Annotated[Path | None, Parameter(metavar="FILE")] = None
+    """Plan to carry out: a plan.json from shoal select."""
+    layers_list: Annotated[tuple[int, ...] | None, CommaSeparated, Parameter(metavar="N,N…")] = Field(
+        default=None
+    )
+    """Layers to remove, 0-based, instead of a plan, such as 3,4,5."""
+    allow_last: bool = False
+    """Allow --layers-list to name the last layer too."""
+    how: Literal["auto", "memory", "disk"] = "auto"
+    """Way to prune: memory loads, prunes and saves; disk copies shard by shard without loading; auto takes disk if the
+    model does not fit."""
 
 
 def prune(
     model: options.Model,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The checkpoint folder to make.")],
-    plan: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="A plan.json from shoal select.")
-    ] = None,
-    layers_list: Annotated[
-        str | None, typer.Option("--layers-list", metavar="3,4,5", help="Or the layers themselves, 0-based.")
-    ] = None,
-    allow_last: Annotated[
-        bool, typer.Option("--allow-last", help="With --layers-list: the last layer may go too.")
-    ] = False,
+    /,
+    *,
+    loading: Annotated[PruneLoading, options.Flat] = PruneLoading(),
+    settings: Annotated[PruneSettings, options.Flat] = PruneSettings(),
+    out: Annotated[Path, OUTPUT, Parameter(help="Checkpoint folder to make.", metavar="DIR")],
     force: Annotated[
-        bool, typer.Option("--force", help="Replace DIR if there is something already.")
+        bool, OUTPUT, Parameter(help="Replace the folder if there is something already.")
     ] = False,
-    how: Annotated[
-        str,
-        typer.Option(
-            "--how",
-            help="memory: load, prune, save; disk: copy shard by shard without loading; auto: disk if it does not fit.",
-        ),
-    ] = "auto",
-    device: options.Device = "cpu",
-    dtype: Annotated[
-        str,
-        typer.Option("--dtype", help="In memory: what to load and save in; default: as it is stored."),
-    ] = "stored",
-    trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
+    import shoal
     from shoal.cards.speaking import speech_untested
     from shoal.models.weights import resolve
     from shoal.pruning.from_folder import choose_way
     from shoal.pruning.in_memory import check_whole
-    from shoal.selection import manual
 
-    _check_choice(plan, layers_list)
     # Read before the model is: a wrong plan shows at once.
-    given = None if plan is None else Plan.load(plan)
+    given = _given_plan(settings)
     check_whole(given or [])
-    wanted = [] if layers_list is None else parse_layers(layers_list)
-    if choose_way(resolve(model).path, how) == "disk":
-        info = _info(model, trust_remote_code)
-        chosen = given or manual(model, info.depth, wanted, allow_last=allow_last)
-        folder = _on_disk(model, chosen, out, force, trust_remote_code)
+    if choose_way(resolve(model).path, settings.how) == "disk":
+        info = _info(model, loading.trust_remote_code)
+        plan = given or _listed(settings, model, info)
+        folder = _on_disk(model, plan, out, force, loading.trust_remote_code)
     else:
-        loaded = _load(model, device, dtype, trust_remote_code)
+        loaded = shoal.load(model, loading)
         info = loaded.info()
-        chosen = given or manual(model, info.depth, wanted, allow_last=allow_last)
-        folder = _in_memory(loaded, chosen, out, force)
-    typer.echo(_json(chosen, folder) if json else summary(info, chosen, folder))
+        plan = given or _listed(settings, model, info)
+        folder = shoal.prune(loaded, plan, out, force=force)
+    print(_json(plan, folder) if json else summary(info, plan, folder))
     if speech_untested(info):
         warn_of_speech(str(folder))
 
 
-def _load(model: str, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
-    import shoal
+def _given_plan(settings: PruneSettings) -> Plan | None:
+    if (settings.plan is None) == (settings.layers_list is None):
+        raise UsageError("nothing to remove or two lists of it", fix="give either --plan or --layers-list")
+    return None if settings.plan is None else Plan.load(settings.plan)
 
-    return shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
+def _listed(settings: PruneSettings, model: str, info: ModelInfo) -> Plan:
+    from shoal.selection import manual
 
-def _in_memory(loaded: LoadedModel, plan: Plan, out: Path, force: bool) -> Path:
-    from shoal.pruning import prune as write_pruned
-
-    return write_pruned(loaded, plan, out, force=force)
+    return manual(model, info.depth, settings.layers_list or (), allow_last=settings.allow_last)
 
 
 def _on_disk(model: str, plan: Plan, out: Path, force: bool, trust_remote_code: bool) -> Path:
@@ -112,20 +115,6 @@ def _info(model: str, trust_remote_code: bool) -> ModelInfo:
     return model_info(skeleton, find(skeleton), source.path, ref=model, licence=source.licence)
 
 
-def parse_layers(text: str) -> list[int]:
-    """`"3,4,5"` → `[3, 4, 5]`.
-
-    Raises:
-        UsageError: not a list of whole numbers.
-    """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is not a list of layers", where="--layers-list", fix="write --layers-list 3,4,5"
-        ) from None
-
-
 def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
     """A few lines for a person: what went, what is left, what was checked."""
     from shoal.schema.verification import REPORT_FILE, VerificationReport
@@ -140,11 +129,6 @@ def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
         str(folder),
     ]
     return "\n".join(lines)
-
-
-def _check_choice(plan: Path | None, layers_list: str | None) -> None:
-    if (plan is None) == (layers_list is None):
-        raise UsageError("nothing to remove or two lists of it", fix="give either --plan or --layers-list")
 
 
 def _json(plan: Plan, folder: Path) -> str:

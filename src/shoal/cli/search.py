@@ -2,161 +2,66 @@
 
 from __future__ import annotations
 
-from functools import partial
+import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
 from shoal import wording
-from shoal.cli import typer_options as options
+from shoal.cli import options
 from shoal.cli.table import aligned
-from shoal.schema import Confirmation, Estimate, InputKind, Part, Scope, Search, SearchStep
+from shoal.data.settings import DataSettings
+from shoal.models.settings import ModelSettings
+from shoal.plan_search.settings import SearchSettings
+from shoal.schema import Confirmation, Estimate, Search, SearchStep
+from shoal.settings import DATA, OUTPUT
 
-CHECK_FAILED = 4
 STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "holds")
 TEST_HEADINGS = ("on unseen clips", "removed", "{score}", "worse by %", "p", "p Holm", "holds")
 
 
 def search(
     model: options.Model,
+    /,
+    *,
     data: options.Data,
     confirm_data: Annotated[
         list[str] | None,
-        typer.Option(
-            "--confirm-data",
+        DATA,
+        Parameter(
             metavar="MANIFEST",
             help="Clips for the test; default: half of --data, by speaker where known. Repeatable.",
         ),
     ] = None,
-    max_increase: Annotated[
-        str | None,
-        typer.Option(
-            "--max-increase",
-            "--max-wer-increase",
-            metavar="SHARE",
-            help="How much worse the score may be, relative; default 25% for asr, else 10%, if no cost is bounded.",
-        ),
-    ] = None,
-    confidence: Annotated[
-        float, typer.Option("--confidence", help="One-sided, of the bound and of the test on unseen clips.")
-    ] = 0.95,
-    point: Annotated[
-        bool, typer.Option("--point", help="Let the value itself decide, not its bound or a test.")
-    ] = False,
-    max_layers: Annotated[
-        int | None, typer.Option("--max-layers", help="Layers the decoder may have at most.")
-    ] = None,
-    max_ms: Annotated[
-        float | None, typer.Option("--max-ms", help="Latency of a clip: encode, prefill and 32 tokens.")
-    ] = None,
-    max_mb: Annotated[
-        float | None, typer.Option("--max-mb", help="Weights in the model's dtype, 10^6 bytes.")
-    ] = None,
-    strategy: Annotated[
-        str, typer.Option("--strategy", help="greedy, beam, contiguous or lowest.")
-    ] = "greedy",
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            help="What plans are chosen by: ablation (greedy and beam), or angular, influence, gradient, "
-            "gradient-signed; default: the strategy's own.",
-        ),
-    ] = None,
-    input: Annotated[str, typer.Option("--input", help="What is measured with: speech or text.")] = "speech",
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            "--scope",
-            help="Which positions the metric counts: all, audio, prompt, text or last; default: its own.",
-        ),
-    ] = None,
-    part: Annotated[
-        str, typer.Option("--part", help="layer, or only the attention or mlp of each.")
-    ] = "layer",
-    width: Annotated[int, typer.Option("--width", min=1, help="Sets that beam keeps at every step.")] = 3,
-    allow_last: Annotated[bool, typer.Option("--allow-last", help="The last layer may go too.")] = False,
-    patience: Annotated[
-        int,
-        typer.Option("--patience", min=1, help="Stop after this many plans in a row that break the budget."),
-    ] = 2,
-    confirm_plans: Annotated[
-        int,
-        typer.Option("--confirm-plans", min=1, help="Plans tested on unseen clips, the shallowest first."),
-    ] = 3,
     task: options.TaskName = "asr",
+    rows: Annotated[DataSettings, options.Flat] = DataSettings(),
+    loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
+    settings: Annotated[SearchSettings, options.Flat] = SearchSettings(),
     out: Annotated[
-        Path,
-        typer.Option("--out", metavar="DIR", help="For search.json and plan.json; the same again resumes."),
+        Path, OUTPUT, Parameter(help="Folder for search.json and plan.json; the same command again resumes.")
     ] = Path("search"),
-    limit: options.Limit = None,
-    where: options.Where = None,
-    lang: options.Lang = None,
-    max_bad: options.MaxBad = 0.01,
-    batch_size: options.BatchSize = 16,
-    max_new_tokens: options.MaxNewTokens = None,
-    cluster: options.Cluster = "utterance",
-    replicates: options.Replicates = 1000,
-    seed: options.Seed = 0,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "auto",
-    trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
-) -> None:
+) -> int:
     """Find the shallowest plan within a budget, and confirm it on clips that the search has not seen."""
     import shoal
     from shoal import tasks
     from shoal.cli.progress import progress_bars
     from shoal.evaluation.measures import headline
-    from shoal.evaluation.settings import Resampling, TokenLimit
-    from shoal.plan_search.budget import make_budget
-    from shoal.plan_search.run import run_search
-    from shoal.plan_search.settings import SearchSettings
 
     headline(tasks.get(task))
-    budget = make_budget(
-        max_increase=None if max_increase is None else options.parse_share(max_increase, "--max-increase"),
-        confidence=confidence,
-        point=point,
-        max_layers=max_layers,
-        max_milliseconds=max_ms,
-        max_megabytes=max_mb,
-    )
-    settings = SearchSettings(
-        strategy=strategy,
-        metric=metric,
-        input=cast("InputKind", input),
-        scope=cast("Scope | None", scope),
-        part=cast("Part", part),
-        width=width,
-        allow_last=allow_last,
-        patience=patience,
-        confirm_plans=confirm_plans,
-        batch_size=batch_size,
-        limit=TokenLimit(max_new_tokens),
-        resampling=Resampling(replicates, cluster=options.parse_cluster(cluster), seed=seed),
-    )
-    read = partial(
-        options.read_data, task=task, limit=limit, where=where, lang=lang, max_bad=max_bad, seed=seed
-    )
-    dataset, unseen = read(data), read(confirm_data) if confirm_data else None
-    loaded = shoal.load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    dataset = options.read_data(data, rows, task, settings.seed)
+    unseen = options.read_data(confirm_data, rows, task, settings.seed) if confirm_data else None
+    loaded = shoal.load(model, loading)
     with progress_bars() as progress:
-        found = run_search(
-            loaded,
-            dataset,
-            task,
-            confirm_data=unseen,
-            budget=budget,
-            settings=settings,
-            out=out,
-            progress=progress,
+        document = shoal.search(
+            loaded, dataset, task, settings, confirm_data=unseen, out=out, progress=progress
         )
-    typer.echo(found.model_dump_json(indent=1) if json else summary(found, out))
-    if found.chosen is None:
-        typer.echo(f"shoal: {found.reason}", err=True)
-        raise typer.Exit(CHECK_FAILED)
+    print(options.as_json(document) if json else summary(document, out))
+    if document.chosen is None:
+        print(f"shoal: {document.reason}", file=sys.stderr)
+        return options.CHECK_FAILED
+    return 0
 
 
 def summary(found: Search, out: Path) -> str:

@@ -7,15 +7,8 @@ from typing import Annotated
 import typer
 
 from shoal._version import __version__
-from shoal.cli.bench import bench
-from shoal.cli.demo import demo
 from shoal.cli.evaluate import evaluate
-from shoal.cli.families import families
-from shoal.cli.prune import prune
-from shoal.cli.report import report
-from shoal.cli.search import search
 from shoal.cli.validate import validate
-from shoal.cli.weights import app as weights
 
 app = typer.Typer(
     name="shoal",
@@ -27,17 +20,10 @@ app = typer.Typer(
 )
 
 for command in (
-    demo,
-    search,
-    prune,
     evaluate,
-    bench,
-    report,
     validate,
-    families,
 ):
     app.command()(command)
-app.add_typer(weights, name="weights", help="List, fetch and check the weights Shoal knows.")
 
 
 def _version(wanted: bool) -> None:

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import json as json_format
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from shoal.cli.options import CHECK_FAILED, Json
 from shoal.cli.progress import console
-from shoal.cli.typer_options import Json
 from shoal.progress import Progress
 
-app = typer.Typer(no_args_is_help=True)
+weights = App(name="weights", help="List, fetch and check the weights Shoal knows.")
 
-CHECK_FAILED = 4
 _PIPED_WIDTH = 160
 """Wide enough for one line an entry, so that grep works on it."""
 
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="As 'shoal weights ls' shows it, with or without pkg:.")
-]
-Again = Annotated[bool, typer.Option("--again", help="Even if the cache has them.")]
-OptionalName = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="Default: everything in the cache.")
-]
+Name = Annotated[str, Parameter(help="Name as 'shoal weights ls' shows it, with or without pkg:.")]
+OptionalName = Annotated[str | None, Parameter(help="Name of the weights; default: everything in the cache.")]
 
 
-@app.command("ls")
-def ls(as_json: Json = False) -> None:
+@weights.command
+def ls(*, json: Json = False) -> None:
     """List the weights that pkg:NAME can name, and which of them are in the cache."""
-    from shoal.models import weights
+    from shoal.models import weights as known
 
-    found = weights.listing()
-    if as_json:
-        typer.echo(json.dumps([asdict(one) | {"path": str(one.path)} for one in found], indent=1))
+    found = known.listing()
+    if json:
+        print(json_format.dumps([asdict(one) | {"path": str(one.path)} for one in found], indent=1))
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "download", "on disk", "cached"):
@@ -50,39 +44,44 @@ def ls(as_json: Json = False) -> None:
     for one in found:
         sizes = _megabytes(one.download_bytes), _megabytes(one.disk_bytes)
         table.add_row(f"pkg:{one.name}", *sizes, "yes" if one.cached else "no", one.licence)
-    table.add_row(f"pkg:{weights.REFERENCE}", "", "", "ships", weights.REFERENCE_LICENCE)
+    table.add_row(f"pkg:{known.REFERENCE}", "", "", "ships", known.REFERENCE_LICENCE)
     out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     out.print(table)
 
 
-@app.command("get")
-def get(name: Name, again: Again = False, as_json: Json = False) -> None:
+@weights.command
+def get(
+    name: Name,
+    /,
+    *,
+    again: Annotated[bool, Parameter(help="Download even if the cache has them.")] = False,
+    json: Json = False,
+) -> None:
     """Download, check and convert weights, unless the cache has them; prints their folder."""
-    from shoal.models import weights
+    from shoal.models import weights as known
 
     with _bars() as report:
-        path = weights.get(name.removeprefix("pkg:"), again=again, report=report)
-    typer.echo(json.dumps({"name": name.removeprefix("pkg:"), "path": str(path)}) if as_json else str(path))
+        path = known.get(name.removeprefix("pkg:"), again=again, report=report)
+    print(json_format.dumps({"name": name.removeprefix("pkg:"), "path": str(path)}) if json else str(path))
 
 
-@app.command("verify")
-def verify(name: OptionalName = None, as_json: Json = False) -> None:
+@weights.command
+def verify(name: OptionalName = None, /, *, json: Json = False) -> int:
     """Read cached weights again and compare every file with its record; exit code 4 if one differs."""
-    from shoal.models import weights
+    from shoal.models import weights as known
 
     names = (
-        [name.removeprefix("pkg:")] if name else [one.name for one in weights.listing() if one.path.exists()]
+        [name.removeprefix("pkg:")] if name else [one.name for one in known.listing() if one.path.exists()]
     )
-    problems = {one: weights.verify(one) for one in names}
-    if as_json:
-        typer.echo(json.dumps(problems, indent=1))
+    problems = {one: known.verify(one) for one in names}
+    if json:
+        print(json_format.dumps(problems, indent=1))
     else:
         for one, wrong in problems.items():
-            typer.echo(f"pkg:{one}: {'; '.join(wrong) or 'whole'}")
+            print(f"pkg:{one}: {'; '.join(wrong) or 'whole'}")
     for one in (one for one, wrong in problems.items() if wrong):
-        typer.echo(f"shoal: pkg:{one} is damaged; run 'shoal weights get {one} --again'", err=True)
-    if any(problems.values()):
-        raise typer.Exit(CHECK_FAILED)
+        print(f"shoal: pkg:{one} is damaged; run 'shoal weights get {one} --again'", file=sys.stderr)
+    return CHECK_FAILED if any(problems.values()) else 0
 
 
 @contextmanager

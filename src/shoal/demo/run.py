@@ -5,15 +5,20 @@ Every step leaves its file in the output folder; running it again picks up what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import shoal
+from shoal.data.settings import DataSettings
+from shoal.data.subset import evenly_spaced
+from shoal.demo import clips_manifest
+from shoal.demo.settings import DemoSettings
 from shoal.errors import FileFormatError, UsageError
+from shoal.models.settings import ModelSettings
 from shoal.progress import Progress
-from shoal.schema import Audit, Bench, Comparison, Document, Plan, Scores, SystemScores
+from shoal.schema import Audit, Bench, Document, Plan, Scores, SystemScores
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -26,36 +31,9 @@ SHIPPED_SECONDS = 6.0
 SHIPPED_TOKENS = 40
 """Twice what the longest of these clips needs: a plan that breaks the model loops until the limit."""
 
+TIMED_CLIPS = 3
+
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """What to run.
-
-    `sizes` × `strategies` are the plans that are scored. The checkpoint is written for the largest plan whose relative
-    WER increase stays within `max_increase`.
-    """
-
-    out: Path
-    model: str = "pkg:reference"
-    data: Sequence[str] = ()
-    sizes: Sequence[int] = (1, 2, 4, 8)
-    strategies: Sequence[str] = ("contiguous", "deepest", "random")
-    limit: int | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
-    lang: str | None = None
-    max_bad: float = 0.01
-    max_increase: float = 0.25
-    batch_size: int = 24
-    max_new_tokens: int | None = None
-    """None: by the length of the clip; on the clips that ship, `SHIPPED_TOKENS`."""
-    bench_clips: int = 3
-    ablation: bool = True
-    """Leave out every single layer too: which metric to trust is only known then."""
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -67,81 +45,128 @@ class DemoResult:
     plan: Plan
 
 
-def run_demo(settings: DemoSettings, progress: Progress, say: Say) -> DemoResult:
-    """Run every step on `settings.model` and `settings.data` (by default the clips that ship with Shoal).
+@dataclass(frozen=True)
+class Demo:
+    """The whole way for one model; without `sources` on the clips that ship with Shoal."""
 
-    Raises:
-        UsageError: the model is a text LLM: it cannot be evaluated on speech.
-    """
-    dataset = _read(settings)
-    say(f"Loading {settings.model} (the first time, its weights are fetched and converted)")
-    model = shoal.load(settings.model, device=settings.device, dtype=settings.dtype)
-    if "speech" not in model.inputs:
-        raise UsageError(
-            f"{settings.model} takes no speech and cannot hear", fix="audit it with `shoal audit` instead"
-        )
-    say(f"Measuring {len(dataset.rows)} clips: all blocks, all scopes, speech and text")
-    if settings.ablation:
-        say("… and what the loss says: its gradients, and every single layer left out")
-    metrics = ("gradient", "ablation") if settings.ablation else ()
-    audit = shoal.audit(
-        model, dataset, metrics=metrics, out=settings.out, batch_size=8, seed=settings.seed, progress=progress
-    )
-    comparison = _compare(settings.out)
-    plans = choose_plans(audit, settings)
-    say(f"Transcribing with the unpruned model and {len(plans)} plans")
-    scores = _evaluate(model, dataset, plans, settings, progress)
-    plan = pick(scores, settings.max_increase)
-    say(f"Writing and verifying the checkpoint without layers {plan.layers}")
-    checkpoint = _prune(model, plan, settings.out / "checkpoint")
-    say("Timing the unpruned and the pruned model, interleaved")
-    bench = _bench(model, dataset, [plan, _largest(plans)], settings, progress)
-    say("Writing its card: what was measured, and what was not validated")
-    shoal.card(checkpoint, [audit, scores, bench], attach=True, device=settings.device)
-    documents: list[Document] = [audit, comparison, scores, bench, plan]
-    report = shoal.render(documents, settings.out / "report.html")
-    return DemoResult(report, checkpoint, plan)
+    out: Path
+    model: str
+    sources: Sequence[str]
+    rows: DataSettings
+    loading: ModelSettings
+    settings: DemoSettings
+    progress: Progress
+    say: Say
 
+    def run(self) -> DemoResult:
+        """Run every step.
 
-def _read(settings: DemoSettings) -> Dataset:
-    from shoal.data.subset import evenly_spaced
-    from shoal.demo import clips_manifest
-
-    dataset = shoal.read_manifests(
-        list(settings.data) or [str(clips_manifest())],
-        max_bad=settings.max_bad,
-        limit=settings.limit if settings.data else None,
-        where=settings.where,
-        lang=settings.lang,
-        seed=settings.seed,
-    )
-    if not settings.data:
-        short = [row for row in dataset.rows if row.duration <= SHIPPED_SECONDS]
-        dataset.rows = evenly_spaced(short, settings.limit or SHIPPED_CLIPS, settings.seed)
-    return dataset
-
-
-def choose_plans(audit: Audit, settings: DemoSettings) -> list[Plan]:
-    """One plan for each strategy and size, written to `plans/NAME.json`; sizes that leave no layer are skipped."""
-    plans = []
-    for strategy in settings.strategies:
-        for size in (size for size in settings.sizes if size < audit.depth - 1):
-            plan = shoal.select(
-                audit,
-                size,
-                strategy=strategy,
-                seed=settings.seed,
-                source_path=str(settings.out / "audit.json"),
+        Raises:
+            UsageError: the model is a text LLM: it cannot be evaluated on speech.
+        """
+        data = self._data()
+        self.say(f"Loading {self.model} (the first time, its weights are fetched and converted)")
+        model = shoal.load(self.model, self.loading)
+        if "speech" not in model.inputs:
+            raise UsageError(
+                f"{self.model} takes no speech and cannot hear", fix="audit it with `shoal audit` instead"
             )
-            plan.save(settings.out / "plans" / f"{plan.name}.json")
-            plans.append(plan)
-    if not plans:
-        raise UsageError(
-            f"no size in {list(settings.sizes)} fits a decoder of {audit.depth} layers",
-            where="--layers",
-            fix="give smaller numbers",
+        audit = self._audit(model, data)
+        comparison = shoal.compare(self.out / "audit.json", self.out / "audit.json")
+        comparison.save(self.out / "comparison.json")
+        plans = self._plans(audit)
+        self.say(f"Transcribing with the unpruned model and {len(plans)} plans")
+        scores = self._scores(model, data, plans)
+        plan = pick(scores, self.settings.max_increase)
+        self.say(f"Writing and verifying the checkpoint without layers {plan.layers}")
+        checkpoint = _prune(model, plan, self.out / "checkpoint")
+        self.say("Timing the unpruned and the pruned model, interleaved")
+        bench = self._bench(model, data, [plan, _largest(plans)])
+        self.say("Writing its card: what was measured, and what was not validated")
+        shoal.card(checkpoint, [audit, scores, bench], attach=True, device=self.loading.device)
+        documents: list[Document] = [audit, comparison, scores, bench, plan]
+        report = shoal.render(documents, self.out / "report.html")
+        return DemoResult(report, checkpoint, plan)
+
+    def _data(self) -> Dataset:
+        seed = self.settings.seed
+        if self.sources:
+            return shoal.read_manifests(self.sources, self.rows, seed=seed)
+        data = shoal.read_manifests(str(clips_manifest()), self.rows, limit=None)
+        short = [row for row in data.rows if row.duration <= SHIPPED_SECONDS]
+        data.rows = evenly_spaced(short, self.rows.limit or SHIPPED_CLIPS, seed)
+        return data
+
+    def _audit(self, model: LoadedModel, data: Dataset) -> Audit:
+        self.say(f"Measuring {len(data.rows)} clips: all blocks, all scopes, speech and text")
+        if self.settings.ablation:
+            self.say("… and what the loss says: its gradients, and every single layer left out")
+        return shoal.audit(
+            model,
+            data,
+            metrics=("gradient", "ablation") if self.settings.ablation else (),
+            out=self.out,
+            batch_size=8,
+            seed=self.settings.seed,
+            progress=self.progress,
         )
-    return plans
+
+    def _plans(self, audit: Audit) -> list[Plan]:
+        """One for each strategy and size, written to `plans/NAME.json`; sizes that leave no layer are skipped."""
+        sizes = [size for size in self.settings.sizes if size < audit.depth - 1]
+        source, seed = str(self.out / "audit.json"), self.settings.seed
+        plans = [
+            shoal.select(audit, size, strategy=strategy, seed=seed, source_path=source)
+            for strategy in self.settings.strategies
+            for size in sizes
+        ]
+        for plan in plans:
+            plan.save(self.out / "plans" / f"{plan.name}.json")
+        if not plans:
+            raise UsageError(
+                f"no size in {list(self.settings.sizes)} fits a decoder of {audit.depth} layers",
+                where="--layers",
+                fix="give smaller numbers",
+            )
+        return plans
+
+    def _scores(self, model: LoadedModel, data: Dataset, plans: list[Plan]) -> Scores:
+        return shoal.evaluate(
+            model,
+            data,
+            plans=plans,
+            out=self.out,
+            batch_size=self.settings.batch_size,
+            max_new_tokens=self.settings.max_new_tokens or (None if self.sources else SHIPPED_TOKENS),
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
+
+    def _bench(self, model: LoadedModel, data: Dataset, plans: list[Plan]) -> Bench:
+        """As it is stored, if it is of this model and these plans."""
+        path = self.out / "bench.json"
+        plans = list({plan.name: plan for plan in plans}.values())
+        removed = [[], *(plan.layers for plan in plans)]
+        try:
+            stored = Bench.load(path)
+            if (
+                stored.model.fingerprint == model.info().fingerprint
+                and [system.removed for system in stored.systems] == removed
+            ):
+                return stored
+        except FileFormatError:
+            pass
+        return shoal.bench(
+            model,
+            data,
+            plans=plans,
+            clips=TIMED_CLIPS,
+            repeats=3,
+            new_tokens=12,
+            memory=True,
+            out=path,
+            progress=self.progress,
+        )
 
 
 def pick(scores: Scores, max_increase: float) -> Plan:
@@ -167,27 +192,6 @@ def _increase(system: SystemScores) -> float:
     return delta.relative.value if delta and delta.relative else float("inf")
 
 
-def _compare(out: Path) -> Comparison:
-    found = shoal.compare(out / "audit.json", out / "audit.json")
-    found.save(out / "comparison.json")
-    return found
-
-
-def _evaluate(
-    model: LoadedModel, dataset: Dataset, plans: list[Plan], settings: DemoSettings, progress: Progress
-) -> Scores:
-    return shoal.evaluate(
-        model,
-        dataset,
-        plans=plans,
-        out=settings.out,
-        batch_size=settings.batch_size,
-        max_new_tokens=settings.max_new_tokens or (None if settings.data else SHIPPED_TOKENS),
-        seed=settings.seed,
-        progress=progress,
-    )
-
-
 def _prune(model: LoadedModel, plan: Plan, target: Path) -> Path:
     """Write the checkpoint, or keep the one that is there if it was made by the same plan from the same model."""
     try:
@@ -197,34 +201,6 @@ def _prune(model: LoadedModel, plan: Plan, target: Path) -> Path:
         pass
     plan.save(target.parent / "plan.json")
     return shoal.prune(model, plan, out=target, force=True)
-
-
-def _bench(
-    model: LoadedModel, dataset: Dataset, plans: list[Plan], settings: DemoSettings, progress: Progress
-) -> Bench:
-    path = settings.out / "bench.json"
-    plans = list({plan.name: plan for plan in plans}.values())
-    wanted = [[], *(plan.layers for plan in plans)]
-    try:
-        found = Bench.load(path)
-        if (
-            found.model.fingerprint == model.info().fingerprint
-            and [system.removed for system in found.systems] == wanted
-        ):
-            return found
-    except FileFormatError:
-        pass
-    return shoal.bench(
-        model,
-        dataset,
-        plans=plans,
-        clips=settings.bench_clips,
-        repeats=3,
-        new_tokens=12,
-        memory=True,
-        out=path,
-        progress=progress,
-    )
 
 
 def _largest(plans: list[Plan]) -> Plan:

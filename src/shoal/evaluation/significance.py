@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.schema import Delta, Estimate
+from shoal.settings import Intervals
 from shoal.statistics import Resampler, make_resampler
 
 Floats = npt.NDArray[np.float64]
@@ -53,6 +54,12 @@ class PairedBootstrap:
             level: of the intervals.
         """
         return cls(make_resampler(clusters, replicates=replicates, seed=seed), level)
+
+    @classmethod
+    def of(cls, how: Intervals, speakers: Sequence[str | None]) -> PairedBootstrap:
+        """Draw over clips of these speakers, None where a clip names none."""
+        clusters = speakers if how.cluster == "speaker" else [None] * len(speakers)
+        return cls.draw(clusters, replicates=how.replicates, seed=how.seed, level=how.level)
 
     def rates(self, errors: Ints, lengths: Ints) -> Rates:
         """Sum of `errors` (U,) over sum of reference `lengths` (U,), in the corpus and in every replicate.

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from shoal.settings import MODEL, Settings
 
+Dtype = Literal["auto", "stored", "float32", "bfloat16", "float16"]
+
 
 class Placement(Settings):
     """Where a model is loaded, and whether its own code may run."""
@@ -19,6 +21,6 @@ class Placement(Settings):
 class ModelSettings(Placement):
     """How a model is loaded."""
 
-    dtype: Annotated[Literal["auto", "stored", "float32", "bfloat16", "float16"], MODEL] = "auto"
+    dtype: Annotated[Dtype, MODEL] = "auto"
     """Precision of the weights: stored is the checkpoint's own; auto is float32 on the CPU, where lower precision is
     slower, and stored elsewhere."""

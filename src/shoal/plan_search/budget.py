@@ -115,41 +115,6 @@ def with_usual_increase(budget: Budget, task_name: str) -> Budget:
     return budget.model_copy(update={"max_increase": usual_increase(task_name)})
 
 
-def make_budget(
-    *,
-    max_increase: float | None = None,
-    confidence: float = 0.95,
-    point: bool = False,
-    max_layers: int | None = None,
-    max_milliseconds: float | None = None,
-    max_megabytes: float | None = None,
-) -> Budget:
-    """A budget of bounds that mean something; see `Budget`.
-
-    Raises:
-        UsageError: an increase below 0, a confidence outside [0.5, 1), or another bound that is not above 0.
-    """
-    if max_increase is not None and not 0 <= max_increase < math.inf:
-        raise UsageError(f"{max_increase:g} is no increase", where="--max-increase", fix="give 0 or more")
-    if not 0.5 <= confidence < 1:
-        raise UsageError(
-            f"{confidence:g} is no confidence",
-            where="--confidence",
-            fix="give 0.5 or more and less than 1, such as 0.95, or take the value alone with --point",
-        )
-    for flag, bound in (("layers", max_layers), ("ms", max_milliseconds), ("mb", max_megabytes)):
-        if bound is not None and not 0 < bound < math.inf:
-            raise UsageError(f"{bound:g} is no bound", where=f"--max-{flag}", fix="give a number above 0")
-    return Budget(
-        max_increase=max_increase,
-        confidence=confidence,
-        point=point,
-        max_layers=max_layers,
-        max_milliseconds=max_milliseconds,
-        max_megabytes=max_megabytes,
-    )
-
-
 def check_costs(
     budget: Budget, info: ModelInfo, item_size: int, *, whole: bool, removable: Sequence[int]
 ) -> None:

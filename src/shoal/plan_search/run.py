@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
 from shoal.errors import UsageError
@@ -25,6 +25,7 @@ from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Estimate, Plan, PlanSource, Search, SearchStep
 from shoal.schema.plan import DISTANCE_METRIC
+from shoal.settings import takes
 from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
@@ -37,37 +38,66 @@ SEARCH_FILE, PLAN_FILE = "search.json", "plan.json"
 TIMED_CLIPS, TIMED_ROUNDS = 4, 3
 
 
-def run_search(
-    loaded: LoadedModel,
+@takes(SearchSettings)
+def search(
+    model: LoadedModel,
     data: Dataset,
-    task: Task | str,
+    task: Task | str = "asr",
+    settings: SearchSettings | None = None,
     *,
-    confirm_data: Dataset | None,
-    budget: Budget,
-    settings: SearchSettings,
-    out: Path | None,
-    progress: Progress | None,
+    confirm_data: Dataset | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Search:
-    """See `shoal.plan_search.search`."""
+    """Remove one layer more at a time, score every plan on one half of the clips, and test the shallowest on the other.
+
+    A plan holds if its headline score (WER, BLEU …) is, relative to the unpruned model's, worse by at most
+    `max_increase`: on the validation split by the one-sided upper bound of the paired bootstrap, on the confirmation
+    split by its one-sided test after Holm's correction. With bounds on costs it must keep to these too. With nothing
+    but bounds on costs, the plan of the fewest layers that keeps to them is found, and what it costs is reported.
+
+    Args:
+        model: a SpeechLLM from `shoal.load`.
+        data: from `shoal.read_manifests`; split into validation and confirmation, by speaker where speakers are known.
+        task: what is asked, and how answers are scored.
+        settings: what a plan must keep to, and how plans are found and tried.
+        confirm_data: other clips for the confirmation; `data` is then not split.
+        out: folder for `search.json`, `plan.json`, what was measured and the raw outputs; running again there decodes
+            and measures only what is missing.
+        progress: called with (what, done, in all).
+        **options: fields of `SearchSettings`, instead of `settings` or in their place.
+
+    Returns:
+        Everything that was tried; `chosen` is None and `reason` says why where no plan holds.
+
+    Raises:
+        UsageError: a text LLM, a task for which nothing is decoded, a budget that makes no sense or that the unpruned
+            model keeps to already, or too few clips to split.
+        ManifestError: no usable clip or reference, or an unpruned model whose score is 0.
+        FileFormatError: `out` holds outputs of another model or other settings.
+    """
+    settings = SearchSettings.of(settings, options)
+    folder = None if out is None else Path(out)
     task = tasks.get(task) if isinstance(task, str) else task
     score = headline(task)
     task = task.only(NEEDS[score.name])
-    check_can_answer(loaded, task)
-    parts = split(data, settings.resampling.seed) if confirm_data is None else given(data, confirm_data)
+    check_can_answer(model, task)
+    parts = split(data, settings.seed) if confirm_data is None else given(data, confirm_data)
     for half in (parts.validation, parts.confirmation):
-        loaded.check_lengths(half.rows)
-    budget = limits.with_usual_increase(budget, task.settings.kind)
-    _check(loaded, task, budget, settings)
+        model.check_lengths(half.rows)
+    budget = limits.with_usual_increase(settings.budget, task.settings.kind)
+    _check(model, task, budget, settings)
     # The same on both splits, whichever labels are in them.
     rows = [*parts.validation.rows, *parts.confirmation.rows]
-    task = without_unmeasurable_loss(task.on(rows), loaded, rows)
-    hunt = SearchRun(loaded, parts, task, budget, settings, out=out, progress=progress)
+    task = without_unmeasurable_loss(task.on(rows), model, rows)
+    hunt = SearchRun(model, parts, task, budget, settings, out=folder, progress=progress)
     steps = list(hunt.steps())
     confirmations = hunt.confirm(steps)
     chosen = next((each.plan for each in confirmations if each.holds), None)
     found = Search(
-        provenance=provenance(device=str(loaded.device), dtype=loaded.dtype_name),
-        model=loaded.info(),
+        provenance=provenance(device=str(model.device), dtype=model.dtype_name),
+        model=model.info(),
         data=parts.info(),
         task=task.name,
         score_name=score.name,
@@ -89,12 +119,12 @@ def run_search(
         confirmations=confirmations,
         chosen=chosen,
         reason=reason(score, budget, steps, confirmations, chosen),
-        replicates=settings.resampling.replicates,
-        cluster=settings.resampling.cluster,
-        seed=settings.resampling.seed,
+        replicates=settings.replicates,
+        cluster=settings.cluster,
+        seed=settings.seed,
     )
-    if out is not None:
-        _save(found, out)
+    if folder is not None:
+        _save(found, folder)
     return found
 
 
@@ -110,7 +140,7 @@ def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: SearchSett
             fix=f"use {' or '.join(possible)}" if possible else "choose another task",
         )
     removable = removable_layers(info.depth, allow_last=settings.allow_last)
-    limits.check_replicates(budget, settings.resampling.replicates, settings.confirm_plans)
+    limits.check_replicates(budget, settings.replicates, settings.confirm_plans)
     whole = settings.part == "layer"
     limits.check_costs(budget, info, loaded.dtype.itemsize, whole=whole, removable=removable)
 
@@ -132,7 +162,7 @@ def _as_measured(choice: Choice, settings: SearchSettings) -> Estimate | None:
 
 
 class SearchRun:
-    """Plans over one model, tried on both splits; arguments as in `run_search`."""
+    """Plans over one model, tried on both splits; arguments as in `search`."""
 
     def __init__(
         self,
@@ -276,16 +306,9 @@ class SearchRun:
 
     def _timed(self, plans: Sequence[Plan]) -> float:
         """Of the last plan, or of the unpruned model."""
-        from shoal.benchmarking.run import BenchSettings as BenchSettings
-        from shoal.benchmarking.run import run_bench
+        from shoal.benchmarking.run import bench
+        from shoal.benchmarking.settings import BenchSettings
 
-        bench = run_bench(
-            self._loaded,
-            self._parts.validation,
-            self._task,
-            plans=plans,
-            settings=BenchSettings(clips=TIMED_CLIPS, repeats=TIMED_ROUNDS, replicates=10),
-            out=None,
-            progress=None,
-        )
-        return 1000 * bench.systems[-1].total_seconds.value
+        settings = BenchSettings(clips=TIMED_CLIPS, repeats=TIMED_ROUNDS, replicates=10)
+        timed = bench(self._loaded, self._parts.validation, self._task, settings, plans=plans)
+        return 1000 * timed.systems[-1].total_seconds.value

@@ -1,17 +1,23 @@
-"""How plans are found and tried: everything but the budget."""
+"""What a plan must keep to, and how plans are found and tried."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
+
+from cyclopts import Group, Parameter
+from pydantic import Field, field_validator, model_validator
 
 from shoal.errors import UsageError
-from shoal.evaluation.settings import Resampling, TokenLimit
 from shoal.measurement.metrics import options
 from shoal.measurement.metrics.metric import CosineMetric, ImportanceMetric
-from shoal.schema import PARTS, SCOPES, InputKind, Part, Scope
+from shoal.schema.search import Budget
+from shoal.schema.words import InputKind, Part, Scope
+from shoal.settings import SHARE, SPEED, Intervals, Share
 
-STRATEGIES: Mapping[str, str | None] = {
+BUDGET = Parameter(group=Group("Budget", sort_key=2.5))
+StrategyName = Literal["greedy", "beam", "contiguous", "lowest"]
+STRATEGIES: Mapping[StrategyName, str | None] = {
     "greedy": None,
     "beam": None,
     "contiguous": "angular",
@@ -20,38 +26,72 @@ STRATEGIES: Mapping[str, str | None] = {
 """Strategy → what it chooses by unless told; None: only by what can be measured for any set of layers."""
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """See `shoal.plan_search.search`.
+class SearchSettings(Intervals):
+    """What a plan must keep to, and how plans are found and tried."""
 
-    Raises:
-        UsageError: a name that is unknown or does not fit the others, or a number that is too small.
-    """
-
-    strategy: str = "greedy"
+    max_increase: Annotated[
+        Share | None, BUDGET, SHARE, Parameter(name=("--max-increase", "--max-wer-increase"))
+    ] = None
+    """Highest relative increase of the error rate, or decrease of the score, such as 25%; default, unless a cost is
+    bounded: 25% for asr (arXiv 2603.05121), else 10%."""
+    confidence: Annotated[float, BUDGET] = 0.95
+    """Confidence, one-sided, of the bound on the validation clips and of the test on unseen clips."""
+    point: Annotated[bool, BUDGET] = False
+    """Let the value itself decide, not its bound or a test."""
+    max_layers: Annotated[int | None, BUDGET] = Field(default=None, ge=1)
+    """Layers that the decoder may have at most."""
+    max_milliseconds: Annotated[float | None, BUDGET, Parameter(name="--max-ms")] = Field(default=None, gt=0)
+    """Latency of a clip at most, in milliseconds: encode, prefill and 32 tokens, as `shoal bench` measures it."""
+    max_megabytes: Annotated[float | None, BUDGET, Parameter(name="--max-mb")] = Field(default=None, gt=0)
+    """Size of the weights at most, in the model's dtype, in 10^6 bytes."""
+    strategy: StrategyName = "greedy"
+    """Strategy that proposes plans."""
     metric: str | None = None
+    """Metric that plans are chosen by: ablation (greedy and beam), or angular, influence, gradient, gradient-signed;
+    default: the strategy's own. It is measured on the validation clips."""
     input: InputKind = "speech"
+    """Input that is measured with; decoding is from speech."""
     scope: Scope | None = None
+    """Positions that the metric counts; default: text for ablation and gradient, else all."""
     part: Part = "layer"
-    width: int = 3
+    """Part of the layers to remove."""
+    width: int = Field(default=3, ge=1)
+    """Number of sets that beam keeps at every step."""
     allow_last: bool = False
-    patience: int = 2
-    confirm_plans: int = 3
-    batch_size: int = 16
-    limit: TokenLimit = field(default_factory=TokenLimit)
-    resampling: Resampling = field(default_factory=Resampling)
+    """Allow the last layer to go too."""
+    patience: int = Field(default=2, ge=1)
+    """Number of plans in a row that break the budget before the search stops."""
+    confirm_plans: int = Field(default=3, ge=1)
+    """Number of plans at most that are tested on unseen clips, the shallowest that held first."""
+    batch_size: Annotated[int, SPEED] = Field(default=16, ge=1)
+    """Clips in a batch."""
+    max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
+    """Most tokens a clip may get; default: follows its length."""
 
-    def __post_init__(self) -> None:
-        _one_of("--strategy", self.strategy, STRATEGIES)
-        _one_of("--part", self.part, PARTS)
-        _one_of("--input", self.input, ("speech", "text"))
-        _one_of("--metric", self.ranked_by, self._metrics, f"{self.strategy} of {self.part}s cannot rank by")
-        if self.scope is not None:
-            _one_of("--scope", self.scope, SCOPES)
-        for name in ("width", "patience", "confirm_plans", "batch_size"):
-            if getattr(self, name) < 1:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{getattr(self, name)} is too few", where=flag, fix="give 1 or more")
+    @field_validator("confidence")
+    @classmethod
+    def _means_something(cls, value: float) -> float:
+        if not 0.5 <= value < 1:
+            raise ValueError(
+                f"{value:g} is no confidence; "
+                "give 0.5 or more and less than 1, such as 0.95, or take the value alone with --point"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _strategy_can_rank(self) -> Self:
+        if self.ranked_by not in self._metrics:
+            raise UsageError(
+                f"{self.strategy} of {self.part}s cannot rank by {self.ranked_by!r}",
+                where="--metric",
+                fix=f"use {', '.join(self._metrics)}",
+            )
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """What a plan must keep to, for the record."""
+        return Budget(**{name: getattr(self, name) for name in Budget.model_fields})
 
     @property
     def _metrics(self) -> tuple[str, ...]:
@@ -93,10 +133,3 @@ def searchable() -> dict[str, CosineMetric | ImportanceMetric]:
         or metric.of_any_layers is None
         or quantity == metric.quantities[0]
     }
-
-
-def _one_of(
-    flag: str, value: str, known: tuple[str, ...] | Mapping[str, object], problem: str = "unknown"
-) -> None:
-    if value not in known:
-        raise UsageError(f"{problem} {value!r}", where=flag, fix=f"use {', '.join(known)}")

@@ -15,6 +15,7 @@ from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.measures import headline
 from shoal.evaluation.run import header
 from shoal.evaluation.scoring import PairedScores, worsening
+from shoal.evaluation.settings import TokenLimit
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.systems import System, open_systems
 from shoal.evaluation.transcribe import Transcriber
@@ -68,8 +69,9 @@ class Trials:
         self._loaded, self.data, self._task, self._settings = loaded, data, task, settings
         self._out, self._name, self._progress = out, name, progress
         self.metric = headline(task)
-        self._transcriber = Transcriber(data, task, settings.limit, settings.batch_size)
-        self._header = header(loaded, data, task, settings.limit)
+        limit = TokenLimit(settings.max_new_tokens)
+        self._transcriber = Transcriber(data, task, limit, settings.batch_size)
+        self._header = header(loaded, data, task, limit)
 
     def check_varies(self) -> None:
         """Make sure that there is something to resample.
@@ -77,7 +79,7 @@ class Trials:
         Raises:
             UsageError: all clips of the split are one cluster.
         """
-        cluster = self._settings.resampling.cluster
+        cluster = self._settings.cluster
         if cluster == "utterance" and len(self.data.rows) > 1:
             return
         if len({row.speaker or row.id for row in self.data.rows}) < 2:
@@ -148,7 +150,7 @@ class Trials:
     @cached_property
     def _bootstrap(self) -> PairedBootstrap:
         speakers = {row.id: row.speaker for row in self.data.rows}
-        return self._settings.resampling.draw_over([speakers[clip] for clip in self._ids])
+        return PairedBootstrap.of(self._settings, [speakers[clip] for clip in self._ids])
 
     def _scored(self, *systems: UtteranceCounts) -> PairedScores:
         return PairedScores.of([self.metric], systems, self._bootstrap)

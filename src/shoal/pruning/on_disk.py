@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
 
 
-def write_pruned(
+def prune(
     loaded: LoadedModel, plan: Plan, out: str | os.PathLike[str], *, verify: bool = True, force: bool = False
 ) -> Path:
     """Prune a loaded model and write it to `out`; the model in memory is as before afterwards.
@@ -87,7 +87,7 @@ def write_checkpoint(
     info: ModelInfo | None = None,
     force: bool = False,
 ) -> Path:
-    """What `write_pruned` does, from the single parts.
+    """What `prune` does, from the single parts.
 
     Args:
         model: the unpruned model.
@@ -102,7 +102,7 @@ def write_checkpoint(
         force: replace `out` if there is something already.
 
     Raises:
-        ShoalError: see `write_pruned`.
+        ShoalError: see `prune`.
     """
     check_whole(plan)
     check_target(out, source, force)

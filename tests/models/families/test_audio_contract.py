@@ -28,7 +28,7 @@ from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.loading import LoadedModel, load_model
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import pruned
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.pruning.probe import probe
 from shoal.pruning.verify import Expectation, expectation, verify_checkpoints
 from shoal.schema import SCOPES
@@ -269,9 +269,7 @@ def reports(folders, tmp_path_factory):
         place = tmp_path_factory.mktemp("pruned")
         loaded = load(folders(name))
         plan = manual(loaded.ref, loaded.info().depth, PLANS.get(name, [1, 3]))
-        jobs.append(
-            (write_pruned(loaded, plan, place / "memory", verify=False), expected_of(loaded, plan.layers))
-        )
+        jobs.append((prune(loaded, plan, place / "memory", verify=False), expected_of(loaded, plan.layers)))
         # Published checkpoints come in half precision and in shards.
         source = BUILDS[name].write(place / "whole", dtype=torch.bfloat16, max_shard_size="60KB")
         half = load_model(str(source), device="cpu", dtype="stored", trust_remote_code=False, merge=False)

@@ -17,7 +17,7 @@ import tiny_audio
 from families_record import note
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import pruned
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.pruning.probe import probe
 from shoal.pruning.verify import expectation
 from shoal.pruning.verify_child import checkpoint_checks
@@ -59,7 +59,7 @@ def test_a_pruned_checkpoint_passes_all_checks(layers, folders, tmp_path):  # no
     plan = manual(loaded.ref, loaded.info().depth, layers)
     with pruned(loaded.model, plan, family=loaded.family) as model:
         expected = expectation(model, probe(loaded), family=loaded.family)
-    for write, source in ((write_pruned, loaded), (prune_folder, loaded.ref)):
+    for write, source in ((prune, loaded), (prune_folder, loaded.ref)):
         out = write(source, plan, tmp_path / write.__name__, verify=False)
         checks = checkpoint_checks(out, expected.facts, expected.tensors)
         assert [check["name"] for check in checks if check["passed"]] == contract.CHECKS, checks

@@ -21,7 +21,7 @@ from shoal.measurement.collector import collect
 from shoal.models.loading import load_model
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import pruned
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.schema import SCOPES
 from shoal.schema.verification import REPORT_FILE, VerificationReport
 from shoal.selection import manual
@@ -84,7 +84,7 @@ def test_decoding_gives_the_tokens_of_generate_where_the_engine_does_not(loaded,
 
 def test_a_pruned_checkpoint_is_verified_in_a_fresh_process(loaded, tmp_path):
     plan = manual(loaded.ref, DEPTH, [1, 3, 6])
-    for write, source in ((write_pruned, loaded), (prune_folder, loaded.ref)):
+    for write, source in ((prune, loaded), (prune_folder, loaded.ref)):
         out = write(source, plan, tmp_path / write.__name__)
         again = load_model(str(out), device="cpu", dtype="float32", trust_remote_code=False)
         assert len(again.layers) == DEPTH - 3

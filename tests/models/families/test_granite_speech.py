@@ -13,7 +13,7 @@ from shoal.models.families.granite_speech import FAMILY, SYSTEM
 from shoal.models.loading import load_model
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import pruned
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.selection import manual
 from tiny_audio import BUILDS
 
@@ -68,7 +68,7 @@ def test_keys_of_older_versions_are_understood(adapted):
 
 def test_a_pruned_checkpoint_has_it_in_its_weights(adapted, tmp_path):
     loaded = load(adapted[0])
-    out = write_pruned(loaded, manual(loaded.ref, 6, [1, 3]), tmp_path / "out")
+    out = prune(loaded, manual(loaded.ref, 6, [1, 3]), tmp_path / "out")
     assert not list(out.glob("adapter_*"))
     assert len(load(out).layers) == 4
 

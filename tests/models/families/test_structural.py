@@ -28,7 +28,7 @@ from shoal.models import families
 from shoal.models.loading import load_model
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import prune_in_place
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.schema import SCOPES
 from shoal.schema.verification import REPORT_FILE, VerificationReport
 from shoal.selection import manual
@@ -143,7 +143,7 @@ def test_its_audit_equals_the_states_of_its_own_forward(folder, tmp_path):
 def test_its_pruned_checkpoint_is_verified_with_its_own_code(folder, tmp_path):
     loaded = load(folder)
     plan = manual(loaded.ref, DEPTH, [1, 3])
-    ways = {"memory": write_pruned(loaded, plan, tmp_path / "memory")}
+    ways = {"memory": prune(loaded, plan, tmp_path / "memory")}
     ways["disk"] = prune_folder(loaded.ref, plan, tmp_path / "disk", trust_remote_code=True)
     for out in ways.values():
         assert len(load(out).layers) == DEPTH - 2

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from typer.testing import CliRunner
-
-from shoal.cli.typer_app import app
+from shoal.cli import main
 from shoal.models.families import table
 from tiny_audio import BUILDS
 
@@ -31,8 +29,9 @@ def test_the_document_holds_the_table():
     assert f"transformers {table.transformers_version()}" in document
 
 
-def test_the_command_prints_markdown_and_json():
-    runner = CliRunner()
-    assert runner.invoke(app, ["families"]).stdout.strip() == table.as_markdown()
-    found = json.loads(runner.invoke(app, ["families", "--json"]).stdout)
+def test_the_command_prints_markdown_and_json(capsys):
+    assert main(["families"]) == 0
+    assert capsys.readouterr().out.strip() == table.as_markdown()
+    assert main(["families", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
     assert {one["class_name"] for one in found["classes"]} == {one.class_name for one in table.supported()}

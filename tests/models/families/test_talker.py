@@ -23,7 +23,7 @@ from shoal.evaluation.systems import check_can_answer
 from shoal.measurement.ablation_by_decoding import decode_without
 from shoal.models.families import talker
 from shoal.models.loading import LoadedModel, load_model
-from shoal.plan_search import search
+from shoal.plan_search.run import search
 from shoal.pruning.in_memory import pruned
 from tiny_audio import qwen2_5_omni
 from tiny_speech import loaded, plan, write_clips

@@ -10,7 +10,7 @@ from shoal.models.families import find
 from shoal.models.loading import load_model
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import pruned
-from shoal.pruning.on_disk import write_pruned
+from shoal.pruning.on_disk import prune
 from shoal.selection import manual
 from tiny_audio import BUILDS
 
@@ -111,7 +111,7 @@ def test_phi4_is_measured_with_its_speech_adapter_whichever_way_it_was_pruned(tm
     assert not any("lora" in name for name, _ in merged.named_parameters())
     plan = manual(str(tmp_path), 4, [1])
     outs = [
-        write_pruned(load_model(str(tmp_path), **options), plan, tmp_path / "memory"),
+        prune(load_model(str(tmp_path), **options), plan, tmp_path / "memory"),
         prune_folder(str(tmp_path), plan, tmp_path / "disk"),
     ]
     assert [(out / "speech-lora").is_dir() for out in outs] == [False, True]

@@ -1,0 +1,41 @@
+"""What the demo runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import Field
+
+from shoal.selection.settings import StrategyName
+from shoal.settings import INTERVALS, SHARE, SPEED, CommaSeparated, Settings, Share
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class DemoSettings(Settings):
+    """What the demo runs: `sizes` × `strategies` are the plans that are scored."""
+
+    sizes: Annotated[tuple[Size, ...], CommaSeparated, Parameter(name="--layers", metavar="N,N…")] = (
+        1,
+        2,
+        4,
+        8,
+    )
+    """Numbers of layers to remove, each in turn."""
+    strategies: Annotated[tuple[StrategyName, ...], CommaSeparated, Parameter(name="--strategy")] = (
+        "contiguous",
+        "deepest",
+        "random",
+    )
+    """Strategies that choose them, each in turn."""
+    max_increase: Annotated[Share, SHARE, Parameter(name="--max-wer-increase")] = 0.25
+    """Highest relative increase of the WER; the checkpoint is written for the largest plan within it."""
+    ablation: Annotated[bool, Parameter(negative="--no-ablation")] = True
+    """Leave out every single layer too: only then is it known which metric to trust."""
+    batch_size: Annotated[int, SPEED] = Field(default=24, ge=1)
+    """Clips decoded at once."""
+    max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
+    """Most tokens a clip may get; default: follows its length, on the clips that ship 40."""
+    seed: Annotated[int, INTERVALS] = 0
+    """Seed of every random draw."""
