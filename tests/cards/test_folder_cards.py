@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 import shoal
 from card_documents import around, bench, data, delta, group, measure, plan, provenance, scores, system
-from shoal.cards.source import source_record
+from shoal.cards.facts import source_record
 from shoal.data_names import data_name
 from shoal.errors import FileFormatError, UsageError
 from shoal.healing.checkpoints import write_adapters, write_merged

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.report.by_layer import single_layers
+from shoal.report.figure_style import Stretch, stretch_for
 from shoal.report.importance import panels
 from shoal.report.importance_blocks import block_figures, rows_of
-from shoal.report.stretch import Stretch, stretch_for
 from shoal.report.task_matrix import wrapped
 from shoal.report.trust import by_size
 from shoal.report.trust_words import sentences

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal import wording
-from shoal.report import triangles
+from shoal.report import heatmaps
 from shoal.report.bundle import collect
 from shoal.report.comparison import chance_overlap
 from shoal.report.headline import Scored, affordable, scored
@@ -44,11 +44,11 @@ def test_layers_are_named_as_ranges():
 
 
 def test_a_grid_is_empty_outside_the_triangle():
-    assert triangles.to_grid([[1.0, 2.0], [3.0]]) == [[1.0, 2.0], [3.0, None]]
+    assert heatmaps.to_grid([[1.0, 2.0], [3.0]]) == [[1.0, 2.0], [3.0, None]]
 
 
 def test_normalised_rows_reach_from_zero_to_one():
-    assert triangles.row_normalised([[2.0, 4.0, 3.0], [5.0, 5.0], [1.0]]) == [
+    assert heatmaps.row_normalised([[2.0, 4.0, 3.0], [5.0, 5.0], [1.0]]) == [
         [0.0, 1.0, 0.5],
         [0.0, 0.0],
         [0.0],
@@ -56,7 +56,7 @@ def test_normalised_rows_reach_from_zero_to_one():
 
 
 def test_the_difference_is_speech_minus_text():
-    assert triangles.difference([[3.0]], [[1.0]]) == [[2.0]]
+    assert heatmaps.difference([[3.0]], [[1.0]]) == [[2.0]]
 
 
 def test_chance_overlap_equals_counting_all_pairs():

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from shoal.cards.identity import CheckpointIdentity, Fingerprint, parents_of
 from shoal.cards.measured import Measured
-from shoal.cards.source import SourceRecord, source_record
-from shoal.models.lineage import HEAL_FILE, TRAINING_FILE, heal_files, plan_files, removed_layers
-from shoal.schema import Audit, Bench, HealRecord, ModelInfo, Plan, SystemBench, TrainingRecord
+from shoal.models.lineage import HEAL_FILE, SOURCE_FILE, TRAINING_FILE, heal_files, plan_files, removed_layers
+from shoal.schema import (
+    Audit,
+    Bench,
+    Document,
+    HealRecord,
+    ModelInfo,
+    Plan,
+    Provenance,
+    SystemBench,
+    TrainingRecord,
+)
 
 if TYPE_CHECKING:
     from shoal.schema.verification import VerificationReport
+
 
 CHECKED = "Checked"
 OURS = "Written by Shoal"
@@ -221,3 +231,40 @@ def _licence(
     known = [each.licence for each in (model, source.unpruned if source else None) if each is not None]
     known.append(training.recipe.get("licence") if training is not None else None)
     return next((licence for licence in known if licence), None)
+
+
+class SourceRecord(Document):
+    """The models that a pruned checkpoint comes from."""
+
+    kind: Literal["source"] = "source"
+    model: ModelInfo
+    """What the last plan was carried out on."""
+    unpruned: ModelInfo
+    """What it was before any pruning that Shoal knows of; the same after one plan."""
+
+
+def note_source(draft: Path, info: ModelInfo, before: Path | None, provenance: Provenance) -> None:
+    """Write down in the folder of a pruned checkpoint what it was pruned from.
+
+    Args:
+        draft: the checkpoint's folder.
+        info: the model that was pruned.
+        before: its folder, which may hold such a record of its own; None if there is no folder.
+        provenance: of this pruning.
+
+    Raises:
+        FileFormatError: the record in `before` cannot be read.
+    """
+    earlier = None if before is None else source_record(before)
+    unpruned = info if earlier is None else earlier.unpruned
+    SourceRecord(provenance=provenance, model=info, unpruned=unpruned).save(draft / SOURCE_FILE)
+
+
+def source_record(folder: Path) -> SourceRecord | None:
+    """The record in `folder`, if there is one.
+
+    Raises:
+        FileFormatError: it cannot be read.
+    """
+    path = folder / SOURCE_FILE
+    return SourceRecord.load(path) if path.is_file() else None

@@ -13,7 +13,7 @@ HEAL_FILE = "shoal-heal.json"
 TRAINING_FILE = "shoal-training.json"
 """How a SpeechLLM was trained, if Shoal did that."""
 SOURCE_FILE = "shoal-source.json"
-"""The models that a pruned checkpoint comes from, see `shoal.cards.source`."""
+"""The models that a pruned checkpoint comes from, see `shoal.cards.facts`."""
 
 
 def removed_layers(folder: Path) -> list[int]:

@@ -97,7 +97,7 @@ def carry_over(
     healed = [path for folder in (source, *adapters) for path in heal_files(folder)]
     for number, path in enumerate(healed, start=1):
         shutil.copyfile(path, draft / numbered(HEAL_FILE, number))
-    # What is pruned now is noted by whoever prunes it, see `shoal.cards.source`.
+    # What is pruned now is noted by whoever prunes it, see `shoal.cards.facts`.
     for name in (TRAINING_FILE,) if plan_follows else (TRAINING_FILE, SOURCE_FILE):
         if (source / name).is_file():
             shutil.copyfile(source / name, draft / name)

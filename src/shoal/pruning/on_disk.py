@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.cards.facts import Folder
-from shoal.cards.source import note_source
+from shoal.cards.facts import Folder, note_source
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import ModelError, PlanError
 from shoal.machine import check_disk

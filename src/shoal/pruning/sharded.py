@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shoal._version import __version__
-from shoal.cards.facts import Folder
-from shoal.cards.source import note_source
+from shoal.cards.facts import Folder, note_source
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import FileFormatError, VerificationError
 from shoal.machine import check_disk

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from shoal import wording
 from shoal.report import figure_style
+from shoal.report.figure_style import Stretch, stretch_for
 from shoal.report.parts import Table
-from shoal.report.stretch import Stretch, stretch_for
 from shoal.report.units import PLAIN, Unit, unit_of
 from shoal.schema import Estimate, Importance, InputKind
 

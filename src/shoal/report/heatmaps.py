@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
 from shoal import wording
-from shoal.report import figure_style, triangles
+from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named, removable
 from shoal.report.parts import Control, Figure, Section
-from shoal.schema import SCOPES, Audit, Estimate, InputKind, MetricValues, Scope
+from shoal.schema import SCOPES, Audit, Estimate, InputKind, MetricValues, Scope, Triangle
 
 ID, TITLE, SHORT = "redundancy", "Which layers are redundant", "Redundancy"
 HEIGHT = 430
@@ -153,16 +153,16 @@ def _heatmap(audit: Audit, kinds: tuple[InputKind, ...], scope: Scope, metric: s
         if isinstance(values, str):
             return values if len(kinds) == 1 else "Not measured: both inputs are needed in this scope."
         sides.append(values)
-    raw, row = sides[0].values, triangles.row_normalised(sides[0].values)
+    raw, row = sides[0].values, row_normalised(sides[0].values)
     limits = {"raw": _limits(audit, scope, metric), "row": [0.0, 1.0]}
     scale = figure_style.DISTANCE_SCALE
     if len(sides) > 1:
-        raw = triangles.difference(raw, sides[1].values)
-        row = triangles.difference(row, triangles.row_normalised(sides[1].values))
-        ends = {name: round(triangles.extent(grid), 4) or 0.01 for name, grid in (("raw", raw), ("row", row))}
+        raw = difference(raw, sides[1].values)
+        row = difference(row, row_normalised(sides[1].values))
+        ends = {name: round(extent(grid), 4) or 0.01 for name, grid in (("raw", raw), ("row", row))}
         limits = {name: [-end, end] for name, end in ends.items()}
         scale = figure_style.DIFFERENCE_SCALE
-    depth, grids = len(raw), {"raw": triangles.to_grid(raw), "row": triangles.to_grid(row)}
+    depth, grids = len(raw), {"raw": to_grid(raw), "row": to_grid(row)}
     figure = figure_style.new_figure(
         HEIGHT, x="first layer l of the block", y="layers in the block n", legend=False
     )
@@ -216,3 +216,35 @@ def _mark_best(figure: go.Figure, values: MetricValues) -> None:
     last = [(block.layer, block.n) for block in values.best if block.layer + block.n == depth]
     figure_style.add_marks(figure, kept, figure_style.BEST_MARK)
     figure_style.add_marks(figure, last, figure_style.CROSS_MARK)
+
+
+Grid: TypeAlias = list[list[float | None]]
+"""(L, L): row n-1, column l; None where l + n > L."""
+
+DIGITS = 5
+
+
+def to_grid(triangle: Triangle) -> Grid:
+    """A triangle as a square, filled up with None."""
+    depth = len(triangle)
+    return [[round(v, DIGITS) for v in row] + [None] * (depth - len(row)) for row in triangle]
+
+
+def row_normalised(triangle: Triangle) -> Triangle:
+    """Each row n scaled to 0 … 1 over its blocks, as in the heatmaps of arXiv 2403.17887, figure 4."""
+    return [_unit(row) for row in triangle]
+
+
+def _unit(row: Sequence[float]) -> list[float]:
+    low, high = min(row), max(row)
+    return [(value - low) / (high - low) if high > low else 0.0 for value in row]
+
+
+def difference(a: Triangle, b: Triangle) -> Triangle:
+    """`a - b`, block by block; both of the same depth."""
+    return [[x - y for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
+
+
+def extent(triangle: Triangle) -> float:
+    """The largest size of a value."""
+    return max((abs(value) for row in triangle for value in row), default=0.0)

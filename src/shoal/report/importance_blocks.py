@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.by_layer import estimate_at, fewer_clips, panel_title
+from shoal.report.figure_style import stretch_for
 from shoal.report.parts import Figure
-from shoal.report.stretch import stretch_for
 from shoal.report.units import unit_of
 from shoal.schema import Audit, Estimate, Importance
 from shoal.schema.words import is_block

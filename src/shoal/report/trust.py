@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
+from shoal.report.figure_style import stretch_for
 from shoal.report.heatmaps import KINDS, heading
 from shoal.report.parts import Control, Figure, Section, Table
-from shoal.report.stretch import stretch_for
 from shoal.report.trust_words import metric_name, sentences
 from shoal.report.units import Unit, unit_of
 from shoal.schema import Audit, Estimate, InputKind, MetricTrust, Trust
