@@ -51,7 +51,7 @@ class Picture:
     height: int
 
 
-PICTURES = (Picture("report", "body", 1180, 860), Picture("heatmap", "#redundancy", 1180, 760))
+PICTURES = (Picture("report", "body", 1180, 950), Picture("heatmap", "#redundancy", 1180, 790))
 
 
 def main(report: str) -> None:
@@ -59,6 +59,7 @@ def main(report: str) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("no Chromium: install it (apt-get install chromium) and run this again")
+    FOLDER.mkdir(exist_ok=True)
     for picture in PICTURES:
         with tempfile.TemporaryDirectory() as folder:
             image = photograph(chromium, Path(report).resolve(), picture, Path(folder))
