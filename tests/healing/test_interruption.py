@@ -24,7 +24,7 @@ import tiny_speech
 from shoal.errors import UsageError
 from shoal.pruning.on_disk import prune
 from shoal.schema import HealRecord, Plan
-from shoal.training.loop import check_fsdp
+from shoal.training.fsdp import check_fsdp
 
 KILLS = int(os.environ.get("SHOAL_KILLS", "3"))
 """`SHOAL_KILLS=20` is what the lab book has."""

@@ -11,8 +11,9 @@ import torch
 from tiny_training import adapted, sampled_of, student_of
 
 from shoal.errors import TrainingError, UsageError
-from shoal.training import loop
-from shoal.training.loop import newest, read_log, terms_of, train
+from shoal.training import run_folder
+from shoal.training.loop import terms_of, train
+from shoal.training.run_folder import last_checkpoint, read_log
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import StepTotals
 
@@ -115,9 +116,9 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 def test_a_checkpoint_that_was_being_written_is_not_taken(tmp_path):
     _, result = run(tmp_path, how=RuntimeOptions(save_every=2))
     last = tmp_path / "work" / "checkpoint-4"
-    (last / loop.MARKER).unlink()
-    (last / loop.TENSORS).write_bytes(b"half")
-    assert newest(tmp_path / "work").name == "checkpoint-2"
+    (last / run_folder.MARKER).unlink()
+    (last / run_folder.TENSORS).write_bytes(b"half")
+    assert last_checkpoint(tmp_path / "work").name == "checkpoint-2"
     assert not last.exists()
     _, again = run(tmp_path, how=RuntimeOptions(save_every=2))
     assert again.losses == result.losses
@@ -125,7 +126,7 @@ def test_a_checkpoint_that_was_being_written_is_not_taken(tmp_path):
 
 def test_a_line_of_the_log_that_was_being_written_is_left_out(tmp_path):
     run(tmp_path)
-    with (tmp_path / "work" / loop.LOG).open("a") as file:
+    with (tmp_path / "work" / run_folder.LOG).open("a") as file:
         file.write('{"step": 5, "lo')
     assert [line["step"] for line in read_log(tmp_path / "work")] == [1, 2, 3, 4]
 
@@ -195,7 +196,7 @@ def test_a_loss_that_is_not_a_number_names_step_clips_and_checkpoint(tmp_path):
     assert "step 4: the loss is nan" in message
     assert all(name in message for name in student.batches.names(sampled.examples[3]))
     assert str(tmp_path / "work" / "checkpoint-2") in message
-    assert newest(tmp_path / "work").name == "checkpoint-2"
+    assert last_checkpoint(tmp_path / "work").name == "checkpoint-2"
 
 
 def test_the_log_has_a_line_a_step_with_its_terms(tmp_path):
@@ -212,14 +213,14 @@ def test_the_log_has_a_line_a_step_with_its_terms(tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(line["ce"] == line["loss"] for line in lines)
     assert seen[-1] == ("train", 4, 4)
-    assert json.loads((tmp_path / "work" / loop.SETTINGS).read_text()) == {}
+    assert json.loads((tmp_path / "work" / run_folder.SETTINGS).read_text()) == {}
 
 
 def test_checkpoints_hold_what_is_trained_alone(tmp_path):
     from safetensors.torch import load_file
 
     student, _ = run(tmp_path)
-    held = load_file(tmp_path / "work" / "checkpoint-4" / loop.TENSORS)
+    held = load_file(tmp_path / "work" / "checkpoint-4" / run_folder.TENSORS)
     assert held.keys() == student.trainable().keys()
     assert len(list((tmp_path / "work").glob("checkpoint-*"))) == 2
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import ManifestError
-from shoal.training.sampling import WINDOW, halved, parts, sample_clips
+from shoal.training.micro_batches import halved, micro_batches
+from shoal.training.sampling import WINDOW, sample_clips
 
 LENGTHS = np.arange(20, 60)
 ONE_SOURCE = np.zeros(40, np.int64)
@@ -59,7 +60,7 @@ def test_a_source_without_clips_is_refused():
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30).map(sorted), st.integers(1, 200))
 def test_parts_cover_the_step_and_keep_to_the_limit(lengths, positions):
-    found = parts(np.array(lengths), positions=positions)
+    found = micro_batches(np.array(lengths), positions=positions)
     assert [index for part in found for index in range(part.start, part.stop)] == list(range(len(lengths)))
     for part in found:
         clips = part.stop - part.start

@@ -32,8 +32,9 @@ from shoal.schema import HealRecord, ModelInfo, Plan, read_json
 from shoal.settings import takes
 from shoal.training.batches import examples_of, fill_audio_cache, make_batches, response_losses
 from shoal.training.examples import Batches, TrainingExample
-from shoal.training.loop import TrainingResult, load_trained, train
-from shoal.training.processes import Processes, work_folder
+from shoal.training.loop import TrainingResult, train
+from shoal.training.processes import Processes
+from shoal.training.run_folder import load_trained, work_folder
 from shoal.training.sampling import sample_clips
 from shoal.training.step import ModelWithLoss
 

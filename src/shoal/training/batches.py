@@ -20,9 +20,9 @@ from shoal.training.augment import PLAIN, Variant
 from shoal.training.cached_batches import CachedBatches
 from shoal.training.encoder_states import EncoderStates
 from shoal.training.examples import Batches, TrainingExample, to_device
+from shoal.training.micro_batches import micro_batches
 from shoal.training.processes import Processes
 from shoal.training.processor_batches import ProcessorBatches
-from shoal.training.sampling import parts
 from shoal.training.step import run_decoder
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def response_losses(
     """
     order = np.argsort(batches.lengths, kind="stable")
     sums, counts = np.zeros(len(order)), np.zeros(len(order), np.int64)
-    for part in parts(batches.lengths[order], positions=positions):
+    for part in micro_batches(batches.lengths[order], positions=positions):
         chosen = order[part]
         batch = batches.collate(chosen, np.zeros_like(chosen))
         inputs = batches.inputs(loaded, to_device(batch, loaded.device))

@@ -1,6 +1,6 @@
 """The one training loop: transformers' Trainer, with steps drawn beforehand, split where memory ends, and resumed.
 
-A step is the same clips in every run (see `sampled`), its random numbers are seeded by its number, and its loss is
+A step is the same clips in every run (see `sampling`), its random numbers are seeded by its number, and its loss is
 divided by totals of the whole step. So it does not matter how a step is cut into parts, over how many processes it is
 spread, or how often the run was killed: the same gradients come out, to the last bit where the cutting is the same.
 """
@@ -8,41 +8,44 @@ spread, or how often the run was killed: the same gradients come out, to the las
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils.fsdp_utils import get_parameters_from_modules
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from shoal.errors import FileFormatError, TrainingError, UsageError
+from shoal.errors import TrainingError, UsageError
 from shoal.machine import out_of_memory, return_memory
 from shoal.models.adapters import write_tensors
 from shoal.models.contexts import quiet
 from shoal.progress import Progress
 from shoal.schema import write_text
-from shoal.schema.files import claim
 from shoal.training.examples import to_device
-from shoal.training.sampling import Ints, SampledClips, halved, parts
+from shoal.training.fsdp import check_fsdp, ready_to_shard
+from shoal.training.micro_batches import Steps, halved
+from shoal.training.run_folder import (
+    LOG,
+    MARKER,
+    TENSORS,
+    claim_folder,
+    last_checkpoint,
+    load_trained,
+    read_log,
+    steps_of,
+)
+from shoal.training.sampling import Ints, SampledClips
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import ModelWithLoss, StepTotals
 
-MARKER = "shoal-complete"
-"""The last file of a checkpoint; a folder without it was being written when the process ended."""
-TENSORS = "trained.safetensors"
-SETTINGS = "settings.json"
-LOG = "log.jsonl"
 NAMED = 8
 """Clips a message names at most."""
 
@@ -94,85 +97,15 @@ def train(
         TrainingError: the loss is not a number, or a single clip does not fit into memory.
     """
     how = how or RuntimeOptions()
-    _own(folder, settings or {})
-    resume = newest(folder)
+    claim_folder(folder, settings or {})
+    resume = last_checkpoint(folder)
     trainer = _Trainer(student, sampled, optimisation, folder, how, seed, what, progress)
     trainer.check(sharded=sharded)
-    trainer.truncate_log(0 if resume is None else _steps(resume))
+    trainer.truncate_log(0 if resume is None else steps_of(resume))
     with quiet(), student.layers_again() if how.gradient_checkpointing else nullcontext():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     student.train(False)
     return trainer.result()
-
-
-def newest(folder: Path) -> Path | None:
-    """The last whole checkpoint in `folder`; what is not whole is removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=_steps)
-    for each in found:
-        if not (each / MARKER).is_file():
-            shutil.rmtree(each, ignore_errors=True)
-    whole = [each for each in found if (each / MARKER).is_file()]
-    return whole[-1] if whole else None
-
-
-def _steps(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def _own(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder, or make sure that it is of a run with these settings."""
-    if (other := claim(folder / SETTINGS, settings)) is not None:
-        raise UsageError(
-            f"it holds an unfinished run with another {other.key} ({_short(other.found)}, now {_short(other.wanted)})",
-            where=str(folder),
-            fix="run that command again to finish it, or remove the folder to begin anew",
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
-class _Steps(Dataset[dict[str, Any]]):
-    """Step k as this process takes it: its clips, cut into parts and put together.
-
-    Where processes go `together`, each makes as many passes as the one with most parts: every pass through sharded
-    parameters is one of all processes. The passes beyond its parts are `idle`.
-    """
-
-    def __init__(
-        self,
-        student: ModelWithLoss,
-        sampled: SampledClips,
-        rank: int,
-        world: int,
-        positions: int,
-        *,
-        together: bool,
-    ) -> None:
-        self._batches, self._sampled, self._rank, self._world = student.batches, sampled, rank, world
-        self._positions, self._together = positions, together
-
-    def __len__(self) -> int:
-        return len(self._sampled.examples)
-
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        examples, variants = self._sampled.share(step, self._rank, self._world)
-        slices = self._parts(step, self._rank)
-        every = range(self._world) if self._together else ()
-        return {
-            "step": step,
-            "examples": examples,
-            "variants": variants,
-            "slices": slices,
-            "batches": [self._batches.collate(examples[each], variants[each]) for each in slices],
-            "idle": max((len(self._parts(step, rank)) for rank in every), default=len(slices)) - len(slices),
-        }
-
-    def _parts(self, step: int, rank: int) -> list[slice]:
-        examples, _ = self._sampled.share(step, rank, self._world)
-        return parts(self._batches.lengths[examples], positions=self._positions)
 
 
 class _Trainer(Trainer):
@@ -223,9 +156,9 @@ class _Trainer(Trainer):
     # --- What it is fed ---
 
     def get_train_dataloader(self) -> Any:
-        """One item a step, of this process's share; not prepared, since `_Steps` knows the processes itself."""
-        steps = _Steps(
-            self.student,
+        """One item a step, of this process's share; not prepared, since `Steps` knows the processes itself."""
+        steps = Steps(
+            self.student.batches,
             self._sampled,
             self.args.process_index,
             self.args.world_size,
@@ -236,7 +169,7 @@ class _Trainer(Trainer):
             steps,
             batch_size=1,
             shuffle=False,
-            collate_fn=_only,
+            collate_fn=itemgetter(0),
             num_workers=self._how.workers,
             pin_memory=False,
             persistent_workers=False,
@@ -256,7 +189,7 @@ class _Trainer(Trainer):
                 rate = self._rate(name, projected=parameter in projected)
                 groups.setdefault((rate, whole), []).append(parameter)
             self.optimizer = torch.optim.AdamW(
-                [{"params": each, "lr": rate} for (rate, _), each in groups.items()],
+                [{"params": group, "lr": rate} for (rate, _), group in groups.items()],
                 weight_decay=self._optimisation.weight_decay,
             )
         return self.optimizer
@@ -273,7 +206,7 @@ class _Trainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        """The gradients of one step, in as many parts as memory asks for; returns its loss."""
+        """The gradients of one step, in as many micro-batches as memory asks for; returns its loss."""
         del num_items_in_batch
         model.train()
         inputs = self._split(inputs, self._splits)
@@ -295,25 +228,21 @@ class _Trainer(Trainer):
             inputs = self._halved(inputs, reason)
 
     def _halved(self, inputs: dict[str, Any], reason: str) -> dict[str, Any]:
-        if all(each.stop - each.start == 1 for each in inputs["slices"]):
+        largest = max(part.stop - part.start for part in inputs["slices"])
+        if largest == 1:
             names = self.student.batches.names(inputs["examples"])
             raise TrainingError(
                 f"step {inputs['step'] + 1}: memory ran out on a single clip of {', '.join(names[:NAMED])} ({reason}); "
                 "train with less (a smaller rank, another target, shorter clips, --gradient-checkpointing)"
             )
         self._splits += 1
-        note = (
-            f"memory ran out at step {inputs['step'] + 1}: parts of {self._largest(inputs)} clips are halved"
+        self._notes.append(
+            f"memory ran out at step {inputs['step'] + 1}: parts of {largest} clips are halved"
         )
-        self._notes.append(note)
         return self._split(inputs, 1)
 
-    @staticmethod
-    def _largest(inputs: dict[str, Any]) -> int:
-        return max(each.stop - each.start for each in inputs["slices"])
-
     def _split(self, inputs: dict[str, Any], times: int) -> dict[str, Any]:
-        """The step in smaller parts: the effective batch stays."""
+        """The step in smaller micro-batches: the effective batch stays."""
         slices = inputs["slices"]
         for _ in range(times):
             slices = halved(slices)
@@ -326,26 +255,25 @@ class _Trainer(Trainer):
     def _whole_step(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         step, world = inputs["step"], self.args.world_size
         torch.manual_seed(_mixed(self._seed, step, self.args.process_index))
-        scale, terms = self._scale(step), terms_of(self.student.objective, step)
+        totals, terms = self._totals(step), terms_of(self.student.objective, step)
         total = torch.zeros((), device=self.args.device)
         sums: dict[str, Tensor] = {}
         passes = list(zip(inputs["batches"], inputs["slices"], strict=True))
         passes += passes[-1:] * inputs["idle"]
         last = len(passes) - 1
-        for place, (batch, part) in enumerate(passes):
-            with ExitStack() as stack:
-                if place < last:
-                    stack.enter_context(self.accelerator.no_sync(model))
+        for number, (batch, part) in enumerate(passes):
+            idle = number >= len(inputs["batches"])
+            # Processes exchange their gradients once, after the last micro-batch.
+            with self.accelerator.no_sync(model) if number < last else nullcontext():
                 with self.compute_loss_context_manager():
-                    found = model(to_device(batch, self.args.device), scale, terms)
-                self._check(found["loss"], step, inputs["examples"][part])
-                idle = place >= len(inputs["batches"])
-                self.accelerator.backward(found["loss"] * (0 if idle else world))
+                    losses = model(to_device(batch, self.args.device), totals, terms)
+                self._check(losses["loss"], step, inputs["examples"][part])
+                self.accelerator.backward(losses["loss"] * (0 if idle else world))
             if idle:
                 continue
-            total += found["loss"].detach() * world
-            for name, each in found.items():
-                sums[name] = sums.get(name, torch.zeros_like(each.detach())) + each.detach()
+            total += losses["loss"].detach() * world
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(value.detach())) + value.detach()
         if self.is_fsdp_enabled:
             self._average_whole()
         self._keep_terms(sums)
@@ -353,9 +281,9 @@ class _Trainer(Trainer):
 
     def _average_whole(self) -> None:
         """The gradients of what FSDP leaves whole, which it does not bring together either."""
-        for each in self.student.trainable().values():
-            if each.grad is not None and not isinstance(each, DTensor):
-                each.grad = self.accelerator.reduce(each.grad, reduction="mean")
+        for parameter in self.student.trainable().values():
+            if parameter.grad is not None and not isinstance(parameter, DTensor):
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
     def _keep_terms(self, sums: Mapping[str, Tensor]) -> None:
         """Totals over all processes, exact: the Trainer's own log rounds."""
@@ -364,12 +292,12 @@ class _Trainer(Trainer):
             stacked = self.accelerator.reduce(stacked, reduction="sum")
         self._terms = dict(zip(sums, stacked.tolist(), strict=True))
 
-    def _scale(self, step: int) -> StepTotals:
-        every, batches = self._sampled.examples[step], self.student.batches
+    def _totals(self, step: int) -> StepTotals:
+        examples, batches = self._sampled.examples[step], self.student.batches
         return StepTotals(
-            tokens=float(batches.targets[every].sum()),
-            clips=float(len(every)),
-            ctc_tokens=float(max(1, batches.ctc_tokens[every].sum())),
+            tokens=float(batches.targets[examples].sum()),
+            clips=float(len(examples)),
+            ctc_tokens=float(max(1, batches.ctc_tokens[examples].sum())),
         )
 
     def _check(self, loss: Tensor, step: int, examples: Ints) -> None:
@@ -377,7 +305,7 @@ class _Trainer(Trainer):
             return
         names = self.student.batches.names(examples)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        kept = newest(self._folder)
+        kept = last_checkpoint(self._folder)
         where = f"the last good checkpoint is {kept}" if kept else "no checkpoint was reached"
         raise TrainingError(
             f"step {step + 1}: the loss is {loss.item()} on the clips {', '.join(names[:NAMED])}{more}; {where}; "
@@ -388,14 +316,14 @@ class _Trainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """What is trained, whole; where it is sharded, all processes put it together and the first one writes."""
-        place, found = Path(output_dir or self.args.output_dir), {}
+        folder, tensors = Path(output_dir or self.args.output_dir), {}
         for name, parameter in self.student.trainable().items():
             tensor = parameter.detach()
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.args.should_save:
-                found[name] = whole.cpu()
+                tensors[name] = whole.cpu()
         if self.args.should_save:
-            write_tensors(place / TENSORS, found)
+            write_tensors(folder / TENSORS, tensors)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         del model
@@ -437,7 +365,9 @@ class _Trainer(Trainer):
             seconds=sum(line["seconds"] for line in lines),
             clips=int(self._sampled.examples.size),
             notes=[note for line in lines for note in line.get("notes", [])],
-            sharded=last / TENSORS if self.is_fsdp_enabled and (last := newest(self._folder)) else None,
+            sharded=last / TENSORS
+            if self.is_fsdp_enabled and (last := last_checkpoint(self._folder))
+            else None,
         )
 
     def taken(self) -> tuple[dict[str, float], list[str]]:
@@ -477,105 +407,10 @@ class _Log(TrainerCallback):
             self._progress(self._what, state.global_step, state.max_steps)
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The steps of a run; a line that was being written when the process ended is left out."""
-    path = folder / LOG
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found
-
-
 def terms_of(objective: Objective, step: int) -> dict[str, float]:
     """The weight of each term in step `step` (0 …)."""
     ctc = objective.ctc if step % objective.ctc_every == 0 else 0.0
     return {"ce": objective.ce, "kl": objective.kl, "hidden": objective.hidden, "ctc": ctc}
-
-
-def check_fsdp(plugin: Any, student: ModelWithLoss, *, sharded: bool) -> None:
-    """Make sure that FSDP is set up for this model.
-
-    Each decoder layer must be a group of its own: with one group for all there is nothing to gain, and FSDP refuses
-    to train float32 beside 16 bits in a group.
-
-    Args:
-        plugin: accelerate's, of FSDP.
-        student: what will be sharded.
-        sharded: whether the caller can do with sharded parameters.
-
-    Raises:
-        UsageError: it is not.
-    """
-    where, names = "fsdp_config of accelerate", set(plugin.transformer_cls_names_to_wrap or ())
-    layers = sorted({type(layer).__name__ for layer in student.loaded.layers})
-    if not sharded:
-        raise UsageError(
-            "this command cannot train sharded parameters (FSDP)", where=where, fix="take MULTI_GPU"
-        )
-    if plugin.fsdp_version != 2:
-        raise UsageError("FSDP 1 is not supported", where=where, fix="give fsdp_version: 2")
-    if plugin.activation_checkpointing:
-        raise UsageError("fsdp_activation_checkpointing is not supported", where=where, fix="set it to false")
-    if not names.issuperset(layers):
-        raise UsageError(
-            "the decoder's layers must be wrapped one by one",
-            where=where,
-            fix="give fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP and "
-            f"fsdp_transformer_layer_cls_to_wrap: {','.join(layers)}",
-        )
-
-
-def ready_to_shard(student: ModelWithLoss, plugin: Any, device: torch.device) -> None:
-    """Tell accelerate's FSDP plugin what it must leave whole, and where to stay with float32.
-
-    FSDP refuses scalars. Under mixed precision accelerate would add gradients up, and return the loss, in 16 bits.
-
-    Args:
-        student: what will be sharded.
-        plugin: changed in place.
-        device: of this process; scalars are put there.
-    """
-    scalars = [each for each in student.parameters() if each.dim() == 0]
-    for each in scalars:
-        each.data = each.data.to(device)
-    ignored = get_parameters_from_modules(plugin.ignored_modules, student, device)
-    plugin.ignored_modules = [nn.ParameterList([*scalars, *ignored])] if scalars or ignored else None
-    if (policy := plugin.mixed_precision_policy) is not None:
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(policy.param_dtype, torch.float32)
-
-
-def load_trained(module: nn.Module, path: Path, prefix: str = "") -> None:
-    """Put saved parameters into a module.
-
-    Args:
-        module: the student, or its model.
-        path: the file.
-        prefix: what the names in the file have before those in the module.
-
-    Raises:
-        FileFormatError: they are not those that are trained.
-    """
-    found = load_file(path)
-    wanted = {prefix + name: each for name, each in module.named_parameters() if each.requires_grad}
-    if found.keys() != wanted.keys():
-        raise FileFormatError(
-            "the checkpoint is of another set of trained parameters",
-            where=str(path),
-            fix="remove the folder to begin anew",
-        )
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(_like(found[name], parameter))
-
-
-def _like(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
-    """`tensor`, sharded as the parameter is."""
-    if isinstance(parameter, DTensor):
-        return distribute_tensor(
-            tensor.to(parameter.device, parameter.dtype), parameter.device_mesh, parameter.placements
-        )
-    return tensor
 
 
 def _arguments(
@@ -617,11 +452,6 @@ def _arguments(
     # Several GPUs in one process would mean DataParallel; `accelerate launch` gives each a process.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def _only(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    (item,) = items
-    return item
 
 
 def _mixed(*numbers: int) -> int:

@@ -1,16 +1,9 @@
-"""The processes that train together, and the folder in which an unfinished run lies."""
+"""The processes that train together."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from shoal.machine import writing
 
 
 @dataclass(frozen=True)
@@ -36,24 +29,3 @@ class Processes:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
-
-
-@contextmanager
-def work_folder(out: Path | None, name: str, processes: Processes) -> Iterator[Path]:
-    """Where an unfinished run lies, so that the same command goes on with it; gone when all is written."""
-    if out is None:
-        with TemporaryDirectory(prefix=f"shoal-{name}-") as place:
-            yield Path(place)
-        return
-    work = out.absolute().with_name(f".{out.name}.{name}")
-    with writing(work):
-        work.mkdir(parents=True, exist_ok=True)
-    try:
-        yield work
-    except BaseException:
-        with suppress(OSError):
-            work.rmdir()  # where nothing has begun
-        raise
-    processes.wait()
-    if processes.rank == 0:
-        shutil.rmtree(work, ignore_errors=True)

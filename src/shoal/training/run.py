@@ -34,8 +34,9 @@ from shoal.training.batches import examples_of, make_batches, response_losses
 from shoal.training.ctc import CtcAlignment, vocabulary_of
 from shoal.training.examples import Batches, TrainingExample
 from shoal.training.loop import TrainingResult
-from shoal.training.processes import Processes, work_folder
+from shoal.training.processes import Processes
 from shoal.training.recipe import Recipe, TrainingData
+from shoal.training.run_folder import work_folder
 from shoal.training.sampling import SampledClips, sample_clips
 from shoal.training.settings import Objective, Optimisation, TrainSettings
 from shoal.training.step import ModelWithLoss

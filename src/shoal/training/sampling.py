@@ -90,29 +90,3 @@ def _bucketed(
         ordered = window[np.lexsort((window, lengths[window]))].reshape(-1, clips)
         rows.append(ordered[random.permutation(len(ordered))])
     return SampledClips(np.concatenate(rows), random.integers(0, variants, (steps, clips)))
-
-
-def parts(lengths: Ints, *, positions: int) -> list[slice]:
-    """Consecutive clips that pass through the decoder together.
-
-    Args:
-        lengths: (B,) positions of each clip, ascending.
-        positions: padded positions (longest × clips) of a part at most; a longer clip is a part by itself.
-    """
-    found, first = [], 0
-    for at in range(1, len(lengths) + 1):
-        if at == len(lengths) or int(lengths[at]) * (at + 1 - first) > positions:
-            found.append(slice(first, at))
-            first = at
-    return found
-
-
-def halved(slices: Sequence[slice]) -> list[slice]:
-    """Every part of more than one clip as two: what is tried where memory ran out."""
-    found = []
-    for each in slices:
-        middle = (each.start + each.stop) // 2
-        found += (
-            [each] if each.stop - each.start == 1 else [slice(each.start, middle), slice(middle, each.stop)]
-        )
-    return found
