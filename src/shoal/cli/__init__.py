@@ -52,6 +52,7 @@ COMMANDS = {
         "bench": "Time the unpruned model and every plan, interleaved on the same clips.",
         "card": "Write the card of a checkpoint: what was done, measured, and not validated.",
         "report": "Make a report that needs no network: one HTML file from any Shoal files.",
+        "validate": "Judge what is required of a checkpoint; exit with 4 unless all of it was measured and holds.",
     },
 }
 
@@ -65,7 +66,6 @@ for number, (title, commands) in enumerate(COMMANDS.items()):
 # Commands that are still typer's; they are passed on as they are.
 OLD = {
     "evaluate": "Score the model and every plan.",
-    "validate": "Judge what is claimed of a checkpoint.",
 }
 
 

@@ -8,7 +8,6 @@ import typer
 
 from shoal._version import __version__
 from shoal.cli.evaluate import evaluate
-from shoal.cli.validate import validate
 
 app = typer.Typer(
     name="shoal",
@@ -19,10 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for command in (
-    evaluate,
-    validate,
-):
+for command in (evaluate,):
     app.command()(command)
 
 

@@ -1,0 +1,84 @@
+"""What is required of a checkpoint, and how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+from pydantic import Field
+
+from shoal.settings import Settings, Share
+from shoal.validation import requirement_syntax as syntax
+from shoal.validation.requirements import Requirement
+
+REQUIRED = Parameter(group=Group("Requirements", sort_key=3))
+SHARE = Parameter(metavar="SHARE")
+
+
+class Requirements(Settings):
+    """What is required of a checkpoint."""
+
+    max_wer: Annotated[Share | None, REQUIRED, SHARE] = None
+    """Highest WER of recognition: 10%."""
+    max_wer_increase: Annotated[Share | None, REQUIRED, SHARE] = None
+    """Highest increase of the WER of recognition, relative to the baseline's: 5%."""
+    max_group_increase: Annotated[Share | None, REQUIRED, SHARE] = None
+    """Highest increase of any group of clips that was scored, relative to its own baseline: 15%."""
+    min_bleu: Annotated[str | None, REQUIRED, Parameter(metavar="BLEU")] = None
+    """Lowest BLEU of translation: 25."""
+    max_bleu_drop: Annotated[str | None, REQUIRED, Parameter(metavar="DROP")] = None
+    """Largest drop of BLEU from the baseline's: in points, 1.5, or relative, 5%."""
+    min_chrf: Annotated[str | None, REQUIRED, Parameter(metavar="CHRF")] = None
+    """Lowest chrF of translation: 50."""
+    min_accuracy: Annotated[str | None, REQUIRED, SHARE] = None
+    """Lowest accuracy of labels: 80%."""
+    min_uar: Annotated[str | None, REQUIRED, SHARE] = None
+    """Lowest unweighted average recall (UAR) of labels: 60%."""
+    max_latency_ratio: Annotated[float | None, REQUIRED, Parameter(metavar="RATIO")] = Field(
+        default=None, ge=0
+    )
+    """Highest ratio of the time to the unpruned model's, in a bench: 0.8."""
+    min_speedup: Annotated[float | None, REQUIRED, Parameter(metavar="FACTOR")] = Field(default=None, ge=0)
+    """Lowest speedup over the unpruned model, in a bench: 1.25."""
+    max_size: Annotated[str | None, REQUIRED, Parameter(metavar="BYTES")] = None
+    """Largest size of the weights: 300MB."""
+    require_task: Annotated[tuple[str, ...], REQUIRED, Parameter(metavar="TASK")] = ()
+    """Task that there must be a result for, whatever it says. Repeatable."""
+    require: Annotated[tuple[str, ...], REQUIRED, Parameter(metavar="REQUIREMENT")] = ()
+    """Requirement on any score, its increase or its drop: "macro-F1>=0.5", "CER drop<=2%" … Repeatable."""
+
+    def listed(self) -> list[Requirement]:
+        """All that was given.
+
+        Raises:
+            UsageError: one cannot be read.
+        """
+        limits: dict[str, Callable[[Any], Requirement]] = {
+            "max_latency_ratio": syntax.max_latency_ratio,
+            "min_speedup": syntax.min_speedup,
+            "max_wer": syntax.max_wer,
+            "max_wer_increase": syntax.max_wer_increase,
+            "max_group_increase": syntax.max_group_increase,
+            "min_bleu": partial(syntax.at_least, "BLEU"),
+            "min_chrf": partial(syntax.at_least, "chrF"),
+            "min_accuracy": partial(syntax.at_least, "accuracy"),
+            "min_uar": partial(syntax.at_least, "UAR"),
+            "max_bleu_drop": partial(syntax.max_drop, "BLEU"),
+            "max_size": syntax.max_size,
+        }
+        given = {name: value for name in limits if (value := getattr(self, name)) is not None}
+        return [
+            *(limits[name](value) for name, value in given.items()),
+            *map(syntax.require_task, self.require_task),
+            *map(syntax.parse, self.require),
+        ]
+
+
+class ValidateSettings(Requirements):
+    """What is required of a checkpoint, and how it is judged."""
+
+    confident: Annotated[bool, REQUIRED, Parameter(negative="--point")] = True
+    """Whether the bound of the interval must meet a requirement, too (--confident), or the point value is enough
+    (--point)."""
