@@ -4,6 +4,9 @@ import pytest
 
 from shoal.errors import PlanError
 from shoal.healing.cuts import Cut, cuts_of
+from shoal.healing.targets import TARGETS
+from shoal.healing.targets.head import LAST
+from shoal.schema.heal import TARGET_TITLES
 from tiny_speech import plan
 
 
@@ -31,3 +34,8 @@ def test_every_missing_layer_is_in_one_cut():
 def test_parts_of_layers_leave_no_cut():
     with pytest.raises(PlanError, match="only the mlp"):
         cuts_of(plan(1).model_copy(update={"part": "mlp"}))
+
+
+def test_every_target_has_a_title_in_the_order_of_the_registry():
+    assert list(TARGET_TITLES) == list(TARGETS)
+    assert f"last {LAST} layers" in TARGET_TITLES["head"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -298,3 +300,20 @@ def test_nothing_to_report_is_refused(tmp_path):
     with pytest.raises(UsageError, match="nothing to report"):
         render([], tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_of_everything_needs_no_torch(tmp_path):
+    """A report is made from files; loading torch would take longer than all the rest of it."""
+    paths = [
+        document.save(tmp_path / str(n) / name) for n, (name, document) in enumerate(documents.everything())
+    ]
+    code = (
+        "import sys; from shoal.cli import entry\n"
+        "try: entry()\n"
+        "except SystemExit as ended: assert not ended.code, ended.code\n"
+        "print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "report", *map(str, paths), "--out", str(tmp_path / "report.html")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "LoRA on the MLP behind the cut" in (tmp_path / "report.html").read_text(encoding="utf-8")

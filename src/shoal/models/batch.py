@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
 from shoal.schema import SCOPES, Scope
+
+if TYPE_CHECKING:
+    # Only then: families name kinds of positions, and are asked for their names where torch is not loaded.
+    import torch
+    from torch import Tensor
 
 
 class Kind(IntEnum):
@@ -73,6 +75,8 @@ class PreparedBatch:
 
     def scopes(self) -> Tensor:
         """(B, T, 5) bool: `scope` for every entry of `SCOPES`, in that order."""
+        import torch
+
         return torch.stack([self.scope(scope) for scope in SCOPES], dim=-1)
 
     def to(self, device: torch.device | str) -> PreparedBatch:
@@ -89,6 +93,8 @@ class PreparedBatch:
 
 
 def _to(values: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    from torch import Tensor
+
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
 
 

@@ -19,7 +19,7 @@ from shoal.report.healing_cells import (
 )
 from shoal.report.score_words import TOLERANCE, delta_text, plain_value, tolerance_words, value_text
 from shoal.schema import Healing, HealingCell, MeasuredScore
-from shoal.schema.heal import NONE
+from shoal.schema.heal import NONE, TARGET_TITLES
 
 CHANCE = "without intervals nobody can tell whether that is chance"
 UNTOLD = {"alike": "not told apart", "unknown": CHANCE}
@@ -41,18 +41,14 @@ FITS = {
 
 def target_title(name: str) -> str:
     """What a target trains, in a few words."""
-    from shoal.healing.targets import TARGETS  # needs torch, so not before there is something healed
-
     if name == NONE:
         return "nothing"
-    return TARGETS[name].title if name in TARGETS else "not known to this Shoal"
+    return TARGET_TITLES.get(name, "not known to this Shoal")
 
 
 def target_order(names: Sequence[str]) -> list[str]:
     """Each name once: no healing, then the targets in the order of their registry, then any others."""
-    from shoal.healing.targets import TARGETS
-
-    known = [NONE, *TARGETS]
+    known = [NONE, *TARGET_TITLES]
     others = sorted({*names} - {*known})
     return [name for name in (*known, *others) if name in names]
 

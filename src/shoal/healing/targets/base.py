@@ -52,11 +52,9 @@ class TrainedParts:
 
 
 class Target(ABC):
-    """One way to heal. A new one is a file with a subclass and a line in the registry."""
+    """One way to heal. A new one is a file with a subclass, a line in the registry and one in `TARGET_TITLES`."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
-    """What is trained, in a few words."""
     trained: ClassVar[bool] = True
     """Whether gradients are taken; else the weights are computed."""
     adapts: ClassVar[bool] = True

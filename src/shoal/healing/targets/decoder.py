@@ -18,7 +18,6 @@ class DecoderTarget(Target):
     """Low-rank updates of all linear layers in the decoder's layers; experts that share one tensor stay as they are."""
 
     name: ClassVar[str] = "decoder"
-    title: ClassVar[str] = "LoRA on all decoder layers"
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """Every linear layer of every decoder layer."""

@@ -20,7 +20,6 @@ class HeadTarget(Target):
     """The head and the last layers; a head that shares its weights with the input embeddings trains them too."""
 
     name: ClassVar[str] = "head"
-    title: ClassVar[str] = f"LM head and last {LAST} layers"
     adapts: ClassVar[bool] = False
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:

@@ -19,7 +19,6 @@ class JointTarget(Target):
     """`receiver` and `projector`: the paper's joint healing."""
 
     name: ClassVar[str] = "joint"
-    title: ClassVar[str] = "LoRA on the MLP behind the cut, and the projector"
     needs_cuts: ClassVar[bool] = True
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
@@ -31,7 +30,6 @@ class JointDecoderTarget(Target):
     """`decoder` and `projector`."""
 
     name: ClassVar[str] = "joint-decoder"
-    title: ClassVar[str] = "LoRA on all decoder layers, and the projector"
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """Both choices."""

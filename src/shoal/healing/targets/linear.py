@@ -16,7 +16,6 @@ class LinearTarget(Target):
     """The down projection before each cut, in closed form."""
 
     name: ClassVar[str] = "linear"
-    title: ClassVar[str] = "the down projection before the cut, by least squares"
     trained: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
     needs_cuts: ClassVar[bool] = True

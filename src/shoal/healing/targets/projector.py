@@ -16,7 +16,6 @@ class ProjectorTarget(Target):
     """All weights of the projector."""
 
     name: ClassVar[str] = "projector"
-    title: ClassVar[str] = "the projector"
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
         """The projector's module, or its parts."""

@@ -16,7 +16,6 @@ class ReceiverTarget(Target):
     """Low-rank updates of the receiving MLP, one for each cut."""
 
     name: ClassVar[str] = "receiver"
-    title: ClassVar[str] = "LoRA on the MLP behind the cut"
     needs_cuts: ClassVar[bool] = True
 
     def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:

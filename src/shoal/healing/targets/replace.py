@@ -22,7 +22,6 @@ class ReplaceTarget(Target):
     """All weights of the layer before each cut, which is the block's first, put back."""
 
     name: ClassVar[str] = "replace"
-    title: ClassVar[str] = "one layer in place of each block"
     adapts: ClassVar[bool] = False
     needs_cuts: ClassVar[bool] = True
     hidden_only: ClassVar[bool] = True
