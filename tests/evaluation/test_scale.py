@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from killed_at_random import HOW, lines, told
 
 from shoal.data import read_manifests
+from shoal.data.sources import jsonl
 from shoal.errors import FileFormatError, UsageError
 from shoal.evaluation import evaluate, evaluate_shard, locks, rescore
 from shoal.evaluation.locks import Locks
@@ -298,3 +300,18 @@ def test_a_run_that_is_killed_at_random_moments_repeats_and_loses_nothing(tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout)
     assert json.loads(done.stdout.splitlines()[-1])["kills"] == KILLS
+
+
+def test_a_row_is_parsed_when_it_is_read_and_when_it_is_used(model, manifest, tmp_path, monkeypatch):
+    parsed = Counter()
+    real = jsonl._parse
+    monkeypatch.setattr(jsonl, "_parse", lambda text: parsed.update([text]) or real(text))
+    data = read_manifests(manifest)
+    assert set(parsed.values()) == {1}
+    evaluate(model, data, plans=[plan(1)], out=tmp_path, **FEW)
+    assert len(parsed) == 14
+    assert set(parsed.values()) == {2}
+    # What is there already is read to see that it answers the same question, and not used.
+    parsed.clear()
+    evaluate(model, read_manifests(manifest), plans=[plan(1)], out=tmp_path, **FEW)
+    assert set(parsed.values()) == {2}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from shoal.data import badrows
 from shoal.data.audio import decoder_name, load_audio, resampler_name
 from shoal.data.clip import Clip, Row
@@ -61,6 +64,16 @@ class Dataset:
     def ids(self) -> list[str]:
         """The ids of the rows, in their order; no row is read for it."""
         return list(self.rows.ids()) if isinstance(self.rows, Rows) else [row.id for row in self.rows]
+
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """(N,) durations of the rows, in their order; no row is read for it."""
+        rows = self.rows
+        return rows.seconds() if isinstance(rows, Rows) else np.array([row.duration for row in rows])
+
+    @property
+    def texts_checked(self) -> bool:
+        """Whether it is known of every row that it has a text."""
+        return isinstance(self.rows, Rows) and self.rows.texts_checked
 
     def info(self) -> DataInfo:
         """What was used, for the record; call it after decoding to have every skipped row in it."""

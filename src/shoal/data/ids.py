@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 
 from shoal.data.checks import audio_path
-from shoal.data.sources import RawRow, Source
-from shoal.errors import InputError, ManifestError
-from shoal.schema import BadRow
+from shoal.data.sources import RawRow
+from shoal.data.texts import Texts
+from shoal.errors import ManifestError
 
 
-class IdGiver:
-    """Gives every row an id, in the order of the sources.
+class Ids:
+    """Gives the rows of a data set their ids, source after source.
 
     A row's own `id` is kept (prefixed by the manifest's name if an earlier manifest used it too). Others are
     called `<manifest>:<audio stem>`, with `@offset` and then `#2`, `#3` … where that is not unique.
@@ -23,57 +25,17 @@ class IdGiver:
         self._used: set[str] = set()
         self._next: dict[str, int] = {}
 
-    def name_rows(self, source: Source, bad: list[BadRow]) -> Iterator[tuple[int, RawRow, str]]:
-        """Name the rows of one source, one after the other.
-
-        Args:
-            source: read twice, in order.
-            bad: takes the rows that cannot be named or repeat an id.
-
-        Yields:
-            Place in the source, the row, and its id.
-        """
-        own_lines: dict[str, int] = {}
-        stems = Counter(_stem(raw.fields.get("audio_filepath")) for raw in source.rows)
-        for place, raw in enumerate(source.rows):
-            try:
-                row_id = self._own(raw, source.label, own_lines) or self._made(raw, source.label, stems)
-            except (InputError, ValueError) as error:
-                reason = error.what if isinstance(error, InputError) else str(error)
-                bad.append(BadRow(manifest=raw.manifest, line=raw.line, reason=reason))
+    def of(self, source: SourceNames) -> Iterator[str]:
+        """The ids of the rows of one source that are kept, in order; all its rows must have been added."""
+        for name, offset, kept in source.rows():
+            if offset is None:  # its own
+                row_id = name if name not in self._used else self._numbered(f"{source.label}:{name}")
             else:
-                self._used.add(row_id)
-                yield place, raw, row_id
-
-    def _own(self, raw: RawRow, label: str, lines: dict[str, int]) -> str | None:
-        """The row's own id.
-
-        Raises:
-            ManifestError: not a name, or repeated within the manifest.
-        """
-        value = raw.fields.get("id")
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-            raise ManifestError("id is neither text nor a whole number")
-        own = str(value)
-        if own in lines:
-            raise ManifestError(f"id {own!r} stands on line {lines[own]} already")
-        lines[own] = raw.line
-        return own if own not in self._used else self._numbered(f"{label}:{own}")
-
-    def _made(self, raw: RawRow, label: str, stems: Counter[str]) -> str:
-        """An id from the audio's name.
-
-        Raises:
-            ValueError: the row names no audio.
-        """
-        stem = _stem(audio_path(raw.fields))
-        row_id = f"{label}:{stem}"
-        offset = raw.fields.get("offset")
-        if stems[stem] > 1 and isinstance(offset, int | float):
-            row_id += f"@{offset:g}"
-        return self._numbered(row_id)
+                at = f"@{offset:g}" if source.stems[name] > 1 and not math.isnan(offset) else ""
+                row_id = self._numbered(f"{source.label}:{name}{at}")
+            self._used.add(row_id)
+            if kept:
+                yield row_id
 
     def _numbered(self, row_id: str) -> str:
         if row_id not in self._used:
@@ -83,6 +45,71 @@ class IdGiver:
             number += 1
         self._next[row_id] = number + 1
         return f"{row_id}#{number}"
+
+
+class SourceNames:
+    """What the rows of one source are called, before it is known which names occur more than once.
+
+    Args:
+        label: short name of the source.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.stems: Counter[str] = Counter()
+        """How often each audio file name stands in the source."""
+        self._lines: dict[str, int] = {}
+        self._names, self._offsets = Texts(), array("d")
+        self._has_own, self._kept = bytearray(), bytearray()
+
+    def add(self, raw: RawRow) -> None:
+        """Take in the next row; it is not kept unless `keep` is called.
+
+        Raises:
+            ManifestError: its own id is not a name or stands in the source already, or it has neither id nor audio.
+        """
+        stem = _stem(raw.fields.get("audio_filepath"))
+        self.stems[stem] += 1
+        own = self._own(raw)
+        if own is None:
+            try:
+                audio_path(raw.fields)
+            except ValueError as error:
+                raise ManifestError(str(error)) from None
+        self._names.append(stem if own is None else own)
+        self._offsets.append(_number(raw.fields.get("offset")))
+        self._has_own.append(own is not None)
+        self._kept.append(False)
+
+    def keep(self) -> None:
+        """The row that was added last belongs to the data set."""
+        self._kept[-1] = True
+
+    def rows(self) -> Iterator[tuple[str, float | None, bool]]:
+        """Of every row its own id and None, or its audio's stem and the offset (NaN without); and if it is kept."""
+        for name, offset, own, kept in zip(
+            self._names, self._offsets, self._has_own, self._kept, strict=True
+        ):
+            yield name, None if own else offset, bool(kept)
+
+    def _own(self, raw: RawRow) -> str | None:
+        value = raw.fields.get("id")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            raise ManifestError("id is neither text nor a whole number")
+        own = str(value)
+        if own in self._lines:
+            raise ManifestError(f"id {own!r} stands on line {self._lines[own]} already")
+        self._lines[own] = raw.line
+        return own
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer that no clock knows; the row's check refuses it
+        return math.nan
 
 
 def _stem(path: object) -> str:

@@ -7,16 +7,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from shoal.data import badrows
 from shoal.data.checks import AudioCheck, Limits
 from shoal.data.clip import Row
 from shoal.data.dataset import Dataset
-from shoal.data.ids import IdGiver
-from shoal.data.rows import RowIndex, Rows
+from shoal.data.ids import Ids, SourceNames
+from shoal.data.rows import FactsSum, RowFacts, RowIndex, Rows
 from shoal.data.settings import DataSettings
-from shoal.data.sources import RawRow, Source, read_source
+from shoal.data.sources import RawRow, read_source
 from shoal.data.subset import evenly_spaced, matches, no_match
 from shoal.errors import InputError, ManifestError, UsageError
 from shoal.progress import Progress
@@ -59,14 +59,23 @@ def read_manifests(
     """
     settings, refs = DataSettings.of(settings, options), _refs(sources)
     max_bad = settings.max_bad
-    index, broken = _survey(
-        [read_source(ref) for ref in refs], settings.where, needs_text=needs_text, lang=settings.lang
-    )
-    badrows.refuse_too_many(broken, len(index) + len(broken), max_bad)
-    chosen = evenly_spaced(range(len(index)), settings.limit, settings.seed)
-    places, bad_audio = _check_audio(index, chosen, Limits(max_seconds=settings.max_clip_seconds), progress)
-    badrows.refuse_too_many(bad_audio if max_bad < 1 else _in_order(broken + bad_audio), len(chosen), max_bad)
-    return _dataset(refs, Rows(index, places), broken, bad_audio, max_bad)
+    index = RowIndex([read_source(ref) for ref in refs], needs_text=needs_text, lang=settings.lang)
+    survey = _Survey(index, settings.where)
+    with _AudioLook(index, Limits(max_seconds=settings.max_clip_seconds), progress) as audio:
+        for place, row in survey.rows():
+            # Where all rows are used, each is looked at while it is at hand; else the end tells which are.
+            if settings.limit is None:
+                audio.look(place, row)
+        broken = _in_order(survey.bad)
+        badrows.refuse_too_many(broken, len(index) + len(broken), max_bad)
+        chosen = evenly_spaced(range(len(index)), settings.limit, settings.seed)
+        if settings.limit is not None:
+            audio.total = len(chosen)
+            for place in chosen:
+                audio.look(place, index.row(place))
+    bad = audio.bad if max_bad < 1 else _in_order(broken + audio.bad)
+    badrows.refuse_too_many(bad, len(chosen), max_bad)
+    return _dataset(refs, Rows(index, audio.kept, audio.facts), broken, audio.bad, max_bad)
 
 
 def _refs(sources: Ref | Sequence[Ref]) -> list[str]:
@@ -80,47 +89,96 @@ def _refs(sources: Ref | Sequence[Ref]) -> list[str]:
     return refs
 
 
-def _survey(
-    sources: Sequence[Source], where: Mapping[str, str], *, needs_text: bool, lang: str | None
-) -> tuple[RowIndex, list[BadRow]]:
-    """The rows that `where` leaves and whose fields are sound, and those that are not.
+class _Survey:
+    """Goes through all sources once: the rows that `where` leaves and whose fields are sound, and those that are not.
 
-    Raises:
-        UsageError: `where` leaves no row.
+    Args:
+        index: takes in the sound ones.
+        where: as for `read_manifests`.
     """
-    index, giver = RowIndex(sources, needs_text=needs_text, lang=lang), IdGiver()
-    broken = [bad for source in sources for bad in source.bad]
-    named = wanted = 0
-    for number, source in enumerate(sources):
-        for within, raw, row_id in giver.name_rows(source, broken):
-            named += 1
-            if matches(raw.fields, where):
-                wanted += 1
-                with _noting(raw, broken):
-                    index.add(number, within, raw, row_id)
-    if named and not wanted:
-        raise no_match([raw.fields for source in sources for raw in source.rows], where)
-    return index, _in_order(broken)
+
+    def __init__(self, index: RowIndex, where: Mapping[str, str]) -> None:
+        self._index, self._where = index, where
+        self.bad: list[BadRow] = []
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """Place in the index and row, which gets its id when its source has come to its end.
+
+        Raises:
+            ManifestError: a source cannot be read.
+            UsageError: `where` leaves no row.
+        """
+        ids, named, wanted = Ids(), 0, 0
+        for number, source in enumerate(self._index.sources):
+            names = SourceNames(source.label)
+            for within, raw in source.read():
+                with _noting(raw, self.bad):
+                    names.add(raw)
+                    named += 1
+                    if not matches(raw.fields, self._where):
+                        continue
+                    wanted += 1
+                    row = self._index.add(number, within, raw)
+                    names.keep()
+                    yield len(self._index) - 1, row
+            self._index.name(ids.of(names))
+            self.bad.extend(source.bad)
+        if named and not wanted:
+            raise no_match([raw.fields for source in self._index.sources for raw in source.rows], self._where)
 
 
-def _check_audio(
-    index: RowIndex, places: Sequence[int], limits: Limits, progress: Progress | None
-) -> tuple[list[int], list[BadRow]]:
-    """The places whose audio can be used, their `seconds` put right, and the bad rows."""
-    check, begun = AudioCheck(limits), time.monotonic()
-    kept: list[int] = []
-    bad: list[BadRow] = []
-    with ThreadPoolExecutor(LOOKERS, "shoal-look") as pool:
-        for start in range(0, len(places), AT_ONCE):
-            group = [(place, index.row(place)) for place in places[start : start + AT_ONCE]]
-            check.look((row for _, row in group), pool)
-            for place, row in group:
-                with _noting(row, bad):
-                    index.seconds[place] = check(row).duration
-                    kept.append(place)
-            if progress is not None and time.monotonic() - begun > QUIET_SECONDS:
-                progress("look at audio", start + len(group), len(places))
-    return kept, bad
+class _AudioLook:
+    """Looks at the headers of audio files, those of many rows at once.
+
+    Args:
+        index: its `seconds` are put right.
+        limits: what is too short or too long.
+        progress: as for `read_manifests`.
+    """
+
+    def __init__(self, index: RowIndex, limits: Limits, progress: Progress | None) -> None:
+        self._index, self._check, self._progress = index, AudioCheck(limits), progress
+        self._waiting: list[tuple[int, Row]] = []
+        self._facts, self._looked, self._begun = FactsSum(), 0, time.monotonic()
+        self._pool = ThreadPoolExecutor(LOOKERS, "shoal-look")
+        self.total = 0
+        """Rows that will be looked at; 0 as long as nobody knows."""
+        self.kept: list[int] = []
+        """Places of the rows whose audio can be used."""
+        self.bad: list[BadRow] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._pool:
+            if kind is None and self._waiting:
+                self._look_together()
+
+    @property
+    def facts(self) -> RowFacts:
+        """Of the rows that are kept."""
+        return self._facts.facts()
+
+    def look(self, place: int, row: Row) -> None:
+        """Look at a row, now or together with those that come after it."""
+        self._waiting.append((place, row))
+        if len(self._waiting) >= AT_ONCE:
+            self._look_together()
+
+    def _look_together(self) -> None:
+        self._check.look((row for _, row in self._waiting), self._pool)
+        for place, row in self._waiting:
+            with _noting(row, self.bad):
+                checked = self._check(row)
+                self._index.seconds[place] = checked.duration
+                self._facts.add(checked)
+                self.kept.append(place)
+        self._looked += len(self._waiting)
+        self._waiting = []
+        if self._progress is not None and time.monotonic() - self._begun > QUIET_SECONDS:
+            self.total = self.total or sum(source.lines() for source in self._index.sources)
+            self._progress("look at audio", self._looked, max(self.total, self._looked))
 
 
 @contextmanager

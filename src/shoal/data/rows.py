@@ -7,7 +7,6 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import overload
 from zlib import crc32
@@ -33,31 +32,35 @@ class RowIndex:
     """
 
     def __init__(self, sources: Sequence[Source], *, needs_text: bool, lang: str | None) -> None:
-        self.sources, self._needs_text, self._lang = list(sources), needs_text, lang
+        self.sources, self.needs_text, self._lang = list(sources), needs_text, lang
         self._source, self._within, self.seconds = array("H"), array("I"), array("d")
         self._ids, self._sums = Texts(), array("I")
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def add(self, source: int, within: int, raw: RawRow, row_id: str) -> None:
-        """Take in a row.
+    def add(self, source: int, within: int, raw: RawRow) -> Row:
+        """Take in a row, which has no id yet.
 
         Args:
             source: number of its source.
             within: its place there.
             raw: the row.
-            row_id: unique.
 
         Raises:
             ManifestError: its fields are not what they should be.
         """
-        row = self._parsed(raw, row_id, None)
+        row = self._parsed(raw, "", None)
         self._source.append(source)
         self._within.append(within)
         self.seconds.append(row.duration)
-        self._ids.append(row_id)
-        self._sums.append(crc32(row_id.encode("utf-8", "surrogatepass")))
+        return row
+
+    def name(self, ids: Iterable[str]) -> None:
+        """Give the rows that have none their ids, in order; each must be unique."""
+        for row_id in ids:
+            self._ids.append(row_id)
+            self._sums.append(crc32(row_id.encode("utf-8", "surrogatepass")))
 
     def row(self, place: int) -> Row:
         """Read a row.
@@ -79,7 +82,7 @@ class RowIndex:
         return np.array([place for place in likely if self.id(int(place)) == row_id], np.uint32)
 
     def _parsed(self, raw: RawRow, row_id: str, seconds: float | None) -> Row:
-        return parse_row(raw, row_id, needs_text=self._needs_text, lang=self._lang, duration=seconds)
+        return parse_row(raw, row_id, needs_text=self.needs_text, lang=self._lang, duration=seconds)
 
 
 class Rows(Sequence[Row]):
@@ -90,11 +93,13 @@ class Rows(Sequence[Row]):
     Args:
         index: knows all rows.
         places: those that are in here.
+        facts: of these rows, where they are known already.
     """
 
-    def __init__(self, index: RowIndex, places: Iterable[int]) -> None:
+    def __init__(self, index: RowIndex, places: Iterable[int], facts: RowFacts | None = None) -> None:
         self._index = index
         self._places = np.fromiter(places, np.uint32)
+        self._facts = facts
 
     def __len__(self) -> int:
         return len(self._places)
@@ -122,10 +127,21 @@ class Rows(Sequence[Row]):
         gone = self._index.places_of(row_id, self._places)
         return Rows._of(self._index, self._places[~np.isin(self._places, gone)])
 
-    @cached_property
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """(N,) durations in order, without reading the rows."""
+        return np.frombuffer(self._index.seconds)[self._places]
+
+    @property
+    def texts_checked(self) -> bool:
+        """Whether every row is known to have a text."""
+        return self._index.needs_text
+
+    @property
     def facts(self) -> RowFacts:
-        """What the record says of them; they are read once for it."""
-        return facts(self)
+        """What the record says of them; they are read once for it, if they were not when they were looked at."""
+        if self._facts is None:
+            self._facts = facts(self)
+        return self._facts
 
     @classmethod
     def _of(cls, index: RowIndex, places: Places) -> Rows:
@@ -144,18 +160,34 @@ class RowFacts:
     fingerprint: str
 
 
+class FactsSum:
+    """Sums up rows, one after the other."""
+
+    def __init__(self) -> None:
+        self._digest, self._seconds = hashlib.sha256(), 0.0
+        self._speakers: set[str | None] = set()
+        self._languages: set[str | None] = set()
+
+    def add(self, row: Row) -> None:
+        """Take in the next row."""
+        self._digest.update(_said(row))
+        self._seconds += row.duration
+        self._speakers.add(row.speaker)
+        self._languages.add(row.lang)
+
+    def facts(self) -> RowFacts:
+        """Of all rows so far."""
+        languages = sorted(language for language in self._languages if language)
+        speakers = len(self._speakers - {None})
+        return RowFacts(round(self._seconds, 3), speakers, languages, self._digest.hexdigest())
+
+
 def facts(rows: Iterable[Row]) -> RowFacts:
     """Read rows once and sum them up."""
-    digest, seconds = hashlib.sha256(), 0.0
-    speakers: set[str | None] = set()
-    languages: set[str | None] = set()
+    total = FactsSum()
     for row in rows:
-        digest.update(_said(row))
-        seconds += row.duration
-        speakers.add(row.speaker)
-        languages.add(row.lang)
-    named = sorted(language for language in languages if language)
-    return RowFacts(round(seconds, 3), len(speakers - {None}), named, digest.hexdigest())
+        total.add(row)
+    return total.facts()
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

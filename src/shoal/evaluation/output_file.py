@@ -62,6 +62,10 @@ class OutputFile:
         write_text(header_path(path), json.dumps(opened.header, indent=1, ensure_ascii=False) + "\n")
         return opened
 
+    def knows(self, clip: str) -> bool:
+        """Whether there is an output of the clip, whatever it was asked."""
+        return any(clip in stored for stored in (self.outputs, *self.beside))
+
     def has(self, row: Row, reference: str) -> bool:
         """Whether the clip needs no decoding any more."""
         question = question_of(row, reference)

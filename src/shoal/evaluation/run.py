@@ -141,7 +141,7 @@ def asked_of(
         if model is not None:
             check_can_answer(model, task)
             if task.input == "speech":
-                model.check_lengths(data.rows)
+                model.check_lengths(data)
             task = without_unmeasurable_loss(task, model, data.rows)
     return task
 

@@ -47,11 +47,10 @@ class Transcriber:
 
     def __init__(self, data: Dataset, task: Task, limit: TokenLimit, batch_size: BatchSize) -> None:
         self._data, self._task, self._limit, self._batch_size = data, task, limit, batch_size
-        self._longest, seconds = 0, -1.0
-        for place, row in enumerate(data.rows):
-            task.target(row)
-            if row.duration > seconds:
-                self._longest, seconds = place, row.duration
+        # A manifest is large: rows are read only for what was not checked while it was read first.
+        if not (task.asks_for_the_text and data.texts_checked):
+            for row in data.rows:
+                task.target(row)
 
     def run(self, systems: Sequence[System], progress: Progress | None = None) -> None:
         """Transcribe, window after window; outputs are stored as they come.
@@ -68,10 +67,12 @@ class Transcriber:
             self._run_model([systems[place] for place in places], rows, lacking[:, places], tally)
 
     def _lacking(self, systems: Sequence[System], rows: Sequence[Row]) -> Lacking:
-        lacking = np.zeros((len(rows), len(systems)), dtype=np.bool_)
-        for place, row in enumerate(rows):
-            reference = self._task.target(row)
-            lacking[place] = [not system.outputs.has(row, reference) for system in systems]
+        lacking = np.ones((len(rows), len(systems)), dtype=np.bool_)
+        for place, row_id in enumerate(self._data.ids()):
+            if any(system.outputs.knows(row_id) for system in systems):
+                row = rows[place]
+                reference = self._task.target(row)
+                lacking[place] = [not system.outputs.has(row, reference) for system in systems]
         return lacking
 
     def _run_model(
@@ -99,7 +100,7 @@ class Transcriber:
         """Clips that are decoded at once, at most."""
         if self._batch_size != "auto":
             return self._batch_size
-        longest = rows[min(self._longest, len(rows) - 1)]
+        longest = rows[int(np.argmax(self._data.seconds()))]
         return slots_that_fit(loaded, self._data, longest, self._task, self._limit)
 
     def _run_window(

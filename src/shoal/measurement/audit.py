@@ -79,7 +79,7 @@ def audit(
     task = tasks.get(task) if isinstance(task, str) else task
     inputs = _inputs(model, task, data, settings.inputs)
     if "speech" in inputs:
-        model.check_lengths(data.rows)
+        model.check_lengths(data)
     _check(settings, model, task, inputs)
     key = _key(model, data, task, inputs)
     measured = _already_measured(folder, key)

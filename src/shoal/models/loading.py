@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -35,6 +36,7 @@ from shoal.schema import InputKind, ModelInfo
 from shoal.settings import takes
 
 if TYPE_CHECKING:
+    from shoal.data import Dataset
     from shoal.data.clip import Row
     from shoal.models.families.base import Family
 
@@ -100,14 +102,19 @@ class LoadedModel:
                 fix="put the model's processor and tokenizer files beside its weights",
             )
 
-    def check_lengths(self, rows: Iterable[Row]) -> None:
+    def check_lengths(self, data: Dataset) -> None:
         """Make sure, before anything is computed, that the model hears every clip to its end.
 
         Raises:
             AudioError: a clip is longer than the processor's window.
         """
-        for row in rows:
-            self.check_length(row.duration, row)
+        for place in np.flatnonzero(data.seconds() > self._longest_clip()):
+            self.check_length(float(data.seconds()[place]), data.rows[int(place)])
+
+    def _longest_clip(self) -> float:
+        """What the model hears of a clip (s)."""
+        longest = self.family.longest(self.processor) if isinstance(self.family, AudioLLM) else None
+        return math.inf if longest is None else longest
 
     def check_length(self, seconds: float, row: Row) -> None:
         """Refuse a clip of which the model would hear the beginning only.
@@ -115,8 +122,8 @@ class LoadedModel:
         Raises:
             AudioError: it is longer than the processor's window.
         """
-        longest = self.family.longest(self.processor) if isinstance(self.family, AudioLLM) else None
-        if longest is not None and seconds > longest + WINDOW_TOLERANCE_SECONDS:
+        longest = self._longest_clip()
+        if seconds > longest + WINDOW_TOLERANCE_SECONDS:
             raise AudioError(
                 f"{row.audio_name} is {seconds:.1f} s long, and the model hears {longest:g} s of a clip",
                 where=row.place,

@@ -85,7 +85,7 @@ def search(
     check_can_answer(model, task)
     parts = split(data, settings.seed) if confirm_data is None else given(data, confirm_data)
     for half in (parts.validation, parts.confirmation):
-        model.check_lengths(half.rows)
+        model.check_lengths(half)
     budget = limits.with_usual_increase(settings.budget, task.settings.kind)
     _check(model, task, budget, settings)
     # The same on both splits, whichever labels are in them.

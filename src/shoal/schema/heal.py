@@ -25,7 +25,7 @@ TARGET_TITLES: dict[str, str] = {
     "replace": "one layer in place of each block",
     "linear": "the down projection before the cut, by least squares",
 }
-"""What each target of `shoal.healing.targets` trains, in a few words; here, so that a report can say it without torch."""
+"""What each target of `shoal.healing.targets` trains; here, so that a report can say it without loading torch."""
 
 
 class HealRecord(Document):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,7 +16,7 @@ Unit = Literal["word", "char"]
 """What an error rate counts."""
 
 
-class Task(ABC):
+class Task:
     """One task. Languages are BCP 47 tags or ISO 639 codes (`en`, `en-US`, `eng`), None where unknown.
 
     Args:
@@ -100,13 +99,18 @@ class Task(ABC):
         del rows
         return self
 
-    @abstractmethod
     def target(self, row: Row) -> str:
-        """The right answer to a row, in one line.
+        """The right answer to a row, in one line; the transcript, unless the task asks for something else.
 
         Raises:
             ManifestError: the row does not hold it.
         """
+        return self.transcript(row)
+
+    @property
+    def asks_for_the_text(self) -> bool:
+        """Whether the right answer is the `text` of a row."""
+        return type(self).target is Task.target and self.settings.fields.get("text", "text") == "text"
 
     def accepted(self, text: str, fields: Mapping[str, Any]) -> list[str]:
         """All answers that count as right: the target `text` first, and what else stands in the row's fields."""

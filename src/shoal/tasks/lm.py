@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from shoal.data.clip import Row
 from shoal.tasks.base import Task
 
 
@@ -12,7 +11,3 @@ class Lm(Task):
     """The text stands alone; measured by its loss. Nothing is asked and nothing is heard."""
 
     plain_text: ClassVar[bool] = True
-
-    def target(self, row: Row) -> str:
-        """The text."""
-        return self.transcript(row)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from shoal.data.clip import Row
 from shoal.tasks.base import Task
 from shoal.tasks.settings import Answering
 
@@ -35,7 +34,3 @@ class Tts(Task):
     def decides(self) -> dict[str, Any]:
         """With the recogniser."""
         return super().decides | ({"asr": self.listener.identity} if self.listener else {})
-
-    def target(self, row: Row) -> str:
-        """The words to say."""
-        return self.transcript(row)

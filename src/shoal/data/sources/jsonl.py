@@ -7,6 +7,7 @@ import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -57,29 +58,36 @@ class ManifestRows(Sequence[RawRow]):
 
 
 def read_jsonl(path: Path) -> Source:
-    """Read a manifest; blank lines are ignored, lines that are no JSON object become bad rows.
+    """A manifest; blank lines are ignored, lines that are no JSON object become bad rows.
 
     A byte order mark and Windows line ends are accepted. Rows stay on the disk, but for a pipe, which can be read
     only once.
 
     Raises:
-        ManifestError: cannot be read, empty, binary, not UTF-8 or a JSON array.
+        ManifestError: (here or while it is scanned) cannot be read, empty, binary, not UTF-8 or a JSON array.
     """
     name, bad = str(path), list[BadRow]()
-    rows: list[RawRow] | ManifestRows = [] if path.is_fifo() else ManifestRows(path)
+    if path.is_fifo():
+        return Source(name, label_of(name), list(_scan(path, bad)), bad)
+    rows = ManifestRows(path)
+    return Source(name, label_of(name), rows, bad, scan=partial(_scan, path, bad, rows))
+
+
+def _scan(path: Path, bad: list[BadRow], index: ManifestRows | None = None) -> Iterator[RawRow]:
+    """The rows of a manifest in order, which `index` takes in; lines that are none join `bad`."""
+    name, count = str(path), 0
     for line in _lines(path):
         try:
             fields = _parse(line.text)
         except ValueError as error:
             bad.append(BadRow(manifest=name, line=line.number, reason=str(error)))
             continue
-        if isinstance(rows, ManifestRows):
-            rows.add(line)
-        else:
-            rows.append(RawRow(name, line.number, fields, folder=path.parent))
-    if not rows and not bad:
+        count += 1
+        if index is not None:
+            index.add(line)
+        yield RawRow(name, line.number, fields, folder=path.parent)
+    if not count and not bad:
         raise ManifestError("the manifest is empty", where=name, fix="write one JSON object a line")
-    return Source(name=name, label=label_of(name), rows=rows, bad=bad)
 
 
 @dataclass(frozen=True, slots=True)
