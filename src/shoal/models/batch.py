@@ -11,7 +11,7 @@ from shoal.errors import ModelError
 from shoal.schema import SCOPES, Scope
 
 if TYPE_CHECKING:
-    # Only then: families name kinds of positions, and are asked for their names where torch is not loaded.
+    # Not before it is used: families have kinds of positions, and reports ask families without loading torch.
     import torch
     from torch import Tensor
 
@@ -107,6 +107,8 @@ class TokenRow:
 
     def then(self, ids: Sequence[int], kind: Kind) -> TokenRow:
         """This, and `ids` after it."""
+        import torch
+
         more = torch.tensor(list(ids), dtype=torch.long)
         return TokenRow(
             torch.cat([self.ids, more]), torch.cat([self.kinds, torch.full_like(more, int(kind))])
@@ -114,6 +116,8 @@ class TokenRow:
 
     def at(self, place: int, ids: Sequence[int], kind: Kind) -> TokenRow:
         """This, with `ids` before position `place`."""
+        import torch
+
         before = TokenRow(self.ids[:place], self.kinds[:place]).then(ids, kind)
         return TokenRow(
             torch.cat([before.ids, self.ids[place:]]), torch.cat([before.kinds, self.kinds[place:]])
