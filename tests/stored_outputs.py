@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from shoal import tasks
-from shoal.evaluation.output_file import Output
+from shoal.evaluation.score_systems import SystemIdentity, score_systems
 from shoal.evaluation.settings import Resampling, ScoringSettings
-from shoal.evaluation.summary import SystemIdentity, summarise
+from shoal.evaluation.system_outputs import Output
 from shoal.schema import (
     DataInfo,
     ModelInfo,
@@ -45,7 +45,7 @@ def summary(*systems, task="asr", **options):
     names = [SystemIdentity(f"system{place}") for place in range(len(systems))]
     comet = options.pop("comet", None)
     scoring = ScoringSettings(**{"resampling": Resampling(replicates=40)} | options)
-    return summarise(names, systems, list(systems[0]), tasks.get(task), scoring, comet=comet)
+    return score_systems(names, systems, list(systems[0]), tasks.get(task), scoring, comet=comet)
 
 
 def by_id(outputs):

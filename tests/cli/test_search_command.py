@@ -8,7 +8,7 @@ import pytest
 
 from shoal.cli import main
 from shoal.evaluation import evaluate
-from shoal.evaluation.output_file import read_outputs
+from shoal.evaluation.system_outputs import read_outputs
 from shoal.schema import Plan, Search
 from tiny_speech import dataset, loaded, saved
 

@@ -8,7 +8,7 @@ import kaldialign
 import numpy as np
 import pytest
 
-from shoal.evaluation.edit_counts import char_counts, scorer_name, word_counts
+from shoal.evaluation.scores.edit_counts import char_counts, scorer_name, word_counts
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "ran", "far", "away", "from", "us"]
 

@@ -12,7 +12,7 @@ from shoal import tasks
 from shoal.decoder.prepare import prepare
 from shoal.errors import FileFormatError, PlanError, UsageError
 from shoal.evaluation import evaluate, rescore, window
-from shoal.evaluation.output_file import read_outputs
+from shoal.evaluation.system_outputs import read_outputs
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Scores
 from tiny_speech import dataset, loaded, plan

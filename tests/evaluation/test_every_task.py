@@ -13,7 +13,7 @@ from shoal import tasks
 from shoal.cli import main
 from shoal.data import Dataset, read_manifests
 from shoal.errors import FileFormatError
-from shoal.evaluation import answering, evaluate, rescore, window
+from shoal.evaluation import decode_window, evaluate, rescore, window
 from shoal.models import families
 from shoal.models.loading import LoadedModel, load_model
 from shoal.pruning.in_memory import prune_in_place
@@ -75,7 +75,7 @@ def test_a_task_is_asked_resumed_and_scored_again(name, tmp_path, monkeypatch) -
     headline = found.systems[1].measures[task.scored_by[0]]
     assert headline.delta is not None
     assert headline.value.low is not None
-    monkeypatch.setattr(answering, "answers", None)
+    monkeypatch.setattr(decode_window, "decode_window", None)
     again = evaluate(model, data(tmp_path, name), name, **options)
     monkeypatch.setattr(window, "prepare", None)
     assert again.systems == found.systems == rescore(tmp_path / "out", replicates=20).systems
@@ -146,8 +146,8 @@ def test_outputs_of_a_changed_task_are_not_mixed(change, tmp_path) -> None:
 def test_choosing_alone_decodes_nothing(tmp_path, monkeypatch) -> None:
     path = tmp_path / "mood.yaml"
     path.write_text(MOOD + 'scored_by: ["UAR, chosen"]\nanswered_by: [choose]\n')
-    monkeypatch.setattr(answering, "_decode", None)
-    monkeypatch.setattr(answering, "_continuously", None)
+    monkeypatch.setattr(decode_window, "_decoded_together", None)
+    monkeypatch.setattr(decode_window, "_continuously", None)
     found = evaluate(loaded(), data(tmp_path, "ser"), str(path), replicates=20)
     assert found.systems[0].generated_tokens == 0
     assert list(found.systems[0].measures) == ["UAR, chosen"]

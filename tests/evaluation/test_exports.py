@@ -11,7 +11,7 @@ import pytest
 from shoal.errors import FileFormatError, UsageError
 from shoal.evaluation import rescore
 from shoal.evaluation.export import formats
-from shoal.evaluation.export.stored import file_names, replaced
+from shoal.evaluation.export.scored_outputs import file_names, replaced
 from shoal.schema import Scores
 from stored_outputs import evaluation, output
 

@@ -16,9 +16,9 @@ from shoal import tasks
 from shoal.data import Clip, Row
 from shoal.decoder.prepare import prepare
 from shoal.errors import MeasureError, UsageError
-from shoal.evaluation import from_cache, likelihood
-from shoal.evaluation.from_cache import continues
+from shoal.evaluation import likelihood, shared_prompt
 from shoal.evaluation.likelihood import likelihoods
+from shoal.evaluation.shared_prompt import continues
 from shoal.evaluation.systems import check_can_answer
 from shoal.evaluation.window import Batch
 from shoal.models import families
@@ -81,7 +81,7 @@ def log_share(logits: Tensor, tokens: Sequence[int]) -> float:
 @pytest.mark.parametrize("gone", [(), (1, 2)])
 @pytest.mark.parametrize("at_once", [64, 3])
 def test_every_label_has_the_likelihood_of_a_plain_loop(clips, gone, at_once, monkeypatch) -> None:
-    monkeypatch.setattr(from_cache, "MOST_ROWS", at_once)
+    monkeypatch.setattr(shared_prompt, "MOST_ROWS", at_once)
     model = loaded()
     assert continues(model, SER)
     batch = batch_of(model, clips, SER)

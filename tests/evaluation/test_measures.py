@@ -13,35 +13,18 @@ import sacrebleu
 from sklearn import metrics
 
 from shoal import tasks
-from shoal.evaluation import measures
-from shoal.evaluation.measures import (
-    Accuracy,
-    Answers,
-    BitsPerByte,
-    Bleu,
-    Cer,
-    ChosenAccuracy,
-    ChosenMacroF1,
-    ChosenUar,
-    Chrf,
-    ExactMatch,
-    Loss,
-    MacroF1,
-    Perplexity,
-    Score,
-    TokenF1,
-    Uar,
-    Wer,
-    WordPerplexity,
-    answers,
-    by_name,
-    headline,
-    scores,
-)
-from shoal.evaluation.output_file import Output
-from shoal.evaluation.scores.labels import AccuracyPerByte, MacroF1PerByte, UarPerByte
-from shoal.evaluation.scoring import score_rates, worsening
+from shoal.evaluation.paired_scores import score_rates, worsening
+from shoal.evaluation.scores import registry
+from shoal.evaluation.scores.answers import Answers, answers_of
+from shoal.evaluation.scores.base import Score
+from shoal.evaluation.scores.errors import Cer, Wer
+from shoal.evaluation.scores.labels import Accuracy, MacroF1, Uar
+from shoal.evaluation.scores.losses import BitsPerByte, Loss, Perplexity, WordPerplexity
+from shoal.evaluation.scores.questions import ExactMatch, TokenF1
+from shoal.evaluation.scores.registry import by_name, headline, scores_of
+from shoal.evaluation.scores.translation import Bleu, Chrf
 from shoal.evaluation.significance import PairedBootstrap
+from shoal.evaluation.system_outputs import Output
 from shoal.statistics import Resampler, make_resampler
 from shoal.tasks.settings import NEEDS
 
@@ -248,12 +231,12 @@ def test_over_a_perfect_full_model_errors_are_infinitely_more():
 )
 def test_every_task_has_a_headline(task, name):
     assert headline(tasks.get(task)).name == name
-    assert [score.name for score in scores(tasks.get(task))] == list(tasks.get(task).scored_by)
+    assert [score.name for score in scores_of(tasks.get(task))] == list(tasks.get(task).scored_by)
     assert by_name(name).name == name
 
 
 def test_the_scores_that_a_yaml_may_name_are_those_there_are():
-    assert set(NEEDS) == set(measures._SCORES)
+    assert set(NEEDS) == set(registry._SCORES)
 
 
 # SQuAD 1.1's published algorithm, written once more from its description.
@@ -307,7 +290,7 @@ def output(name, **more):
 
 
 def corpus_of(score, task, outputs):
-    return float(score.value(score.statistics(answers(tasks.get(task), outputs)).sum(axis=0)))
+    return float(score.value(score.statistics(answers_of(tasks.get(task), outputs)).sum(axis=0)))
 
 
 def test_exact_match_and_token_f1_are_squad_s_with_the_best_accepted_answer():
@@ -343,12 +326,12 @@ def chosen_outputs(size=30, seed=3):
 @pytest.mark.parametrize(
     ("score", "slow", "per_byte"),
     [
-        (ChosenAccuracy(), slow_accuracy, False),
-        (ChosenUar(), slow_uar, False),
-        (ChosenMacroF1(), slow_macro_f1, False),
-        (AccuracyPerByte(), slow_accuracy, True),
-        (UarPerByte(), slow_uar, True),
-        (MacroF1PerByte(), slow_macro_f1, True),
+        (Accuracy("chosen"), slow_accuracy, False),
+        (Uar(judged="chosen"), slow_uar, False),
+        (MacroF1(judged="chosen"), slow_macro_f1, False),
+        (Accuracy("chosen per byte"), slow_accuracy, True),
+        (Uar(judged="chosen per byte"), slow_uar, True),
+        (MacroF1(judged="chosen per byte"), slow_macro_f1, True),
     ],
 )
 def test_the_likeliest_label_is_what_was_chosen(score, slow, per_byte):
@@ -370,7 +353,7 @@ def test_the_likeliest_label_is_what_was_chosen(score, slow, per_byte):
 def test_an_utterance_without_choices_does_not_count_among_those_chosen():
     found = chosen_outputs(4)
     bare = [*found, output("bare", text="Happy", pred_text="happy")]
-    for score in (ChosenAccuracy(), ChosenUar(), ChosenMacroF1()):
+    for score in (Accuracy("chosen"), Uar(judged="chosen"), MacroF1(judged="chosen")):
         assert corpus_of(score, "ser", bare) == pytest.approx(corpus_of(score, "ser", found))
         assert np.isnan(corpus_of(score, "ser", bare[-1:]))
 
@@ -392,7 +375,7 @@ def test_free_answers_are_scored_as_scikit_learn_does():
 
 def test_a_likelihood_that_is_not_a_number_is_never_the_highest():
     one = output("a", text="sad", choices={"happy": math.nan, "sad": -5.0})
-    assert answers(tasks.get("ser"), [one]).chosen == ["sad"]
+    assert answers_of(tasks.get("ser"), [one]).chosen == ["sad"]
 
 
 def test_perplexities_are_those_of_plain_sums():
@@ -415,9 +398,9 @@ def test_bleu_takes_the_tokeniser_of_the_target_language():
     )
     references, said = ["我们去北京大学"], ["我们去北京"]
     found = [output("a", text=references[0], pred_text=said[0])]
-    (bleu, _), wanted = scores(chinese), sacrebleu.corpus_bleu(said, [references], tokenize="zh")
-    value = float(bleu.value(bleu.statistics(answers(chinese, found)).sum(axis=0)))
+    (bleu, _), wanted = scores_of(chinese), sacrebleu.corpus_bleu(said, [references], tokenize="zh")
+    value = float(bleu.value(bleu.statistics(answers_of(chinese, found)).sum(axis=0)))
     assert value == pytest.approx(wanted.score)
     assert wanted.score > 0
     assert "tok:zh" in bleu.signature
-    assert "tok:13a" in scores(tasks.get("ast"))[0].signature
+    assert "tok:13a" in scores_of(tasks.get("ast"))[0].signature

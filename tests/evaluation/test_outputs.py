@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from shoal.data.clip import Row
 from shoal.errors import FileFormatError
-from shoal.evaluation import line_index, stored
-from shoal.evaluation.output_file import Output, OutputFile, header_path, read_outputs
+from shoal.evaluation import indexed_outputs, line_index
+from shoal.evaluation.system_outputs import Output, SystemOutputs, header_path, read_outputs
 
 HEADER = {"model": {"fingerprint": "abc", "note": {"ref": "here"}}, "removed": [3, 4]}
 
@@ -51,8 +51,8 @@ def row(name="a", **changes):
 
 def test_what_was_appended_is_read_back(tmp_path):
     path = tmp_path / "outputs" / "full.jsonl"
-    OutputFile.open(path, HEADER).append([output("a"), output("b", pred_text="\u2028 line \r separators")])
-    found = OutputFile.open(path, HEADER).outputs
+    SystemOutputs.open(path, HEADER).append([output("a"), output("b", pred_text="\u2028 line \r separators")])
+    found = SystemOutputs.open(path, HEADER).outputs
     assert list(found) == ["a", "b"]
     assert found["a"].pred_text == "  raw, Untouched!\n"
     assert found["b"].pred_text == "\u2028 line \r separators"
@@ -61,11 +61,11 @@ def test_what_was_appended_is_read_back(tmp_path):
 
 def test_a_torn_last_line_is_dropped_and_the_file_mended(tmp_path):
     path = tmp_path / "full.jsonl"
-    OutputFile.open(path, HEADER).append([output("a"), output("b")])
+    SystemOutputs.open(path, HEADER).append([output("a"), output("b")])
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     assert list(read_outputs(path)) == ["a"]
-    resumed = OutputFile.open(path, HEADER)
+    resumed = SystemOutputs.open(path, HEADER)
     assert list(resumed.outputs) == ["a"]
     resumed.append([output("b")])
     assert path.read_bytes() == whole
@@ -73,7 +73,7 @@ def test_a_torn_last_line_is_dropped_and_the_file_mended(tmp_path):
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
     path = tmp_path / "full.jsonl"
-    OutputFile.open(path, HEADER).append([output("a"), output("b")])
+    SystemOutputs.open(path, HEADER).append([output("a"), output("b")])
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], '{"id": "b"}', lines[1], ""]))
     with pytest.raises(FileFormatError, match=r"full\.jsonl:2: not an output"):
@@ -82,10 +82,10 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
 
 def test_the_last_line_for_a_clip_counts(tmp_path):
     path = tmp_path / "full.jsonl"
-    file = OutputFile.open(path, HEADER)
+    file = SystemOutputs.open(path, HEADER)
     file.append([output(pred_text="first")])
     file.append([output(pred_text="second")])
-    assert OutputFile.open(path, HEADER).outputs["a"].pred_text == "second"
+    assert SystemOutputs.open(path, HEADER).outputs["a"].pred_text == "second"
 
 
 @pytest.mark.parametrize(
@@ -98,33 +98,33 @@ def test_the_last_line_for_a_clip_counts(tmp_path):
 )
 def test_other_settings_are_refused_by_name(tmp_path, change, named):
     path = tmp_path / "full.jsonl"
-    OutputFile.open(path, HEADER)
+    SystemOutputs.open(path, HEADER)
     with pytest.raises(FileFormatError) as error:
-        OutputFile.open(path, {**HEADER, **change})
+        SystemOutputs.open(path, {**HEADER, **change})
     assert named in str(error.value)
     assert "--out" in str(error.value)
 
 
 def test_notes_may_differ(tmp_path):
     path = tmp_path / "full.jsonl"
-    OutputFile.open(path, HEADER)
-    OutputFile.open(path, {**HEADER, "model": {"fingerprint": "abc", "note": {"ref": "there"}}})
+    SystemOutputs.open(path, HEADER)
+    SystemOutputs.open(path, {**HEADER, "model": {"fingerprint": "abc", "note": {"ref": "there"}}})
     assert "there" in header_path(path).read_text()
 
 
 def test_outputs_without_their_header_are_refused(tmp_path):
     path = tmp_path / "full.jsonl"
-    OutputFile.open(path, HEADER).append([output()])
+    SystemOutputs.open(path, HEADER).append([output()])
     header_path(path).unlink()
     with pytest.raises(FileFormatError, match=r"full\.json: no such file"):
-        OutputFile.open(path, HEADER)
+        SystemOutputs.open(path, HEADER)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "outputs").write_text("a file where the folder should be")
     with pytest.raises(FileFormatError, match="cannot be written"):
-        OutputFile.open(tmp_path / "outputs" / "full.jsonl", HEADER)
-    file = OutputFile.open(tmp_path / "full.jsonl", HEADER)
+        SystemOutputs.open(tmp_path / "outputs" / "full.jsonl", HEADER)
+    file = SystemOutputs.open(tmp_path / "full.jsonl", HEADER)
     (tmp_path / "full.jsonl").mkdir()
     with pytest.raises(FileFormatError, match="cannot be written"):
         file.append([output()])
@@ -134,9 +134,9 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
 def file(request, tmp_path):
     """Holds the output of `a`."""
     path = None if request.param == "in memory" else tmp_path / "full.jsonl"
-    made = OutputFile.open(path, HEADER)
+    made = SystemOutputs.open(path, HEADER)
     made.append([output()])
-    return OutputFile.open(path, HEADER) if request.param == "read again" else made
+    return SystemOutputs.open(path, HEADER) if request.param == "read again" else made
 
 
 def test_an_output_answers_its_row_wherever_the_audio_lies(file):
@@ -161,7 +161,7 @@ def test_the_index_is_a_dictionary_of_the_last_lines(said, fresh, tmp_path, monk
     monkeypatch.setattr(line_index, "FRESH", fresh)
     path = tmp_path / "full.jsonl"
     path.unlink(missing_ok=True)
-    file, expected = OutputFile.open(path, HEADER), {}
+    file, expected = SystemOutputs.open(path, HEADER), {}
     for group in said:
         made = [output(name, pred_text=text) for name, text in group]
         file.append(made)
@@ -183,14 +183,14 @@ def test_everything_in_an_output_comes_back(tmp_path):
     whole = output(
         choices={"yes": -0.5, "no": -1.0}, loss=(3.5, 2), data="corpus", speaker=None, truncated=True
     )
-    OutputFile.open(tmp_path / "full.jsonl", HEADER).append([whole])
+    SystemOutputs.open(tmp_path / "full.jsonl", HEADER).append([whole])
     found = read_outputs(tmp_path / "full.jsonl")["a"]
     assert replace(found, fields={}) == replace(whole, fields={})
 
 
 def test_outputs_are_read_from_the_file_and_not_kept(tmp_path):
     path = tmp_path / "full.jsonl"
-    OutputFile.open(path, HEADER).append([output(pred_text="one")])
+    SystemOutputs.open(path, HEADER).append([output(pred_text="one")])
     found = read_outputs(path)
     path.write_text(path.read_text().replace("one", "two"))
     assert found["a"].pred_text == "two"
@@ -201,18 +201,18 @@ def test_outputs_are_read_from_the_file_and_not_kept(tmp_path):
 
 @pytest.mark.parametrize("left", [0, 1, 3])
 def test_a_cut_line_that_is_longer_than_a_chunk_is_removed(left, tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "CHUNK", 16)
+    monkeypatch.setattr(indexed_outputs, "CHUNK", 16)
     path = tmp_path / "full.jsonl"
-    OutputFile.open(path, HEADER).append([output(f"whole{number}") for number in range(left)])
+    SystemOutputs.open(path, HEADER).append([output(f"whole{number}") for number in range(left)])
     whole = path.read_bytes() if left else b""
     path.write_bytes(whole + output("cut").line().encode()[:-1])
-    assert len(OutputFile.open(path, HEADER).outputs) == left
+    assert len(SystemOutputs.open(path, HEADER).outputs) == left
     assert path.read_bytes() == whole
 
 
 def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    file = OutputFile.open(None, HEADER)
+    file = SystemOutputs.open(None, HEADER)
     file.append([output()])
     assert file.has(row(), "naïve café")
     assert list(tmp_path.iterdir()) == []

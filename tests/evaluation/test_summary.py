@@ -7,8 +7,8 @@ import sacrebleu
 
 from shoal import tasks
 from shoal.errors import ManifestError
+from shoal.evaluation.score_systems import EXAMPLES, SystemIdentity, score_systems
 from shoal.evaluation.settings import Resampling, ScoringSettings
-from shoal.evaluation.summary import EXAMPLES, SystemIdentity, summarise
 from stored_outputs import output
 
 
@@ -16,7 +16,7 @@ def scored(*systems, **options):
     """Summarise systems given as lists of outputs."""
     found = [{each.id: each for each in outputs} for outputs in systems]
     names = [SystemIdentity(f"system{place}") for place in range(len(systems))]
-    return summarise(
+    return score_systems(
         names,
         found,
         list(found[0]),

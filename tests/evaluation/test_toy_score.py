@@ -10,8 +10,10 @@ from shoal.cards.facts import CardFacts
 from shoal.cards.measured import Measured
 from shoal.cards.results import scores as card_section
 from shoal.cli.evaluation_tables import summary
-from shoal.evaluation import measures, rescore
-from shoal.evaluation.scores.base import Answers, Score, ratio
+from shoal.evaluation import rescore
+from shoal.evaluation.scores import registry
+from shoal.evaluation.scores.answers import Answers
+from shoal.evaluation.scores.base import Score, ratio
 from shoal.report import render
 from shoal.schema import Scores
 from shoal.tasks import settings
@@ -41,7 +43,7 @@ class Politeness(Score):
 
 @pytest.fixture
 def scored(tmp_path, monkeypatch):
-    monkeypatch.setitem(measures._SCORES, "politeness", Politeness())
+    monkeypatch.setitem(registry._SCORES, "politeness", Politeness())
     monkeypatch.setitem(settings.NEEDS, "politeness", "decode")
     path = tmp_path / "butler.yaml"
     path.write_text("kind: sqa\nanswered_by: [decode]\nscored_by: [politeness, exact match]\n")

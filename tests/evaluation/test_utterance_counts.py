@@ -9,7 +9,7 @@ from dataclasses import fields
 import pytest
 
 from shoal.evaluation import utterance_counts
-from shoal.evaluation.output_file import Output
+from shoal.evaluation.system_outputs import Output
 from stored_outputs import by_id, output, summary
 
 LABELS = ["happy", "sad", "angry"]

@@ -12,12 +12,12 @@ from shoal import tasks
 from shoal.cli.typer_options import parse_batch_size
 from shoal.data import Dataset
 from shoal.errors import UsageError
-from shoal.evaluation import answering, auto_batch_size, evaluate, window
+from shoal.evaluation import auto_batch_size, decode_window, evaluate, window
 from shoal.evaluation.auto_batch_size import slots_that_fit
+from shoal.evaluation.decode_systems import SystemsDecoder
 from shoal.evaluation.engine import Engine, engine_cache, memory
-from shoal.evaluation.output_file import OutputFile
 from shoal.evaluation.settings import TokenLimit
-from shoal.evaluation.transcribe import Transcriber
+from shoal.evaluation.system_outputs import SystemOutputs
 from shoal.evaluation.window import windows
 from tiny_speech import dataset, loaded, plan
 
@@ -114,17 +114,17 @@ def test_windows_change_nothing_that_is_said(model, data, monkeypatch, batches):
 
 def test_outputs_are_stored_in_small_groups_with_their_data_set(model, data, monkeypatch):
     stored = []
-    real = OutputFile.append
+    real = SystemOutputs.append
 
     def append(self, outputs):
         stored.append(len(outputs))
         real(self, outputs)
 
-    monkeypatch.setattr(OutputFile, "append", append)
+    monkeypatch.setattr(SystemOutputs, "append", append)
     from shoal.evaluation.systems import open_systems
 
     systems = open_systems(model, [], against=None, out=None, header={})
-    Transcriber(data, tasks.get("asr"), TokenLimit(6), 2).run(systems)
+    SystemsDecoder(data, tasks.get("asr"), TokenLimit(6), 2).run(systems)
     assert sum(stored) == 6
     assert max(stored) <= 2
     assert {systems[0].outputs.outputs[row.id].data for row in data.rows} == {"clips"}
@@ -148,9 +148,9 @@ def test_a_cache_of_another_kind_is_decoded_without_the_engine(model, data, monk
 
 def test_groups_are_given_when_full_or_old(monkeypatch):
     now = iter([0.0, 0.1, 1.0, 5.0, 6.0, 6.1])
-    monkeypatch.setattr(answering.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(decode_window.time, "monotonic", lambda: next(now))
     # The first is new at 0.0 and looked at at 0.1; the second makes two; the third is old; the fourth is the last.
-    assert list(answering.grouped("abcd", most=2, seconds=2.0)) == [["a", "b"], ["c"], ["d"]]
+    assert list(decode_window.grouped("abcd", most=2, seconds=2.0)) == [["a", "b"], ["c"], ["d"]]
 
 
 def test_embedding_beside_the_decoding_says_the_same(model, data, monkeypatch):

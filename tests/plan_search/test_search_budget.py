@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from shoal.errors import UsageError
-from shoal.evaluation.measures import Accuracy, Wer
-from shoal.evaluation.scoring import score_rates, worsening
+from shoal.evaluation.paired_scores import score_rates, worsening
+from shoal.evaluation.scores.errors import Wer
+from shoal.evaluation.scores.labels import Accuracy
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.plan_search.budget import (
     Costs,

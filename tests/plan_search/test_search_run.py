@@ -14,7 +14,7 @@ from shoal import tasks
 from shoal.data import read_manifests
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation import evaluate
-from shoal.evaluation.output_file import read_outputs
+from shoal.evaluation.system_outputs import read_outputs
 from shoal.measurement.metrics.ablation import LossMeasure
 from shoal.measurement.metrics.metric import ImportanceRequest
 from shoal.plan_search.run import SearchRun, search
@@ -53,10 +53,10 @@ def answered(model, folder, task="asr", field="text", more=" and more"):
 
 def counting(monkeypatch):
     """Counts the windows that systems answer."""
-    from shoal.evaluation import transcribe
+    from shoal.evaluation import decode_systems
 
-    calls, real = [], transcribe.answers
-    monkeypatch.setattr(transcribe, "answers", lambda *a, **k: calls.append(1) or real(*a, **k))
+    calls, real = [], decode_systems.decode_window
+    monkeypatch.setattr(decode_systems, "decode_window", lambda *a, **k: calls.append(1) or real(*a, **k))
     return calls
 
 

@@ -13,8 +13,9 @@ import yaml
 from shoal import tasks
 from shoal.data import Row
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluation import measures
 from shoal.evaluation.output import Output
+from shoal.evaluation.scores import registry
+from shoal.evaluation.scores.answers import answers_of
 from shoal.tasks.settings import NEEDS
 
 FIELDS = {
@@ -121,7 +122,7 @@ def test_a_row_without_transcript_is_refused_only_where_it_is_needed(task) -> No
 
 
 def test_what_it_is_scored_by_exists_and_is_asked_for(task) -> None:
-    assert tuple(score.name for score in measures.scores(task)) == task.scored_by
+    assert tuple(score.name for score in registry.scores_of(task)) == task.scored_by
     assert {NEEDS[name] for name in task.scored_by} == set(task.answered_by)
 
 
@@ -156,12 +157,12 @@ def output(task: tasks.Task, place: int, said: str, loss: float) -> Output:
 
 def values(task: tasks.Task, outputs: list[Output]) -> dict[str, float]:
     """Score → its value, counted in two parts."""
-    found = measures.scores(task, {task.normaliser("en")(each.text) for each in outputs})
+    found = registry.scores_of(task, {task.normaliser("en")(each.text) for each in outputs})
     return {
         score.name: float(
             score.value(
                 sum(
-                    score.statistics(measures.answers(task, part)).sum(axis=0)
+                    score.statistics(answers_of(task, part)).sum(axis=0)
                     for part in (outputs[:3], outputs[3:])
                 )
             )
@@ -175,7 +176,7 @@ def test_right_answers_are_perfect_and_wrong_ones_are_not_on_every_score(task) -
     right = values(task, [output(task, place, said, 0.0) for place, said in enumerate(targets)])
     wrong = values(task, [output(task, place, WRONG, 9.0) for place in range(4)])
     for name in task.scored_by:
-        score = measures.by_name(name)
+        score = registry.by_name(name)
         better = right[name] > wrong[name] if score.higher_is_better else right[name] < wrong[name]
         assert better, name
         assert right[name] == pytest.approx(PERFECT.get(name, float(score.higher_is_better))), name
@@ -184,11 +185,11 @@ def test_right_answers_are_perfect_and_wrong_ones_are_not_on_every_score(task) -
 def test_other_accepted_answers_are_right_too(task) -> None:
     target = task.target(ROW)
     for accepted in task.accepted(target, FIELDS)[1:]:
-        headline = measures.headline(task)
-        found = headline.statistics(measures.answers(task, [output(task, 0, accepted, 0.0)]))
+        headline = registry.headline(task)
+        found = headline.statistics(answers_of(task, [output(task, 0, accepted, 0.0)]))
         assert float(headline.value(found.sum(axis=0))) == 1
     assert np.isfinite(
-        measures.headline(task).statistics(measures.answers(task, [output(task, 0, "x", 0.0)]))
+        registry.headline(task).statistics(answers_of(task, [output(task, 0, "x", 0.0)]))
     ).all()
 
 

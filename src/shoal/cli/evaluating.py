@@ -141,7 +141,7 @@ class Evaluation:
         """The task; everything that can be refused before a model is loaded is refused here."""
         from shoal import tasks
         from shoal.evaluation.generated_speech import check_answers_in_speech
-        from shoal.evaluation.measures import headline
+        from shoal.evaluation.scores.registry import headline
         from shoal.evaluation.settings import ScoringSettings
 
         asked = tasks.get(self.task)

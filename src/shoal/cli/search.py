@@ -47,7 +47,7 @@ def search(
     import shoal
     from shoal import tasks
     from shoal.cli.progress import progress_bars
-    from shoal.evaluation.measures import headline
+    from shoal.evaluation.scores.registry import headline
 
     headline(tasks.get(task))
     dataset = options.read_data(data, rows, task, settings.seed)
@@ -97,7 +97,7 @@ def _named(headings: tuple[str, ...], score: str) -> list[str]:
 
 
 def _percent(found: Search) -> bool:
-    from shoal.evaluation.measures import by_name
+    from shoal.evaluation.scores.registry import by_name
 
     return by_name(found.score_name).fraction
 

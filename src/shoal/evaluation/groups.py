@@ -15,14 +15,14 @@ import numpy as np
 
 from shoal.data_names import DATA, DOMAIN
 from shoal.errors import UsageError
-from shoal.evaluation.scoring import Clips, PairedScores
+from shoal.evaluation.paired_scores import Clips, PairedScores
 from shoal.evaluation.significance import correct
 from shoal.evaluation.utterance_counts import ClipTable, UtteranceCounts
 from shoal.schema import GroupScore
 
 if TYPE_CHECKING:
     from shoal.data import Row
-    from shoal.evaluation.measures import Score
+    from shoal.evaluation.scores.base import Score
     from shoal.evaluation.settings import Resampling
 
 MIN_GROUP_CLIPS = 5

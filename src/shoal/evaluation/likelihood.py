@@ -21,7 +21,7 @@ from shoal.decoder.loss_targets import targets_of
 from shoal.decoder.prepare import prepare
 from shoal.decoder.states import decoder_arguments, last_states
 from shoal.errors import MeasureError
-from shoal.evaluation.from_cache import continues, log_likelihoods
+from shoal.evaluation.shared_prompt import continues, log_likelihoods
 from shoal.evaluation.window import Likelihoods
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.tasks import Task

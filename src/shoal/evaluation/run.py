@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
 from shoal.errors import FileFormatError
-from shoal.evaluation.export import Stored, write_exports
+from shoal.evaluation.decode_systems import SystemsDecoder
+from shoal.evaluation.export import ScoredOutputs, write_exports
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.groups import check_fields, check_sets
 from shoal.evaluation.locks import Locks
-from shoal.evaluation.measures import headline
+from shoal.evaluation.score_systems import SystemIdentity, score_systems
+from shoal.evaluation.scores.registry import headline
 from shoal.evaluation.settings import DecodingSettings, ScoringSettings, TokenLimit
 from shoal.evaluation.shards import Shard, ShardOutputs, open_shard, open_whole, read_whole
-from shoal.evaluation.summary import SystemIdentity, summarise
 from shoal.evaluation.systems import System, check_can_answer, open_systems
-from shoal.evaluation.transcribe import Transcriber
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Scores
@@ -55,7 +55,7 @@ def run_evaluate(
         loaded, data, task, decoding, plans=plans, against=against, out=out, progress=progress
     )
     outputs, ids = [system.outputs.outputs for system in systems], data.ids()
-    summary = summarise([system.identity for system in systems], outputs, ids, task, scoring, comet=comet)
+    summary = score_systems([system.identity for system in systems], outputs, ids, task, scoring, comet=comet)
     settings = header(loaded, data, task, decoding.limit)["decoding"]
     scores = Scores(
         provenance=provenance(device=str(loaded.device), dtype=loaded.dtype_name),
@@ -68,7 +68,7 @@ def run_evaluate(
         **vars(summary),
     )
     if out is not None:
-        _write(out, Stored(scores, outputs, ids, task), scoring.exports)
+        _write(out, ScoredOutputs(scores, outputs, ids, task), scoring.exports)
     return scores
 
 
@@ -104,7 +104,7 @@ def decode_systems(
         if shard is not None:
             opened = partial(open_shard, shard=shard, locks=locks)
         systems = open_systems(loaded, plans, against=against, out=out, header=settings, opened=opened)
-        Transcriber(part, task, decoding.limit, decoding.batch_size).run(systems, progress)
+        SystemsDecoder(part, task, decoding.limit, decoding.batch_size).run(systems, progress)
     return systems
 
 
@@ -163,7 +163,7 @@ def run_rescore(folder: Path, scoring: ScoringSettings) -> Scores:
         SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file)
         for system in before.systems
     ]
-    summary = summarise(identities, outputs, ids, task, scoring, comet=comet)
+    summary = score_systems(identities, outputs, ids, task, scoring, comet=comet)
     seconds = round(sum(outputs[0][clip].duration for clip in ids), 3)
     scores = before.model_copy(
         update={
@@ -173,11 +173,11 @@ def run_rescore(folder: Path, scoring: ScoringSettings) -> Scores:
             **vars(summary),
         }
     )
-    _write(folder, Stored(scores, outputs, ids, task), scoring.exports)
+    _write(folder, ScoredOutputs(scores, outputs, ids, task), scoring.exports)
     return scores
 
 
-def _write(folder: Path, stored: Stored, exports: Sequence[str]) -> None:
+def _write(folder: Path, stored: ScoredOutputs, exports: Sequence[str]) -> None:
     stored.scores.save(folder / SCORES_FILE)
     write_exports(folder, stored, exports)
 

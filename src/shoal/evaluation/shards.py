@@ -19,9 +19,9 @@ from typing import Any
 
 from shoal.data import Dataset
 from shoal.errors import UsageError
+from shoal.evaluation.indexed_outputs import IndexedOutputs
 from shoal.evaluation.locks import Locks
-from shoal.evaluation.output_file import Output, OutputFile, check_header, header_path, read_outputs
-from shoal.evaluation.stored import StoredOutputs
+from shoal.evaluation.system_outputs import Output, SystemOutputs, check_header, header_path, read_outputs
 from shoal.schema import read_json
 
 
@@ -76,7 +76,7 @@ class ShardOutputs:
     """The shard's file of each system."""
 
 
-def open_whole(path: Path, header: Mapping[str, Any], locks: Locks) -> OutputFile:
+def open_whole(path: Path, header: Mapping[str, Any], locks: Locks) -> SystemOutputs:
     """The outputs in `path` with those of all its shards, whose files are gone then.
 
     Raises:
@@ -84,7 +84,7 @@ def open_whole(path: Path, header: Mapping[str, Any], locks: Locks) -> OutputFil
         FileFormatError: there are outputs made otherwise, or files cannot be read or written.
     """
     locks.take(path)
-    file = OutputFile.open(path, header)
+    file = SystemOutputs.open(path, header)
     take_up(file)
     return file
 
@@ -102,7 +102,7 @@ def read_whole(path: Path) -> Mapping[str, Output]:
         return open_whole(path, read_json(header_path(path)), locks).outputs
 
 
-def open_shard(path: Path, header: Mapping[str, Any], shard: Shard, locks: Locks) -> OutputFile:
+def open_shard(path: Path, header: Mapping[str, Any], shard: Shard, locks: Locks) -> SystemOutputs:
     """The outputs of one shard of `path`; the file in `path` and those of other shards are beside it.
 
     Raises:
@@ -111,15 +111,15 @@ def open_shard(path: Path, header: Mapping[str, Any], shard: Shard, locks: Locks
     """
     own = shard.file(path)
     locks.take_shard(own, path)
-    file = OutputFile.open(own, header)
+    file = SystemOutputs.open(own, header)
     others = [each for each in [path, *shard_files(path)] if each != own and each.exists()]
     for each in others:
         check_header(each, file.header)
-    file.beside = [StoredOutputs(each) for each in others]
+    file.beside = [IndexedOutputs(each) for each in others]
     return file
 
 
-def take_up(file: OutputFile) -> None:
+def take_up(file: SystemOutputs) -> None:
     """Move what the shards of a file hold into it; killed at any moment, the next call goes on.
 
     The file must be locked.
@@ -127,11 +127,11 @@ def take_up(file: OutputFile) -> None:
     Raises:
         FileFormatError: a shard was made otherwise, or files cannot be read or written.
     """
-    if file.path is None or not isinstance(file.outputs, StoredOutputs):
+    if file.path is None or not isinstance(file.outputs, IndexedOutputs):
         return
     for path in shard_files(file.path):
         check_header(path, file.header)
-        file.outputs.take(StoredOutputs(path))
+        file.outputs.take(IndexedOutputs(path))
         path.unlink(missing_ok=True)
         header_path(path).unlink(missing_ok=True)
     _tidy(file.path)

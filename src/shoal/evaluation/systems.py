@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PlanError, UsageError
-from shoal.evaluation.output_file import OutputFile
-from shoal.evaluation.summary import SystemIdentity
+from shoal.evaluation.score_systems import SystemIdentity
+from shoal.evaluation.system_outputs import SystemOutputs
 from shoal.models.families.audio_llm import AudioLLM
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shoal.schema import Part, Plan
     from shoal.tasks import Task
 
-Opener = Callable[[Path, Mapping[str, Any]], OutputFile]
+Opener = Callable[[Path, Mapping[str, Any]], SystemOutputs]
 FULL = "full"
 BASELINE = "baseline"
 
@@ -29,7 +29,7 @@ class System:
 
     identity: SystemIdentity
     loaded: LoadedModel
-    outputs: OutputFile
+    outputs: SystemOutputs
 
     @property
     def removed(self) -> list[int]:
@@ -131,7 +131,7 @@ def open_systems(
     against: LoadedModel | None,
     out: Path | None,
     header: Mapping[str, Any],
-    opened: Opener = OutputFile.open,
+    opened: Opener = SystemOutputs.open,
 ) -> list[System]:
     """The systems in order, the baseline first, each with the outputs that `out` holds already.
 
@@ -191,12 +191,12 @@ class _Files:
 
     def __init__(self, out: Path | None, header: Mapping[str, Any], opened: Opener) -> None:
         self.out, self.header, self._opened = out, header, opened
-        self._files: dict[Path, OutputFile] = {}
+        self._files: dict[Path, SystemOutputs] = {}
 
-    def open(self, name: str, about: Mapping[str, Any]) -> OutputFile:
+    def open(self, name: str, about: Mapping[str, Any]) -> SystemOutputs:
         """The file `name` in the folder; in memory if there is no folder."""
         if self.out is None:
-            return OutputFile.open(None, about)
+            return SystemOutputs.open(None, about)
         path = self.out / name
         if path not in self._files:
             self._files[path] = self._opened(path, about)

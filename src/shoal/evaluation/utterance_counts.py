@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation import measures
-from shoal.evaluation.edit_counts import EditCounts, word_errors_again
+from shoal.evaluation.scores import registry
+from shoal.evaluation.scores.answers import answers_of
+from shoal.evaluation.scores.edit_counts import EditCounts, word_errors_again
 
 if TYPE_CHECKING:
-    from shoal.evaluation.measures import Score
-    from shoal.evaluation.output_file import Output
+    from shoal.evaluation.scores.base import Score
+    from shoal.evaluation.system_outputs import Output
     from shoal.tasks import Task
 
 BLOCK = 500
@@ -110,7 +111,7 @@ def blocks(ids: Sequence[str], size: int = BLOCK) -> Iterator[list[str]]:
 
 def label_set(task: Task, outputs: Mapping[str, Output], ids: Sequence[str]) -> set[str] | None:
     """All references, normalised, if a score of `task` is an average over them, else None."""
-    if all(score.over(()) is score for score in measures.scores(task)):
+    if all(score.over(()) is score for score in registry.scores_of(task)):
         return None
     labels: set[str] = set()
     for block in blocks(ids):
@@ -140,7 +141,7 @@ def count_outputs(
     disagreements, totals = 0, dict.fromkeys(_TOTALS.values(), 0.0)
     for block in blocks(ids):
         read = [outputs[clip] for clip in block]
-        answers = measures.answers(task, read)
+        answers = answers_of(task, read)
         words.append(_compact(answers.word_edits.table))
         disagreements += int((answers.word_edits.errors != word_errors_again(*answers.words)).sum())
         for score in scores:

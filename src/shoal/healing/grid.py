@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from shoal.errors import FileFormatError, ManifestError, ShoalError, UsageError
-from shoal.evaluation.measures import scores
-from shoal.evaluation.output_file import read_outputs
+from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.run import asked_of, decode_systems
-from shoal.evaluation.scoring import PairedScores
+from shoal.evaluation.scores.registry import scores_of
 from shoal.evaluation.settings import DecodingSettings, Resampling, TokenLimit
 from shoal.evaluation.significance import PairedBootstrap, Rates
+from shoal.evaluation.system_outputs import read_outputs
 from shoal.evaluation.systems import without
 from shoal.evaluation.utterance_counts import count_outputs, label_set
 from shoal.healing.run import heal
@@ -186,7 +186,7 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
     outputs = [read_outputs(cell.folder / "outputs" / "full.jsonl") for cell in cells]
     ids = sorted(clip for clip in outputs[0] if all(clip in found for found in outputs))
     task = grid.task.on(grid.test.rows)
-    score = scores(task, label_set(task, outputs[0], ids))[0]
+    score = scores_of(task, label_set(task, outputs[0], ids))[0]
     bootstrap = _resampling(grid).draw_over([outputs[0][clip].speaker for clip in ids])
     counts = [count_outputs(found, ids, task, [score]) for found in outputs]
     scored = PairedScores.of([score], counts, bootstrap)

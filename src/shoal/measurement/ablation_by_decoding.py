@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
-from shoal.evaluation.measures import headline, scores
 from shoal.evaluation.run import decode_systems
+from shoal.evaluation.scores.registry import headline, scores_of
 from shoal.evaluation.settings import DecodingSettings
 from shoal.evaluation.systems import check_can_answer
 from shoal.evaluation.utterance_counts import count_outputs
@@ -22,8 +22,8 @@ from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
-    from shoal.evaluation.measures import Score
-    from shoal.evaluation.output_file import Output
+    from shoal.evaluation.scores.base import Score
+    from shoal.evaluation.system_outputs import Output
     from shoal.models.loading import LoadedModel
     from shoal.schema import Part
     from shoal.tasks import Task
@@ -73,7 +73,7 @@ def decode_without(
         model, data, task, DecodingSettings(batch_size), plans=plans, out=out, progress=progress
     )
     ids = tuple(sorted(row.id for row in data.rows))
-    score = next((score for score in scores(task) if score.of_one_clip), headline(task))
+    score = next((score for score in scores_of(task) if score.of_one_clip), headline(task))
     lost = {tuple(system.removed): _lost(score, system.outputs.outputs, ids, task) for system in systems}
     full, counts, unit = lost[()]
     values = np.full((len(ids), len(candidates)), np.nan)

@@ -134,7 +134,7 @@ def _check(settings: AuditSettings, model: LoadedModel, task: Task, inputs: Sequ
             fix="use text, or add --input text",
         )
     if settings.decode:
-        from shoal.evaluation.measures import headline
+        from shoal.evaluation.scores.registry import headline
 
         headline(task)
         if "speech" not in inputs:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluation.measures import headline
+from shoal.evaluation.decode_systems import SystemsDecoder
+from shoal.evaluation.paired_scores import PairedScores, worsening
 from shoal.evaluation.run import header
-from shoal.evaluation.scoring import PairedScores, worsening
+from shoal.evaluation.scores.registry import headline
 from shoal.evaluation.settings import TokenLimit
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.systems import System, open_systems
-from shoal.evaluation.transcribe import Transcriber
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_outputs
 from shoal.plan_search.budget import RelativeChange
 from shoal.progress import Progress
@@ -70,7 +70,7 @@ class Trials:
         self._out, self._name, self._progress = out, name, progress
         self.metric = headline(task)
         limit = TokenLimit(settings.max_new_tokens)
-        self._transcriber = Transcriber(data, task, limit, settings.batch_size)
+        self._decoder = SystemsDecoder(data, task, limit, settings.batch_size)
         self._header = header(loaded, data, task, limit)
 
     def check_varies(self) -> None:
@@ -137,7 +137,7 @@ class Trials:
             if self._progress is not None:
                 self._progress(label, done, total)
 
-        self._transcriber.run(systems, report)
+        self._decoder.run(systems, report)
 
     @property
     def _ids(self) -> list[str]:

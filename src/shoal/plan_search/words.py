@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal.evaluation.measures import Score
+from shoal.evaluation.scores.base import Score
 from shoal.plan_search.budget import only_costs
 from shoal.schema import Budget, Confirmation, Estimate, Plan, SearchStep
 

@@ -71,7 +71,7 @@ class Task:
 
     @property
     def scored_by(self) -> tuple[str, ...]:
-        """Names in `shoal.evaluation.measures`, the headline first."""
+        """Names in `shoal.evaluation.scores.registry`, the headline first."""
         return self.settings.scored_by
 
     @property

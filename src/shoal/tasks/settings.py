@@ -29,7 +29,7 @@ NEEDS: Mapping[str, Answering] = {
     **{f"{name}, {how}": "choose" for name in _CHOSEN for how in ("chosen", "chosen per byte")},
     **dict.fromkeys(("perplexity", "word perplexity", "bits per byte", "loss"), "loss"),
 }
-"""Every score (`shoal.evaluation.measures`), and how the model must be asked for it."""
+"""Every score (`shoal.evaluation.scores.registry`), and how the model must be asked for it."""
 
 
 class TaskSettings(Record):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluation.scores.base import Answers, Score, ratio
+from shoal.evaluation.scores.answers import Answers
+from shoal.evaluation.scores.base import Score, ratio
 from shoal.statistics import Floats
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Comet(Score):
         version: of the package.
     """
 
-    name: ClassVar[str] = "COMET"
+    name = "COMET"
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, model: str, version: str) -> None:

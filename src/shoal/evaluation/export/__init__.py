@@ -8,14 +8,14 @@ from pathlib import Path
 from shoal.errors import UsageError
 from shoal.evaluation.export.lm_eval import write as write_lm_eval
 from shoal.evaluation.export.nemo import write as write_nemo
-from shoal.evaluation.export.stored import Stored
+from shoal.evaluation.export.scored_outputs import ScoredOutputs
 from shoal.evaluation.export.trn import write as write_trn
 
-__all__ = ["FOLDER", "Stored", "check_formats", "formats", "write_exports"]
+__all__ = ["FOLDER", "ScoredOutputs", "check_formats", "formats", "write_exports"]
 
 FOLDER = "exports"
 """Within the folder of an evaluation; each format has a folder of its own there."""
-_WRITERS: Mapping[str, Callable[[Path, Stored], None]] = {
+_WRITERS: Mapping[str, Callable[[Path, ScoredOutputs], None]] = {
     "lm-eval": write_lm_eval,
     "nemo": write_nemo,
     "trn": write_trn,
@@ -42,7 +42,7 @@ def check_formats(names: Sequence[str], out: Path | None) -> None:
         raise UsageError("exports need a folder", where="--export", fix="give --out")
 
 
-def write_exports(out: Path, stored: Stored, names: Sequence[str]) -> list[Path]:
+def write_exports(out: Path, stored: ScoredOutputs, names: Sequence[str]) -> list[Path]:
     """Write outputs in each format; returns the folders.
 
     Args:

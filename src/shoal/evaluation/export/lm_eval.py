@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.evaluation import measures
 from shoal.evaluation.export.nemo import row
-from shoal.evaluation.export.stored import Stored, replaced
-from shoal.evaluation.output_file import Output
+from shoal.evaluation.export.scored_outputs import ScoredOutputs, replaced
+from shoal.evaluation.scores import registry
+from shoal.evaluation.scores.answers import answers_of
+from shoal.evaluation.system_outputs import Output
 
 if TYPE_CHECKING:
-    from shoal.evaluation.measures import Score
+    from shoal.evaluation.scores.base import Score
     from shoal.schema import Scores, SystemScores
     from shoal.tasks import Task
 
@@ -26,7 +27,7 @@ FILTER = "none"
 """Answers are scored as they are written: no filter takes an answer out of a text."""
 
 
-def write(folder: Path, stored: Stored) -> None:
+def write(folder: Path, stored: ScoredOutputs) -> None:
     """`SYSTEM/results_DATE.json` and `SYSTEM/samples_TASK_DATE.jsonl`; those of earlier dates are removed.
 
     Raises:
@@ -147,10 +148,10 @@ def _identity(scores: Scores, system: SystemScores) -> dict[str, str]:
     return {"model_source": "shoal", "model_name": name, "model_name_sanitized": sanitised}
 
 
-def _write_samples(path: Path, stored: Stored, outputs: Mapping[str, Output]) -> str:
+def _write_samples(path: Path, stored: ScoredOutputs, outputs: Mapping[str, Output]) -> str:
     """Write all samples; returns lm-eval's hash of the task: over the hashes of all samples."""
     total, number = sha256(), 0
-    scores = measures.scores(stored.task)
+    scores = registry.scores_of(stored.task)
     with replaced(path) as stream:
         for block in stored.read(outputs):
             for output, values in zip(block, _own_values(stored.task, scores, block), strict=True):
@@ -163,7 +164,7 @@ def _write_samples(path: Path, stored: Stored, outputs: Mapping[str, Output]) ->
 
 def _own_values(task: Task, scores: Sequence[Score], block: Sequence[Output]) -> Iterator[dict[str, float]]:
     """The scores of each clip by itself, without those that are undefined there."""
-    answers = measures.answers(task, block)
+    answers = answers_of(task, block)
     values = {key(score.name): score.value(score.statistics(answers)) for score in scores}
     for place in range(len(block)):
         yield {name: float(found[place]) for name, found in values.items() if np.isfinite(found[place])}

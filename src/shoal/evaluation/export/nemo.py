@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from shoal.evaluation.export.stored import Stored, replaced
-from shoal.evaluation.output_file import Output
+from shoal.evaluation.export.scored_outputs import ScoredOutputs, replaced
+from shoal.evaluation.system_outputs import Output
 
 
-def write(folder: Path, stored: Stored) -> None:
+def write(folder: Path, stored: ScoredOutputs) -> None:
     """One manifest for each system, `SYSTEM.json`: the manifest's fields, `text` (the reference) and `pred_text`.
 
     Raises:

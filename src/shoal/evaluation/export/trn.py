@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from shoal.evaluation.export.stored import Stored, replaced
-from shoal.evaluation.output_file import Output
+from shoal.evaluation.export.scored_outputs import ScoredOutputs, replaced
+from shoal.evaluation.system_outputs import Output
 
 if TYPE_CHECKING:
     from shoal.tasks import Task
@@ -17,7 +17,7 @@ KEPT = "".join(chr(code) for code in range(33, 127) if chr(code) not in "()%;")
 """Characters that stand in an id as they are; others are written as in an address, `%20`: ids differ still."""
 
 
-def write(folder: Path, stored: Stored) -> None:
+def write(folder: Path, stored: ScoredOutputs) -> None:
     """`ref.trn` and `hyp.SYSTEM.trn`, in `normalised/` as they are scored and in `raw/` as they stand.
 
     Where characters count as words, `normalised/` has a space between them, so that sclite counts them too. Braces
@@ -34,13 +34,15 @@ Ready = Callable[[str, Output], str]
 """A text of an output as it is to be written."""
 
 
-def _write_kind(folder: Path, stored: Stored, ready: Ready) -> None:
+def _write_kind(folder: Path, stored: ScoredOutputs, ready: Ready) -> None:
     _write(folder / "ref.trn", stored, stored.outputs[0], lambda output: ready(output.text, output))
     for name, _, outputs in stored.systems():
         _write(folder / f"hyp.{name}.trn", stored, outputs, lambda output: ready(output.pred_text, output))
 
 
-def _write(path: Path, stored: Stored, outputs: Mapping[str, Output], text: Callable[[Output], str]) -> None:
+def _write(
+    path: Path, stored: ScoredOutputs, outputs: Mapping[str, Output], text: Callable[[Output], str]
+) -> None:
     with replaced(path) as stream:
         for block in stored.read(outputs):
             stream.writelines(f"{text(output)} ({identity(output)})\n".lstrip(" ") for output in block)

@@ -1,1 +1,1 @@
-"""Corpus scores, one file per kind of answer; `shoal.evaluation.measures` has them by name."""
+"""Corpus scores, one file per kind of answer; `registry` has them by name."""

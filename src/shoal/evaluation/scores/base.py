@@ -7,19 +7,16 @@ statistics, score the sums), and a corpus may be scored in parts of any size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal._version import __version__
-from shoal.evaluation.edit_counts import EditCounts, word_counts
+from shoal.evaluation.scores.answers import Answers
 from shoal.schema import Counts
 from shoal.statistics import Floats
-from shoal.tasks.base import Unit, spaced
 
 if TYPE_CHECKING:
     from shoal.tasks import Task
@@ -28,66 +25,10 @@ OWN = f"shoal {__version__}"
 """The signature of what is counted here and not by a library."""
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What one system answered to U utterances, ready to be compared.
-
-    Every field but the first two may be empty: nothing of that kind is known. All texts are normalised as the task
-    says.
-    """
-
-    references: Sequence[str]
-    """U right answers."""
-    hypotheses: Sequence[str]
-    """U answers written freely."""
-    units: Sequence[Unit] = ()
-    """What an error rate counts in each; empty: words."""
-    accepted: Sequence[Sequence[str]] = ()
-    """All right answers to each, the reference among them; empty: the reference alone."""
-    chosen: Sequence[str | None] = ()
-    """The likeliest of the answers that were allowed, None where none were scored; empty: nowhere."""
-    chosen_per_byte: Sequence[str | None] = ()
-    """The one with the highest log-likelihood per byte of UTF-8."""
-    losses: Sequence[tuple[float, int] | None] = ()
-    """Cross-entropy of the reference, teacher-forced: nats and tokens; None where not measured; empty: nowhere."""
-    sources: Sequence[str | None] = ()
-    """What is said, where the answer is a translation of it; None where the row does not tell; empty: nowhere."""
-
-    def __len__(self) -> int:
-        """U."""
-        return len(self.references)
-
-    @cached_property
-    def words(self) -> tuple[list[str], list[str]]:
-        """References and answers with a space between what WER counts."""
-        return self._each_by_unit(spaced)
-
-    @cached_property
-    def characters(self) -> tuple[list[str], list[str]]:
-        """References and answers as CER counts them, without white space where the script has none.
-
-        There it was not written: a normaliser put it where a comma was.
-        """
-        return self._each_by_unit(lambda text, unit: "".join(text.split()) if unit == "char" else text)
-
-    @cached_property
-    def word_edits(self) -> EditCounts:
-        """Edit operations on the words of each."""
-        return word_counts(*self.words)
-
-    def _each_by_unit(self, write: Callable[[str, Unit], str]) -> tuple[list[str], list[str]]:
-        units: Sequence[Unit] = self.units or ["word"] * len(self)
-        references, hypotheses = (
-            [write(text, unit) for text, unit in zip(texts, units, strict=True)]
-            for texts in (self.references, self.hypotheses)
-        )
-        return references, hypotheses
-
-
 class Score(ABC):
     """A corpus score; instances hold no results."""
 
-    name: ClassVar[str]
+    name: str
     higher_is_better: ClassVar[bool]
     fraction: ClassVar[bool] = True
     """Whether 1 is a hundred per cent; else the score is given as it is (BLEU on 0-100, perplexity above 1)."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation.edit_counts import (
+from shoal.evaluation.scores.answers import Answers
+from shoal.evaluation.scores.base import Score, ratio
+from shoal.evaluation.scores.edit_counts import (
     EditCounts,
     char_counts,
     compound_errors,
     scorer_name,
     second_scorer_name,
 )
-from shoal.evaluation.scores.base import Answers, Score, ratio
 from shoal.schema import Counts
 from shoal.statistics import Floats
 

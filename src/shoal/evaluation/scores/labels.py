@@ -7,64 +7,54 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation.scores.base import OWN, Answers, Score, ratio
+from shoal.evaluation.scores.answers import Answers
+from shoal.evaluation.scores.base import OWN, Score, ratio
 from shoal.statistics import Floats
 
-Said = Sequence[str | None]
+Judged = Literal["written", "chosen", "chosen per byte"]
+"""What was written freely; the allowed answer with the highest log-likelihood, summed over its tokens and its end; or
+the one with the highest log-likelihood per byte of UTF-8, as `acc_norm` of lm-evaluation-harness."""
+CHOSEN_BY = {
+    "written": "",
+    "chosen": ", by log-likelihood",
+    "chosen per byte": ", by log-likelihood per byte",
+}
 
 
 class LabelScore(Score):
-    """What was said against what is right."""
+    """The answer against what is right.
+
+    Args:
+        judged: which answer.
+    """
 
     higher_is_better = True
 
+    def __init__(self, judged: Judged = "written") -> None:
+        self.judged = judged
+        if judged != "written":
+            self.name = f"{type(self).name}, {judged}"
+
     def statistics(self, answers: Answers) -> Floats:
         """(U, S), see `judge`."""
-        return self.judge(answers.references, self.said(answers))
-
-    def said(self, answers: Answers) -> Said:
-        """U answers to judge, None where there is none."""
-        return answers.hypotheses
+        if self.judged == "written":
+            return self.judge(answers.references, answers.hypotheses)
+        chosen = answers.chosen if self.judged == "chosen" else answers.chosen_per_byte
+        return self.judge(answers.references, chosen or [None] * len(answers))
 
     @abstractmethod
-    def judge(self, references: Sequence[str], said: Said) -> Floats:
-        """(U, S); zeros where nothing was said."""
-
-    @property
-    def signature(self) -> str:
-        """Whose count it is."""
-        return OWN
-
-
-class Chosen(LabelScore):
-    """Judges the answer with the highest log-likelihood, summed over its tokens and its end."""
-
-    def said(self, answers: Answers) -> Said:
-        """The likeliest of what was allowed."""
-        return answers.chosen or [None] * len(answers)
+    def judge(self, references: Sequence[str], answers: Sequence[str | None]) -> Floats:
+        """(U, S); zeros where there is no answer."""
 
     @property
     def signature(self) -> str:
         """Whose count it is, and by what was chosen."""
-        return f"{super().signature}, by log-likelihood"
-
-
-class ChosenPerByte(LabelScore):
-    """Judges the answer with the highest log-likelihood per byte of UTF-8, as `acc_norm` of lm-evaluation-harness."""
-
-    def said(self, answers: Answers) -> Said:
-        """The likeliest per byte of what was allowed."""
-        return answers.chosen_per_byte or [None] * len(answers)
-
-    @property
-    def signature(self) -> str:
-        """Whose count it is, and by what was chosen."""
-        return f"{super().signature}, by log-likelihood per byte"
+        return OWN + CHOSEN_BY[self.judged]
 
 
 class Accuracy(LabelScore):
@@ -72,11 +62,11 @@ class Accuracy(LabelScore):
 
     name = "accuracy"
 
-    def judge(self, references: Sequence[str], said: Said) -> Floats:
+    def judge(self, references: Sequence[str], answers: Sequence[str | None]) -> Floats:
         """(U, 2): right, 1."""
         rows = [
-            (float(wanted == answer), float(answer is not None))
-            for wanted, answer in zip(references, said, strict=True)
+            (float(reference == answer), float(answer is not None))
+            for reference, answer in zip(references, answers, strict=True)
         ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), 2)
 
@@ -96,42 +86,46 @@ class OverLabels(LabelScore):
     Args:
         labels: K labels, normalised; None takes those of the references in each call, sorted. Statistics of two calls
             add up only if they have the same labels.
+        judged: which answer.
     """
 
-    def __init__(self, labels: Sequence[str] | None = None) -> None:
+    def __init__(self, labels: Sequence[str] | None = None, judged: Judged = "written") -> None:
+        super().__init__(judged)
         self.labels = None if labels is None else tuple(labels)
 
     def over(self, labels: Iterable[str]) -> Self:
         """The same mean over these labels."""
-        return type(self)(sorted(set(labels)))
+        return type(self)(sorted(set(labels)), self.judged)
 
-    def judge(self, references: Sequence[str], said: Said) -> Floats:
-        """(U, 3·K): for every label whether it was hit, wanted, said.
+    def judge(self, references: Sequence[str], answers: Sequence[str | None]) -> Floats:
+        """(U, 3·K): for every label whether it was hit, was right, was answered.
 
         Raises:
             ValueError: a reference is none of the labels.
         """
         labels = sorted(set(references)) if self.labels is None else self.labels
-        places = {label: place for place, label in enumerate(labels)}
-        if strange := sorted(set(references) - set(places)):
+        index = {label: number for number, label in enumerate(labels)}
+        if strange := sorted(set(references) - set(index)):
             raise ValueError(f"no label of the data: {strange[0]!r}")
         table = np.zeros((len(references), len(labels), 3))
-        for row, (wanted, answer) in enumerate(zip(references, said, strict=True)):
+        for row, (reference, answer) in enumerate(zip(references, answers, strict=True)):
             if answer is None:
                 continue
-            table[row, places[wanted], :2] = wanted == answer, 1
-            if answer in places:
-                table[row, places[answer], 2] = 1
+            table[row, index[reference], :2] = reference == answer, 1
+            if answer in index:
+                table[row, index[answer], 2] = 1
         return table.reshape(len(references), 3 * len(labels))
 
     def value(self, totals: Floats) -> Floats:
         """The mean of `of_label` over labels with references."""
-        hit, wanted, said = np.moveaxis(totals.reshape(*totals.shape[:-1], totals.shape[-1] // 3, 3), -1, 0)
-        values = np.where(wanted > 0, self.of_label(hit, wanted, said), 0)
-        return ratio(values.sum(-1), (wanted > 0).sum(-1).astype(np.float64))
+        hit, right, answered = np.moveaxis(
+            totals.reshape(*totals.shape[:-1], totals.shape[-1] // 3, 3), -1, 0
+        )
+        values = np.where(right > 0, self.of_label(hit, right, answered), 0)
+        return ratio(values.sum(-1), (right > 0).sum(-1).astype(np.float64))
 
     @abstractmethod
-    def of_label(self, hit: Floats, wanted: Floats, said: Floats) -> Floats:
+    def of_label(self, hit: Floats, right: Floats, answered: Floats) -> Floats:
         """The score of each label (..., K) from its counts (..., K)."""
 
     @property
@@ -146,53 +140,17 @@ class Uar(OverLabels):
 
     name = "UAR"
 
-    def of_label(self, hit: Floats, wanted: Floats, said: Floats) -> Floats:
+    def of_label(self, hit: Floats, right: Floats, answered: Floats) -> Floats:
         """Recall."""
-        del said
-        return ratio(hit, wanted)
+        del answered
+        return ratio(hit, right)
 
 
 class MacroF1(OverLabels):
-    """Mean F1 of the labels; an answer that is no label is a miss of the label that was wanted."""
+    """Mean F1 of the labels; an answer that is no label is a miss of the right label."""
 
     name = "macro-F1"
 
-    def of_label(self, hit: Floats, wanted: Floats, said: Floats) -> Floats:
+    def of_label(self, hit: Floats, right: Floats, answered: Floats) -> Floats:
         """2 · hits / (references + answers)."""
-        return ratio(2 * hit, wanted + said)
-
-
-class ChosenAccuracy(Accuracy, Chosen):
-    """Accuracy of the likeliest label."""
-
-    name = "accuracy, chosen"
-
-
-class ChosenUar(Uar, Chosen):
-    """Unweighted average recall of the likeliest label."""
-
-    name = "UAR, chosen"
-
-
-class ChosenMacroF1(MacroF1, Chosen):
-    """Macro-F1 of the likeliest label."""
-
-    name = "macro-F1, chosen"
-
-
-class AccuracyPerByte(Accuracy, ChosenPerByte):
-    """Accuracy of the label that is likeliest per byte."""
-
-    name = "accuracy, chosen per byte"
-
-
-class UarPerByte(Uar, ChosenPerByte):
-    """Unweighted average recall of the label that is likeliest per byte."""
-
-    name = "UAR, chosen per byte"
-
-
-class MacroF1PerByte(MacroF1, ChosenPerByte):
-    """Macro-F1 of the label that is likeliest per byte."""
-
-    name = "macro-F1, chosen per byte"
+        return ratio(2 * hit, right + answered)

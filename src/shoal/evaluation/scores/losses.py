@@ -8,7 +8,8 @@ from abc import abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation.scores.base import OWN, Answers, Score, ratio
+from shoal.evaluation.scores.answers import Answers
+from shoal.evaluation.scores.base import OWN, Score, ratio
 from shoal.statistics import Floats
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from shoal.evaluation.scores.base import Answers, Score
+from shoal.evaluation.scores.answers import Answers
+from shoal.evaluation.scores.base import Score
 from shoal.statistics import Floats
 
 if TYPE_CHECKING:

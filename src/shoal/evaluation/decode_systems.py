@@ -6,15 +6,15 @@ the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation.answering import answers
 from shoal.evaluation.auto_batch_size import slots_that_fit
+from shoal.evaluation.decode_window import decode_window
 from shoal.evaluation.engine import EngineCache
 from shoal.evaluation.window import windows
 from shoal.progress import Progress
@@ -32,7 +32,7 @@ Lacking = npt.NDArray[np.bool_]
 """(N, S): whether system s has no output for row n yet. All that is kept of the rows."""
 
 
-class Transcriber:
+class SystemsDecoder:
     """Decodes what the systems have no output for yet.
 
     Args:
@@ -61,40 +61,36 @@ class Transcriber:
         """
         rows = self._data.rows
         lacking = self._lacking(systems, rows)
-        tally = _Tally(progress, lacking.size - int(lacking.sum()), lacking.size)
+        done = _Done(progress, lacking.size - int(lacking.sum()), lacking.size)
         for model in {id(system.loaded): None for system in systems}:
-            places = [place for place, system in enumerate(systems) if id(system.loaded) == model]
-            self._run_model([systems[place] for place in places], rows, lacking[:, places], tally)
+            columns = [column for column, system in enumerate(systems) if id(system.loaded) == model]
+            self._run_model([systems[column] for column in columns], rows, lacking[:, columns], done)
 
     def _lacking(self, systems: Sequence[System], rows: Sequence[Row]) -> Lacking:
         lacking = np.ones((len(rows), len(systems)), dtype=np.bool_)
-        for place, row_id in enumerate(self._data.ids()):
+        for index, row_id in enumerate(self._data.ids()):
             if any(system.outputs.knows(row_id) for system in systems):
-                row = rows[place]
+                row = rows[index]
                 reference = self._task.target(row)
-                lacking[place] = [not system.outputs.has(row, reference) for system in systems]
+                lacking[index] = [not system.outputs.has(row, reference) for system in systems]
         return lacking
 
     def _run_model(
-        self,
-        systems: Sequence[System],
-        rows: Sequence[Row],
-        lacking: Lacking,
-        tally: _Tally,
+        self, systems: Sequence[System], rows: Sequence[Row], lacking: Lacking, done: _Done
     ) -> None:
         """All systems of one model, which share its encoder."""
-        places = np.flatnonzero(lacking.any(axis=1))
-        if not len(places):
+        indices = np.flatnonzero(lacking.any(axis=1))
+        if not len(indices):
             return
         loaded, start = systems[0].loaded, 0
         slots = self._slots(loaded, rows)
         engines = EngineCache(slots)
-        for window in windows(loaded, self._data, rows, places, self._task, slots=slots):
-            here = places[start : start + len(window.rows)]
-            start += len(here)
+        for window in windows(loaded, self._data, rows, indices, self._task, slots=slots):
+            in_window = indices[start : start + len(window.rows)]
+            start += len(in_window)
             for same in _equal(systems):
-                needed = lacking[here][:, same]
-                self._run_window([systems[place] for place in same], window, needed, engines, tally)
+                needed = lacking[in_window][:, same]
+                self._run_window([systems[column] for column in same], window, needed, engines, done)
 
     def _slots(self, loaded: LoadedModel, rows: Sequence[Row]) -> int:
         """Clips that are decoded at once, at most."""
@@ -104,47 +100,40 @@ class Transcriber:
         return slots_that_fit(loaded, self._data, longest, self._task, self._limit)
 
     def _run_window(
-        self, systems: Sequence[System], window: Window, lacking: Lacking, engines: EngineCache, tally: _Tally
+        self, systems: Sequence[System], window: Window, lacking: Lacking, engines: EngineCache, done: _Done
     ) -> None:
         """Equal systems, decoded once."""
-        wanted = {row.id for row, lacks in zip(window.rows, lacking, strict=True) if lacks.any()}
+        ids = {row.id for row, lacks in zip(window.rows, lacking, strict=True) if lacks.any()}
         left = int(lacking.sum())
-        found = answers(
-            systems[0],
-            window,
-            wanted,
-            self._task,
-            self._limit,
-            engines=engines,
-            group=engines.slots,
-        )
         files = {id(system.outputs): system.outputs for system in systems}  # on the disk they share one
-        for outputs in found:
+        for outputs in decode_window(
+            systems[0], window, ids, self._task, self._limit, engines=engines, group=engines.slots
+        ):
             for file in files.values():
                 file.append(outputs)
-            left -= tally.add(min(left, len(outputs) * len(systems)))
-        tally.add(left)  # rows whose audio cannot be used
+            left -= done.add(min(left, len(outputs) * len(systems)))
+        done.add(left)  # rows whose audio cannot be used
 
 
 @dataclass(slots=True)
-class _Tally:
-    """How far it is."""
+class _Done:
+    """How many of all outputs are there."""
 
     progress: Progress | None
-    done: int
+    count: int
     total: int
 
-    def add(self, count: int) -> int:
-        """`count` more outputs are there; returns `count`."""
-        self.done += count
-        if self.progress is not None and count:
-            self.progress("transcribe", self.done, self.total)
-        return count
+    def add(self, more: int) -> int:
+        """`more` outputs are there; returns `more`."""
+        self.count += more
+        if self.progress is not None and more:
+            self.progress("transcribe", self.count, self.total)
+        return more
 
 
-def _equal(systems: Sequence[System]) -> Iterator[list[int]]:
-    """Places of systems of one model that go without the same."""
+def _equal(systems: Sequence[System]) -> list[list[int]]:
+    """Indices of systems of one model that go without the same."""
     groups: dict[tuple[str, tuple[int, ...]], list[int]] = {}
-    for place, system in enumerate(systems):
-        groups.setdefault((system.part, tuple(system.removed)), []).append(place)
-    yield from groups.values()
+    for column, system in enumerate(systems):
+        groups.setdefault((system.part, tuple(system.removed)), []).append(column)
+    return list(groups.values())

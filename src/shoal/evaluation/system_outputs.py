@@ -14,15 +14,15 @@ from typing import Any
 
 from shoal.data.clip import Row
 from shoal.errors import FileFormatError
+from shoal.evaluation.indexed_outputs import IndexedOutputs
 from shoal.evaluation.output import Output, question_of
-from shoal.evaluation.stored import StoredOutputs
 from shoal.schema import read_json, write_text
 
-__all__ = ["Output", "OutputFile", "header_path", "read_outputs"]
+__all__ = ["Output", "SystemOutputs", "header_path", "read_outputs"]
 OUTPUTS_VERSION = 1
 
 
-class OutputFile:
+class SystemOutputs:
     """The outputs of one system: on disk with a path, else in memory.
 
     Attributes:
@@ -37,12 +37,12 @@ class OutputFile:
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
         self.path = path
         self.header = dict(header)
-        self.beside: Sequence[StoredOutputs] = ()
+        self.beside: Sequence[IndexedOutputs] = ()
         self.added = 0
-        self.outputs: dict[str, Output] | StoredOutputs = {}
+        self.outputs: dict[str, Output] | IndexedOutputs = {}
 
     @classmethod
-    def open(cls, path: Path | None, header: Mapping[str, Any]) -> OutputFile:
+    def open(cls, path: Path | None, header: Mapping[str, Any]) -> SystemOutputs:
         """Start a file, or go on with the one that is there.
 
         Args:
@@ -58,7 +58,7 @@ class OutputFile:
             return opened
         if path.exists() or header_path(path).exists():
             check_header(path, opened.header)
-        opened.outputs = StoredOutputs(path, repair=True)
+        opened.outputs = IndexedOutputs(path, repair=True)
         write_text(header_path(path), json.dumps(opened.header, indent=1, ensure_ascii=False) + "\n")
         return opened
 
@@ -69,7 +69,7 @@ class OutputFile:
     def has(self, row: Row, reference: str) -> bool:
         """Whether the clip needs no decoding any more."""
         question = question_of(row, reference)
-        if not isinstance(self.outputs, StoredOutputs):
+        if not isinstance(self.outputs, IndexedOutputs):
             return row.id in self.outputs and self.outputs[row.id].question == question
         return any(stored.answers(row.id, question) for stored in (self.outputs, *self.beside))
 
@@ -79,7 +79,7 @@ class OutputFile:
         Raises:
             FileFormatError: the file cannot be written.
         """
-        if isinstance(self.outputs, StoredOutputs):
+        if isinstance(self.outputs, IndexedOutputs):
             self.outputs.append(outputs)
         else:
             self.outputs |= {output.id: output for output in outputs}
@@ -99,7 +99,7 @@ def read_outputs(path: Path) -> Mapping[str, Output]:
     Raises:
         FileFormatError: cannot be read, or a line is not an output.
     """
-    return StoredOutputs(path)
+    return IndexedOutputs(path)
 
 
 def check_header(path: Path, wanted: Mapping[str, Any]) -> None:

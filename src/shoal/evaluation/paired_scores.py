@@ -18,7 +18,7 @@ from shoal.evaluation.utterance_counts import Numbers, UtteranceCounts
 from shoal.schema import MeasuredScore
 
 if TYPE_CHECKING:
-    from shoal.evaluation.measures import Score
+    from shoal.evaluation.scores.base import Score
 
 Clips = npt.NDArray[np.intp]
 """Indices of clips."""

@@ -1,4 +1,4 @@
-"""What a system answers to the clips of a window: here the ways of answering that a task asks for meet.
+"""The clips of a window, answered by one system in all the ways that the task asks for.
 
 `decode` is carried out by `shoal.evaluation.generate`; `choose` and `loss` by `shoal.evaluation.likelihood`, on the
 same embedded batches.
@@ -7,15 +7,15 @@ same embedded batches.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoal.evaluation.engine import prompts_of
-from shoal.evaluation.generate import Decoded, clock, decoded, written
-from shoal.evaluation.output_file import Output
+from shoal.evaluation.generate import clock, decoded, written
 from shoal.evaluation.settings import limit_of
+from shoal.evaluation.system_outputs import Output
 from shoal.evaluation.window import Likelihoods
 from shoal.pruning.in_memory import pruned
 from shoal.tasks import Tts
@@ -49,39 +49,39 @@ class DecodedClip:
     """What a recogniser heard, where the answer is speech; None: the tokens say it."""
 
 
-def answers(
+def decode_window(
     system: System,
     window: Window,
-    wanted: Collection[str],
+    ids: Collection[str],
     task: Task,
     limit: TokenLimit,
     *,
     engines: EngineCache,
     group: int,
 ) -> Iterator[list[Output]]:
-    """One output for every clip of `window` whose id is in `wanted`, in small groups, as they get ready.
+    """One output for every clip of `window` whose id is in `ids`, in small groups, as they get ready.
 
     Args:
         system: answers; its layers are removed while this runs.
         window: embedded clips.
-        wanted: ids; others may be in the window for the sake of other systems.
+        ids: of the clips to answer; others may be in the window for the sake of other systems.
         task: says by its `answered_by` what is done.
         limit: how many tokens a clip may get.
         engines: decode.
         group: most outputs in a group.
     """
-    batches = [batch for batch in window.batches if any(clip.id in wanted for clip in batch.clips)]
+    batches = [batch for batch in window.batches if any(clip.id in ids for clip in batch.clips)]
     with _without(system):
-        judged: dict[str, Likelihoods] = {}
-        said = _said(system, batches, wanted, task, limit, engines)
-        needed = (each for each in said if each.clip.id in wanted)
-        for several in grouped(needed, most=group, seconds=STORE_SECONDS):
-            # Here and not before, so that what is judged is stored as it comes.
-            for each in several:
-                if each.clip.id not in judged:
-                    found = _judged(system.loaded, each.batch, task)
-                    judged |= {clip.id: one for clip, one in zip(each.batch.clips, found, strict=True)}
-            yield _outputs(system.loaded, task, several, judged)
+        likelihoods: dict[str, Likelihoods] = {}
+        decoded_clips = _decoded_clips(system, batches, ids, task, limit, engines)
+        needed = (answer for answer in decoded_clips if answer.clip.id in ids)
+        for ready in grouped(needed, most=group, seconds=STORE_SECONDS):
+            # Here and not before, so that outputs are stored as they come.
+            for answer in ready:
+                if answer.clip.id not in likelihoods:
+                    of_batch = _likelihoods(system.loaded, answer.batch, task)
+                    likelihoods |= zip((clip.id for clip in answer.batch.clips), of_batch, strict=True)
+            yield _outputs(system.loaded, task, ready, likelihoods)
 
 
 def grouped(items: Iterable[DecodedClip], *, most: int, seconds: float) -> Iterator[list[DecodedClip]]:
@@ -103,7 +103,7 @@ def _without(system: System) -> AbstractContextManager[object]:
     return pruned(loaded.model, layers, part=system.part, family=loaded.family) if layers else nullcontext()
 
 
-def _judged(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likelihoods]:
+def _likelihoods(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likelihoods]:
     """The likelihoods that the task asks for, one for each clip of `batch`."""
     if not {"choose", "loss"} & set(task.answered_by):
         return [Likelihoods() for _ in batch.clips]
@@ -112,15 +112,15 @@ def _judged(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likelihoods]:
     return likelihoods(loaded, batch, task)
 
 
-def _said(
+def _decoded_clips(
     system: System,
     batches: Sequence[Batch],
-    wanted: Collection[str],
+    ids: Collection[str],
     task: Task,
     limit: TokenLimit,
     engines: EngineCache,
 ) -> Iterator[DecodedClip]:
-    """What is said to the clips in `wanted`, and perhaps to others, in the order in which they get ready."""
+    """The clips in `ids`, and perhaps others, in the order in which they get ready."""
     loaded = system.loaded
     if "decode" not in task.answered_by:
         for batch in batches:
@@ -135,9 +135,9 @@ def _said(
         engine = engines.get(key, loaded.lm, loaded.device.type, eos_ids=loaded.eos_ids)
     if engine is None:
         for batch in batches:
-            yield from _shares(batch, _decode(loaded, batch, limit))
+            yield from _decoded_together(loaded, batch, limit)
     else:
-        yield from _continuously(engine, loaded, batches, wanted, limit)
+        yield from _continuously(engine, loaded, batches, ids, limit)
 
 
 def _heard(loaded: LoadedModel, batches: Sequence[Batch], task: Tts) -> Iterator[DecodedClip]:
@@ -146,18 +146,18 @@ def _heard(loaded: LoadedModel, batches: Sequence[Batch], task: Tts) -> Iterator
 
     for batch in batches:
         start = clock(loaded.device)
-        found = list(recognised(loaded, batch.clips, task, task.listener))
+        heard = list(recognised(loaded, batch.clips, task, task.listener))
         share = (clock(loaded.device) - start) / len(batch.clips)
-        for each in found:
+        for speech in heard:
             yield DecodedClip(
-                batch, each.clip, truncated=each.truncated, decode_seconds=share, text=each.text
+                batch, speech.clip, truncated=speech.truncated, decode_seconds=share, text=speech.text
             )
 
 
 def _continuously(
-    engine: Engine, loaded: LoadedModel, batches: Sequence[Batch], wanted: Collection[str], limit: TokenLimit
+    engine: Engine, loaded: LoadedModel, batches: Sequence[Batch], ids: Collection[str], limit: TokenLimit
 ) -> Iterator[DecodedClip]:
-    """The clips in `wanted`, longest first."""
+    """The clips in `ids`, longest first."""
     rows = [
         (prompt, batch, clip)
         for batch in batches
@@ -166,7 +166,7 @@ def _continuously(
             batch.clips,
             strict=True,
         )
-        if clip.id in wanted
+        if clip.id in ids
     ]
     rows.sort(key=lambda row: -len(row[0].embeds))
     for done in engine.run([prompt for prompt, _, _ in rows]):
@@ -174,31 +174,32 @@ def _continuously(
         yield DecodedClip(batch, clip, done.tokens, done.truncated, done.prefill_seconds, done.decode_seconds)
 
 
-def _shares(batch: Batch, found: Decoded) -> Iterator[DecodedClip]:
-    share = 1 / len(batch.clips)
-    for clip, tokens, truncated in zip(batch.clips, found.tokens, found.truncated, strict=True):
+def _decoded_together(loaded: LoadedModel, batch: Batch, limit: TokenLimit) -> Iterator[DecodedClip]:
+    limits = [limit_of(loaded, limit, clip.row) for clip in batch.clips]
+    together, share = decoded(loaded, batch.prepared, limits), 1 / len(batch.clips)
+    for clip, tokens, truncated in zip(batch.clips, together.tokens, together.truncated, strict=True):
         yield DecodedClip(
-            batch, clip, tokens, truncated, found.prefill_seconds * share, found.decode_seconds * share
+            batch,
+            clip,
+            tokens,
+            truncated,
+            together.prefill_seconds * share,
+            together.decode_seconds * share,
         )
 
 
-def _decode(loaded: LoadedModel, batch: Batch, limit: TokenLimit) -> Decoded:
-    limits = [limit_of(loaded, limit, clip.row) for clip in batch.clips]
-    return decoded(loaded, batch.prepared, limits)
-
-
 def _outputs(
-    loaded: LoadedModel, task: Task, group: Sequence[DecodedClip], judged: dict[str, Likelihoods]
+    loaded: LoadedModel, task: Task, clips: Sequence[DecodedClip], likelihoods: Mapping[str, Likelihoods]
 ) -> list[Output]:
-    texts = written(loaded, [said.tokens for said in group])
+    texts = written(loaded, [clip.tokens for clip in clips])
     return [
-        _output(said, text if said.text is None else said.text, judged[said.clip.id], task)
-        for said, text in zip(group, texts, strict=True)
+        _output(clip, text if clip.text is None else clip.text, likelihoods[clip.clip.id], task)
+        for clip, text in zip(clips, texts, strict=True)
     ]
 
 
-def _output(said: DecodedClip, text: str, judged: Likelihoods, task: Task) -> Output:
-    row = said.clip.row
+def _output(answer: DecodedClip, text: str, likelihoods: Likelihoods, task: Task) -> Output:
+    row = answer.clip.row
     return Output(
         id=row.id,
         audio_filepath=str(row.audio),
@@ -208,13 +209,13 @@ def _output(said: DecodedClip, text: str, judged: Likelihoods, task: Task) -> Ou
         pred_text=text,
         lang=row.lang,
         speaker=row.speaker,
-        tokens=len(said.tokens),
-        truncated=said.truncated,
-        encode_seconds=said.batch.encode_seconds / len(said.batch.clips),
-        prefill_seconds=said.prefill_seconds,
-        decode_seconds=said.decode_seconds,
+        tokens=len(answer.tokens),
+        truncated=answer.truncated,
+        encode_seconds=answer.batch.encode_seconds / len(answer.batch.clips),
+        prefill_seconds=answer.prefill_seconds,
+        decode_seconds=answer.decode_seconds,
         fields=row.fields,
         data=row.data,
-        choices=judged.choices,
-        loss=judged.loss,
+        choices=likelihoods.choices,
+        loss=likelihoods.loss,
     )

@@ -65,13 +65,13 @@ def log_likelihoods(
         answers: to each of them, any number.
     """
     prompt = _run(loaded, batch)
-    found: list[list[float]] = [[] for _ in answers]
+    values: list[list[float]] = [[] for _ in answers]
     at_once = max(1, MOST_ROWS // len(answers))
     for first in range(0, max(map(len, answers)), at_once):
-        part = [list(each[first : first + at_once]) for each in answers]
+        part = [list(of_prompt[first : first + at_once]) for of_prompt in answers]
         for row, value in _values(loaded, prompt, part):
-            found[row].append(value)
-    return found
+            values[row].append(value)
+    return values
 
 
 def _run(loaded: LoadedModel, batch: PreparedBatch) -> _Prompt:
@@ -93,12 +93,14 @@ def _values(
     """(row, log-likelihood) of every answer, row by row; one forward pass."""
     width = max(map(len, answers))
     # Every row gets `width` answers, because a cache is repeated the same number of times for all.
-    padded = [(*each, *[""] * (width - len(each))) for each in answers]
-    tokens = [_ids(loaded, answer) for each in padded for answer in each]
+    padded = [(*of_prompt, *[""] * (width - len(of_prompt))) for of_prompt in answers]
+    tokens = [_ids(loaded, answer) for of_prompt in padded for answer in of_prompt]
     states = _go_on(loaded, prompt, tokens, width)
-    values = _sums(loaded, states, [[*each, -1] if loaded.eos_ids else each for each in tokens])
+    values = _sums(loaded, states, [[*ids, -1] if loaded.eos_ids else ids for ids in tokens])
     return [
-        (row, values[row * width + place]) for row, each in enumerate(answers) for place in range(len(each))
+        (row, values[row * width + column])
+        for row, of_prompt in enumerate(answers)
+        for column in range(len(of_prompt))
     ]
 
 
@@ -112,16 +114,18 @@ def _go_on(loaded: LoadedModel, prompt: _Prompt, tokens: Sequence[Sequence[int]]
     """States (N, 1 + n, d) after the prompt's last position and after each token; N answers, `times` a prompt."""
     device = prompt.last.device
     owner = torch.arange(len(prompt.last), device=device).repeat_interleave(times)
-    ids = pad_sequence([torch.tensor(each, dtype=torch.long) for each in tokens], batch_first=True).to(device)
-    there = torch.arange(ids.shape[1], device=device)
-    real = there < torch.tensor([len(each) for each in tokens], device=device)[:, None]
+    ids = pad_sequence([torch.tensor(answer, dtype=torch.long) for answer in tokens], batch_first=True).to(
+        device
+    )
+    offsets = torch.arange(ids.shape[1], device=device)
+    real = offsets < torch.tensor([len(answer) for answer in tokens], device=device)[:, None]
     cache = copy.deepcopy(prompt.cache)
     cache.batch_repeat_interleave(times)
     decoder: Any = loaded.decoder
     output = decoder(
         inputs_embeds=decoder.get_input_embeddings()(ids),
         attention_mask=torch.cat([prompt.mask[owner], real.long()], dim=1),
-        position_ids=prompt.next_position[owner][:, None] + there,
+        position_ids=prompt.next_position[owner][:, None] + offsets,
         past_key_values=cache,
         use_cache=True,
     )
@@ -130,9 +134,9 @@ def _go_on(loaded: LoadedModel, prompt: _Prompt, tokens: Sequence[Sequence[int]]
 
 def _sums(loaded: LoadedModel, states: Tensor, due: Sequence[Sequence[int]]) -> list[float]:
     """Log-likelihood of what is due after each of the states (N, 1 + n, d), from the first on; -1 is the end."""
-    rows = torch.tensor([row for row, each in enumerate(due) for _ in each])
-    places = torch.tensor([place for each in due for place in range(len(each))])
-    tokens = torch.tensor([token for each in due for token in each], device=states.device)
-    losses = losses_at(loaded, states[rows.to(states.device), places.to(states.device)], tokens)
+    rows = torch.tensor([row for row, answer in enumerate(due) for _ in answer])
+    steps = torch.tensor([step for answer in due for step in range(len(answer))])
+    tokens = torch.tensor([token for answer in due for token in answer], device=states.device)
+    losses = losses_at(loaded, states[rows.to(states.device), steps.to(states.device)], tokens)
     sums = torch.zeros(len(due), dtype=torch.float64).index_add(0, rows, losses.double().cpu())
     return (-sums).tolist()

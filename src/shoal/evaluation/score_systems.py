@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.errors import ManifestError
-from shoal.evaluation import measures
 from shoal.evaluation.groups import GroupScores, groupings, noted_fields, score_groups
-from shoal.evaluation.output_file import Output
-from shoal.evaluation.scoring import PairedScores
+from shoal.evaluation.paired_scores import PairedScores
+from shoal.evaluation.scores import registry
+from shoal.evaluation.system_outputs import Output
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_systems, label_set
 from shoal.schema import Example, MeasuredScore, Plan, SystemScores
 
@@ -39,7 +39,7 @@ class SystemIdentity:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ScoredSystems:
     """Everything in `Scores` that comes from the outputs, under the same names."""
 
     systems: list[SystemScores]
@@ -49,7 +49,7 @@ class Summary:
     out_of_domain: list[str]
 
 
-def summarise(
+def score_systems(
     systems: Sequence[SystemIdentity],
     outputs: Sequence[Mapping[str, Output]],
     ids: Sequence[str],
@@ -57,7 +57,7 @@ def summarise(
     scoring: ScoringSettings,
     *,
     comet: Comet | None = None,
-) -> Summary:
+) -> ScoredSystems:
     """Score systems on the same clips; the first is the baseline.
 
     Args:
@@ -76,7 +76,7 @@ def summarise(
         raise ManifestError("no clip is left to score", fix="see the skipped rows above")
     # Sorted, so that the same clips give the same draws whatever order they were decoded in.
     ids = sorted(ids)
-    scores = measures.scores(task, label_set(task, outputs[0], ids))
+    scores = registry.scores_of(task, label_set(task, outputs[0], ids))
     if comet is not None:
         scores = (*scores, comet)
     counts, clips = count_systems(outputs, ids, task, scores, noted_fields(scoring.group_by))
@@ -95,7 +95,7 @@ def summarise(
         for system, groups in zip(merged, by_system, strict=True):
             _add_groups(system, grouping.field, groups)
     examples = _examples([system.name for system in merged], counts, outputs, ids)
-    return Summary(
+    return ScoredSystems(
         merged, examples, clips.normaliser(task), clips.scorer(task, scores), list(scoring.out_of_domain)
     )
 

@@ -14,13 +14,13 @@ from shoal.evaluation.utterance_counts import blocks
 from shoal.schema import files
 
 if TYPE_CHECKING:
-    from shoal.evaluation.output_file import Output
+    from shoal.evaluation.system_outputs import Output
     from shoal.schema import Scores, SystemScores
     from shoal.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class ScoredOutputs:
     """Scores and the outputs that they were made from."""
 
     scores: Scores

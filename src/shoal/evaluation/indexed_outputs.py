@@ -23,7 +23,7 @@ SYNC_SECONDS = 1.0
 """Waiting for the disk takes longer than decoding a short clip, so it is not done for each."""
 
 
-class StoredOutputs(Mapping[str, Output]):
+class IndexedOutputs(Mapping[str, Output]):
     """Outputs by clip id, in the order of their lines; of several lines for one clip the last counts.
 
     A last line that was cut while being written is left out. About 28 bytes an output are in memory.
@@ -85,7 +85,7 @@ class StoredOutputs(Mapping[str, Output]):
         keys = [hash_of(output.id) for output in made]
         self._append(keys, lines, [output.question for output in made])
 
-    def take(self, other: StoredOutputs, *, group: int = 1024) -> None:
+    def take(self, other: IndexedOutputs, *, group: int = 1024) -> None:
         """Append the lines of another file, but those whose question is answered here; they are on the disk then.
 
         Args:
@@ -136,14 +136,14 @@ class StoredOutputs(Mapping[str, Output]):
 
 
 class _Values(ValuesView[Output]):
-    _mapping: StoredOutputs
+    _mapping: IndexedOutputs
 
     def __iter__(self) -> Iterator[Output]:
         return self._mapping._in_order()
 
 
 class _Items(ItemsView[str, Output]):
-    _mapping: StoredOutputs
+    _mapping: IndexedOutputs
 
     def __iter__(self) -> Iterator[tuple[str, Output]]:
         return ((output.id, output) for output in self._mapping._in_order())
