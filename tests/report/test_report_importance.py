@@ -13,8 +13,7 @@ from shoal.report.figure_style import Stretch, stretch_for
 from shoal.report.importance import panels
 from shoal.report.importance_blocks import block_figures, rows_of
 from shoal.report.task_matrix import wrapped
-from shoal.report.trust import by_size
-from shoal.report.trust_words import sentences
+from shoal.report.trust import by_size, sentences
 from shoal.report.units import unit_of
 from shoal.schema import Estimate
 

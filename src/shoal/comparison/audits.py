@@ -97,15 +97,12 @@ def compare(
             where=f"{a} and {b}",
             fix="compare audits of decoders with the same depth",
         )
-    paired = left.sums.utterances == right.sums.utterances
-    first, second = _resamplers(
-        left, right, paired=paired, replicates=settings.replicates, seed=settings.seed
-    )
+    first, second = resamplers_of([left, right], settings.replicates, settings.seed)
     return Comparison(
         provenance=provenance(),
         a=left.described(left.apart_from(right)),
         b=right.described(right.apart_from(left)),
-        paired=paired,
+        paired=first is second,
         replicates=settings.replicates,
         level=settings.level,
         scopes={
@@ -214,14 +211,18 @@ def read_side(path: Path, asked: InputKind | None, default: InputKind | None) ->
     return Side(path, audit, kind, measured.inputs[kind], measured.importance.get(kind, []))
 
 
-def _resamplers(
-    left: Side, right: Side, *, paired: bool, replicates: int, seed: int
-) -> tuple[Resampler, Resampler]:
-    first = make_resampler(clusters_of(left.sums, left.audit.cluster), replicates=replicates, seed=seed)
-    if paired:
-        return first, first
-    clusters = clusters_of(right.sums, right.audit.cluster)
-    return first, make_resampler(clusters, replicates=replicates, seed=seed + 1)
+def resamplers_of(sides: Sequence[Side], replicates: int, seed: int) -> list[Resampler]:
+    """Sides measured on the same utterances are resampled together, others by draws of their own."""
+    resamplers: list[Resampler] = []
+    for index, side in enumerate(sides):
+        clusters = clusters_of(side.sums, side.audit.cluster)
+        same = [
+            resamplers[before]
+            for before, other in enumerate(sides[:index])
+            if other.sums.utterances == side.sums.utterances and other.audit.cluster == side.audit.cluster
+        ]
+        resamplers += same[:1] or [make_resampler(clusters, replicates=replicates, seed=seed + index)]
+    return resamplers
 
 
 def _shared_scopes(left: Side, right: Side, asked: Sequence[Scope] | None) -> list[Scope]:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, within_sizes
+from shoal.comparison.audits import (
+    Pair,
+    Side,
+    mean_overlap,
+    read_side,
+    resamplers_of,
+    within_sizes,
+)
 from shoal.comparison.settings import MatrixSettings
 from shoal.data_names import short_name
 from shoal.errors import UsageError
@@ -20,14 +27,13 @@ from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metrics import cosine_metrics, importances
 from shoal.measurement.metrics.metric import ImportanceMetric
-from shoal.measurement.sums import clusters_of
 from shoal.measurement.trust import aligned, cost_rows, importance_rows
 from shoal.provenance import provenance
 from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
 from shoal.selection.consensus import best_block, check_one_model, check_weights, combined
 from shoal.selection.settings import Combine
 from shoal.settings import takes
-from shoal.statistics import Resampler, estimate_rows, make_resampler
+from shoal.statistics import Resampler, estimate_rows
 
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats, Floats], Floats]
@@ -64,7 +70,7 @@ def task_matrix(
     sides = _read_sides([Path(path) for path in paths], settings.inputs)
     _check(sides, scope)
     weights, names = check_weights(settings.weights, len(sides)), labels(sides)
-    depth, resamplers = sides[0].sums.depth, _resamplers(sides, settings.replicates, settings.seed)
+    depth, resamplers = sides[0].sums.depth, resamplers_of(sides, settings.replicates, settings.seed)
     usual = next(metric for metric in cosine_metrics() if metric.per == "block" and scope in metric.scopes)
     likeness = [cost_rows(s.sums, scope, usual, r) for s, r in zip(sides, resamplers, strict=True)]
     possible = _possible_sizes(sizes, depth)
@@ -201,20 +207,6 @@ def _possible_sizes(sizes: Sequence[int] | None, depth: int) -> list[int]:
                 f"{n} of {depth} layers cannot go", where="sizes", fix=f"give numbers from 1 to {depth - 1}"
             )
     return sorted(set(sizes))
-
-
-def _resamplers(sides: Sequence[Side], replicates: int, seed: int) -> list[Resampler]:
-    """Sides measured on the same utterances are resampled together, others by draws of their own."""
-    resamplers: list[Resampler] = []
-    for index, side in enumerate(sides):
-        clusters = clusters_of(side.sums, side.audit.cluster)
-        same = [
-            resamplers[before]
-            for before, other in enumerate(sides[:index])
-            if other.sums.utterances == side.sums.utterances and other.audit.cluster == side.audit.cluster
-        ]
-        resamplers += same[:1] or [make_resampler(clusters, replicates=replicates, seed=seed + index)]
-    return resamplers
 
 
 def _pairwise(rows: Sequence[Floats], statistic: Statistic, level: float) -> list[list[Estimate]]:

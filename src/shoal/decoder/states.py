@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from shoal.errors import MeasureError
 from shoal.models.batch import PreparedBatch
@@ -57,30 +59,58 @@ class StateBuffer:
 
 
 @contextmanager
+def layer_hooks(
+    layers: nn.ModuleList,
+    before: Callable[..., Any],
+    after: Callable[..., None],
+    handles: Iterable[RemovableHandle] = (),
+) -> Iterator[None]:
+    """Hook `layers` for the time of the block; all hooks are gone afterwards, whatever happens.
+
+    Args:
+        layers: of a decoder.
+        before: (index, layer, args, kwargs) → None, or what the layer is called with instead.
+        after: (index, layer, args, output).
+        handles: of further hooks, to be removed with them.
+    """
+    with ExitStack() as hooks:
+        for handle in handles:
+            hooks.callback(handle.remove)
+        for index, layer in enumerate(layers):
+            hooks.callback(layer.register_forward_pre_hook(partial(before, index), with_kwargs=True).remove)
+            hooks.callback(layer.register_forward_hook(partial(after, index)).remove)
+        yield
+
+
+def state_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The state among the arguments of a layer."""
+    state: Tensor = args[0] if args else kwargs["hidden_states"]
+    return state
+
+
+def first_of(output: Any) -> Tensor:
+    """The tensor that a module answers: alone (since transformers 5) or first of a tuple."""
+    tensor: Tensor = output[0] if isinstance(output, tuple) else output
+    return tensor
+
+
+@contextmanager
 def recording(
     layers: nn.ModuleList, state: Callable[[Tensor], Tensor] = lambda hidden: hidden
 ) -> Iterator[StateBuffer]:
-    """Hook `layers` for the time of the block; all hooks are gone afterwards, whatever happens."""
+    """Fill a buffer with what enters every layer and what leaves the last one, for the time of the block."""
     depth = len(layers)
     buffer = StateBuffer(depth, state)
 
-    def before(boundary: int) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            buffer.put(boundary, args[0] if args else kwargs["hidden_states"])
+    def before(index: int, _: nn.Module, args: Any, kwargs: Any) -> None:
+        buffer.put(index, state_in(args, kwargs))
 
-        return hook
+    def after(index: int, _: nn.Module, __: Any, output: Any) -> None:
+        if index == depth - 1:
+            buffer.put(depth, first_of(output))
 
-    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        # A tuple before transformers 5, a tensor since: out[0] of a tensor would be the first clip.
-        buffer.put(depth, output[0] if isinstance(output, tuple) else output)
-
-    handles = [layer.register_forward_pre_hook(before(i), with_kwargs=True) for i, layer in enumerate(layers)]
-    handles.append(layers[-1].register_forward_hook(after))
-    try:
+    with layer_hooks(layers, before, after):
         yield buffer
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def decoder_arguments(decoder: nn.Module, batch: PreparedBatch) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from shoal.decoder.states import first_of, state_in
 from shoal.errors import ModelError
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class _Check:
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Copies, here and below: a layer may go on to write into a tensor.
-        self._entered = (args[0] if args else kwargs["hidden_states"]).clone()
+        self._entered = state_in(args, kwargs).clone()
 
     def _gave(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         tensor = first_of(output)
@@ -228,12 +229,6 @@ class _Check:
                 self._layer, "what leaves one is not what entered it plus what its attention and MLP give"
             )
         self._entered, self._given = None, {}
-
-
-def first_of(output: Any) -> Tensor:
-    """The tensor that a module answers, alone or first of a tuple."""
-    tensor: Tensor = output[0] if isinstance(output, tuple) else output
-    return tensor
 
 
 def exact(tensor: Tensor) -> Tensor:

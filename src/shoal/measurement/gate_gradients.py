@@ -13,19 +13,21 @@ whose contributions would cancel otherwise, and is meant for ranking.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from shoal.decoder.logits import check_head, check_losses, logit_chunks, logits_at, token_losses
 from shoal.decoder.loss_targets import Targets, targets_of
-from shoal.decoder.states import decoder_arguments, last_states
-from shoal.decoder.sublayers import Sublayers, exact, first_of, sublayers_of
+from shoal.decoder.states import decoder_arguments, first_of, last_states, layer_hooks, state_in
+from shoal.decoder.sublayers import Sublayers, exact, sublayers_of
 from shoal.errors import MeasureError, ModelError
 from shoal.measurement.blocks import CHUNK_BYTES, block_ends, block_layers
 from shoal.measurement.importance import Floats, ImportanceSums, Ints, refuse_bad
@@ -58,7 +60,7 @@ def gate_gradients(
         MeasureError: a loss is not finite, a clip has no target, or the loss does not depend on a layer.
         ModelError: the loss of this class is not known.
     """
-    gradients = GateGradients(loaded, scope=scope, parts=parts)
+    gradients = _GateGradients(loaded, scope=scope, parts=parts)
     for batch in batches:
         gradients.add(batch)
     return gradients.sums()
@@ -78,7 +80,7 @@ class _Tape:
         return [*(self.states[at] for at in sorted(self.states)), *self.contributions.values()]
 
 
-class GateGradients:
+class _GateGradients:
     """Adds up what one batch after the other gives; arguments as `gate_gradients`."""
 
     def __init__(self, loaded: LoadedModel, *, scope: Scope = "text", parts: bool = True) -> None:
@@ -138,7 +140,7 @@ class GateGradients:
     def _forward(self, batch: PreparedBatch) -> tuple[_Tape, Tensor]:
         """The tape, and the states after the final norm (B, T, d)."""
         tape = _Tape()
-        with _listening(self._loaded.layers, self._sublayers, tape):
+        with _hooks(self._loaded.layers, self._sublayers, tape):
             return tape, self._run(batch)
 
     def _run(self, batch: PreparedBatch) -> Tensor:
@@ -188,45 +190,31 @@ class GateGradients:
             self._values.setdefault((part, quantity), []).append(sums.cpu().numpy())
 
 
-@contextmanager
-def _listening(layers: nn.ModuleList, sublayers: Sequence[Sublayers], tape: _Tape) -> Iterator[None]:
-    with ExitStack() as hooks:
-        for at, layer in enumerate(layers):
-            handle = layer.register_forward_pre_hook(_before(at, tape), with_kwargs=True)
-            hooks.callback(handle.remove)
-        hooks.callback(layers[-1].register_forward_hook(_after(len(layers), tape)).remove)
-        for at, parts in enumerate(sublayers):
-            hooks.callback(parts.attention.register_forward_hook(_contributed("attention", at, tape)).remove)
-            hooks.callback(parts.mlp.register_forward_hook(_contributed("mlp", at, tape)).remove)
-        yield
-
-
-def _before(at: int, tape: _Tape) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        if at == 0:
+def _hooks(
+    layers: nn.ModuleList, sublayers: Sequence[Sublayers], tape: _Tape
+) -> AbstractContextManager[None]:
+    def before(index: int, _: nn.Module, args: Any, kwargs: Any) -> Any:
+        hidden = state_in(args, kwargs)
+        if index == 0:
             # The graph begins here: weights are frozen, and what is before the decoder has no part in it.
             hidden = hidden.detach().clone().requires_grad_()
             args = (hidden, *args[1:]) if args else ()
             kwargs = kwargs if args else kwargs | {"hidden_states": hidden}
-        tape.states[at] = hidden
+        tape.states[index] = hidden
         return args, kwargs
 
-    return hook
+    def after(index: int, _: nn.Module, __: Any, output: Any) -> None:
+        if index == len(layers) - 1:
+            tape.states[index + 1] = first_of(output)
 
+    def contributed(part: Part, index: int, _: nn.Module, __: Any, output: Any) -> None:
+        tape.contributions[part, index] = first_of(output)
 
-def _after(at: int, tape: _Tape) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        tape.states[at] = first_of(output)
-
-    return hook
-
-
-def _contributed(part: Part, at: int, tape: _Tape) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        tape.contributions[part, at] = first_of(output)
-
-    return hook
+    handles: list[RemovableHandle] = []
+    for index, found in enumerate(sublayers):
+        handles.append(found.attention.register_forward_hook(partial(contributed, "attention", index)))
+        handles.append(found.mlp.register_forward_hook(partial(contributed, "mlp", index)))
+    return layer_hooks(layers, before, after, handles)
 
 
 def _block_sums(states: Sequence[Tensor], slopes: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from shoal.decoder.states import decoder_arguments, last_states
-from shoal.decoder.sublayers import Sublayers, first_of, sublayers_of
+from shoal.decoder.states import decoder_arguments, first_of, last_states, layer_hooks, state_in
+from shoal.decoder.sublayers import Sublayers, sublayers_of
 from shoal.errors import ModelError
 from shoal.schema.words import Candidate
 
@@ -92,7 +92,7 @@ def record(loaded: LoadedModel, batch: PreparedBatch) -> Recording:
     """
     decoder, layers = loaded.decoder, loaded.layers
     hooked = _HookData()
-    with _listening(decoder, layers, hooked):
+    with _hooks(decoder, layers, hooked):
         output = decoder(**decoder_arguments(decoder, batch), use_cache=False)
     depth = len(layers)
     if sorted(hooked.states) != list(range(depth)) or sorted(hooked.outputs) != list(range(depth)):
@@ -136,45 +136,23 @@ def _norm(hooked: _HookData, before: Tensor, last: Tensor) -> nn.Module | None:
     raise NotReplayable("what it does after its last layer is not one norm")
 
 
-@contextmanager
-def _listening(decoder: nn.Module, layers: nn.ModuleList, hooked: _HookData) -> Iterator[None]:
-    handles = []
-    for number, layer in enumerate(layers):
-        handles.append(layer.register_forward_pre_hook(_before(number, hooked), with_kwargs=True))
-        handles.append(layer.register_forward_hook(_after(number, hooked)))
-    for child in decoder.children():
-        if child is not layers and not isinstance(child, nn.ModuleList):
-            handles.append(child.register_forward_hook(_beside(hooked)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _before(number: int, hooked: _HookData) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hooked.by_name[number] = not args
-        hooked.states[number] = args[0] if args else kwargs["hidden_states"]
+def _hooks(decoder: nn.Module, layers: nn.ModuleList, hooked: _HookData) -> AbstractContextManager[None]:
+    def before(layer: int, _: nn.Module, args: Any, kwargs: Any) -> None:
+        hooked.by_name[layer], hooked.states[layer] = not args, state_in(args, kwargs)
         rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-        hooked.calls[number] = (args[1:], rest)
+        hooked.calls[layer] = (args[1:], rest)
 
-    return hook
+    def after(layer: int, _: nn.Module, __: Any, output: Any) -> None:
+        hooked.outputs[layer] = first_of(output)
 
-
-def _after(number: int, hooked: _HookData) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        hooked.outputs[number] = first_of(output)
-
-    return hook
-
-
-def _beside(hooked: _HookData) -> Any:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def beside(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             hooked.after.append((module, args[0], output))
 
-    return hook
+    others = (
+        child for child in decoder.children() if child is not layers and not isinstance(child, nn.ModuleList)
+    )
+    return layer_hooks(layers, before, after, [child.register_forward_hook(beside) for child in others])
 
 
 class Replayer:

@@ -15,11 +15,11 @@ from shoal.errors import FileFormatError
 from shoal.measurement.blocks import block_layers
 from shoal.measurement.metrics import options, sign_of
 from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
+from shoal.plan_search.paths import Measure
 from shoal.plan_search.settings import SearchSettings
 from shoal.pruning.in_memory import removal_problem
 from shoal.schema import read_json, write_text
 from shoal.schema.words import Candidate
-from shoal.selection.path import Measure
 from shoal.statistics import Floats
 
 if TYPE_CHECKING:

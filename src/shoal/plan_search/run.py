@@ -16,9 +16,9 @@ from shoal.evaluation.systems import check_can_answer
 from shoal.measurement.metrics import sign_of
 from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of
+from shoal.plan_search.paths import choices, removable_layers
 from shoal.plan_search.settings import SearchSettings
 from shoal.plan_search.splits import Split, given, split
-from shoal.plan_search.strategies import choices, removable_layers
 from shoal.plan_search.trials import Trials
 from shoal.plan_search.words import reason
 from shoal.progress import Progress

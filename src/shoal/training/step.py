@@ -14,8 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from shoal.decoder.logits import logit_chunks, logits_at, token_losses
-from shoal.decoder.states import last_states
-from shoal.decoder.sublayers import first_of
+from shoal.decoder.states import first_of, last_states
 from shoal.training.settings import Objective
 
 if TYPE_CHECKING:
