@@ -52,7 +52,7 @@ def test_the_terminal_names_the_layers_that_are_missed_least(place, capsys):
         main(["audit", str(place / "model"), "--data", str(manifest), "--replicates", "20", *arguments]) == 0
     )
     said = capsys.readouterr().out
-    assert "ablation loss (nats a token): least missed attention of layers" in said
+    assert "ablation loss (nats a token): safest to remove: attention of layers" in said
     document = Audit.load(place / "part" / "audit.json")
     assert {item.part for item in document.inputs["speech"].importance} == {"attention"}
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from shoal.data import Dataset, Row
 from shoal.errors import UsageError
-from shoal.plan_search.splits import Split, split, split_rows
-from shoal.plan_search.splits import given as given_split
+from shoal.plan_search.splits import Split, as_given, split, split_rows
 
 SPEAKERS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=2, max_size=30)
 
@@ -78,10 +77,10 @@ def test_a_single_clip_is_refused():
 
 def test_other_clips_may_confirm_but_not_the_same():
     first, second = Dataset(["a"], rows(["x", "y"], "a")), Dataset(["b"], rows(["y", "z", "z"], "b"))
-    both = given_split(first, second)
+    both = as_given(first, second)
     assert both == Split(first, second)
     assert both.shared_speakers == 1
     assert both.info().manifests == ["a", "b"]
     assert both.info().clips == 5
     with pytest.raises(UsageError, match="1 clips are in --data too"):
-        given_split(first, Dataset(["c"], second.rows + first.rows[:1]))
+        as_given(first, Dataset(["c"], second.rows + first.rows[:1]))

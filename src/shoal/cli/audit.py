@@ -76,7 +76,9 @@ def _first(item: Importance) -> str:
     named = ", ".join(f"{layer} ({value:+.3f})" for value, layer in first)
     refused = f"; {len(item.refused)} cannot be removed" if item.refused else ""
     what = "layers" if item.part == "layer" else f"{item.part} of layers"
-    return f"  {item.metric} {item.quantity} ({item.unit}): least missed {what} {named or 'none'}{refused}"
+    return (
+        f"  {item.metric} {item.quantity} ({item.unit}): safest to remove: {what} {named or 'none'}{refused}"
+    )
 
 
 def _trusted(trust: Trust) -> list[str]:
@@ -86,7 +88,7 @@ def _trusted(trust: Trust) -> list[str]:
         found = [metric for metric in trust.metrics if metric.n == n and not metric.measured]
         usual = [metric for metric in found if (metric.metric, metric.scope) == (DISTANCE_METRIC, "all")]
         lines += [
-            f"  n={n}: choosing by {metric.metric} ({metric.scope}) costs {wording.plain(metric.regret, '.3f')} "
+            f"  n={n}: regret of {metric.metric} ({metric.scope}) {wording.plain(metric.regret, '.3f')} "
             f"{trust.unit} against the best block by {trust.truth}, rank correlation {metric.spearman.value:.2f}"
             for metric in [found[0], *(each for each in usual if each is not found[0])]
         ]

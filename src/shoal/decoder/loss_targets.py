@@ -27,7 +27,7 @@ class Targets:
     tokens: Tensor
     """(N,) int64: what is due there; -1 for the end."""
 
-    def places(self, clips: int, length: int, times: int) -> Tensor:
+    def flat_positions(self, clips: int, length: int, times: int) -> Tensor:
         """(times · N,): where they are predicted among all positions, row after row, of a batch that is repeated.
 
         Args:
@@ -62,12 +62,12 @@ def targets_of(batch: PreparedBatch, scope: Scope, eos_ids: Collection[int]) -> 
     due[:, 0] = False
     due[:, 1:] &= kinds[:, :-1] != Kind.PAD
     rows, at = due.nonzero(as_tuple=True)
-    found = Targets(rows, at - 1, tokens[rows, at])
+    targets = Targets(rows, at - 1, tokens[rows, at])
     if scope in ("text", "all") and batch.ends and eos_ids:
-        found = _with_end(found, kinds)
-    if len(bare := (found.counts(len(batch.ids)) == 0).nonzero()):
+        targets = _with_end(targets, kinds)
+    if len(bare := (targets.counts(len(batch.ids)) == 0).nonzero()):
         raise MeasureError(f"clip {batch.ids[int(bare[0])]}: no token in scope {scope}, so no loss exists")
-    return found
+    return targets
 
 
 def _due(kinds: Tensor, scope: Scope) -> Tensor:
@@ -79,11 +79,11 @@ def _due(kinds: Tensor, scope: Scope) -> Tensor:
     return kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "text": Kind.TEXT}[scope]
 
 
-def _with_end(found: Targets, kinds: Tensor) -> Targets:
+def _with_end(targets: Targets, kinds: Tensor) -> Targets:
     text = kinds == Kind.TEXT
     last = text & (text.flip(1).cumsum(1).flip(1) == 1)
     rows, at = last.nonzero(as_tuple=True)
-    rows, positions = torch.cat([found.rows, rows]), torch.cat([found.positions, at])
-    tokens = torch.cat([found.tokens, torch.full_like(at, -1)])
+    rows, positions = torch.cat([targets.rows, rows]), torch.cat([targets.positions, at])
+    tokens = torch.cat([targets.tokens, torch.full_like(at, -1)])
     order = torch.argsort(rows * kinds.shape[1] + positions)
     return Targets(rows[order], positions[order], tokens[order])

@@ -70,8 +70,8 @@ def frame_of(model: LoadedModel, instruction: str) -> Frame:
 
 
 def _split(template: str, slot: str, ref: str) -> Frame:
-    prefix, found, suffix = template.partition(slot)
-    if not found:
+    prefix, separator, suffix = template.partition(slot)
+    if not separator:
         raise ModelError(f"the prompt template has no place for the audio ({slot})", where=ref)
     return Frame(prefix, suffix)
 
@@ -104,15 +104,15 @@ def prepare(
         batch = prepare_native(model, clips, task, input=input, response=response, padding_side=padding_side)
         return replace(batch, ends=batch.ends and not task.plain_text)
     with torch.inference_mode():
-        rows = _alone(model, clips) if task.plain_text else _asked(model, clips, task, input)
+        rows = _plain_text(model, clips) if task.plain_text else _prompted(model, clips, task, input)
         if response:
             for row, clip in zip(rows, clips, strict=True):
-                row.append(_tokens(model, Kind.TEXT, _written(model, task, clip)))
+                row.append(_tokens(model, Kind.TEXT, _response(model, task, clip)))
         batch = _assemble(model, [clip.id for clip in clips], rows, padding_side)
         return replace(batch, ends=not task.plain_text)
 
 
-def _written(model: LoadedModel, task: Task, clip: Clip) -> str:
+def _response(model: LoadedModel, task: Task, clip: Clip) -> str:
     """The right answer as the model writes its answers; a text that stands alone is the same for all models."""
     target = task.target(clip.row)
     return target if task.plain_text else model.response_text(target)
@@ -127,7 +127,7 @@ def _check_input(task: Task, input: InputKind) -> None:
         )
 
 
-def _asked(model: LoadedModel, clips: Sequence[Clip], task: Task, input: InputKind) -> list[list[Segment]]:
+def _prompted(model: LoadedModel, clips: Sequence[Clip], task: Task, input: InputKind) -> list[list[Segment]]:
     """Every clip in its prompt, up to where the response begins."""
     frame = frame_of(model, task.instruction)
     slots = _speech_slots(model, clips) if input == "speech" else _text_slots(model, clips, task)
@@ -135,7 +135,7 @@ def _asked(model: LoadedModel, clips: Sequence[Clip], task: Task, input: InputKi
     return [[prefix, slot, suffix] for slot in slots]
 
 
-def _alone(model: LoadedModel, clips: Sequence[Clip]) -> list[list[Segment]]:
+def _plain_text(model: LoadedModel, clips: Sequence[Clip]) -> list[list[Segment]]:
     """What the tokeniser puts before a text, for every clip."""
     ids = torch.tensor(first_ids(model.tokenizer), dtype=torch.long)
     return [[Segment(Kind.PROMPT, ids=ids)] for _ in clips]
@@ -182,14 +182,14 @@ def _assemble(
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         at = shape[1] - length if padding_side == "left" else 0
         for segment in row:
-            here = slice(at, at + _length(segment))
-            kinds[number, here] = int(segment.kind)
+            span = slice(at, at + _length(segment))
+            kinds[number, span] = int(segment.kind)
             if segment.vectors is not None:
-                embeds[number, here] = segment.vectors.to(embeds)
+                embeds[number, span] = segment.vectors.to(embeds)
             elif segment.ids is not None and len(segment.ids):
-                embeds[number, here] = table(segment.ids.to(model.device))
-                tokens[number, here] = segment.ids
-            at = here.stop
+                embeds[number, span] = table(segment.ids.to(model.device))
+                tokens[number, span] = segment.ids
+            at = span.stop
     batch = PreparedBatch(names, embeds, kinds.to(model.device), tokens.to(model.device))
     return _with_tokens(batch) if model.family.reads_tokens(model.model) else batch
 

@@ -146,4 +146,4 @@ def copy_tensors(value: Any) -> Any:
 def takes_argument(module: nn.Module, name: str) -> bool:
     """Whether the module's forward names the argument `name`, or takes any."""
     parameters = inspect.signature(module.forward).parameters
-    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return name in parameters or any(known.kind is known.VAR_KEYWORD for known in parameters.values())

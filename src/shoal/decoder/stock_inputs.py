@@ -49,36 +49,36 @@ def prepare_native(
         for clip in clips:
             loaded.check_length(len(clip.samples) / SAMPLE_RATE, clip.row)
     samples = [_resampled(clip.samples, family.sampling_rate(loaded.processor)) for clip in clips]
-    heard = samples if input == "speech" else [_placeholder(family, loaded.processor)] * len(clips)
+    audio = samples if input == "speech" else [_placeholder(family, loaded.processor)] * len(clips)
     with torch.inference_mode():
         names = [clip.id for clip in clips]
         own = family.own_batch(
-            loaded.model, loaded.processor, names, heard, response=response, padding_side=padding_side
+            loaded.model, loaded.processor, names, audio, response=response, padding_side=padding_side
         )
         if own is not None:
             return own
-        inputs = request(loaded, family, heard, task.instruction)
+        inputs = request(loaded, family, audio, task.instruction)
         lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
         if input == "text":
             inputs = family.without_audio(inputs)
         if task.plain_text:
-            lines = _alone(loaded, clips, task, response=response)
+            lines = _plain_text(loaded, clips, task, response=response)
         else:
-            lines = _asked(loaded, lines, clips, heard, task, input=input, response=response)
+            lines = _prompted(loaded, lines, clips, audio, task, input=input, response=response)
         return _batch(loaded, family, names, inputs, lines, padding_side)
 
 
-def _asked(
+def _prompted(
     loaded: LoadedModel,
     lines: list[TokenRow],
     clips: Sequence[Clip],
-    heard: Sequence[Samples],
+    audio: Sequence[Samples],
     task: Task,
     *,
     input: InputKind,
     response: bool,
 ) -> list[TokenRow]:
-    """The lines of a request with what is asked of them: the transcript in the audio's place, the response."""
+    """The lines of a request, with the transcript in the place of the audio for text, and with the response."""
     family = _family(loaded)
     if input == "text":
         texts = [_ids(loaded, task.transcript(clip.row)) for clip in clips]
@@ -87,12 +87,12 @@ def _asked(
         targets = [_ids(loaded, family.response(task.target(clip.row))) for clip in clips]
         lines = [
             family.with_response(loaded.processor, line, ids, clip)
-            for line, ids, clip in zip(lines, targets, heard, strict=True)
+            for line, ids, clip in zip(lines, targets, audio, strict=True)
         ]
     return lines
 
 
-def _alone(loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, response: bool) -> list[TokenRow]:
+def _plain_text(loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, response: bool) -> list[TokenRow]:
     """Lines of plain text: not the form in which the model writes an answer, since nothing is asked."""
     nothing = torch.zeros(0, dtype=torch.long)
     first = TokenRow(nothing, nothing).then(first_ids(loaded.tokenizer), Kind.PROMPT)

@@ -89,8 +89,8 @@ def sublayers_of(
     """
     layers = family.layers(model)
     if any(layer not in _PROVED for layer in layers):
-        found = prove(layers, run or (lambda: _run(model, family)))
-        _PROVED.update(zip(layers, found, strict=True))
+        proved = prove(layers, run or (lambda: _run(model, family)))
+        _PROVED.update(zip(layers, proved, strict=True))
     return [_PROVED[layer] for layer in layers]
 
 
@@ -147,12 +147,12 @@ def not_two_parts(layer: nn.Module, why: str = "") -> ModelError:
 
 
 def _child(layer: nn.Module, name: str) -> nn.Module | None:
-    found = getattr(layer, name, None)
-    return found if isinstance(found, nn.Module) else None
+    child = getattr(layer, name, None)
+    return child if isinstance(child, nn.Module) else None
 
 
 def _first(layer: nn.Module, names: Sequence[str]) -> nn.Module | None:
-    return next((found for name in names if (found := _child(layer, name)) is not None), None)
+    return next((child for name in names if (child := _child(layer, name)) is not None), None)
 
 
 @torch.no_grad()
@@ -184,7 +184,7 @@ class _Check:
     def __init__(self, layer: nn.Module, parts: Sublayers) -> None:
         self._layer, self._parts = layer, parts
         self._entered: Tensor | None = None
-        self._given: dict[nn.Module, Tensor] = {}
+        self._contributions: dict[nn.Module, Tensor] = {}
         self._outputs: dict[nn.Module, ModuleOutput] = {}
 
     def hooks(self) -> Iterator[Any]:
@@ -193,7 +193,7 @@ class _Check:
         yield self._layer.register_forward_hook(self._after)
         work = self._parts.work
         for module in dict.fromkeys((*self._parts.modules(), *work["attention"], *work["mlp"])):
-            yield module.register_forward_hook(self._gave)
+            yield module.register_forward_hook(self._contributed)
 
     def proved(self) -> Sublayers:
         """What was found, with the outputs seen."""
@@ -205,9 +205,9 @@ class _Check:
         # Copies, here and below: a layer may go on to write into a tensor.
         self._entered = state_in(args, kwargs).clone()
 
-    def _gave(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+    def _contributed(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         tensor = first_of(output)
-        self._given[module] = tensor.clone()
+        self._contributions[module] = tensor.clone()
         self._outputs[module] = ModuleOutput(
             tensor.shape[-1], len(output) if isinstance(output, tuple) else None
         )
@@ -218,17 +218,18 @@ class _Check:
         m is 1, or Granite's residual multiplier; s is 1 except where a layer scales all it passes on (Gemma 4).
         """
         left, entered = first_of(output), self._entered
-        given = [self._given[module] for module in self._parts.modules() if module in self._given]
-        ran = all(module in self._given for part in self._parts.work.values() for module in part)
-        if entered is None or not ran or any(each.numel() != left.numel() for each in (entered, *given)):
+        seen = self._contributions
+        terms = [seen[module] for module in self._parts.modules() if module in seen]
+        ran = all(module in seen for part in self._parts.work.values() for module in part)
+        if entered is None or not ran or any(term.numel() != left.numel() for term in (entered, *terms)):
             raise not_two_parts(self._layer, "attention and MLP do not run over all positions")
-        added = torch.stack([exact(each).reshape(left.shape) for each in given]).sum(0)
+        added = torch.stack([exact(term).reshape(left.shape) for term in terms]).sum(0)
         rounding = ROUNDING[left.element_size() < 4] * torch.finfo(left.dtype).eps
         if not _adds_up(exact(entered), exact(left), added, max(rounding, FINEST)):
             raise not_two_parts(
                 self._layer, "what leaves one is not what entered it plus what its attention and MLP give"
             )
-        self._entered, self._given = None, {}
+        self._entered, self._contributions = None, {}
 
 
 def exact(tensor: Tensor) -> Tensor:
@@ -242,9 +243,9 @@ def _adds_up(x: Tensor, y: Tensor, added: Tensor, rounding: float) -> bool:
 
     Padding may be NaN, and says nothing.
     """
-    sizes = sum(torch.linalg.vector_norm(each, dim=-1, keepdim=True) for each in (x, y, added))
+    sizes = sum(torch.linalg.vector_norm(term, dim=-1, keepdim=True) for term in (x, y, added))
     usable = (torch.isfinite(sizes) & (sizes > 0))[..., 0]
-    x, y, added = (each[usable] / sizes[usable] for each in (x, y, added))
+    x, y, added = (term[usable] / sizes[usable] for term in (x, y, added))
     off = _without(_without(y, x), _without(added, x))
     return bool(usable.any()) and bool((torch.linalg.vector_norm(off, dim=-1) <= rounding).all())
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from shoal.decoder.sublayers import Sublayers, exact, find_sublayers, first_of, prove
+from shoal.decoder.states import first_of
+from shoal.decoder.sublayers import Sublayers, exact, find_sublayers, prove
 from shoal.errors import MeasureError, ModelError
 from shoal.healing.cuts import Cut
 

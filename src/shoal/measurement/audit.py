@@ -201,12 +201,12 @@ def _timed_gaps(prepared: Iterator[PreparedBatch], watch: Stopwatch) -> Iterator
 
 
 def _inputs(
-    model: LoadedModel, task: Task, data: Dataset, wanted: Sequence[InputKind] | None
+    model: LoadedModel, task: Task, data: Dataset, asked: Sequence[InputKind] | None
 ) -> tuple[InputKind, ...]:
     """The inputs asked for; by default all that model, task and data have."""
     model.check_fed()
     possible = tuple(name for name in model.inputs if name in task.inputs)
-    for name in wanted or ():
+    for name in asked or ():
         if name not in possible:
             by = model.ref if name not in model.inputs else f"the task {task.name}"
             raise UsageError(
@@ -220,8 +220,8 @@ def _inputs(
             where="--task",
             fix="choose another model or task",
         )
-    if wanted:
-        return tuple(name for name in possible if name in wanted)
+    if asked:
+        return tuple(name for name in possible if name in asked)
     # Translations may come without a transcript; then there is no text to put in the place of the audio.
     spoken = all(row.text.strip() for row in data.rows)
     return tuple(name for name in possible if spoken or name == "speech") or possible

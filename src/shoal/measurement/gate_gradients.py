@@ -211,9 +211,9 @@ def _hooks(
         tape.contributions[part, index] = first_of(output)
 
     handles: list[RemovableHandle] = []
-    for index, found in enumerate(sublayers):
-        handles.append(found.attention.register_forward_hook(partial(contributed, "attention", index)))
-        handles.append(found.mlp.register_forward_hook(partial(contributed, "mlp", index)))
+    for index, parts in enumerate(sublayers):
+        handles.append(parts.attention.register_forward_hook(partial(contributed, "attention", index)))
+        handles.append(parts.mlp.register_forward_hook(partial(contributed, "mlp", index)))
     return layer_hooks(layers, before, after, handles)
 
 
@@ -243,10 +243,10 @@ def _block_sums(states: Sequence[Tensor], slopes: Sequence[Tensor], mask: Tensor
     return signed, absolute
 
 
-def _at(tensor: Tensor, row: int, places: Tensor) -> Tensor:
-    """(n, d) float64, on the device of `places`, or where there is float64."""
-    taken = exact(tensor[row, places.to(tensor.device)])
-    return taken if places.device.type == "mps" else taken.to(places.device)
+def _at(tensor: Tensor, row: int, positions: Tensor) -> Tensor:
+    """(n, d) float64, on the device of `positions`, or where there is float64."""
+    states = exact(tensor[row, positions.to(tensor.device)])
+    return states if positions.device.type == "mps" else states.to(positions.device)
 
 
 def _gate_slopes(contribution: Tensor, slope: Tensor, mask: Tensor) -> Tensor:

@@ -70,9 +70,9 @@ def refuse_bad(sums: ImportanceSums) -> ImportanceSums:
     """
     bad = np.isinf(sums.values)
     refused = dict(sums.refused)
-    for place in np.flatnonzero(bad.any(0)).tolist():
-        clip = sums.utterances[int(np.flatnonzero(bad[:, place])[0])]
-        refused.setdefault(place, f"clip {clip}: the {sums.quantity} without it is not finite")
+    for column in np.flatnonzero(bad.any(0)).tolist():
+        clip = sums.utterances[int(np.flatnonzero(bad[:, column])[0])]
+        refused.setdefault(column, f"clip {clip}: the {sums.quantity} without it is not finite")
     return replace(sums, refused=refused, values=np.where(bad, np.nan, sums.values))
 
 
@@ -85,7 +85,7 @@ def to_arrays(items: Sequence[ImportanceSums], prefix: str) -> tuple[list[dict[s
     described: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
     for number, item in enumerate(items):
-        about = {each.name: getattr(item, each.name) for each in fields(item) if each.name not in ARRAYS}
+        about = {known.name: getattr(item, known.name) for known in fields(item) if known.name not in ARRAYS}
         described.append(about | {"full": item.full is not None})
         for name in ARRAYS:
             if (values := getattr(item, name)) is not None:
@@ -103,6 +103,6 @@ def from_arrays(described: Sequence[Mapping[str, Any]], data: Any, prefix: str) 
         known = {**about, "full": None, **arrays}
         known["utterances"] = tuple(str(name) for name in arrays["utterances"])
         known["candidates"] = tuple(tuple(layers) for layers in about["candidates"])
-        known["refused"] = {int(place): reason for place, reason in about["refused"].items()}
+        known["refused"] = {int(column): reason for column, reason in about["refused"].items()}
         items.append(ImportanceSums(**known))
     return items

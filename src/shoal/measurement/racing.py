@@ -66,7 +66,7 @@ class Race:
         self._counts.append(counts)
         seen, tokens = np.concatenate(self._values)[:, self.alive], np.concatenate(self._counts)
         out = self._worse(seen, tokens)
-        dropped = [self.alive[place] for place in np.flatnonzero(out)]
+        dropped = [self.alive[index] for index in np.flatnonzero(out)]
         self.alive = [candidate for candidate in self.alive if candidate not in dropped]
         return dropped
 

@@ -234,7 +234,7 @@ class Replayer:
         if layer < self._tape.depth - 1 or self._only is None or self._last is None:
             return nullcontext()
         clips, length = self._tape.states[0].shape[:2]
-        return _only_at(self._last, self._only.places(clips, length, times))
+        return _only_at(self._last, self._only.flat_positions(clips, length, times))
 
     def _call(self, layer: int, state: Tensor, times: int) -> Tensor:
         args, kwargs = self._tape.calls[layer]
@@ -272,14 +272,14 @@ def _due(layer: int, candidates: Sequence[Candidate]) -> tuple[list[Candidate], 
 
 
 @contextmanager
-def _only_at(sublayers: Sublayers, places: Tensor) -> Iterator[None]:
+def _only_at(sublayers: Sublayers, positions: Tensor) -> Iterator[None]:
     """Run an MLP at some positions only; at the others it answers zeros, which nobody reads.
 
     An MLP works position by position, so what it answers at one does not depend on the others.
 
     Args:
         sublayers: where the MLP is.
-        places: (N,) int64, into all positions of the batch, row after row.
+        positions: (N,) int64, into all positions of the batch, row after row.
     """
     first, last = sublayers.work["mlp"][0], sublayers.work["mlp"][-1]
     shapes: list[torch.Size] = []
@@ -287,14 +287,14 @@ def _only_at(sublayers: Sublayers, places: Tensor) -> Iterator[None]:
     def gather(_: nn.Module, args: tuple[Any, ...]) -> Any:
         states, *rest = args
         shapes.append(states.shape[:-1])
-        some = states.reshape(-1, states.shape[-1])[places]
+        some = states.reshape(-1, states.shape[-1])[positions]
         # OPT's MLP sees (positions, d); others (rows, positions, d).
         return (some if states.dim() == 2 else some[None], *rest)
 
     def scatter(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         some, shape = first_of(output), shapes.pop()
         whole = some.new_zeros((shape.numel(), some.shape[-1]))
-        whole[places] = some.reshape(len(places), -1)
+        whole[positions] = some.reshape(len(positions), -1)
         whole = whole.reshape(*shape, -1)
         return (whole, *output[1:]) if isinstance(output, tuple) else whole
 

@@ -120,13 +120,13 @@ def _measured(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSe
 
 
 def _request(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings) -> ImportanceRequest:
-    asked = ImportanceOptions(
+    measured = ImportanceOptions(
         block_sizes=None if settings.strategy == "contiguous" else (1,),
         parts=(settings.part,),
         scope=settings.counted,
         batch_size=settings.batch_size,
     )
-    return ImportanceRequest(loaded, data, task, settings.input, asked)
+    return ImportanceRequest(loaded, data, task, settings.input, measured)
 
 
 def _importance(

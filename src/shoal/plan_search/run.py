@@ -18,7 +18,7 @@ from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of
 from shoal.plan_search.paths import choices, removable_layers
 from shoal.plan_search.settings import SearchSettings
-from shoal.plan_search.splits import Split, given, split
+from shoal.plan_search.splits import Split, as_given, split
 from shoal.plan_search.trials import Trials
 from shoal.plan_search.words import reason
 from shoal.progress import Progress
@@ -83,7 +83,7 @@ def search(
     score = headline(task)
     task = task.only(NEEDS[score.name])
     check_can_answer(model, task)
-    parts = split(data, settings.seed) if confirm_data is None else given(data, confirm_data)
+    parts = split(data, settings.seed) if confirm_data is None else as_given(data, confirm_data)
     for half in (parts.validation, parts.confirmation):
         model.check_lengths(half)
     budget = limits.with_usual_increase(settings.budget, task.settings.kind)

@@ -43,7 +43,7 @@ def split(data: Dataset, seed: int) -> Split:
     return Split(replace(data, rows=first), replace(data, rows=second))
 
 
-def given(data: Dataset, confirm_data: Dataset) -> Split:
+def as_given(data: Dataset, confirm_data: Dataset) -> Split:
     """Two data sets as they are.
 
     Raises:
@@ -51,7 +51,7 @@ def given(data: Dataset, confirm_data: Dataset) -> Split:
     """
     both = set(map(_clip, data.rows)) & set(map(_clip, confirm_data.rows))
     if both:
-        name = min(str(each[0]) for each in both)
+        name = min(str(clip[0]) for clip in both)
         raise UsageError(
             f"{len(both)} clips are in --data too, such as {name}",
             where="--confirm-data",

@@ -1,4 +1,4 @@
-"""Which metric to trust: what choosing by each of them costs against the best block that was measured."""
+"""Which metric to trust: the regret of each, against the best block that was measured."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _truth(kind: InputKind, trust: Trust, group: str, depths: list[int]) -> dict
 
 
 REGRET = (
-    "What choosing by it costs (regret)",
+    "Regret: what its choice costs",
     "The measured loss without the block that the metric chooses, minus that without the best measured block. "
     "Filled: its first choice; hollow: the best of its first few, once verified. An interval that reaches 0 "
     "cannot be told apart from the best. Where one metric fails by far, the axis is logarithmic away from zero.",

@@ -89,11 +89,11 @@ def select(
     strategy = get(settings.strategy or usual)
     metric = _metric(strategy, settings.metric, settings.part)
     _check_sides(audits, strategy, paths, settings.weights)
-    views = [_view(each, path, metric, settings) for each, path in zip(audits, paths, strict=True)]
+    views = [_view(side, path, metric, settings) for side, path in zip(audits, paths, strict=True)]
     count = layer_count(audits[0].depth, layers)
     requests = [
-        Request(each.depth, count, metric, view.values, settings.seed, settings.allow_last, each.level)
-        for each, view in zip(audits, views, strict=True)
+        Request(side.depth, count, metric, view.values, settings.seed, settings.allow_last, side.level)
+        for side, view in zip(audits, views, strict=True)
     ]
     others = tuple(requests[1:])
     choice = strategy.choose(
@@ -128,12 +128,12 @@ def manual(model_ref: str, depth: int, layers: Sequence[int], *, allow_last: boo
     Raises:
         PlanError: the layers do not fit the depth.
     """
-    wanted = sorted(layers)
-    if problem := plan_problem(wanted, depth, allow_last=allow_last):
+    ascending = sorted(layers)
+    if problem := plan_problem(ascending, depth, allow_last=allow_last):
         raise PlanError(problem, where="layers to remove", fix="give 0-based indices, each once")
     try:
         return Plan(
-            provenance=provenance(), model_ref=model_ref, depth=depth, layers=wanted, allow_last=allow_last
+            provenance=provenance(), model_ref=model_ref, depth=depth, layers=ascending, allow_last=allow_last
         )
     except ValidationError as error:
         raise PlanError(error.errors()[0]["msg"], where="layers to remove") from None
@@ -191,7 +191,8 @@ def _check_sides(
     if strategy.several:
         check_weights(weights, len(audits))
         check_one_model(
-            [audit.model for audit in audits], [path or f"audit {place}" for place, path in enumerate(paths)]
+            [audit.model for audit in audits],
+            [path or f"audit {number}" for number, path in enumerate(paths)],
         )
     elif len(audits) > 1 or weights is not None:
         raise UsageError(
@@ -209,15 +210,15 @@ def _view(audit: Audit, path: str, metric: str | None, settings: SelectSettings)
     if metric is not None and not _is_cosine(measured, metric, part):
         values = find_importance(measured, metric, part, scope)
         scope = scope or values.scope
-    found = _measured(measured, scope or "all")
+    in_scope = _measured(measured, scope or "all")
     if metric is not None and values is None:
-        if metric not in found.metrics:
+        if metric not in in_scope.metrics:
             known = ", ".join(name for name, other in measured.scopes.items() if metric in other.metrics)
             raise UsageError(
                 f"{metric} is not measured in scope {scope or 'all'}", where="scope", fix=f"use {known}"
             )
-        values = found.metrics[metric]
-    return AuditView(audit, path, kind, scope or "all", found, values)
+        values = in_scope.metrics[metric]
+    return AuditView(audit, path, kind, scope or "all", in_scope, values)
 
 
 def _is_cosine(measured: InputAudit, metric: str, part: Part) -> bool:

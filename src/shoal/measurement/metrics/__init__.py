@@ -52,13 +52,13 @@ def importance_named(name: str) -> ImportanceMetric:
 
 def options() -> dict[str, tuple[Metric, Quantity | None]]:
     """All that plans can be chosen by: the name → the metric, and which quantity of it."""
-    found: dict[str, tuple[Metric, Quantity | None]] = {}
+    known: dict[str, tuple[Metric, Quantity | None]] = {}
     for metric in METRICS.values():
         if isinstance(metric, CosineMetric):
-            found[metric.name] = (metric, None)
+            known[metric.name] = (metric, None)
         else:
-            found |= {metric.option(quantity): (metric, quantity) for quantity in metric.quantities}
-    return found
+            known |= {metric.option(quantity): (metric, quantity) for quantity in metric.quantities}
+    return known
 
 
 def sign_of(option: str) -> int:

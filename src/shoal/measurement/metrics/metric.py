@@ -156,7 +156,7 @@ class ImportanceMetric:
 
     def quantity(self, name: str) -> Quantity:
         """The quantity called `name`; one that files know and this metric no longer does stands under its name."""
-        return next((each for each in self.quantities if each.name == name), Quantity(name, name))
+        return next((known for known in self.quantities if known.name == name), Quantity(name, name))
 
     def option(self, quantity: Quantity) -> str:
         """What `--metric` calls it when plans are chosen by it, such as `ablation` or `ablation-kl`."""
