@@ -131,6 +131,16 @@ def test_scores_stand_in_the_card_and_in_what_the_hub_reads(pruned):
     assert (results[0].task_type, results[0].dataset_type) == ("automatic-speech-recognition", "org/calls")
 
 
+def test_corpora_that_are_called_alike_stay_apart_for_the_hub(pruned):
+    own = described(pruned)
+    manifests = {"a/test.jsonl", "b/a/test.jsonl", "hf:org/calls:en:test", "hf:org/calls:de:test"}
+    shoal.card(pruned, [scores(own, data=data(manifest)) for manifest in manifests])
+    results = [each for each in ModelCard(text_of(pruned)).data.eval_results if each.metric_type == "wer"]
+    assert {each.dataset_name: each.dataset_type for each in results} == {
+        name: "org/calls" if name.startswith("hf:") else "a" for name in manifests
+    }
+
+
 def test_every_group_is_listed_and_the_worst_is_named(pruned):
     groups = {"speaker": {"a|b": group(0.2), "c": group(0.5, delta(0.1, 0.25))}}
     whole = system("baseline", 0.2, model_ref="whole")

@@ -6,16 +6,17 @@ The fields are those of https://github.com/huggingface/hub-docs/blob/main/modelc
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from shoal.data_names import data_name
-from shoal.schema import DataInfo, MeasuredScore
+from shoal.schema import DataInfo
 
 if TYPE_CHECKING:
+    from shoal.cards.facts import CardFacts
     from shoal.cards.measured import Measured
 
 HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "gemma", "openrail"})
@@ -35,90 +36,72 @@ PLAIN_NAMES = frozenset({"manifest", "train", "test", "dev", "validation"})
 """Names of manifests that say less than those of their folders."""
 
 
-def front_matter(
-    *,
-    library: str,
-    base: str | Sequence[str],
-    licence: str | None,
-    tags: Sequence[str],
-    name: str = "",
-    measured: Sequence[Measured] = (),
-) -> str:
-    """The lines between `---` and `---`.
-
-    Args:
-        library: that loads the checkpoint.
-        base: the model or models it was made of.
-        licence: if known.
-        tags: what the Hub files it under.
-        name: of the checkpoint, for the `model-index`.
-        measured: its scores.
-    """
-    bases = quoted(base) if isinstance(base, str) else f"[{', '.join(map(quoted, base))}]"
-    lines = [
-        f"library_name: {library}",
-        f"base_model: {bases}",
-        *licence_lines(licence),
-        f"tags: [{', '.join(tags)}]",
-        *_languages(measured),
-        *_model_index(name, measured),
+def front_matter(facts: CardFacts) -> str:
+    """The lines between `---` and `---`."""
+    trained_only = facts.training is not None and not facts.changed
+    base: str | list[str] = facts.adapter_of or (facts.model.ref if facts.model is not None else "")
+    if facts.training is not None and trained_only:
+        base = [facts.training.recipe["encoder"], facts.training.recipe["decoder"]]
+    tags = [
+        "shoal",
+        *(["speech", "automatic-speech-recognition"] if trained_only else []),
+        *(["layer-pruning"] if facts.changed else []),
+        *(["healed"] if facts.healed_last else []),
     ]
-    return "\n".join(["---", *lines, "---"])
+    own = facts.adapters and facts.adapter_of is None
+    results = list(_results(facts.measured))
+    licence, licence_name = _licence(facts.licence)
+    card = ModelCardData(
+        library_name="peft" if facts.adapter_of else "shoal" if own else "transformers",
+        base_model=_one_line(base) if isinstance(base, str) else [_one_line(name) for name in base],
+        license=licence,
+        license_name=licence_name,
+        tags=tags,
+        language=sorted({language for each in facts.measured for language in each.data.languages}) or None,
+        model_name=facts.title if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{card.to_yaml()}\n---"
 
 
-def licence_lines(licence: str | None) -> list[str]:
-    """A licence as the Hub wants it named; nothing where it is not known."""
+def _licence(licence: str | None) -> tuple[str | None, str | None]:
+    """A licence as the Hub wants it: one of its own, or `other` and a name; nothing where it is not known."""
     if not licence:
-        return []
+        return None, None
     if licence.lower() in HUB_LICENCES:
-        return [f"license: {licence.lower()}"]
-    return ["license: other", f"license_name: {quoted(licence)}"]
+        return licence.lower(), None
+    return "other", _one_line(licence)
 
 
-def quoted(text: str) -> str:
-    """`text` in one line, as YAML takes it in quotation marks."""
-    escaped = " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
-def _languages(measured: Sequence[Measured]) -> list[str]:
-    """In quotation marks: `no` is a language."""
-    found = sorted({language for each in measured for language in each.scores.data.languages})
-    return [f"language: [{', '.join(map(quoted, found))}]"] if found else []
+def _results(measured: Sequence[Measured]) -> Iterator[EvalResult]:
+    """Every score of the tasks that the Hub knows."""
+    for each in measured:
+        dataset, config = _dataset(each.data)
+        for measure, score in each.system.measures.items() if each.kind in HUB_TASKS else ():
+            yield EvalResult(
+                task_type=HUB_TASKS[each.kind],
+                dataset_type=dataset,
+                dataset_name=data_name(each.data),
+                dataset_config=config,
+                metric_type=HUB_METRICS.get(measure, measure.lower().replace(" ", "_")),
+                metric_value=round(score.value.value * (100 if score.fraction else 1), 2),
+                metric_name=measure,
+            )
 
 
-def _model_index(name: str, measured: Sequence[Measured]) -> list[str]:
-    results = [result for each in measured if (result := _result(each))]
-    if not results:
-        return []
-    index = {"model-index": [{"name": name, "results": results}]}
-    text = yaml.safe_dump(index, sort_keys=False, allow_unicode=True, width=1000)
-    return text.rstrip().splitlines()
+def _dataset(data: DataInfo) -> tuple[str, str]:
+    """A data set of the Hub by its id and what of it, any other by its file's name and where that lies.
 
-
-def _result(each: Measured) -> dict[str, Any] | None:
-    """One task on one data set; None for a task that the Hub does not know."""
-    if each.kind not in HUB_TASKS:
-        return None
-    return {
-        "task": {"type": HUB_TASKS[each.kind]},
-        "dataset": _dataset(each.scores.data),
-        "metrics": [_metric(name, score) for name, score in each.system.measures.items()],
-    }
-
-
-def _dataset(data: DataInfo) -> dict[str, str]:
-    """A data set of the Hub by its id; any other by its file's name."""
+    Without the second, scores of corpora that are called alike would count as scores of one.
+    """
     first = data.manifests[0] if data.manifests else "clips"
     if first.startswith("hf:"):
-        return {"name": data_name(data), "type": first.removeprefix("hf:").partition(":")[0]}
+        dataset, _, part = first.removeprefix("hf:").partition(":")
+        return dataset, part or "default"
     path = PurePath(first)
     own = path.parent.name if path.stem in PLAIN_NAMES and path.parent.name else path.stem
-    slug = re.sub(r"[^a-z0-9_-]+", "-", own.lower()).strip("-") or "clips"
-    return {"name": data_name(data), "type": slug}
-
-
-def _metric(name: str, score: MeasuredScore) -> dict[str, Any]:
-    value = score.value.value * (100 if score.fraction else 1)
-    metric = HUB_METRICS.get(name, name.lower().replace(" ", "_"))
-    return {"type": metric, "value": round(value, 2), "name": name}
+    return re.sub(r"[^a-z0-9_-]+", "-", own.lower()).strip("-") or "clips", data_name(data)

@@ -153,7 +153,7 @@ def page(facts: CardFacts) -> str:
         facts: everything that is known of the checkpoint; the same facts give the same text.
     """
     parts = [
-        _front_matter(facts),
+        front_matter(facts),
         f"# {facts.title}",
         UNHEARD if facts.unheard else "",
         history.usage(facts),
@@ -169,26 +169,6 @@ def page(facts: CardFacts) -> str:
         _footer(facts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _front_matter(facts: CardFacts) -> str:
-    trained_only = facts.training is not None and not facts.changed
-    base: str | list[str] = facts.adapter_of or (facts.model.ref if facts.model is not None else "")
-    tags = ["shoal"]
-    if trained_only:
-        assert facts.training is not None
-        base = [facts.training.recipe["encoder"], facts.training.recipe["decoder"]]
-        tags += ["speech", "automatic-speech-recognition"]
-    tags += (["layer-pruning"] if facts.changed else []) + (["healed"] if facts.healed_last else [])
-    own = facts.adapters and facts.adapter_of is None
-    return front_matter(
-        library="peft" if facts.adapter_of else "shoal" if own else "transformers",
-        base=base,
-        licence=facts.licence,
-        tags=tags,
-        name=facts.title,
-        measured=facts.measured,
-    )
 
 
 def _footer(facts: CardFacts) -> str:
