@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shoal import tasks
 from shoal.evaluation.score_systems import SystemIdentity, score_systems
-from shoal.evaluation.settings import Resampling, ScoringSettings
+from shoal.evaluation.settings import ScoringSettings
 from shoal.evaluation.system_outputs import Output
 from shoal.schema import (
     DataInfo,
@@ -44,7 +44,7 @@ def summary(*systems, task="asr", **options):
     """Scores of systems (clip id → output), without a folder."""
     names = [SystemIdentity(f"system{place}") for place in range(len(systems))]
     comet = options.pop("comet", None)
-    scoring = ScoringSettings(**{"resampling": Resampling(replicates=40)} | options)
+    scoring = ScoringSettings(**{"replicates": 40} | options)
     return score_systems(names, systems, list(systems[0]), tasks.get(task), scoring, comet=comet)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shoal.data.dataset import Dataset
     from shoal.data.manifest import read_manifests
     from shoal.errors import InputError, MeasureError, ShoalError, VerificationError
-    from shoal.evaluation import evaluate
+    from shoal.evaluation.run import evaluate
     from shoal.healing.run import heal
     from shoal.measurement.audit import audit
     from shoal.models.loading import load
@@ -82,7 +82,7 @@ __getattr__ = lazy_exports(
         "bench": "benchmarking.run",
         "card": "cards.writing",
         "compare": "comparison.audits",
-        "evaluate": "evaluation",
+        "evaluate": "evaluation.run",
         "heal": "healing.run",
         "load": "models.loading",
         "prune": "pruning.on_disk",

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from shoal.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound="Settings")
 
 MODEL = Parameter(group=Group("Model", sort_key=1))
 DATA = Parameter(group=Group("Data", sort_key=2))
@@ -67,6 +68,11 @@ class Settings(BaseModel):
             return cls(**{**kept, **options})
         except ValidationError as error:
             raise usage_error(error, cls) from None
+
+
+    def part(self, model: type[S]) -> S:
+        """Those of the settings that `model`, a base of this one, has."""
+        return model(**{name: getattr(self, name) for name in self.model_fields_set & model.model_fields.keys()})
 
 
 class Bootstrap(Settings):

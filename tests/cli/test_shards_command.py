@@ -130,10 +130,14 @@ def test_workers_share_the_processors_unless_the_user_has_said_otherwise(monkeyp
 
 
 def test_workers_share_out_the_gpus(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert [shards.device_of("cuda", number) for number in (1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [shards.device_of("auto", number) for number in (1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert shards.device_of("cuda:1", 1) == "cuda:1"
     assert shards.device_of("cpu", 2) == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert shards.device_of("auto", 2) == "auto"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")

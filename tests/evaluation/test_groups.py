@@ -12,7 +12,8 @@ import sacrebleu
 from shoal.data import Row
 from shoal.errors import UsageError
 from shoal.evaluation.groups import MIN_GROUP_CLIPS, check_fields
-from shoal.evaluation.settings import Resampling
+from shoal.evaluation.significance import PairedBootstrap
+from shoal.settings import Intervals
 from stored_outputs import by_id, output, summary
 
 SEVEN = "alpha beta gamma delta sigma kappa omega"
@@ -170,15 +171,15 @@ def test_a_groups_interval_is_that_of_drawing_its_clips_again(cluster):
     draw = random.Random(1)
     texts = [(SEVEN, " ".join(SEVEN.split()[: draw.randint(2, 7)]), f"s{n % 6}") for n in range(30)]
     outputs = [output(n, text, said, sex="f", speaker=who) for n, (text, said, who) in enumerate(texts)]
-    resampling = Resampling(replicates=200, cluster=cluster)
+    intervals = Intervals(replicates=200, cluster=cluster)
     found = (
-        summary(by_id(outputs), group_by=["sex"], resampling=resampling)
+        summary(by_id(outputs), group_by=["sex"], replicates=200, cluster=cluster)
         .systems[0]
         .groups["sex"]["f"]
         .measures["WER"]
         .value
     )
-    resampler = resampling.draw_over([each.speaker for each in outputs]).resampler
+    resampler = PairedBootstrap.of(intervals, [each.speaker for each in outputs]).resampler
     counted = [(7 - len(each.pred_text.split()), 7) for each in outputs]
     lists = [
         [counted[place] for place, group in enumerate(resampler.groups) for _ in range(weights[group])]

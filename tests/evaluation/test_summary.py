@@ -8,7 +8,7 @@ import sacrebleu
 from shoal import tasks
 from shoal.errors import ManifestError
 from shoal.evaluation.score_systems import EXAMPLES, SystemIdentity, score_systems
-from shoal.evaluation.settings import Resampling, ScoringSettings
+from shoal.evaluation.settings import ScoringSettings
 from stored_outputs import output
 
 
@@ -21,7 +21,7 @@ def scored(*systems, **options):
         found,
         list(found[0]),
         tasks.get(options.get("task", "asr")),
-        ScoringSettings(Resampling(replicates=50), options.get("group_by")),
+        ScoringSettings(replicates=50, group_by=options.get("group_by")),
     )
 
 

@@ -9,14 +9,13 @@ import torch
 from test_evaluate import counting
 
 from shoal import tasks
-from shoal.cli.typer_options import parse_batch_size
 from shoal.data import Dataset
 from shoal.errors import UsageError
 from shoal.evaluation import auto_batch_size, decode_window, evaluate, window
 from shoal.evaluation.auto_batch_size import slots_that_fit
 from shoal.evaluation.decode_systems import SystemsDecoder
 from shoal.evaluation.engine import Engine, engine_cache, memory
-from shoal.evaluation.settings import TokenLimit
+from shoal.evaluation.settings import DecodingSettings, TokenLimit
 from shoal.evaluation.system_outputs import SystemOutputs
 from shoal.evaluation.window import windows
 from tiny_speech import dataset, loaded, plan
@@ -208,7 +207,8 @@ def test_auto_says_the_same_as_a_number(model, data):
 
 
 def test_a_batch_size_is_a_number_or_auto():
-    assert [parse_batch_size(text) for text in ("auto", "12", 3)] == ["auto", 12, 3]
+    sizes = [DecodingSettings(batch_size=text).batch_size for text in ("auto", "12", 3)]
+    assert sizes == ["auto", 12, 3]
     for text in ("0", "-1", "many", "1.5"):
         with pytest.raises(UsageError, match=r"--batch-size.*auto"):
-            parse_batch_size(text)
+            DecodingSettings.of(None, {"batch_size": text})

@@ -69,10 +69,9 @@ def _matrix_settings(settings: CompareOptions) -> MatrixSettings:
 
 def _part(settings: CompareOptions, model: type[S], fix: str) -> S:
     """Those of the settings that `model` has; others must not have been given."""
-    given = settings.model_fields_set
-    for name in sorted(given - set(model.model_fields) - {"scopes"}):
+    for name in sorted(settings.model_fields_set - set(model.model_fields) - {"scopes"}):
         raise UsageError("does not fit here", where=option_name(CompareOptions, [name]), fix=fix)
-    return model(**{name: getattr(settings, name) for name in given & set(model.model_fields)})
+    return settings.part(model)
 
 
 def _summary(document: Comparison | TaskMatrix) -> str:

@@ -2,111 +2,187 @@
 
 from __future__ import annotations
 
+import json as json_format
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Group, Parameter
+from pydantic import Field
 
-from shoal.cli import typer_options as options
+from shoal.cli import options, shards
 from shoal.cli.card import warn_if_unheard
-from shoal.cli.evaluating import Evaluation
 from shoal.cli.evaluation_tables import summary
+from shoal.data.settings import DataSettings
+from shoal.errors import UsageError
+from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
+from shoal.models.settings import ModelSettings
+from shoal.schema import Plan, Scores
+from shoal.settings import DATA, MODEL, OUTPUT, SHARE, SPEED, Settings, Share
 
-CHECK_FAILED = 4
+if TYPE_CHECKING:
+    from shoal.evaluation.shards import ShardOutputs
+    from shoal.tasks import Task
+
+CHECKS = Parameter(group=Group("Checks", sort_key=5.5))
+
+
+class EvaluateFiles(Settings):
+    """What is evaluated, in which parts, what must hold, and where results go."""
+
+    plan: options.Plans = ()
+    against: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None
+    """Another checkpoint, to be the baseline instead of the unpruned model."""
+    asr: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None
+    """Recogniser for --task tts: the model speaks, and what the recogniser hears is scored."""
+    data: Annotated[
+        tuple[str, ...],
+        DATA,
+        Parameter(
+            metavar="MANIFEST",
+            help="NeMo JSONL, folder of audio and .txt, or hf:NAME; not needed with --rescore. Repeatable.",
+        ),
+    ] = ()
+    task: options.TaskName = "asr"
+    rescore: bool = False
+    """Score the outputs in the folder again, without a model."""
+    shard: Annotated[str | None, SPEED, Parameter(metavar="K/N")] = None
+    """Part of the clips to decode, the K-th of N, for the run without --shard to score."""
+    workers: Annotated[int | None, SPEED] = Field(default=None, ge=1)
+    """Number of processes on this machine to decode in."""
+    max_wer: Annotated[Share | None, CHECKS, SHARE] = None
+    """Highest WER; exit code 4 if it is higher."""
+    max_wer_increase: Annotated[Share | None, CHECKS, SHARE] = None
+    """Highest relative increase of the WER, such as 25%; exit code 4 if it rises more."""
+    out: Annotated[Path, OUTPUT] = Path("evaluation")
+    """Folder for scores.json and outputs/; the same command again resumes."""
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UsageError: something does not.
+        """
+        from shoal.evaluation.shards import Shard
+
+        if self.shard is not None:
+            Shard.parse(self.shard)
+            if self.rescore or self.workers or self.max_wer is not None or self.max_wer_increase is not None:
+                raise UsageError(
+                    "a part of the clips is decoded and not scored",
+                    where="--shard",
+                    fix="give --rescore, --workers and --max-… without it",
+                )
+        if self.max_wer_increase is not None and not (self.plan or self.against or self.rescore):
+            raise UsageError(
+                "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
+            )
+
+    def broken(self, scores: Scores) -> list[str]:
+        """One line for every limit that the point values do not keep; `shoal validate` also looks at intervals."""
+        from shoal.validation import requirement_syntax
+        from shoal.validation.validate import validate
+
+        limits = {"max_wer": self.max_wer, "max_wer_increase": self.max_wer_increase}
+        requirements = [
+            getattr(requirement_syntax, name)(share) for name, share in limits.items() if share is not None
+        ]
+        if not requirements:
+            return []
+        return [
+            f"{finding.where or 'nothing to judge'}: {finding.requirement} does not hold "
+            f"({finding.shown or finding.reason})"
+            for finding in validate(requirements, [scores], confident=False).failures
+        ]
 
 
 def evaluate(
-    context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="As for audit; not needed with --rescore.")
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data", metavar="MANIFEST", help="As for audit; not needed with --rescore. Repeatable."
-        ),
-    ] = None,
-    plan: Annotated[
-        list[Path] | None,
-        typer.Option("--plan", metavar="PLAN", help="A plan.json to score too. Repeatable."),
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option("--against", metavar="MODEL", help="Another checkpoint, to be the baseline.")
-    ] = None,
-    task: options.TaskName = "asr",
-    asr: Annotated[
         str | None,
-        typer.Option(
-            "--asr", metavar="MODEL", help="With --task tts: speak, and score what this model hears."
-        ),
+        MODEL,
+        Parameter(help="A folder, a Hugging Face Hub id or pkg:NAME; not needed with --rescore."),
     ] = None,
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="DIR", help="For scores.json and outputs/; the same again resumes."),
-    ] = Path("evaluation"),
-    limit: options.Limit = None,
-    where: options.Where = None,
-    lang: options.Lang = None,
-    max_bad: options.MaxBad = 0.01,
-    batch_size: options.DecodeBatchSize = 16,
-    max_new_tokens: options.MaxNewTokens = None,
-    group_by: Annotated[
-        list[str] | None,
-        typer.Option("--group-by", metavar="FIELD", help="Score by this field; default speaker. Repeatable."),
-    ] = None,
-    out_of_domain: Annotated[
-        list[str] | None,
-        typer.Option("--out-of-domain", metavar="SET", help="A data set to mark and pool so. Repeatable."),
-    ] = None,
-    comet: Annotated[
-        str | None,
-        typer.Option(
-            "--comet", metavar="MODEL", help="Score translations by COMET too, in SHOAL_COMET_PYTHON."
-        ),
-    ] = None,
-    export: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--export", metavar="FORMAT", help="lm-eval, nemo or trn, into DIR/exports. Repeatable."
-        ),
-    ] = None,
-    max_wer: Annotated[
-        str | None, typer.Option("--max-wer", metavar="SHARE", help="Exit with 4 if the WER is higher.")
-    ] = None,
-    max_wer_increase: Annotated[
-        str | None,
-        typer.Option(
-            "--max-wer-increase", metavar="SHARE", help="Exit with 4 if WER rises more, relative: 25%."
-        ),
-    ] = None,
-    rescore: Annotated[
-        bool, typer.Option("--rescore", help="Score the outputs in --out again, without a model.")
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard", metavar="K/N", help="Decode only part K of N, for the run without --shard to score."
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Decode in so many processes on this machine.")
-    ] = None,
-    cluster: options.Cluster = "utterance",
-    replicates: options.Replicates = 1000,
-    seed: options.Seed = 0,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "auto",
-    trust_remote_code: options.TrustRemoteCode = False,
+    /,
+    *,
+    files: Annotated[EvaluateFiles, options.Flat] = EvaluateFiles(),
+    rows: Annotated[DataSettings, options.Flat] = DataSettings(),
+    loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
+    settings: Annotated[EvaluateSettings, options.Flat] = EvaluateSettings(),
     json: options.Json = False,
-) -> None:
+) -> int:
     """Transcribe with the unpruned model and every plan, and score them on the same clips, with intervals."""
-    given = {name: value for name, value in locals().items() if name != "context"}
-    asked = Evaluation(**given)
-    scores = asked.carry_out(context)
-    if scores is None:
-        return
-    typer.echo(scores.model_dump_json(indent=1) if json else summary(scores, out))
+    from shoal.evaluation import rescore
+
+    files.check()
+    if files.rescore:
+        scores = rescore(files.out, settings.part(ScoringSettings))
+    elif model is None:
+        raise UsageError(
+            "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
+        )
+    else:
+        result = _evaluated(model, files, rows, loading, settings)
+        if not isinstance(result, Scores):
+            print(json_format.dumps(shards.as_json(result)) if json else shards.as_text(result))
+            return 0
+        scores = result
+    print(options.as_json(scores) if json else summary(scores, files.out))
     warn_if_unheard([scores], model)
-    if broken := asked.broken(scores):
-        typer.echo(f"shoal: {'; '.join(broken)}", err=True)
-        raise typer.Exit(CHECK_FAILED)
+    if broken := files.broken(scores):
+        print(f"shoal: {'; '.join(broken)}", file=sys.stderr)
+        return options.CHECK_FAILED
+    return 0
+
+
+def _evaluated(
+    model: str, files: EvaluateFiles, rows: DataSettings, loading: ModelSettings, settings: EvaluateSettings
+) -> Scores | ShardOutputs:
+    """Decode and score, or decode a part."""
+    import shoal
+    from shoal.cli.progress import progress_bars
+    from shoal.evaluation import evaluate_shard
+    from shoal.evaluation.generated_speech import with_recogniser
+    from shoal.evaluation.shards import Shard
+
+    task, plans = _asked(files, settings), [Plan.load(path) for path in files.plan]
+    if files.workers:
+        shards.run_workers(model, [files, rows, settings], loading, files.workers)
+    elif files.shard:
+        shards.end_with_parent()
+    with progress_bars() as progress:
+        data = options.read_data([*files.data], rows, files.task, settings.seed, progress)
+    loaded = shoal.load(model, loading)
+    if files.asr is not None:
+        task = with_recogniser(task, shoal.load(files.asr, loading))
+    against = None if files.against is None else shoal.load(files.against, loading)
+    with progress_bars() as progress:
+        if files.shard is None:
+            return shoal.evaluate(
+                loaded, data, task, settings, plans=plans, against=against, out=files.out, progress=progress
+            )
+        part = Shard.parse(files.shard)
+        return evaluate_shard(
+            loaded,
+            data,
+            task,
+            settings.part(DecodingSettings),
+            shard=(part.number, part.of),
+            plans=plans,
+            against=against,
+            out=files.out,
+            progress=progress,
+        )
+
+
+def _asked(files: EvaluateFiles, settings: EvaluateSettings) -> Task:
+    """The task; everything that can be refused before a model is loaded is refused here."""
+    from shoal import tasks
+    from shoal.evaluation.generated_speech import check_answers_in_speech
+    from shoal.evaluation.scores.registry import headline
+
+    task = tasks.get(files.task)
+    headline(task)
+    if files.asr is not None:
+        check_answers_in_speech(task)
+    settings.scorer(task, files.out)
+    return task

@@ -11,20 +11,20 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
-import typer
-
 from shoal.errors import ShoalError
+from shoal.settings import Settings, option_name
 
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
+    from shoal.models.settings import ModelSettings
 
 SCORING = frozenset(
     {
         "cluster",
         "comet",
-        "export",
+        "exports",
         "group_by",
-        "json",
+        "level",
         "max_wer",
         "max_wer_increase",
         "out_of_domain",
@@ -67,50 +67,51 @@ def as_json(done: ShardOutputs) -> dict[str, object]:
     }
 
 
-def run_workers(context: typer.Context, count: int) -> None:
+def run_workers(model: str, given: Sequence[Settings], loading: ModelSettings, count: int) -> None:
     """Decode in `count` processes, a shard each; returns when all are done.
 
     Args:
-        context: of the command whose options the workers are given.
+        model: what is evaluated.
+        given: the options of `shoal evaluate`.
+        loading: where the model is loaded; the processes share out the GPUs.
         count: how many.
 
     Raises:
         WorkerError: one failed; the others are stopped.
     """
-    commands = [
-        [sys.executable, "-m", "shoal", "evaluate", *arguments(context, number, count)]
-        for number in range(1, count + 1)
-    ]
+    plain = [word for settings in given for word in arguments(settings)]
+    commands = []
+    for number in range(1, count + 1):
+        device = device_of(loading.device, number)
+        placed = loading if device == loading.device else loading.model_copy(update={"device": device})
+        part = [*plain, *arguments(placed), "--shard", f"{number}/{count}", "--", model]
+        commands.append([sys.executable, "-m", "shoal", "evaluate", *part])
     run_all(commands, environment(os.environ, count))
 
 
-def arguments(context: typer.Context, number: int, of: int) -> list[str]:
-    """The command line of shard `number`: as the user gave it, without what is about scoring."""
+def arguments(settings: Settings) -> list[str]:
+    """The command line of those settings that were given, without what is about scoring."""
     written: list[str] = []
-    plain: list[str] = []
-    for option in context.command.params:
-        name, value = str(option.name), context.params[str(option.name)]
-        given = getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
-        if name in SCORING or not given or value is None:
-            continue
-        if name == "device":
-            value = device_of(value, number)
-        values = value if isinstance(value, list | tuple) else [value]
-        if option.param_type_name == "argument":
-            plain += map(str, values)
-        elif isinstance(value, bool):
-            written += [option.opts[0]] if value else option.secondary_opts[:1]
+    for name in sorted(settings.model_fields_set - SCORING):
+        option, value = option_name(type(settings), [name]), getattr(settings, name)
+        if isinstance(value, bool):
+            written += [option] if value else []
+        elif isinstance(value, Mapping):
+            written += [word for key, text in value.items() for word in (option, f"{key}={text}")]
         else:
-            written += [text for each in values for text in (option.opts[0], str(each))]
-    return [*written, "--shard", f"{number}/{of}", "--", *plain]
+            values = value if isinstance(value, tuple) else () if value is None else (value,)
+            written += [word for item in values for word in (option, str(item))]
+    return written
 
 
 def device_of(device: str, number: int) -> str:
-    """Workers share out the GPUs that `cuda` leaves open."""
-    if device != "cuda":
+    """Workers share out the GPUs that `cuda` and `auto` leave open."""
+    if device not in ("cuda", "auto"):
         return device
     import torch
 
+    if device == "auto" and not torch.cuda.is_available():
+        return device
     return f"cuda:{(number - 1) % max(1, torch.cuda.device_count())}"
 
 

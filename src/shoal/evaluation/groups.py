@@ -16,14 +16,14 @@ import numpy as np
 from shoal.data_names import DATA, DOMAIN
 from shoal.errors import UsageError
 from shoal.evaluation.paired_scores import Clips, PairedScores
-from shoal.evaluation.significance import correct
+from shoal.evaluation.significance import PairedBootstrap, correct
 from shoal.evaluation.utterance_counts import ClipTable, UtteranceCounts
 from shoal.schema import GroupScore
+from shoal.settings import Intervals
 
 if TYPE_CHECKING:
     from shoal.data import Row
     from shoal.evaluation.scores.base import Score
-    from shoal.evaluation.settings import Resampling
 
 MIN_GROUP_CLIPS = 5
 MIN_GROUP_WORDS = 30
@@ -168,14 +168,14 @@ def score_groups(
     systems: Sequence[UtteranceCounts],
     clips: ClipTable,
     grouping: Grouping,
-    resampling: Resampling,
+    intervals: Intervals,
 ) -> list[GroupScores]:
     """For every system the groups of a field; those without a reference word have no score."""
     groups: list[dict[str, GroupScore]] = [{} for _ in systems]
     words = systems[0].words.lengths
     for value, members in grouping.members.items():
         if words[members].sum():
-            bootstrap = resampling.draw_over([clips.speakers[clip] for clip in members])
+            bootstrap = PairedBootstrap.of(intervals, [clips.speakers[clip] for clip in members])
             scored = PairedScores.of(scores, systems, bootstrap, members).measures()
             for system, by_value in enumerate(groups):
                 measures = scored[system] if scored else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,13 @@ from shoal.evaluation.groups import check_fields, check_sets
 from shoal.evaluation.locks import Locks
 from shoal.evaluation.score_systems import SystemIdentity, score_systems
 from shoal.evaluation.scores.registry import headline
-from shoal.evaluation.settings import DecodingSettings, ScoringSettings, TokenLimit
+from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings, TokenLimit
 from shoal.evaluation.shards import Shard, ShardOutputs, open_shard, open_whole, read_whole
 from shoal.evaluation.systems import System, check_can_answer, open_systems
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Scores
+from shoal.settings import takes
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -33,42 +33,68 @@ if TYPE_CHECKING:
 SCORES_FILE = "scores.json"
 
 
-def run_evaluate(
-    loaded: LoadedModel,
+@takes(EvaluateSettings)
+def evaluate(
+    model: LoadedModel,
     data: Dataset,
-    task: Task | str,
-    decoding: DecodingSettings,
-    scoring: ScoringSettings,
+    task: Task | str = "asr",
+    settings: EvaluateSettings | None = None,
     *,
     plans: Sequence[Plan] = (),
     against: LoadedModel | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Scores:
-    """See `shoal.evaluation.evaluate`."""
-    task = asked_of(data, task, loaded, against)
-    comet = scoring.scorer(task, out)
-    check_fields(scoring.group_by, data.rows)
-    if scoring.out_of_domain:
-        check_sets(scoring.out_of_domain, {row.data for row in data.rows})
+    """Transcribe all clips greedily with every system, and score them on the same clips.
+
+    The first system is the baseline: `against` if given, else the unpruned model. Differences from it are
+    paired.
+
+    Args:
+        model: a SpeechLLM from `shoal.load`.
+        data: from `shoal.read_manifests`.
+        task: what is asked, and how answers are normalised.
+        settings: how clips are decoded, and outputs scored.
+        plans: systems besides the unpruned model.
+        against: another checkpoint, to be the baseline.
+        out: folder for `scores.json` and the raw outputs in `outputs/`; running again there decodes only
+            what is missing.
+        progress: called with ("transcribe", clips × systems done, in all).
+        **options: fields of `EvaluateSettings`, instead of `settings` or in their place.
+
+    Raises:
+        UsageError: a text LLM, a task for which nothing is decoded, or an argument that makes no sense; or another
+            process is decoding into `out`.
+        PlanError: a plan for another depth.
+        ManifestError: no usable clip or reference.
+        FileFormatError: `out` holds outputs of another model or other settings.
+    """
+    settings = EvaluateSettings.of(settings, options)
+    folder = None if out is None else Path(out)
+    task = asked_of(data, task, model, against)
+    comet = settings.scorer(task, folder)
+    check_fields(settings.group_by, data.rows)
+    if settings.out_of_domain:
+        check_sets(settings.out_of_domain, {row.data for row in data.rows})
     systems = decode_systems(
-        loaded, data, task, decoding, plans=plans, against=against, out=out, progress=progress
+        model, data, task, settings, plans=plans, against=against, out=folder, progress=progress
     )
     outputs, ids = [system.outputs.outputs for system in systems], data.ids()
-    summary = score_systems([system.identity for system in systems], outputs, ids, task, scoring, comet=comet)
-    settings = header(loaded, data, task, decoding.limit)["decoding"]
+    summary = score_systems([system.identity for system in systems], outputs, ids, task, settings, comet=comet)
+    decoding = header(model, data, task, settings.limit)["decoding"]
     scores = Scores(
-        provenance=provenance(device=str(loaded.device), dtype=loaded.dtype_name),
-        model=loaded.info(),
+        provenance=provenance(device=str(model.device), dtype=model.dtype_name),
+        model=model.info(),
         data=data.info(),
         task=task.name,
         task_settings=tasks.settings_to_keep(task),
-        decoding={**settings, "eos_ids": list(loaded.eos_ids), "batch_size": decoding.batch_size},
-        **asdict(scoring.resampling),
+        decoding={**decoding, "eos_ids": list(model.eos_ids), "batch_size": settings.batch_size},
+        **settings.intervals,
         **vars(summary),
     )
-    if out is not None:
-        _write(out, ScoredOutputs(scores, outputs, ids, task), scoring.exports)
+    if folder is not None:
+        _write(folder, ScoredOutputs(scores, outputs, ids, task), settings.exports)
     return scores
 
 
@@ -108,27 +134,53 @@ def decode_systems(
     return systems
 
 
-def run_shard(
-    loaded: LoadedModel,
+@takes(DecodingSettings)
+def evaluate_shard(
+    model: LoadedModel,
     data: Dataset,
-    task: Task | str,
-    decoding: DecodingSettings,
-    shard: Shard,
+    task: Task | str = "asr",
+    settings: DecodingSettings | None = None,
     *,
-    plans: Sequence[Plan],
-    against: LoadedModel | None,
-    out: Path,
-    progress: Progress | None,
+    shard: tuple[int, int],
+    out: str | Path,
+    plans: Sequence[Plan] = (),
+    against: LoadedModel | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> ShardOutputs:
-    """See `shoal.evaluation.evaluate_shard`."""
+    """Decode every N-th clip, for `evaluate` to score once all shards are there.
+
+    The shards of an evaluation can be run by several processes at the same time, in any order, again, and in another
+    number; none repeats what another has finished before. `evaluate` with the same arguments and `out` then takes
+    their outputs up, decodes what is missing, and scores; there is nothing to score in a part of the clips.
+
+    Args:
+        model: as for `evaluate`, and so are the arguments that are not named here.
+        data: all clips, not only those of the shard.
+        task: what is asked.
+        settings: how clips are decoded.
+        shard: (K, N) for the K-th of N parts, from 1.
+        out: folder that all shards share; outputs go to `outputs/SYSTEM.shard-K-of-N.jsonl`.
+        plans: systems besides the unpruned model.
+        against: another checkpoint, to be the baseline.
+        progress: called with ("transcribe", clips × systems done, in all), of this shard.
+        **options: fields of `DecodingSettings`, instead of `settings` or in their place.
+
+    Raises:
+        UsageError: as `evaluate`; no such shard; or another process is at the same one, or at the whole.
+        PlanError: a plan for another depth.
+        ManifestError: a row without the task's answer, or too many clips whose audio is bad.
+        FileFormatError: `out` holds outputs of another model or other settings.
+    """
+    part, decoding = Shard(*shard), DecodingSettings.of(settings, options)
     # All rows decide what the task is and what the header says, so that it is the same for every shard.
-    task = asked_of(data, task, loaded, against)
+    task = asked_of(data, task, model, against)
     systems = decode_systems(
-        loaded, data, task, decoding, plans=plans, against=against, out=out, shard=shard, progress=progress
+        model, data, task, decoding, plans=plans, against=against, out=Path(out), shard=part, progress=progress
     )
     files = {system.outputs.path: system.outputs for system in systems if system.outputs.path is not None}
     decoded = sum(file.added for file in files.values())
-    return ShardOutputs(shard, len(shard.rows_of(data).rows), decoded, list(files))
+    return ShardOutputs(part, len(part.rows_of(data).rows), decoded, list(files))
 
 
 def asked_of(
@@ -146,11 +198,25 @@ def asked_of(
     return task
 
 
-def run_rescore(folder: Path, scoring: ScoringSettings) -> Scores:
-    """See `shoal.evaluation.rescore`."""
+@takes(ScoringSettings)
+def rescore(folder: str | Path, settings: ScoringSettings | None = None, **options: Any) -> Scores:
+    """Score again from the raw outputs in `folder`, without a model; `scores.json` is written anew.
+
+    Every clip that all systems of the last `scores.json` have an output for is scored.
+
+    Args:
+        folder: the `out` of an earlier `evaluate`.
+        settings: how outputs are scored.
+        **options: fields of `ScoringSettings`, instead of `settings` or in their place.
+
+    Raises:
+        FileFormatError: `scores.json` or an outputs file is missing or broken.
+        UsageError: an unknown field, data set or format, or COMET cannot be used.
+    """
+    settings, folder = ScoringSettings.of(settings, options), Path(folder)
     before = Scores.load(folder / SCORES_FILE)
     task = tasks.restored(before.task, before.task_settings)
-    comet = scoring.scorer(task, folder)
+    comet = settings.scorer(task, folder)
     files = [system.outputs_file for system in before.systems]
     missing = [name for name in files if name is None or not (folder / name).is_file()]
     if missing:
@@ -163,17 +229,17 @@ def run_rescore(folder: Path, scoring: ScoringSettings) -> Scores:
         SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file)
         for system in before.systems
     ]
-    summary = score_systems(identities, outputs, ids, task, scoring, comet=comet)
+    summary = score_systems(identities, outputs, ids, task, settings, comet=comet)
     seconds = round(sum(outputs[0][clip].duration for clip in ids), 3)
     scores = before.model_copy(
         update={
             "provenance": provenance(device=before.provenance.device, dtype=before.provenance.dtype),
             "data": before.data.model_copy(update={"clips": len(ids), "seconds": seconds}),
-            **asdict(scoring.resampling),
+            **settings.intervals,
             **vars(summary),
         }
     )
-    _write(folder, ScoredOutputs(scores, outputs, ids, task), scoring.exports)
+    _write(folder, ScoredOutputs(scores, outputs, ids, task), settings.exports)
     return scores
 
 

@@ -16,6 +16,7 @@ from shoal.errors import ManifestError
 from shoal.evaluation.groups import GroupScores, groupings, noted_fields, score_groups
 from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.scores import registry
+from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.system_outputs import Output
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_systems, label_set
 from shoal.schema import Example, MeasuredScore, Plan, SystemScores
@@ -84,14 +85,14 @@ def score_systems(
         raise ManifestError(
             "no reference has a word after normalising", fix="check the text of the manifest and its language"
         )
-    scored = PairedScores.of(scores, counts, scoring.resampling.draw_over(clips.speakers))
+    scored = PairedScores.of(scores, counts, PairedBootstrap.of(scoring, clips.speakers))
     if scores[0].name not in scored.scores:
         raise ManifestError(
             f"{scores[0].name} finds nothing in the references", fix="check them in the manifest"
         )
     merged = [_system(*parts) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]
     for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
-        by_system = score_groups(scores, counts, clips, grouping, scoring.resampling)
+        by_system = score_groups(scores, counts, clips, grouping, scoring)
         for system, groups in zip(merged, by_system, strict=True):
             _add_groups(system, grouping.field, groups)
     examples = _examples([system.name for system in merged], counts, outputs, ids)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from shoal.data.clip import Row
+from cyclopts import Parameter
+from pydantic import BeforeValidator, Field
+
 from shoal.errors import UsageError
-from shoal.evaluation.significance import PairedBootstrap
+from shoal.settings import OUTPUT, SPEED, Intervals, Settings
 
 if TYPE_CHECKING:
+    from shoal.data.clip import Row
     from shoal.evaluation.comet import Comet
-    from shoal.evaluation.engine import BatchSize
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
@@ -50,44 +51,45 @@ class TokenLimit:
         return f"{BASE_TOKENS} + {TOKENS_PER_SECOND} a second, at most {MOST_TOKENS}"
 
 
-@dataclass(frozen=True, slots=True)
-class DecodingSettings:
+def _batch_size(value: object) -> object:
+    if value == "auto" or (str(value).isdecimal() and int(str(value)) > 0):
+        return value
+    raise ValueError(f"{value!r} is not a batch size; give a number above 0, or auto")
+
+
+class DecodingSettings(Settings):
     """How clips are decoded."""
 
-    batch_size: BatchSize = 16
-    """Clips that are decoded at once, at most; `auto` is as many as memory allows."""
-    limit: TokenLimit = field(default_factory=TokenLimit)
+    batch_size: Annotated[
+        int | Literal["auto"], BeforeValidator(_batch_size), SPEED, Parameter(metavar="N|auto", show_choices=False)
+    ] = 16
+    """Clips decoded at once, at most; auto is as many as the free memory allows."""
+    max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
+    """Most tokens a clip may get; default: 16 and 20 for every second of audio, at most 448."""
+
+    @property
+    def limit(self) -> TokenLimit:
+        """How many tokens a clip may get."""
+        return TokenLimit(self.max_new_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Resampling:
-    """How intervals are made."""
-
-    replicates: int = 1000
-    level: float = 0.95
-    cluster: Literal["utterance", "speaker"] = "utterance"
-    seed: int = 0
-
-    def draw_over(self, speakers: Sequence[str | None]) -> PairedBootstrap:
-        """A bootstrap over clips of these speakers, None where a clip names none."""
-        clusters = speakers if self.cluster == "speaker" else [None] * len(speakers)
-        return PairedBootstrap.draw(clusters, replicates=self.replicates, seed=self.seed, level=self.level)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoringSettings:
+class ScoringSettings(Intervals):
     """How outputs are scored, and what is written of them."""
 
-    resampling: Resampling = field(default_factory=Resampling)
-    group_by: Sequence[str] | None = None
-    """Manifest fields; None is the speaker where known. The data set is added where there are several, except for an
-    empty list."""
-    out_of_domain: Sequence[str] = ()
-    """Names of data sets; those and all others are pooled as groups of the field `domain`."""
-    comet: str | None = None
-    """A checkpoint or a name of a model of COMET, which scores translations too."""
-    exports: Sequence[str] = ()
-    """Formats of `shoal.evaluation.export`."""
+    group_by: Annotated[tuple[str, ...] | None, Parameter(metavar="FIELD")] = None
+    """Field of the manifest to score by; default: the speaker, where known. The data set is added where there are
+    several. Many different ages (age) become bands of ten years. Repeatable."""
+    out_of_domain: Annotated[tuple[str, ...], Parameter(metavar="SET")] = ()
+    """Name of a data set that is unlike the others; those and the others are pooled as well. Repeatable."""
+    comet: Annotated[str | None, Parameter(metavar="MODEL")] = None
+    """Checkpoint of COMET, or the name of one, that scores translations too, in SHOAL_COMET_PYTHON."""
+    exports: Annotated[tuple[str, ...], OUTPUT, Parameter(name="--export", metavar="FORMAT")] = ()
+    """Format to write the outputs in, under exports/: lm-eval, nemo or trn. Repeatable."""
+
+    @property
+    def intervals(self) -> dict[str, Any]:
+        """How intervals were made, for the record."""
+        return self.model_dump(include=set(Intervals.model_fields))
 
     def scorer(self, task: Task, out: Path | None) -> Comet | None:
         """Make sure, before anything is decoded, that all of this can be done; returns COMET if it is asked for.
@@ -100,6 +102,10 @@ class ScoringSettings:
 
         check_formats(self.exports, out)
         return None if self.comet is None else Comet.of(self.comet, task)
+
+
+class EvaluateSettings(DecodingSettings, ScoringSettings):
+    """How clips are decoded, and outputs scored."""
 
 
 def limit_of(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:

@@ -18,7 +18,7 @@ from shoal.errors import FileFormatError, ManifestError, ShoalError, UsageError
 from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.run import asked_of, decode_systems
 from shoal.evaluation.scores.registry import scores_of
-from shoal.evaluation.settings import DecodingSettings, Resampling, TokenLimit
+from shoal.evaluation.settings import DecodingSettings
 from shoal.evaluation.significance import PairedBootstrap, Rates
 from shoal.evaluation.system_outputs import read_outputs
 from shoal.evaluation.systems import without
@@ -172,7 +172,9 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
     )
     fill_audio_cache(loaded, grid.test, features=grid.settings.how.features)
     task = asked_of(grid.test, grid.task, loaded)
-    decoding = DecodingSettings(grid.settings.batch_size, TokenLimit(grid.settings.max_new_tokens))
+    decoding = DecodingSettings(
+        batch_size=grid.settings.batch_size, max_new_tokens=grid.settings.max_new_tokens
+    )
     decode_systems(loaded, grid.test, task, decoding, out=folder, progress=grid.progress)
     losses = response_losses(loaded, batches)
     record = {
@@ -187,7 +189,7 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
     ids = sorted(clip for clip in outputs[0] if all(clip in found for found in outputs))
     task = grid.task.on(grid.test.rows)
     score = scores_of(task, label_set(task, outputs[0], ids))[0]
-    bootstrap = _resampling(grid).draw_over([outputs[0][clip].speaker for clip in ids])
+    bootstrap = PairedBootstrap.of(grid.settings, [outputs[0][clip].speaker for clip in ids])
     counts = [count_outputs(found, ids, task, [score]) for found in outputs]
     scored = PairedScores.of([score], counts, bootstrap)
     if score.name not in scored.scores:
@@ -216,11 +218,6 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
         ],
         skipped=list(skipped),
     )
-
-
-def _resampling(grid: Grid) -> Resampling:
-    settings = grid.settings
-    return Resampling(settings.replicates, settings.level, settings.cluster, settings.seed)
 
 
 def _speakers(data: Dataset) -> set[str]:

@@ -70,7 +70,7 @@ def decode_without(
         if column not in refused
     ]
     systems = decode_systems(
-        model, data, task, DecodingSettings(batch_size), plans=plans, out=out, progress=progress
+        model, data, task, DecodingSettings(batch_size=batch_size), plans=plans, out=out, progress=progress
     )
     ids = tuple(sorted(row.id for row in data.rows))
     score = next((score for score in scores_of(task) if score.of_one_clip), headline(task))
