@@ -69,10 +69,11 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise usage_error(error, cls) from None
 
-
-    def part(self, model: type[S]) -> S:
+    def narrowed_to(self, model: type[S]) -> S:
         """Those of the settings that `model`, a base of this one, has."""
-        return model(**{name: getattr(self, name) for name in self.model_fields_set & model.model_fields.keys()})
+        return model(
+            **{name: getattr(self, name) for name in self.model_fields_set & model.model_fields.keys()}
+        )
 
 
 class Bootstrap(Settings):

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 from cyclopts import App
 
-from shoal.cli import OLD, app, main
+from shoal.cli import app, main
 
 STARTS = re.compile(r"[A-Z]|cpu|pkg:|hf:")
 
 
 def commands(of: App = app, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
     for name in of:
-        if not name.startswith("-") and name not in OLD:
+        if not name.startswith("-"):
             command = of[name]
             yield (*path, name), command
             yield from commands(command, (*path, name))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from pydantic import ValidationError
@@ -49,6 +48,7 @@ COMMANDS = {
         "train": "Build a SpeechLLM by a recipe and train it.",
     },
     "Prove and report": {
+        "evaluate": "Transcribe with the unpruned model and every plan, and score them on the same clips.",
         "bench": "Time the unpruned model and every plan, interleaved on the same clips.",
         "card": "Write the card of a checkpoint: what was done, measured, and not validated.",
         "report": "Make a report that needs no network: one HTML file from any Shoal files.",
@@ -61,25 +61,6 @@ for number, (title, commands) in enumerate(COMMANDS.items()):
     for name, line in commands.items():
         module = name.replace("-", "_")
         app.command(f"shoal.cli.{module}:{module}", name=name, help=line, group=group)
-
-
-# Commands that are still typer's; they are passed on as they are.
-OLD = {
-    "evaluate": "Score the model and every plan.",
-}
-
-
-def _old(name: str) -> None:
-    def passed_on(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> Any:
-        from shoal.cli.typer_app import app as typer_app
-
-        return typer_app([name, *words], prog_name="shoal", standalone_mode=False)
-
-    app.command(passed_on, name=name, help=OLD[name], help_flags=[], version_flags=[])
-
-
-for name in OLD:
-    _old(name)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -109,12 +90,6 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader (head, less) has left; Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        # typer's own usage errors have a message and an exit code, and no public base class in every version.
-        message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
-        if message is None or code is None:
-            raise
-        return _fail(" ".join(str(message()).split()) + "; see --help", 2)
 
 
 def _usage_error(error: CycloptsError) -> UsageError:

@@ -71,7 +71,7 @@ def _part(settings: CompareOptions, model: type[S], fix: str) -> S:
     """Those of the settings that `model` has; others must not have been given."""
     for name in sorted(settings.model_fields_set - set(model.model_fields) - {"scopes"}):
         raise UsageError("does not fit here", where=option_name(CompareOptions, [name]), fix=fix)
-    return settings.part(model)
+    return settings.narrowed_to(model)
 
 
 def _summary(document: Comparison | TaskMatrix) -> str:

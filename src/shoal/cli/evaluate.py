@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 from pydantic import Field
 
 from shoal.cli import options, shards
@@ -18,17 +18,16 @@ from shoal.errors import UsageError
 from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
 from shoal.models.settings import ModelSettings
 from shoal.schema import Plan, Scores
-from shoal.settings import DATA, MODEL, OUTPUT, SHARE, SPEED, Settings, Share
+from shoal.settings import DATA, MODEL, OUTPUT, SPEED
+from shoal.validation.settings import WerRequirements
 
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
     from shoal.tasks import Task
 
-CHECKS = Parameter(group=Group("Checks", sort_key=5.5))
 
-
-class EvaluateFiles(Settings):
-    """What is evaluated, in which parts, what must hold, and where results go."""
+class EvaluateFiles(WerRequirements):
+    """What is evaluated, in which parts, and where results go; exit code 4 if a requirement does not hold."""
 
     plan: options.Plans = ()
     against: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None
@@ -50,10 +49,6 @@ class EvaluateFiles(Settings):
     """Part of the clips to decode, the K-th of N, for the run without --shard to score."""
     workers: Annotated[int | None, SPEED] = Field(default=None, ge=1)
     """Number of processes on this machine to decode in."""
-    max_wer: Annotated[Share | None, CHECKS, SHARE] = None
-    """Highest WER; exit code 4 if it is higher."""
-    max_wer_increase: Annotated[Share | None, CHECKS, SHARE] = None
-    """Highest relative increase of the WER, such as 25%; exit code 4 if it rises more."""
     out: Annotated[Path, OUTPUT] = Path("evaluation")
     """Folder for scores.json and outputs/; the same command again resumes."""
 
@@ -67,7 +62,7 @@ class EvaluateFiles(Settings):
 
         if self.shard is not None:
             Shard.parse(self.shard)
-            if self.rescore or self.workers or self.max_wer is not None or self.max_wer_increase is not None:
+            if self.rescore or self.workers or self.listed():
                 raise UsageError(
                     "a part of the clips is decoded and not scored",
                     where="--shard",
@@ -80,13 +75,9 @@ class EvaluateFiles(Settings):
 
     def broken(self, scores: Scores) -> list[str]:
         """One line for every limit that the point values do not keep; `shoal validate` also looks at intervals."""
-        from shoal.validation import requirement_syntax
         from shoal.validation.validate import validate
 
-        limits = {"max_wer": self.max_wer, "max_wer_increase": self.max_wer_increase}
-        requirements = [
-            getattr(requirement_syntax, name)(share) for name, share in limits.items() if share is not None
-        ]
+        requirements = self.listed()
         if not requirements:
             return []
         return [
@@ -115,7 +106,7 @@ def evaluate(
 
     files.check()
     if files.rescore:
-        scores = rescore(files.out, settings.part(ScoringSettings))
+        scores = rescore(files.out, settings.narrowed_to(ScoringSettings))
     elif model is None:
         raise UsageError(
             "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
@@ -165,7 +156,7 @@ def _evaluated(
             loaded,
             data,
             task,
-            settings.part(DecodingSettings),
+            settings.narrowed_to(DecodingSettings),
             shard=(part.number, part.of),
             plans=plans,
             against=against,

@@ -81,7 +81,9 @@ def evaluate(
         model, data, task, settings, plans=plans, against=against, out=folder, progress=progress
     )
     outputs, ids = [system.outputs.outputs for system in systems], data.ids()
-    summary = score_systems([system.identity for system in systems], outputs, ids, task, settings, comet=comet)
+    summary = score_systems(
+        [system.identity for system in systems], outputs, ids, task, settings, comet=comet
+    )
     decoding = header(model, data, task, settings.limit)["decoding"]
     scores = Scores(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
@@ -176,7 +178,15 @@ def evaluate_shard(
     # All rows decide what the task is and what the header says, so that it is the same for every shard.
     task = asked_of(data, task, model, against)
     systems = decode_systems(
-        model, data, task, decoding, plans=plans, against=against, out=Path(out), shard=part, progress=progress
+        model,
+        data,
+        task,
+        decoding,
+        plans=plans,
+        against=against,
+        out=Path(out),
+        shard=part,
+        progress=progress,
     )
     files = {system.outputs.path: system.outputs for system in systems if system.outputs.path is not None}
     decoded = sum(file.added for file in files.values())

@@ -9,21 +9,51 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from pydantic import Field
 
-from shoal.settings import Settings, Share
+from shoal.settings import SHARE, Settings, Share
 from shoal.validation import requirement_syntax as syntax
 from shoal.validation.requirements import Requirement
 
 REQUIRED = Parameter(group=Group("Requirements", sort_key=3))
-SHARE = Parameter(metavar="SHARE")
 
 
-class Requirements(Settings):
-    """What is required of a checkpoint."""
+LIMITS: dict[str, Callable[[Any], Requirement]] = {
+    "max_latency_ratio": syntax.max_latency_ratio,
+    "min_speedup": syntax.min_speedup,
+    "max_wer": syntax.max_wer,
+    "max_wer_increase": syntax.max_wer_increase,
+    "max_group_increase": syntax.max_group_increase,
+    "min_bleu": partial(syntax.at_least, "BLEU"),
+    "min_chrf": partial(syntax.at_least, "chrF"),
+    "min_accuracy": partial(syntax.at_least, "accuracy"),
+    "min_uar": partial(syntax.at_least, "UAR"),
+    "max_bleu_drop": partial(syntax.max_drop, "BLEU"),
+    "max_size": syntax.max_size,
+}
+"""Field → the requirement that its value makes."""
+
+
+class WerRequirements(Settings):
+    """What is required of the WER of recognition."""
 
     max_wer: Annotated[Share | None, REQUIRED, SHARE] = None
     """Highest WER of recognition: 10%."""
     max_wer_increase: Annotated[Share | None, REQUIRED, SHARE] = None
     """Highest increase of the WER of recognition, relative to the baseline's: 5%."""
+
+    def listed(self) -> list[Requirement]:
+        """All that was given.
+
+        Raises:
+            UsageError: one cannot be read.
+        """
+        return [
+            make(value) for name, make in LIMITS.items() if (value := getattr(self, name, None)) is not None
+        ]
+
+
+class Requirements(WerRequirements):
+    """What is required of a checkpoint."""
+
     max_group_increase: Annotated[Share | None, REQUIRED, SHARE] = None
     """Highest increase of any group of clips that was scored, relative to its own baseline: 15%."""
     min_bleu: Annotated[str | None, REQUIRED, Parameter(metavar="BLEU")] = None
@@ -55,22 +85,8 @@ class Requirements(Settings):
         Raises:
             UsageError: one cannot be read.
         """
-        limits: dict[str, Callable[[Any], Requirement]] = {
-            "max_latency_ratio": syntax.max_latency_ratio,
-            "min_speedup": syntax.min_speedup,
-            "max_wer": syntax.max_wer,
-            "max_wer_increase": syntax.max_wer_increase,
-            "max_group_increase": syntax.max_group_increase,
-            "min_bleu": partial(syntax.at_least, "BLEU"),
-            "min_chrf": partial(syntax.at_least, "chrF"),
-            "min_accuracy": partial(syntax.at_least, "accuracy"),
-            "min_uar": partial(syntax.at_least, "UAR"),
-            "max_bleu_drop": partial(syntax.max_drop, "BLEU"),
-            "max_size": syntax.max_size,
-        }
-        given = {name: value for name in limits if (value := getattr(self, name)) is not None}
         return [
-            *(limits[name](value) for name, value in given.items()),
+            *super().listed(),
             *map(syntax.require_task, self.require_task),
             *map(syntax.parse, self.require),
         ]

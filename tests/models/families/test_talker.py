@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import shoal
 from shoal import tasks
-from shoal.cli.typer_app import app
+from shoal.cli import run as command_line
 from shoal.data import Clip, Row, read_manifests
 from shoal.errors import ManifestError, ModelError
 from shoal.evaluation import evaluate
@@ -255,12 +254,12 @@ def test_without_tokens_only_what_is_heard_is_scored(model, tmp_path):
 
 
 def test_a_row_without_tokens_is_named_in_one_line(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(shoal, "load", lambda ref, **_: model)
+    monkeypatch.setattr(shoal, "load", lambda ref, *_: model)
     manifest, out = write_clips(tmp_path / "clips", 3), tmp_path / "out"
     run = ["evaluate", "OMNI", "--task", "tts", "--data", str(manifest), "--out", str(out)]
-    result = CliRunner().invoke(app, run)
-    assert isinstance(result.exception, ManifestError)
-    assert str(result.exception).startswith(f"{manifest}:1: no speech_tokens; ")
+    with pytest.raises(ManifestError) as caught:
+        command_line(run)
+    assert str(caught.value).startswith(f"{manifest}:1: no speech_tokens; ")
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     rows = [json.dumps(lines[0] | {"speech_tokens": [1]}), *map(json.dumps, lines[1:])]
     manifest.write_text("\n".join(rows) + "\n")
