@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 
-from shoal.errors import ManifestError, UsageError
+from shoal.errors import ManifestError
 from shoal.schema import BadRow
 
 _log = logging.getLogger("shoal.data")
 _SHOWN = 5
-
-
-def check_max_bad(max_bad: float) -> None:
-    """Refuse a limit that means nothing.
-
-    Raises:
-        UsageError: `max_bad` is neither a share below 1 nor a whole number.
-    """
-    whole = math.isfinite(max_bad) and max_bad == int(max_bad)
-    if not (0 <= max_bad < 1 or (max_bad >= 1 and whole)):
-        raise UsageError(
-            f"{max_bad:g} is neither a share below 1 nor a number of rows",
-            where="--max-bad",
-            fix="give 0.01 or 3",
-        )
 
 
 def refuse_too_many(bad: Sequence[BadRow], total: int, max_bad: float) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, field_validator
 
-from shoal.data.badrows import check_max_bad
 from shoal.settings import DATA, Settings
 
 
@@ -58,5 +57,6 @@ class DataSettings(Settings):
     @field_validator("max_bad")
     @classmethod
     def _share_or_count(cls, value: float) -> float:
-        check_max_bad(value)
+        if value >= 1 and value != int(value):
+            raise ValueError(f"{value:g} is neither a share below 1 nor a number of rows; give 0.01 or 3")
         return value
