@@ -40,9 +40,9 @@ from torch import Tensor
 
 from shoal import tasks
 from shoal.data import Dataset, Row, read_manifests
-from shoal.healing import targets
 from shoal.healing.cuts import cuts_between
 from shoal.healing.settings import HealSettings
+from shoal.healing.targets import TARGETS
 from shoal.models.loading import load
 from shoal.pruning.in_memory import prune_in_place
 from shoal.training.batches import examples_of, make_batches
@@ -152,12 +152,12 @@ def build(target: str, data: Dataset, options: argparse.Namespace, features: Pat
     """The model, cut where the target needs it, marked for training; clips encoded and drawn."""
     loaded = load(options.model, device=options.device, dtype=options.dtype)
     cuts = []
-    if targets.get(target).needs_cuts:
+    if TARGETS[target].needs_cuts:
         gone, depth = range(*options.cut), len(loaded.layers)
         cuts = cuts_between([layer for layer in range(depth) if layer not in gone], depth)
         prune_in_place(loaded.model, list(gone), family=loaded.family)
     settings = HealSettings(target=target, rank=options.rank, alpha=options.rank, dropout=0.0)
-    choice = targets.get(target).choose(loaded, cuts)
+    choice = TARGETS[target].choose(loaded, cuts)
     choice.mark(loaded, settings, settings.seed)
     # One more than are timed for the warm-up.
     count, steps = options.clips, options.steps + 1

@@ -219,3 +219,7 @@ def test_junit_has_a_case_for_each_finding():
 
 def test_it_is_part_of_the_public_api():
     assert shoal.validate(["WER<=50%"], [scores(info())]).holds
+    assert shoal.validate(documents=[scores(info())], max_wer="50%", min_accuracy=None).holds
+    assert not shoal.validate(documents=[scores(info())], max_wer=0.01, confident=False).holds
+    with pytest.raises(UsageError, match="nothing is required"):
+        shoal.validate(documents=[scores(info())])

@@ -84,7 +84,7 @@ class CheckpointIdentity:
         )
 
 
-def fingerprints_of(ref: str, *, device: str = "cpu", trust_remote_code: bool = False) -> Fingerprint:
+def fingerprints_of(ref: str, *, device: str = "auto", trust_remote_code: bool = False) -> Fingerprint:
     """Loads the model of `ref` when it is first asked for in a dtype; see `CheckpointIdentity.own`."""
 
     @cache

@@ -22,10 +22,7 @@ from shoal.validation.settings import ValidateSettings
 if TYPE_CHECKING:
     from shoal.cards.identity import Fingerprint
     from shoal.schema import Scores
-    from shoal.validation.requirements import Requirement
     from shoal.validation.validate import Validation
-
-REQUIREMENT_BROKEN = 4
 
 
 class Evaluation(Intervals):
@@ -79,8 +76,9 @@ def validate(
     from shoal.validation.junit import write_junit
     from shoal.validation.validate import validate as judge
 
-    requirements = settings.listed()
-    _check(checkpoint, evaluation, [*scores, *bench], requirements, attach)
+    if not settings.listed():
+        raise UsageError("nothing is required", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
+    _check(checkpoint, evaluation, [*scores, *bench], attach)
     documents = [read(path) for path in (*scores, *bench)]
     own: Fingerprint | None = None
     if evaluation.data and checkpoint is not None:
@@ -88,10 +86,10 @@ def validate(
         documents.append((str(evaluation.out / "scores.json"), measured))
         own = _known(measured, checkpoint, loading)
     validation = judge(
-        requirements,
+        (),
         documents,
+        settings,
         checkpoint=checkpoint,
-        confident=settings.confident,
         fingerprint=own,
         device=loading.device,
         trust_remote_code=loading.trust_remote_code,
@@ -106,7 +104,7 @@ def validate(
         return 0
     failed = (f"{each.requirement}: {each.verdict} ({each.reason})" for each in validation.failures)
     print(f"shoal: {'; '.join(failed)}", file=sys.stderr)
-    return REQUIREMENT_BROKEN
+    return options.CHECK_FAILED
 
 
 def summary(validation: Validation) -> str:
@@ -125,11 +123,8 @@ def _check(
     checkpoint: str | None,
     evaluation: Evaluation,
     files: Sequence[Path],
-    requirements: Sequence[Requirement],
     attach: bool,
 ) -> None:
-    if not requirements:
-        raise UsageError("nothing is required", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
     if checkpoint is None and not files:
         raise UsageError("nothing to judge", where="CHECKPOINT", fix="name one, or give --scores or --bench")
     if evaluation.data and checkpoint is None:

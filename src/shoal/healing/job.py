@@ -10,9 +10,8 @@ import numpy as np
 
 from shoal.data import fingerprint
 from shoal.errors import UsageError
-from shoal.healing import targets
 from shoal.healing.settings import HealSettings
-from shoal.healing.targets import Target
+from shoal.healing.targets import TARGETS, Target
 from shoal.models.lineage import HEAL_FILE
 from shoal.progress import Progress
 from shoal.schema import HealRecord, ModelInfo, Plan
@@ -42,7 +41,7 @@ class HealingJob:
     @property
     def target(self) -> Target:
         """What is trained, or computed."""
-        return targets.get(self.settings.target)
+        return TARGETS[self.settings.target]
 
     @property
     def objective(self) -> Objective:

@@ -15,8 +15,10 @@ from shoal.cards.measured import Measured
 from shoal.errors import UsageError
 from shoal.provenance import provenance
 from shoal.schema import Bench, Document, Scores
+from shoal.settings import takes
 from shoal.validation.requirement_syntax import parse
 from shoal.validation.requirements import Evidence, Finding, Requirement
+from shoal.validation.settings import ValidateSettings
 
 
 class Validation(Document):
@@ -48,33 +50,38 @@ class Validation(Document):
         return [each for each in self.findings if each.verdict != "holds"]
 
 
+@takes(ValidateSettings)
 def validate(
-    requirements: Sequence[Requirement | str],
+    requirements: Sequence[Requirement | str] = (),
     documents: Sequence[Labelled | Scores | Bench] = (),
+    settings: ValidateSettings | None = None,
     *,
     checkpoint: str | None = None,
-    confident: bool = True,
     fingerprint: Fingerprint | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     trust_remote_code: bool = False,
+    **options: Any,
 ) -> Validation:
     """Judge what is required of a checkpoint on what was measured of it.
 
     Args:
         requirements: what must hold: `"WER<=10%"`, `"UAR drop<=2%"` or made in `shoal.validation.requirement_syntax`.
         documents: what was measured, alone or with the path it was read from.
+        settings: further requirements, and how they are judged.
         checkpoint: the model that they must be about; if it is a folder, what lies in its `validation/` counts, too.
             None judges every system that the documents compare with a baseline, or the only one.
-        confident: a requirement holds if the bound of the interval meets it, too; else if the point value does.
         fingerprint: of the checkpoint, where it is loaded already; else it is loaded if the documents need it.
         device: where.
         trust_remote_code: run code that the model brings along.
+        **options: fields of `ValidateSettings`, instead of `settings` or in their place.
 
     Raises:
         UsageError: nothing is required, or a document is about another model.
         ShoalError: the checkpoint cannot be found, or a document in its folder cannot be read.
     """
-    if not requirements:
+    settings = ValidateSettings.of(settings, options)
+    made = [parse(each) if isinstance(each, str) else each for each in requirements] + settings.listed()
+    if not made:
         raise UsageError("nothing is required", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
     labelled = [each if isinstance(each, tuple) else (each.kind, each) for each in documents]
     if checkpoint is None:
@@ -83,12 +90,11 @@ def validate(
         labelled = latest([*_beside(checkpoint), *labelled])
         own = fingerprint or fingerprints_of(checkpoint, device=device, trust_remote_code=trust_remote_code)
         evidence = _of_checkpoint(checkpoint, own, labelled)
-    made = [parse(each) if isinstance(each, str) else each for each in requirements]
-    findings = [finding for each in made for finding in each.judge(evidence, confident=confident)]
+    findings = [finding for each in made for finding in each.judge(evidence, confident=settings.confident)]
     return Validation(
         provenance=provenance(device=device),
         checkpoint=checkpoint,
-        confident=confident,
+        confident=settings.confident,
         findings=findings,
         sources=[label for label, _ in labelled],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shoal.errors import UsageError
 from shoal.healing.targets.base import Target, TrainedParts
 from shoal.healing.targets.decoder import DecoderTarget
 from shoal.healing.targets.head import HeadTarget
@@ -12,7 +11,7 @@ from shoal.healing.targets.projector import ProjectorTarget
 from shoal.healing.targets.receiver import ReceiverTarget
 from shoal.healing.targets.replace import ReplaceTarget
 
-__all__ = ["TARGETS", "Target", "TrainedParts", "get"]
+__all__ = ["TARGETS", "Target", "TrainedParts"]
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -27,16 +26,3 @@ TARGETS: dict[str, Target] = {
         LinearTarget(),
     )
 }
-
-
-def get(name: str) -> Target:
-    """The target of that name.
-
-    Raises:
-        UsageError: there is none; the message lists those there are.
-    """
-    if name not in TARGETS:
-        raise UsageError(
-            f"unknown target {name!r}", where="--target", fix=f"choose one of {', '.join(TARGETS)}"
-        )
-    return TARGETS[name]
