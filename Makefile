@@ -12,8 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types unit families format wheel docs pictures clean digits reference reference-gemma reference-data
 
+# Threads that wait do not spin: between two products of matrices they would use as much CPU as the work.
 demo: $(VENV)/.installed
-	$(BIN)/shoal demo --out shoal-demo
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/shoal demo --out shoal-demo
 
 # A SpeechLLM trained from nothing but synthetic digits, on two CPU cores, and how it does on a voice it has never heard.
 digits: $(VENV)/.installed
@@ -54,7 +55,7 @@ unit: $(VENV)/.dev
 # What the contract tests show of every class, written to src/shoal/models/families/verified.json and docs/families.md.
 families: $(VENV)/.dev
 	rm -f src/shoal/models/families/verified.json
-	SHOAL_WRITE_FAMILIES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope \
+	SHOAL_WRITE_FAMILIES=1 SHOAL_FULL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope \
 	  tests/models/families tests/measurement/test_architectures.py tests/pruning/test_speech_llm_checkpoints.py \
 	  tests/healing/test_heal_families.py \
 	  --deselect tests/models/families/test_table.py

@@ -7,8 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from full_run import FULL
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,19 +37,31 @@ def little_to_collect() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forked_verification() -> Iterator[Callable[..., None] | None]:
-    """Checkpoints are verified in processes that begin with their imports done; see `forked_verification`.
+def fresh_processes() -> Iterator[dict[str, Callable[..., Any]]]:
+    """Checkpoints are verified, and memory is measured, in processes that begin with their imports done.
 
-    Gives what starts a fresh process instead; None if that is what is done.
+    Gives what starts a fresh process instead, as users have it, by the name of what it stands in for.
     """
     if "torch" not in sys.modules or "SHOAL_FRESH" in os.environ:
-        yield None
+        yield {}
         return
-    from forked_verification import Verifier
+    from forked_processes import Memories, Verifications
+    from shoal.benchmarking import memory
     from shoal.pruning import verify
 
-    verifier, fresh = Verifier(), verify._run_child
+    verifications, memories = Verifications(), Memories()
+    fresh = {"_run_child": verify._run_child, "_process": memory._process}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "_run_child", verifier.run)
+        patch.setattr(verify, "_run_child", verifications.verify)
+        patch.setattr(memory, "_process", memories.measure)
         yield fresh
-    verifier.close()
+    verifications.close()
+    memories.close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked `full` is left to full runs."""
+    if not FULL:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]

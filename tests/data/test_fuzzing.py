@@ -12,12 +12,13 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from full_run import examples
 from shoal.data import Dataset, Row, load_audio, read_manifests
 from shoal.data.audio import read_header
 from shoal.errors import AudioError, InputError
 
 SHARED_FOLDER = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

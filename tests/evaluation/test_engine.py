@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_generate import gemma3, left_padded, llama, prompts, qwen2
 
+from full_run import examples
 from shoal.evaluation.engine import Engine, Prompt, decode_state, prompts_of, supported
 from shoal.evaluation.engine.run import default_steps
 from shoal.evaluation.engine.steps import EagerSteps, GraphSteps
@@ -86,7 +87,7 @@ def test_equals_generate_with_rows_taking_the_place_of_finished_ones(name, make)
     assert len({len(tokens) for tokens, _ in expected.values()}) > 3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(data=st.data())
 def test_equals_generate_for_any_rows_limits_ends_and_slots(data):
     name = data.draw(st.sampled_from(sorted(MODELS)))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from full_run import examples
 from shoal.data.clip import Row
 from shoal.errors import FileFormatError
 from shoal.evaluation import indexed_outputs, line_index
@@ -155,7 +156,9 @@ def test_an_output_answers_its_row_wherever_the_audio_lies(file):
     ),
     fresh=st.sampled_from([0, 2, 1024]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_the_index_is_a_dictionary_of_the_last_lines(said, fresh, tmp_path, monkeypatch):
     """However many lines are sorted in already; the reference is a plain `dict`."""
     monkeypatch.setattr(line_index, "FRESH", fresh)

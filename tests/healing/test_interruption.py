@@ -21,12 +21,13 @@ from safetensors.torch import load_file
 
 import shoal
 import tiny_speech
+from full_run import FULL
 from shoal.errors import UsageError
 from shoal.pruning.on_disk import prune
 from shoal.schema import HealRecord, Plan
 from shoal.training.fsdp import check_fsdp
 
-KILLS = int(os.environ.get("SHOAL_KILLS", "3"))
+KILLS = int(os.environ.get("SHOAL_KILLS", "3" if FULL else "1"))
 """`SHOAL_KILLS=20` is what the lab book has."""
 FRESH = "SHOAL_KILLS" in os.environ
 """Whether all that is killed begins with its imports and verifies in a process of its own, as a user's command does."""
@@ -133,7 +134,7 @@ def alone(folder, commands):
     return healed(commands, folder, folder / "alone", *UNEVEN)
 
 
-@pytest.mark.parametrize("way", list(LAUNCHER))
+@pytest.mark.parametrize("way", [pytest.param("ddp", marks=pytest.mark.full), "fsdp2"])
 def test_two_processes_train_as_one(folder, alone, tmp_path, way):
     """`accelerate launch` with two processes on the CPU (gloo): the same losses, up to rounding.
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from full_run import examples
 from shoal.measurement.racing import FIRST_ROUND, Race, rounds_of
 
 
@@ -41,7 +42,7 @@ def clips(
     return counts[:, None] * (np.array(means) + shared + own), counts
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_winner_over_all_clips_stays_in_and_the_hopeless_leave_early(seed: int) -> None:
     means = [0.1, 0.12, *np.linspace(0.8, 5, 18)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import shoal
+from full_run import FULL
 from shoal import tasks
 from shoal.decoder.prepare import prepare
 from shoal.demo import clips_manifest
@@ -18,7 +19,7 @@ from shoal.models.loading import LoadedModel
 from shoal.schema import SCOPES
 
 pytestmark = pytest.mark.weights
-CLIPS = 16
+CLIPS = 16 if FULL else 6
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def best_pairs_first(text: str, scores: dict[str, float]) -> list[str]:
 
 
 @pytest.mark.weights
-@pytest.mark.slow
+@pytest.mark.full
 def test_gemma_tokenizes_as_sentencepiece_would():
     from transformers import AutoTokenizer
 
@@ -109,7 +109,7 @@ def test_gemma_tokenizes_as_sentencepiece_would():
 
 
 @pytest.mark.weights
-@pytest.mark.slow
+@pytest.mark.full
 def test_gemma_is_a_plain_gemma3_with_its_windows():
     folder = weights.get("gemma-3-270m")
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -124,7 +124,7 @@ def test_gemma_is_a_plain_gemma3_with_its_windows():
 
 
 @pytest.mark.weights
-@pytest.mark.slow
+@pytest.mark.full
 def test_gemma_goes_on_with_a_sentence_it_must_know():
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

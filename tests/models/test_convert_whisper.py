@@ -41,7 +41,9 @@ def ctranslate2_tokens(folder: Path, features: np.ndarray, prompt: list[int]) ->
     return found
 
 
-@pytest.fixture(scope="module", params=["whisper-tiny.en", "whisper-base"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("whisper-tiny.en", marks=pytest.mark.full), "whisper-base"]
+)
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """A model's name, its original CTranslate2 files, and what Shoal made of them."""
     name = request.param

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from full_run import examples
 from shoal.errors import ModelError, PlanError
 from shoal.models.families import find
 from shoal.pruning.in_memory import prune_in_place, pruned
@@ -76,7 +77,7 @@ def test_generation_with_cache_equals_without(name):
         assert torch.equal(cached, uncached(model, inputs))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(name=st.sampled_from(sorted(BUILDERS)), removed=plans(6))
 def test_equals_skipping_the_layers_by_hand(name, removed):
     model, inputs = tiny(name), prompts()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from full_run import examples
 from shoal import machine
 from shoal.errors import InputError, ModelError, PlanError, UsageError, VerificationError
 from shoal.models.families import find
@@ -103,7 +104,7 @@ def test_a_verified_folder_has_everything_and_the_model_is_untouched(tmp_path, s
 removals = st.sets(st.integers(0, 5), min_size=1, max_size=5).map(sorted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(name=st.sampled_from(sorted(BUILDERS)), removed=removals)
 def test_any_plan_on_any_architecture_reloads_equal(tmp_path_factory, name, removed):
     """All checks of the fresh process, in this one."""

@@ -17,7 +17,11 @@ TEXT = "She had your dark suit in greasy wash water all year, and the capital of
 
 
 @pytest.mark.parametrize(
-    ("name", "removed"), [("smollm2-135m-instruct", [20, 21, 22]), ("gemma-3-270m", [6, 11])]
+    ("name", "removed"),
+    [
+        ("smollm2-135m-instruct", [20, 21, 22]),
+        pytest.param("gemma-3-270m", [6, 11], marks=pytest.mark.full),
+    ],
 )
 def test_a_pruned_checkpoint_is_the_model_in_memory(tmp_path, name, removed):
     loaded = shoal.load(f"pkg:{name}", dtype="float32")

@@ -7,6 +7,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from full_run import examples
 from shoal.errors import ModelError
 from shoal.models.families import find
 from shoal.pruning.in_memory import prune_in_place
@@ -16,7 +17,7 @@ from tiny_models import BUILDERS, COMMON, tiny
 removals = st.sets(st.integers(0, 5), min_size=0, max_size=5).map(sorted)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(name=st.sampled_from(sorted(BUILDERS)), removed=removals)
 def test_any_plan_on_any_architecture_rebuilds(name, removed):
     model = prune_in_place(tiny(name), removed)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from full_run import examples
 from shoal.pruning import safetensors_file
 from shoal.pruning.safetensors_file import (
     NewFile,
@@ -25,7 +26,7 @@ from shoal.pruning.safetensors_file import (
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     shape=shapes, dim=st.integers(0, 2), parts=st.integers(1, 5), chunk=st.integers(1, 300), data=st.data()
 )

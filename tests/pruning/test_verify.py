@@ -28,11 +28,10 @@ def good(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_users_have_it(forked_verification):
+def as_users_have_it(fresh_processes):
     """With all its imports, wherever a process is started."""
     with pytest.MonkeyPatch.context() as patch:
-        if forked_verification is not None:
-            patch.setattr(verify, "_run_child", forked_verification)
+        patch.setattr(verify, "_run_child", fresh_processes.get("_run_child", verify._run_child))
         yield
 
 

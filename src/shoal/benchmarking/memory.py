@@ -81,14 +81,7 @@ def peak_memory(
 
 def _run(place: Path, timeout: float) -> dict[str, Any]:
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "shoal.benchmarking.memory_child", str(place)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, **ALLOCATION},
-        )
+        done = _process(place, timeout)
     except subprocess.TimeoutExpired:
         raise MeasureError(f"measuring memory took longer than {timeout:.0f} s and was ended") from None
     if done.returncode != 0:
@@ -96,3 +89,14 @@ def _run(place: Path, timeout: float) -> dict[str, Any]:
         raise MeasureError(f"the process that measures memory ended with {done.returncode} ({last})")
     found: dict[str, Any] = json.loads((place / "result.json").read_text(encoding="utf-8"))
     return found
+
+
+def _process(place: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "shoal.benchmarking.memory_child", str(place)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **ALLOCATION},
+    )

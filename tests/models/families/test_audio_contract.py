@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from families_record import note, parts_of
+from full_run import FULL, in_turn
 from shoal import tasks
 from shoal.data.clip import Clip, Row
 from shoal.decoder.prepare import prepare
@@ -44,6 +45,8 @@ CHECKS = ["load", "keys", "depth", "config", "tensors", "logits", "round_trip", 
 FIXED = {"VoxtralForConditionalGeneration"}
 """Windows of 30 s, each of which has the same number of slots however much of it is silence."""
 HEARING = [name for name, build in BUILDS.items() if build.processor is not None]
+SIDES = [(name, side) for name, sides in in_turn(HEARING, ["left", "right"]).items() for side in sides]
+WAYS = in_turn(list(BUILDS), ["memory", "disk"])
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +151,7 @@ def test_a_clip_is_heard_to_its_end_or_refused(name, folders):
             heard(longest + 1)
 
 
-@pytest.mark.parametrize("name", HEARING)
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("name", "side"), SIDES)
 def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(name, side, folders, data):
     """Clip by clip through the whole model, without padding, in float64; no code shared with the collector."""
     loaded = load(folders(name))
@@ -263,33 +265,39 @@ def expected_of(loaded: LoadedModel, removed: list[int]) -> Expectation:
 
 @pytest.fixture(scope="module")
 def reports(folders, tmp_path_factory):
-    """Class name → what a fresh process says of its checkpoint pruned in memory and of the one pruned on disk."""
-    jobs: list[tuple[Path, Expectation]] = []
+    """Class name → way → the checkpoint pruned in memory, or on disk, and what a fresh process says of it."""
+    jobs: dict[tuple[str, str], tuple[Path, Expectation]] = {}
     for name in BUILDS:
         place = tmp_path_factory.mktemp("pruned")
+        for way in WAYS[name]:
+            jobs[name, way] = written(name, way, folders, place)
+    found = dict(zip(jobs, verify_checkpoints(list(jobs.values())), strict=True))
+    return {name: {way: (jobs[name, way][0], found[name, way]) for way in WAYS[name]} for name in BUILDS}
+
+
+def written(name: str, way: str, folders: Any, place: Path) -> tuple[Path, Expectation]:
+    """A pruned checkpoint, and what it has to be."""
+    layers = PLANS.get(name, [1, 3])
+    if way == "memory":
         loaded = load(folders(name))
-        plan = manual(loaded.ref, loaded.info().depth, PLANS.get(name, [1, 3]))
-        jobs.append((prune(loaded, plan, place / "memory", verify=False), expected_of(loaded, plan.layers)))
-        # Published checkpoints come in half precision and in shards.
-        source = BUILDS[name].write(place / "whole", dtype=torch.bfloat16, max_shard_size="60KB")
-        half = load_model(str(source), device="cpu", dtype="stored", trust_remote_code=False, merge=False)
-        jobs.append(
-            (prune_folder(str(source), plan, place / "disk", verify=False), expected_of(half, plan.layers))
-        )
-    found = verify_checkpoints(jobs)
-    return {
-        name: {"memory": found[2 * number], "disk": found[2 * number + 1], "folder": jobs[2 * number][0]}
-        for number, name in enumerate(BUILDS)
-    }
+        plan = manual(loaded.ref, loaded.info().depth, layers)
+        return prune(loaded, plan, place / way, verify=False), expected_of(loaded, layers)
+    # Published checkpoints come in half precision and in shards.
+    source = BUILDS[name].write(place / "whole", dtype=torch.bfloat16, max_shard_size="60KB")
+    half = load_model(str(source), device="cpu", dtype="stored", trust_remote_code=False, merge=False)
+    plan = manual(str(source), half.info().depth, layers)
+    return prune_folder(str(source), plan, place / way, verify=False), expected_of(half, layers)
 
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_pruned_checkpoints_are_verified_in_a_fresh_process(name, reports):
-    again = load(reports[name]["folder"])
-    checks = CHECKS if again.family.cacheless else CHECKS[:-1]
-    for way in ("memory", "disk"):
-        assert reports[name][way].passed, f"{way}: {reports[name][way].failures}"
-        assert [check.name for check in reports[name][way].checks] == checks
-    assert len(again.layers) == BUILDS[name].depth - len(again.info().removed_layers)
-    assert again.info().removed_layers == PLANS.get(name, [1, 3])
-    note(name, prune=["memory", "disk"], checks=checks)
+    for way, (folder, report) in reports[name].items():
+        assert report.passed, f"{way}: {report.failures}"
+        again = load(folder)
+        checks = CHECKS if again.family.cacheless else CHECKS[:-1]
+        assert [check.name for check in report.checks] == checks
+        assert len(again.layers) == BUILDS[name].depth - len(again.info().removed_layers)
+        assert again.info().removed_layers == PLANS.get(name, [1, 3])
+        note(name, checks=checks)
+    if FULL:
+        note(name, prune=["memory", "disk"])

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from families_record import note, parts_of
+from full_run import FULL, in_turn
 from shoal import tasks
 from shoal.decoder.prepare import prepare
 from shoal.evaluation.generate import generated
@@ -35,6 +36,9 @@ BUILDS = {
     "gemma4": lambda: Gemma4ForCausalLM(gemma4.build(DEPTH).config.text_config),
     "gemma4_unified": lambda: Gemma4UnifiedForCausalLM(gemma4_unified.build(DEPTH).config.text_config),
 }
+
+
+WAYS = in_turn(list(BUILDS), ["memory", "disk"])
 
 
 @pytest.fixture(params=BUILDS)
@@ -82,11 +86,14 @@ def test_decoding_gives_the_tokens_of_generate_where_the_engine_does_not(loaded,
             assert theirs[0, -5:].tolist() == tokens
 
 
-def test_a_pruned_checkpoint_is_verified_in_a_fresh_process(loaded, tmp_path):
+def test_a_pruned_checkpoint_is_verified_in_a_fresh_process(request, loaded, tmp_path):
     plan = manual(loaded.ref, DEPTH, [1, 3, 6])
-    for write, source in ((prune, loaded), (prune_folder, loaded.ref)):
-        out = write(source, plan, tmp_path / write.__name__)
+    for way in WAYS[request.node.callspec.params["loaded"]]:
+        write, source = (prune, loaded) if way == "memory" else (prune_folder, loaded.ref)
+        out = write(source, plan, tmp_path / way)
         again = load_model(str(out), device="cpu", dtype="float32", trust_remote_code=False)
         assert len(again.layers) == DEPTH - 3
         checks = [check.name for check in VerificationReport.load(out / REPORT_FILE).checks]
-    note(type(loaded.model).__name__, **parts_of(loaded.model), prune=["memory", "disk"], checks=checks)
+    note(type(loaded.model).__name__, **parts_of(loaded.model), checks=checks)
+    if FULL:
+        note(type(loaded.model).__name__, prune=["memory", "disk"])
