@@ -7,14 +7,16 @@ each run and makes a process that runs the script as Shoal would have it run. `t
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 class Forks:
@@ -94,6 +96,8 @@ class Memories(Forks):
 
 def import_for_verification() -> None:
     import torch  # noqa: F401
+    import transformers.dynamic_module_utils
+    import transformers.modeling_utils  # noqa: F401
     from safetensors.torch import load_file  # noqa: F401
 
     assert not [name for name in sys.modules if name.partition(".")[0] == "shoal"]
@@ -107,18 +111,18 @@ def import_for_memory() -> None:
 def serve(kind: str) -> None:
     """Answer with the exit code of each process, until there is nothing more to read."""
     import_for_verification() if kind == "verification" else import_for_memory()
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         process = os.fork()
         if process == 0:
             run(job)
-            return
         _, status = os.waitpid(process, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def run(job: dict[str, Any]) -> None:
-    """Run the script as itself."""
+def run(job: dict[str, Any]) -> NoReturn:
+    """Run the script as itself, and end without taking the whole interpreter apart."""
     if "modules" in job:
         # Custom code is compiled into a cache by name: an own cache keeps an older checkpoint's code out.
         import transformers.dynamic_module_utils
@@ -129,7 +133,14 @@ def run(job: dict[str, Any]) -> None:
         os.dup2(printed, stream.fileno())
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     sys.argv = job["arguments"]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    code = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
