@@ -6,6 +6,7 @@ take: about 100 bytes an utterance and system.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -53,13 +54,12 @@ class ClipTable:
     known: set[str] = field(default_factory=lambda: {"speaker", "lang", "data"})
     """All fields there are."""
     langs: set[str | None] = field(default_factory=set)
-    _shared: dict[str, str] = field(default_factory=dict)
 
     def add(self, outputs: Sequence[Output]) -> None:
         """Note the next clips."""
-        self.speakers += [self._share(output.speaker) for output in outputs]
+        self.speakers += [_shared(output.speaker) for output in outputs]
         for name, values in self.values.items():
-            values += [self._share(_value(output, name)) for output in outputs]
+            values += [_shared(_value(output, name)) for output in outputs]
         self.known.update(*(output.fields for output in outputs))
         self.langs.update(output.lang for output in outputs)
 
@@ -73,9 +73,10 @@ class ClipTable:
         by_character = f" (characters as words: {', '.join(spaceless)})" if spaceless else ""
         return "; ".join(dict.fromkeys(score.signature for score in scores)) + by_character
 
-    def _share(self, text: str | None) -> str | None:
-        """One object for equal texts: clips of one group cost a pointer each."""
-        return None if text is None else self._shared.setdefault(text, text)
+
+def _shared(text: str | None) -> str | None:
+    """One object for equal texts: clips of one group cost a pointer each."""
+    return None if text is None else sys.intern(text)
 
 
 def _value(output: Output, name: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shoal import wording
-from shoal.report import healing_figure, healing_words
+from shoal.report import healing_figure, healing_words, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.healing_cells import PlanCells, against, by_plan, put_back
 from shoal.report.healing_words import target_title
@@ -37,7 +37,7 @@ def _article(named: Named[Healing], index: int) -> dict[str, Any]:
         "lead": _lead(healing),
         "group": group,
         "figure": drawn,
-        "choices": healing_figure.choices(drawn, healing.score_name) if drawn else [],
+        "choices": score_lines.choices(drawn, healing.score_name) if drawn else [],
         "table": _table(healing) if healing.cells else None,
         "further": _further(healing),
         "settings": _settings(healing),

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
-from statistics import median
+from itertools import pairwise
 
 import plotly.graph_objects as go
 
 from shoal import wording
-from shoal.report import figure_style
+from shoal.report import figure_style, score_lines
 from shoal.report.healing_cells import put_back
 from shoal.report.healing_words import target_order
-from shoal.report.parts import Control, Figure
-from shoal.report.score_words import value_text
-from shoal.schema import Estimate, Healing, HealingCell, MeasuredScore
+from shoal.report.parts import Figure
+from shoal.schema import Healing, HealingCell
 from shoal.schema.heal import NONE
 
-AXES = {"linear": "Linear", "log": "Logarithmic"}
 CLIP = 1.5
 """Rates above this flatten a linear axis: it ends there, and the logarithmic one is shown first."""
 SPREAD = 0.6
@@ -38,16 +35,8 @@ def figure(healing: Healing, group: str) -> Figure:
     )
 
 
-def choices(shown: Figure, name: str) -> list[Control]:
-    """The control that switches the axis, if there are two."""
-    values = {axis: AXES[axis] for axis in shown.variants}
-    return [Control("variant", f"{name} axis", values, shown.shown)] if len(values) > 1 else []
-
-
 def _axes(healing: Healing) -> list[str]:
-    scores = [healing.baseline, *(cell.score for cell in healing.cells)]
-    rises = all(not score.higher_is_better and score.value.value > 0 for score in scores)
-    return ["linear", "log"] if rises else ["linear"]
+    return score_lines.axes([healing.baseline, *(cell.score for cell in healing.cells)])
 
 
 def _beyond(healing: Healing) -> bool:
@@ -76,23 +65,14 @@ def _caption(healing: Healing) -> str:
 
 
 def _draw(healing: Healing, axis: str) -> go.Figure:
-    plot = figure_style.new_figure(
-        520,
-        x="decoder layers removed n",
-        y=f"{healing.score_name} (%)" if healing.baseline.fraction else healing.score_name,
-    )
+    plot = score_lines.new_plot(520, healing.score_name, healing.baseline, axis)
     sizes = sorted({len(cell.plan.layers) for cell in healing.cells})
     gap = min((b - a for a, b in pairwise(sizes)), default=1)
     ends = [sizes[0] - 0.5 * gap, sizes[-1] + 0.5 * gap]
     plot.update_xaxes(tickvals=sizes, range=ends)
-    plot.update_yaxes(type=axis)
-    if axis == "log":
-        plot.update_yaxes(tickvals=figure_style.LOG_TICKS)
-    elif _beyond(healing):
+    if axis == "linear" and _beyond(healing):
         plot.update_yaxes(range=[0, 100 * CLIP])
-    else:
-        plot.update_yaxes(rangemode="tozero")
-    _draw_unpruned(plot, healing, ends)
+    score_lines.draw_unpruned(plot, healing.baseline, UNPRUNED, ends)
     names = target_order([cell.target for cell in healing.cells])
     for place, name in enumerate(names):
         shift = SPREAD * gap * ((place + 0.5) / len(names) - 0.5)
@@ -100,52 +80,12 @@ def _draw(healing: Healing, axis: str) -> go.Figure:
     return plot
 
 
-def _draw_unpruned(plot: go.Figure, healing: Healing, ends: Sequence[float]) -> None:
-    base = _drawn(healing.baseline)
-    figure_style.add_band(plot, ends, [base] * 2, figure_style.GREEN, UNPRUNED)
-    plot.add_scatter(
-        x=list(ends),
-        y=[base.value] * 2,
-        mode="lines",
-        name=UNPRUNED,
-        legendgroup=UNPRUNED,
-        line={"color": figure_style.GREEN, "width": 2, "dash": "dash"},
-        hovertemplate=f"unpruned: {value_text(healing.baseline)}<extra></extra>",
-    )
-
-
-def _drawn(score: MeasuredScore) -> Estimate:
-    return score.value.scaled(100 if score.fraction else 1)
-
-
 def _draw_target(plot: go.Figure, target: str, cells: Sequence[HealingCell], shift: float) -> None:
-    colour, symbol, dash = figure_style.TARGETS.get(target, figure_style.OTHER)
     name = figure_style.escaped(UNHEALED if target == NONE else target)
-    cells = sorted(cells, key=lambda cell: len(cell.plan.layers))
-    x, y = _medians(cells)
-    plot.add_scatter(
-        x=[n + shift for n in x],
-        y=y,
-        mode="lines",
-        line={"color": colour, "width": 1.6, "dash": dash},
-        legendgroup=target,
-        showlegend=False,
-        hoverinfo="skip",
-    )
-    plot.add_scatter(
-        x=[len(cell.plan.layers) + shift for cell in cells],
-        y=[_drawn(cell.score).value for cell in cells],
-        mode="markers",
-        name=name,
-        legendgroup=target,
-        marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1.2, "color": colour}},
-        error_y=figure_style.error_bars([_drawn(cell.score) for cell in cells]) | {"color": colour},
-        customdata=[[name, wording.removed_names(cell.plan), value_text(cell.score)] for cell in cells],
-        hovertemplate="%{customdata[0]}: without %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
-    )
-
-
-def _medians(cells: Sequence[HealingCell]) -> tuple[list[int], list[float]]:
-    """One point for each n, should several plans remove as many."""
-    groups = [(n, list(group)) for n, group in groupby(cells, key=lambda cell: len(cell.plan.layers))]
-    return [n for n, _ in groups], [median(_drawn(cell.score).value for cell in group) for _, group in groups]
+    marks = [
+        score_lines.Mark(len(cell.plan.layers), cell.score, (name, wording.removed_names(cell.plan)))
+        for cell in cells
+    ]
+    style = figure_style.TARGETS.get(target, figure_style.OTHER)
+    hover = "%{customdata[0]}: without %{customdata[1]}<br>%{customdata[2]}"
+    score_lines.draw_line(plot, name, style, marks, hover=hover, shift=shift)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shoal import wording
-from shoal.report import groups, score_figure
+from shoal.report import groups, score_figure, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Section, Table
 from shoal.report.score_words import change_text, relative_text, removed_words, value_text
@@ -33,7 +33,7 @@ def _article(named: Named[Scores], group: str) -> dict[str, Any]:
         "lead": _lead(scores),
         "group": group,
         "figure": figure,
-        "choices": score_figure.choices(figure, scores.headline) if figure else [],
+        "choices": score_lines.choices(figure, scores.headline) if figure else [],
         "tables": [_table(scores, name) for name in names],
         "edits": _edits(scores),
         "signatures": _signatures(scores),
