@@ -48,7 +48,7 @@ def scores(facts: CardFacts) -> str:
         return ""
     parts = [
         _explained(facts.measured),
-        table(SCORES, [row for each in facts.measured for row in _rows(each)]),
+        table(SCORES, [row for result in facts.measured for row in _rows(result)]),
         _groups(facts.measured),
         _made_by(facts.measured),
     ]
@@ -63,7 +63,9 @@ def costs(facts: CardFacts) -> str:
         "Seconds a clip; times are paired with the unpruned model's on the same clips, and below 1 is faster. They "
         "hold for this machine and software only."
     )
-    return section("Speed and memory", f"{text}\n\n{table(COSTS, [_cost(*each) for each in facts.benches])}")
+    return section(
+        "Speed and memory", f"{text}\n\n{table(COSTS, [_cost(*result) for result in facts.benches])}"
+    )
 
 
 def audits(facts: CardFacts) -> str:
@@ -78,8 +80,8 @@ def audits(facts: CardFacts) -> str:
 def _explained(measured: Sequence[Measured]) -> str:
     level = measured[0].scores.level
     text = f"In brackets: the {level:.0%} interval, from resampling clips or speakers."
-    if any(each.baseline is not None for each in measured):
-        names = dict.fromkeys(_baseline_name(each) for each in measured if each.baseline is not None)
+    if any(result.baseline is not None for result in measured):
+        names = dict.fromkeys(_baseline_name(result) for result in measured if result.baseline is not None)
         text += (
             f" Differences are paired with the baseline on the same clips ({', '.join(names)}); p is two-sided, after "
             "Holm's correction unless it says alone."
@@ -87,20 +89,20 @@ def _explained(measured: Sequence[Measured]) -> str:
     return text
 
 
-def _baseline_name(each: Measured) -> str:
-    assert each.baseline is not None
-    return code(each.baseline.model_ref or each.scores.model.ref)
+def _baseline_name(result: Measured) -> str:
+    assert result.baseline is not None
+    return code(result.baseline.model_ref or result.scores.model.ref)
 
 
-def _rows(each: Measured) -> Iterator[list[str]]:
-    theirs = {} if each.baseline is None else each.baseline.measures
-    for name, score in each.system.measures.items():
+def _rows(result: Measured) -> Iterator[list[str]]:
+    theirs = {} if result.baseline is None else result.baseline.measures
+    for name, score in result.system.measures.items():
         base = theirs.get(name)
         yield [
-            each.task,
-            code(data_name(each.data)),
-            ", ".join(each.data.languages) or "not stated",
-            f"{each.data.clips:,}",
+            result.task,
+            code(data_name(result.data)),
+            ", ".join(result.data.languages) or "not stated",
+            f"{result.data.clips:,}",
             name,
             plain_score(score.value, fraction=score.fraction),
             "" if base is None else plain_score(base.value, fraction=base.fraction),
@@ -122,10 +124,10 @@ def _difference(score: MeasuredScore) -> list[str]:
 
 
 def _groups(measured: Sequence[Measured]) -> str:
-    rows = [row for each in measured for row in _group_rows(each)]
+    rows = [row for result in measured for row in _group_rows(result)]
     if not rows:
         return ""
-    worst = [line for each in measured for line in _worst(each)]
+    worst = [line for result in measured for line in _worst(result)]
     found = table(GROUPS, rows)
     if len(rows) > SHOWN_GROUPS:
         found = (
@@ -134,49 +136,49 @@ def _groups(measured: Sequence[Measured]) -> str:
     return "\n\n".join(["### By group", *(["\n".join(worst)] if worst else []), found])
 
 
-def _group_rows(each: Measured) -> Iterator[list[str]]:
-    for field, groups in each.system.groups.items():
+def _group_rows(result: Measured) -> Iterator[list[str]]:
+    for field, groups in result.system.groups.items():
         for value, group in groups.items():
-            if (score := each.scores.headline_of(group)) is None:
+            if (score := result.scores.headline_of(group)) is None:
                 continue
             yield [
-                each.task,
-                code(data_name(each.data)),
+                result.task,
+                code(data_name(result.data)),
                 field,
                 value,
                 f"{group.clips:,}",
-                each.scores.headline,
+                result.scores.headline,
                 plain_score(score.value, fraction=score.fraction),
                 *_difference(score),
             ]
 
 
-def _worst(each: Measured) -> Iterator[str]:
-    name = each.scores.headline
-    for field, value in each.system.worst_group.items():
-        group = each.system.groups[field][value]
-        if score := each.scores.headline_of(group):
+def _worst(result: Measured) -> Iterator[str]:
+    name = result.scores.headline
+    for field, value in result.system.worst_group.items():
+        group = result.system.groups[field][value]
+        if score := result.scores.headline_of(group):
             yield (
-                f"- Worst {field} of {each.task}: {code(value)}, {name} "
+                f"- Worst {field} of {result.task}: {code(value)}, {name} "
                 f"{plain_score(score.value, fraction=score.fraction)}, {plural(group.clips, 'clip')}"
             )
-    for field, value in each.system.most_worsened.items():
-        score = each.scores.headline_of(each.system.groups[field][value])
+    for field, value in result.system.most_worsened.items():
+        score = result.scores.headline_of(result.system.groups[field][value])
         if score and score.delta is not None:
-            yield f"- Most worsened {field} of {each.task}: {code(value)}, {name} {_difference(score)[0]}"
+            yield f"- Most worsened {field} of {result.task}: {code(value)}, {name} {_difference(score)[0]}"
 
 
 def _made_by(measured: Sequence[Measured]) -> str:
     lines = [
-        f"- {each.task} on {code(data_name(each.data))}: normaliser {each.scores.normaliser or 'none'}; "
-        f"{_signatures(each)}; {each.scores.provenance.device}, {each.scores.provenance.dtype}"
-        for each in measured
+        f"- {result.task} on {code(data_name(result.data))}: normaliser {result.scores.normaliser or 'none'}; "
+        f"{_signatures(result)}; {result.scores.provenance.device}, {result.scores.provenance.dtype}"
+        for result in measured
     ]
     return "\n".join(lines)
 
 
-def _signatures(each: Measured) -> str:
-    return "; ".join(dict.fromkeys(score.signature for score in each.system.measures.values()))
+def _signatures(result: Measured) -> str:
+    return "; ".join(dict.fromkeys(score.signature for score in result.system.measures.values()))
 
 
 def _cost(bench: Bench, system: SystemBench) -> list[str]:

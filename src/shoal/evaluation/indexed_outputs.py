@@ -6,7 +6,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,27 +52,19 @@ class IndexedOutputs(Mapping[str, Output]):
         return isinstance(clip, str) and self._index.find(hash_of(clip)) is not None
 
     def __getitem__(self, clip: str) -> Output:
-        place = self._index.find(hash_of(clip))
-        output = None if place is None else self._output(place)
+        position = self._index.find(hash_of(clip))
+        output = None if position is None else self._output(position)
         if output is None or output.id != clip:
             raise KeyError(clip)
         return output
 
     def __iter__(self) -> Iterator[str]:
-        return (output.id for output in self._in_order())
-
-    def values(self) -> ValuesView[Output]:
-        """The outputs; one at a time is in memory."""
-        return _Values(self)
-
-    def items(self) -> ItemsView[str, Output]:
-        """Ids and outputs; one at a time is in memory."""
-        return _Items(self)
+        return (self._output(position).id for _, position in self._index.in_order())
 
     def answers(self, clip: str, question: int) -> bool:
         """Whether the output of a clip is for this question; nothing is read."""
-        place = self._index.find(hash_of(clip))
-        return place is not None and place.question == question
+        position = self._index.find(hash_of(clip))
+        return position is not None and position.question == question
 
     def append(self, outputs: Iterable[Output]) -> None:
         """Add outputs. What this has returned from survives the end of the process; a power failure costs a second.
@@ -80,10 +72,9 @@ class IndexedOutputs(Mapping[str, Output]):
         Raises:
             FileFormatError: the file cannot be written.
         """
-        made = list(outputs)
-        lines = [output.line().encode() + b"\n" for output in made]
-        keys = [hash_of(output.id) for output in made]
-        self._append(keys, lines, [output.question for output in made])
+        self._append(
+            [(hash_of(output.id), output.line().encode() + b"\n", output.question) for output in outputs]
+        )
 
     def take(self, other: IndexedOutputs, *, group: int = 1024) -> None:
         """Append the lines of another file, but those whose question is answered here; they are on the disk then.
@@ -95,58 +86,40 @@ class IndexedOutputs(Mapping[str, Output]):
         Raises:
             FileFormatError: a file cannot be read or written.
         """
-        keys: list[int] = []
-        places: list[LinePosition] = []
-        for key, place in other._index.in_order():
+        entries: list[tuple[int, bytes, int]] = []
+        for key, position in other._index.in_order():
             mine = self._index.find(key)
-            if mine is None or mine.question != place.question:
-                keys.append(key)
-                places.append(place)
-            if len(places) == group:
-                self._append(keys, [other._line(each) for each in places], [each.question for each in places])
-                keys, places = [], []
+            if mine is None or mine.question != position.question:
+                entries.append((key, other._line(position), position.question))
+            if len(entries) == group:
+                self._append(entries)
+                entries = []
         self._synced = -math.inf
-        self._append(keys, [other._line(each) for each in places], [each.question for each in places])
+        self._append(entries)
 
-    def _append(self, keys: list[int], lines: list[bytes], questions: list[int]) -> None:
+    def _append(self, entries: Sequence[tuple[int, bytes, int]]) -> None:
+        """Write (key, line, question) of each output."""
         sync = time.monotonic() - self._synced > SYNC_SECONDS
-        start = write_lines(self.path, lines, sync=sync)
+        start = write_lines(self.path, [line for _, line, _ in entries], sync=sync)
         self._synced = time.monotonic() if sync else self._synced
-        for key, line, question in zip(keys, lines, questions, strict=True):
+        for key, line, question in entries:
             self._index.put(key, LinePosition(start, len(line), question))
             start += len(line)
 
-    def _in_order(self) -> Iterator[Output]:
-        return (self._output(place) for _, place in self._index.in_order())
-
-    def _output(self, place: LinePosition) -> Output:
+    def _output(self, position: LinePosition) -> Output:
         try:
-            return Output.of_line(self._line(place))
+            return Output.of_line(self._line(position))
         except (ValueError, KeyError, TypeError):
             raise FileFormatError(
                 "the outputs were changed while they were in use", where=str(self.path), fix="run again"
             ) from None
 
-    def _line(self, place: LinePosition) -> bytes:
+    def _line(self, position: LinePosition) -> bytes:
         with _reading(self.path):
             if self._descriptor is None:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
                 weakref.finalize(self, os.close, self._descriptor)
-            return os.pread(self._descriptor, place.length, place.start)
-
-
-class _Values(ValuesView[Output]):
-    _mapping: IndexedOutputs
-
-    def __iter__(self) -> Iterator[Output]:
-        return self._mapping._in_order()
-
-
-class _Items(ItemsView[str, Output]):
-    _mapping: IndexedOutputs
-
-    def __iter__(self) -> Iterator[tuple[str, Output]]:
-        return ((output.id, output) for output in self._mapping._in_order())
+            return os.pread(self._descriptor, position.length, position.start)
 
 
 def _entries(path: Path) -> Iterator[tuple[int, LinePosition]]:
@@ -178,9 +151,9 @@ def _cut_off(path: Path) -> None:
         while end:
             start = max(0, end - CHUNK)
             stream.seek(start)
-            found = stream.read(end - start).rfind(b"\n") + 1
-            if found:
-                end = start + found
+            behind_line = stream.read(end - start).rfind(b"\n") + 1
+            if behind_line:
+                end = start + behind_line
                 break
             end = start
         if end < stream.seek(0, os.SEEK_END):
@@ -201,7 +174,7 @@ def write_lines(path: Path, lines: Iterable[bytes], *, sync: bool) -> int:
     Raises:
         FileFormatError: the file cannot be written.
     """
-    fix = "choose another place with --out; the same command then goes on"
+    fix = "choose another position with --out; the same command then goes on"
     with writing(path, fix=fix), path.open("ab") as stream:
         start = stream.seek(0, os.SEEK_END)
         stream.write(b"".join(lines))

@@ -21,15 +21,15 @@ class LinePosition(NamedTuple):
 
 
 class LineIndex:
-    """Key → place, 28 bytes each: arrays in the order of the keys, and a dictionary of what came lately.
+    """Key → position, 28 bytes each: arrays in the order of the keys, and a dictionary of what came lately.
 
     Args:
-        entries: (key, place) in the order of the lines; of several with one key the last counts. Keys and questions
+        entries: (key, position) in the order of the lines; of several with one key the last counts. Keys and questions
             are signed 64-bit numbers.
     """
 
     def __init__(self, entries: Iterable[tuple[int, LinePosition]] = ()) -> None:
-        self._sort(np.fromiter(((key, *place) for key, place in entries), _ENTRY))
+        self._sort(np.fromiter(((key, *position) for key, position in entries), _ENTRY))
 
     def __len__(self) -> int:
         return len(self._keys) + len(self._fresh)
@@ -39,15 +39,15 @@ class LineIndex:
         if key in self._fresh:
             return self._fresh[key]
         at = self._at(key)
-        return None if at is None else LinePosition(*self._places[at].item())
+        return None if at is None else LinePosition(*self._positions[at].item())
 
-    def put(self, key: int, place: LinePosition) -> None:
+    def put(self, key: int, position: LinePosition) -> None:
         """A new line; it takes the place of an older one for the same key."""
         at = self._at(key)
         if at is not None:
-            self._places[at] = place
+            self._positions[at] = position
             return
-        self._fresh[key] = place
+        self._fresh[key] = position
         if len(self._fresh) > FRESH + len(self._keys) // 8:
             self._sort(self._all())
 
@@ -55,8 +55,8 @@ class LineIndex:
         """All, in the order of their lines."""
         entries = self._all()
         for at in np.argsort(entries["start"], kind="stable"):
-            key, *place = entries[at].item()
-            yield key, LinePosition(*place)
+            key, *position = entries[at].item()
+            yield key, LinePosition(*position)
 
     def _at(self, key: int) -> int | None:
         at = int(self._keys.searchsorted(key))
@@ -66,9 +66,9 @@ class LineIndex:
         entries = np.empty(len(self), _ENTRY)
         entries["key"][: len(self._keys)] = self._keys
         for name in LinePosition._fields:
-            entries[name][: len(self._keys)] = self._places[name]
-        for at, (key, place) in enumerate(self._fresh.items(), len(self._keys)):
-            entries[at] = (key, *place)
+            entries[name][: len(self._keys)] = self._positions[name]
+        for at, (key, position) in enumerate(self._fresh.items(), len(self._keys)):
+            entries[at] = (key, *position)
         return entries
 
     def _sort(self, entries: npt.NDArray[np.void]) -> None:
@@ -76,11 +76,11 @@ class LineIndex:
         last = np.append(entries["key"][1:] != entries["key"][:-1], True) if len(entries) else slice(0)
         entries = entries[last]
         self._keys = entries["key"].copy()
-        self._places = np.empty(len(entries), _PLACE)
+        self._positions = np.empty(len(entries), _POSITION)
         for name in LinePosition._fields:
-            self._places[name] = entries[name]
+            self._positions[name] = entries[name]
         self._fresh: dict[int, LinePosition] = {}
 
 
-_PLACE = np.dtype([("start", np.int64), ("length", np.uint32), ("question", np.int64)])
-_ENTRY = np.dtype([("key", np.int64), *((name, _PLACE[name]) for name in LinePosition._fields)])
+_POSITION = np.dtype([("start", np.int64), ("length", np.uint32), ("question", np.int64)])
+_ENTRY = np.dtype([("key", np.int64), *((name, _POSITION[name]) for name in LinePosition._fields)])

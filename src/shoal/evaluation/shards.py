@@ -49,10 +49,10 @@ class Shard:
         Raises:
             UsageError: it is not written like that.
         """
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
-        if found is None:
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+        if match is None:
             raise UsageError(f"{text!r} is not K/N", where="--shard", fix="give 1/N to N/N, such as 2/8")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def rows_of(self, data: Dataset) -> Dataset:
         """Every `of`-th clip."""
@@ -112,10 +112,10 @@ def open_shard(path: Path, header: Mapping[str, Any], shard: Shard, locks: Locks
     own = shard.file(path)
     locks.take_shard(own, path)
     file = SystemOutputs.open(own, header)
-    others = [each for each in [path, *shard_files(path)] if each != own and each.exists()]
-    for each in others:
-        check_header(each, file.header)
-    file.beside = [IndexedOutputs(each) for each in others]
+    others = [other for other in [path, *shard_files(path)] if other != own and other.exists()]
+    for other in others:
+        check_header(other, file.header)
+    file.beside = [IndexedOutputs(other) for other in others]
     return file
 
 
@@ -140,15 +140,15 @@ def take_up(file: SystemOutputs) -> None:
 def _tidy(path: Path) -> None:
     """Remove headers that processes which were killed have half written."""
     left = re.compile(rf"\.{re.escape(path.stem)}(\.shard-\d+-of-\d+)?\.json\.\d+\.tmp")
-    for each in path.parent.iterdir():
-        if left.fullmatch(each.name):
-            each.unlink(missing_ok=True)
+    for file in path.parent.iterdir():
+        if left.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def shard_files(path: Path) -> list[Path]:
     """The files of the shards of `NAME.jsonl`, the one written last at the end."""
     name = re.compile(re.escape(path.stem) + r"\.shard-\d+-of-\d+\.jsonl?")
-    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
     # A kill between removing a file and removing its header leaves the header.
-    found = {each.with_suffix(".jsonl") for each in there if name.fullmatch(each.name)}
-    return sorted(found, key=lambda each: (each.stat().st_mtime_ns if each.exists() else 0, each.name))
+    files = {file.with_suffix(".jsonl") for file in siblings if name.fullmatch(file.name)}
+    return sorted(files, key=lambda file: (file.stat().st_mtime_ns if file.exists() else 0, file.name))

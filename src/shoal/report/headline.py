@@ -44,16 +44,10 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Affordable:
+class Affordable(Scored):
     """The deepest cut within the tolerance, and whether its whole interval is within it."""
 
-    found: Scored
     certain: bool
-
-    @property
-    def system(self) -> SystemScores:
-        """The system itself."""
-        return self.found.system
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def build(bundle: Bundle) -> Headline:
 def _removed(bundle: Bundle, found: Affordable | None, pruned: list[Scored]) -> tuple[list[int], str]:
     """The layers that the headline speaks of, and what of them goes in words."""
     if found:
-        return found.system.removed, found.found.removes
+        return found.system.removed, found.removes
     plan = None if pruned else _searched_or_healed(bundle)
     return (plan.layers, wording.removed_names(plan)) if plan else ([], "")
 
@@ -134,28 +128,28 @@ def affordable(pruned: list[Scored]) -> Affordable | None:
     """
     for certain in (True, False):
         if found := _largest_within(pruned, upper=certain):
-            return Affordable(found, certain)
+            return Affordable(found.system, found.name, found.score, certain)
     return None
 
 
 def _largest_within(pruned: list[Scored], *, upper: bool) -> Scored | None:
-    within = [each for each in pruned if each.loss(upper=upper) <= TOLERANCE]
+    within = [one for one in pruned if one.loss(upper=upper) <= TOLERANCE]
     return max(
-        within, key=lambda each: (each.whole, len(each.system.removed), -each.loss(upper=False)), default=None
+        within, key=lambda one: (one.whole, len(one.system.removed), -one.loss(upper=False)), default=None
     )
 
 
 def _found(bundle: Bundle, found: Affordable, pruned: list[Scored]) -> tuple[str, str]:
     system, depth = found.system, bundle.scores[0].document.model.depth
-    name, after = found.found.name, value_text(found.found.score)
+    name, after = found.name, value_text(found.score)
     can = "can go at" if found.certain else "may go, at"
     part = wording.PART_OF[system.plan.part] if system.plan else ""
     tried = wording.plural(len(pruned), "plan")
     return (
-        f"{part[:1].upper()}{part[1:]}{len(system.removed)} of {depth} decoder layers {can} {found.found.change} "
+        f"{part[:1].upper()}{part[1:]}{len(system.removed)} of {depth} decoder layers {can} {found.change} "
         f"relative {name}",
-        f"Of {tried} tried, {system.name} ({found.found.removes}) removes the most layers "
-        f"while {name} stays within {_limit(found.found)} of the unpruned model: {_before(bundle)}{after}. "
+        f"Of {tried} tried, {system.name} ({found.removes}) removes the most layers "
+        f"while {name} stays within {_limit(found)} of the unpruned model: {_before(bundle)}{after}. "
         f"{_certainty(found, pruned)}",
     )
 
@@ -182,7 +176,7 @@ def _certainty(found: Affordable, pruned: list[Scored]) -> str:
 def _not_found(pruned: list[Scored]) -> tuple[str, str]:
     if not pruned:
         return "What pruning costs was not measured", "No scores of pruned models were given to this report."
-    least = min(pruned, key=lambda each: each.loss(upper=False))
+    least = min(pruned, key=lambda one: one.loss(upper=False))
     if least.score is None:
         return "What pruning costs is not known", "The scores hold no measure of their task."
     if least.loss(upper=False) == float("inf"):
@@ -197,6 +191,6 @@ def _not_found(pruned: list[Scored]) -> tuple[str, str]:
     )
 
 
-def _limit(each: Scored) -> str:
-    assert each.score is not None
-    return tolerance_words(each.score)
+def _limit(scored: Scored) -> str:
+    assert scored.score is not None
+    return tolerance_words(scored.score)

@@ -64,8 +64,8 @@ class Requirement(ABC):
             evidence: of the checkpoint.
             confident: whether the interval's bound must keep it, too.
         """
-        found = list(self.findings(evidence, confident=confident))
-        return found or [Finding(requirement=self.text, verdict="broken", reason=self.missing(evidence))]
+        findings = list(self.findings(evidence, confident=confident))
+        return findings or [Finding(requirement=self.text, verdict="broken", reason=self.missing(evidence))]
 
     def missing(self, evidence: Evidence) -> str:
         """Why there is no finding."""
@@ -73,12 +73,12 @@ class Requirement(ABC):
         return NOT_MEASURED
 
     def finding(
-        self, where: str, found: Estimate, shown: str, *, limit: float, at_most: bool, confident: bool
+        self, where: str, value: Estimate, shown: str, *, limit: float, at_most: bool, confident: bool
     ) -> Finding:
         """The judgement of one number."""
-        verdict, reason = _verdict(found, limit, at_most=at_most, confident=confident)
+        verdict, reason = _verdict(value, limit, at_most=at_most, confident=confident)
         return Finding(
-            requirement=self.text, verdict=verdict, where=where, measured=found, shown=shown, reason=reason
+            requirement=self.text, verdict=verdict, where=where, measured=value, shown=shown, reason=reason
         )
 
 
@@ -97,11 +97,11 @@ class ScoreLimit(Requirement):
 
     def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
         """One for each task and data set with this score."""
-        for each, score in _scores(evidence, self.score, self.task):
+        for measured, score in _scores(evidence, self.score, self.task):
             limit = self.limit / 100 if self.percent and score.fraction else self.limit
             shown = plain_score(score.value, fraction=score.fraction)
             yield self.finding(
-                _where(each), score.value, shown, limit=limit, at_most=self.at_most, confident=confident
+                _where(measured), score.value, shown, limit=limit, at_most=self.at_most, confident=confident
             )
 
 
@@ -120,9 +120,9 @@ class ChangeLimit(Requirement):
 
     def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
         """One for each task and data set on which both were scored."""
-        for each, score in _scores(evidence, self.score, self.task):
+        for measured, score in _scores(evidence, self.score, self.task):
             if score.delta is not None:
-                yield _change(self, _where(each), score, score.delta, drop=self.drop, confident=confident)
+                yield _change(self, _where(measured), score, score.delta, drop=self.drop, confident=confident)
 
     def missing(self, evidence: Evidence) -> str:
         """Tells a score without a baseline from no score."""
@@ -140,18 +140,18 @@ class GroupChangeLimit(Requirement):
 
     def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
         """For each field of each document the group that is worst off."""
-        for each in evidence.measured:
-            for name in each.system.groups:
-                judged = list(self._of_field(each, name, confident))
-                if judged:
-                    yield max(judged, key=lambda found: _severity(found, confident))
+        for measured in evidence.measured:
+            for name in measured.system.groups:
+                findings = list(self._of_field(measured, name, confident))
+                if findings:
+                    yield max(findings, key=lambda finding: _severity(finding, confident))
 
-    def _of_field(self, each: Measured, name: str, confident: bool) -> Iterator[Finding]:
-        for value, group in each.system.groups[name].items():
-            score = each.scores.headline_of(group)
-            if score is None or score.delta is None or not _judged(score.delta, group.clips):
+    def _of_field(self, measured: Measured, name: str, confident: bool) -> Iterator[Finding]:
+        for value, group in measured.system.groups[name].items():
+            score = measured.scores.headline_of(group)
+            if score is None or score.delta is None or not _is_large(score.delta, group.clips):
                 continue
-            where = f"{_where(each)}, {name} {value} ({group.clips} clips), {each.scores.headline}"
+            where = f"{_where(measured)}, {name} {value} ({group.clips} clips), {measured.scores.headline}"
             yield _change(self, where, score, score.delta, drop=score.higher_is_better, confident=confident)
 
 
@@ -168,11 +168,11 @@ class SpeedLimit(Requirement):
         for bench, system in evidence.benches:
             ratio = system.total_ratio
             if ratio is not None:
-                found = _inverse(ratio) if self.speedup else ratio
+                value = _inverse(ratio) if self.speedup else ratio
                 yield self.finding(
                     _where_timed(bench),
-                    found,
-                    plain(found, ".3f"),
+                    value,
+                    plain(value, ".3f"),
                     limit=self.limit,
                     at_most=not self.speedup,
                     confident=confident,
@@ -197,9 +197,13 @@ class SizeLimit(Requirement):
         if evidence.weight_bytes is not None:
             sizes = [("its files", evidence.weight_bytes)]
         for where, size in sizes:
-            found = Estimate(value=size)
             yield self.finding(
-                where, found, f"{size / 1e6:,.1f} MB", limit=self.limit, at_most=True, confident=False
+                where,
+                Estimate(value=size),
+                f"{size / 1e6:,.1f} MB",
+                limit=self.limit,
+                at_most=True,
+                confident=False,
             )
 
 
@@ -212,26 +216,26 @@ class TaskTested(Requirement):
     def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
         """One for each result."""
         del confident
-        for each in evidence.measured:
-            if self.task in (each.task, each.kind):
-                score = each.scores.headline_of(each.system)
+        for measured in evidence.measured:
+            if self.task in (measured.task, measured.kind):
+                score = measured.scores.headline_of(measured.system)
                 yield Finding(
                     requirement=self.text,
                     verdict="holds",
-                    where=_where(each),
+                    where=_where(measured),
                     measured=score.value if score else None,
-                    shown=f"{each.scores.headline} {plain_score(score.value, fraction=score.fraction)}"
+                    shown=f"{measured.scores.headline} {plain_score(score.value, fraction=score.fraction)}"
                     if score
                     else "",
                 )
 
 
 def _scores(evidence: Evidence, name: str, task: str | None) -> Iterator[tuple[Measured, MeasuredScore]]:
-    for each in evidence.measured:
-        if task in (None, each.task, each.kind):
-            for called, score in each.system.measures.items():
+    for measured in evidence.measured:
+        if task in (None, measured.task, measured.kind):
+            for called, score in measured.system.measures.items():
                 if called.lower() == name.lower():
-                    yield each, score
+                    yield measured, score
 
 
 def _change(
@@ -244,23 +248,23 @@ def _change(
     confident: bool,
 ) -> Finding:
     """Of a change, which is counted up in the direction that the requirement names."""
-    found, limit, fraction = delta.absolute, requirement.limit, score.fraction
+    change, limit, fraction = delta.absolute, requirement.limit, score.fraction
     if requirement.relative and delta.relative is not None:
-        found, fraction = delta.relative, True
+        change, fraction = delta.relative, True
     elif requirement.relative:
         # The baseline is 0: any change for the worse is more than any share of it.
         limit = 0.0
-    counted = found.negated() if drop else found
+    counted = change.negated() if drop else change
     shown = plain_score(counted, "+.1f", fraction=fraction)
     return requirement.finding(
         where, counted, shown, limit=limit, at_most=requirement.at_most, confident=confident
     )
 
 
-def _verdict(found: Estimate, limit: float, *, at_most: bool, confident: bool) -> tuple[Verdict, str]:
-    if found.value > limit if at_most else found.value < limit:
+def _verdict(value: Estimate, limit: float, *, at_most: bool, confident: bool) -> tuple[Verdict, str]:
+    if value.value > limit if at_most else value.value < limit:
         return "broken", f"it is {'above' if at_most else 'below'} the limit"
-    bound = found.high if at_most else found.low
+    bound = value.high if at_most else value.low
     if not confident:
         return "holds", ""
     if bound is None:
@@ -270,30 +274,26 @@ def _verdict(found: Estimate, limit: float, *, at_most: bool, confident: bool) -
     return "holds", ""
 
 
-def _judged(delta: Delta, clips: int) -> bool:
+def _is_large(delta: Delta, clips: int) -> bool:
     """Whether a group is large enough: those that are have a p-value after Holm's correction."""
     return delta.p_holm is not None or (delta.p_value is not None and clips >= FEWEST_GROUP_CLIPS)
 
 
-def _severity(found: Finding, confident: bool) -> tuple[int, float]:
+def _severity(finding: Finding, confident: bool) -> tuple[int, float]:
     """By verdict first, then by how far it reaches."""
-    assert found.measured is not None
-    reach = found.measured.high if confident and found.measured.high is not None else found.measured.value
-    return {"holds": 0, "cannot tell": 1, "broken": 2}[found.verdict], reach
+    value = finding.measured
+    assert value is not None
+    reach = value.high if confident and value.high is not None else value.value
+    return {"holds": 0, "cannot tell": 1, "broken": 2}[finding.verdict], reach
 
 
-def _inverse(found: Estimate) -> Estimate:
-    low, high = found.low, found.high
-    return Estimate(
-        value=1 / found.value,
-        low=None if high is None else 1 / high,
-        high=None if low is None else 1 / low,
-        level=found.level,
-    )
+def _inverse(ratio: Estimate) -> Estimate:
+    low, high = (None if bound is None else 1 / bound for bound in (ratio.high, ratio.low))
+    return Estimate(value=1 / ratio.value, low=low, high=high, level=ratio.level)
 
 
-def _where(each: Measured) -> str:
-    return f"{each.task} on {data_name(each.data)}, {each.system.name}"
+def _where(measured: Measured) -> str:
+    return f"{measured.task} on {data_name(measured.data)}, {measured.system.name}"
 
 
 def _where_timed(bench: Bench) -> str:

@@ -37,17 +37,20 @@ class Validation(Document):
     @classmethod
     def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Before version 2 a requirement was called a promise."""
-        return {**data, "findings": [{**each, "requirement": each["promise"]} for each in data["findings"]]}
+        return {
+            **data,
+            "findings": [{**finding, "requirement": finding["promise"]} for finding in data["findings"]],
+        }
 
     @property
     def holds(self) -> bool:
         """Whether every requirement was measured and holds."""
-        return all(each.verdict == "holds" for each in self.findings)
+        return all(finding.verdict == "holds" for finding in self.findings)
 
     @property
     def failures(self) -> list[Finding]:
         """The findings that do not hold, or cannot be told."""
-        return [each for each in self.findings if each.verdict != "holds"]
+        return [finding for finding in self.findings if finding.verdict != "holds"]
 
 
 @takes(ValidateSettings)
@@ -80,17 +83,17 @@ def validate(
         ShoalError: the checkpoint cannot be found, or a document in its folder cannot be read.
     """
     settings = ValidateSettings.of(settings, options)
-    made = [parse(each) if isinstance(each, str) else each for each in requirements] + settings.listed()
-    if not made:
+    parsed = [parse(text) if isinstance(text, str) else text for text in requirements] + settings.listed()
+    if not parsed:
         raise UsageError("nothing is required", fix='give --max-wer-increase 5%, --require "UAR>=0.6" …')
-    labelled = [each if isinstance(each, tuple) else (each.kind, each) for each in documents]
+    labelled = [item if isinstance(item, tuple) else (item.kind, item) for item in documents]
     if checkpoint is None:
         evidence = _compared(labelled)
     else:
         labelled = latest([*_beside(checkpoint), *labelled])
         own = fingerprint or fingerprints_of(checkpoint, device=device, trust_remote_code=trust_remote_code)
         evidence = _of_checkpoint(checkpoint, own, labelled)
-    findings = [finding for each in made for finding in each.judge(evidence, confident=settings.confident)]
+    findings = [finding for one in parsed for finding in one.judge(evidence, confident=settings.confident)]
     return Validation(
         provenance=provenance(device=device),
         checkpoint=checkpoint,
@@ -108,39 +111,41 @@ def _beside(checkpoint: str) -> list[Labelled]:
 def _of_checkpoint(checkpoint: str, own: Fingerprint, documents: Sequence[Labelled]) -> Evidence:
     from shoal.models.weights import resolve
 
-    place = resolve(checkpoint).path
-    who = _identity(checkpoint, place, own)
+    folder = resolve(checkpoint).path
+    who = _identity(checkpoint, folder, own)
     return Evidence(
-        measured=[who.scored(each, label=label) for label, each in documents if isinstance(each, Scores)],
-        benches=[
-            (each, who.timed(each, label=label)) for label, each in documents if isinstance(each, Bench)
+        measured=[
+            who.scored(scores, label=label) for label, scores in documents if isinstance(scores, Scores)
         ],
-        weight_bytes=_weight_bytes(place),
+        benches=[
+            (bench, who.timed(bench, label=label)) for label, bench in documents if isinstance(bench, Bench)
+        ],
+        weight_bytes=_weight_bytes(folder),
     )
 
 
-def _identity(checkpoint: str, place: Path, own: Fingerprint) -> CheckpointIdentity:
+def _identity(checkpoint: str, folder: Path, own: Fingerprint) -> CheckpointIdentity:
     """Whatever its folder tells of how it was made; a model that Shoal did not make has its weights alone."""
     from shoal.models.lineage import plan_files
 
-    if not plan_files(place):
+    if not plan_files(folder):
         return CheckpointIdentity(checkpoint, own)
-    return identity(gather(folder_of(place, checkpoint)), checkpoint, own)
+    return identity(gather(folder_of(folder, checkpoint)), checkpoint, own)
 
 
-def _weight_bytes(place: Path) -> int | None:
+def _weight_bytes(folder: Path) -> int | None:
     """Of a whole checkpoint's weights; None for adapters, which are nothing without their base."""
-    files = list(place.glob("*.safetensors"))
-    if not files or not (place / "config.json").is_file():
+    files = list(folder.glob("*.safetensors"))
+    if not files or not (folder / "config.json").is_file():
         return None
     return sum(path.stat().st_size for path in files)
 
 
 def _compared(documents: Sequence[Labelled]) -> Evidence:
     """Every system but the baseline; the only one of a document that compares nothing."""
-    scores = [each for _, each in documents if isinstance(each, Scores)]
-    benches = [each for _, each in documents if isinstance(each, Bench)]
+    scores = [document for _, document in documents if isinstance(document, Scores)]
+    benches = [document for _, document in documents if isinstance(document, Bench)]
     return Evidence(
-        measured=[Measured(each, system) for each in scores for system in each.systems[1:] or each.systems],
-        benches=[(each, system) for each in benches for system in each.systems[1:] or each.systems],
+        measured=[Measured(one, system) for one in scores for system in one.systems[1:] or one.systems],
+        benches=[(bench, system) for bench in benches for system in bench.systems[1:] or bench.systems],
     )
