@@ -36,7 +36,11 @@ def compare(
     /,
     *,
     matrix: Annotated[
-        bool, Parameter(help="Set audits side by side, with shared plans, as is done with three or more.")
+        bool,
+        Parameter(
+            help="Set audits of one model side by side, as is done with three or more: besides, what each "
+            "task loses under a plan made for another or for all."
+        ),
     ] = False,
     settings: Annotated[CompareOptions, options.Flat] = CompareOptions(),
     out: Annotated[Path | None, OUTPUT, Parameter(help="File to write the comparison to.")] = None,

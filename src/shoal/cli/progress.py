@@ -48,6 +48,17 @@ def progress_bars() -> Iterator[Progress]:
         yield report
 
 
+def in_megabytes(progress: Progress) -> Progress:
+    """The same for steps that count bytes; a step of one is not counted in bytes."""
+
+    def report(what: str, done: int, total: int) -> None:
+        if total > 1:
+            what, done, total = f"{what}, MB", done // 10**6, total // 10**6
+        progress(what, done, total)
+
+    return report
+
+
 class _Lines:
     """A line a step at every tenth of the way: for log files and CI."""
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from pydantic import Field
 
 from shoal.cli import options
 from shoal.cli.card import is_folder, warn_if_unheard
 from shoal.cli.table import aligned
 from shoal.data.settings import DataSettings
 from shoal.errors import UsageError
+from shoal.evaluation.settings import DecodingSettings
 from shoal.models.settings import ModelSettings
-from shoal.settings import DATA, MODEL, OUTPUT, SPEED, Intervals
+from shoal.settings import DATA, MODEL, OUTPUT, Intervals
 from shoal.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.validation.validate import Validation
 
 
-class Evaluation(Intervals):
+class Evaluation(DecodingSettings, Intervals):
     """How the checkpoint is evaluated first, where clips are given."""
 
     data: Annotated[tuple[str, ...], DATA, Parameter(metavar="MANIFEST")] = ()
@@ -35,12 +35,6 @@ class Evaluation(Intervals):
     """Baseline to evaluate on the same clips."""
     group_by: Annotated[tuple[str, ...] | None, DATA, Parameter(metavar="FIELD")] = None
     """Field of the manifest to score by; default: the speaker. Repeatable."""
-    batch_size: Annotated[
-        Annotated[int, Field(ge=1)] | Literal["auto"], SPEED, Parameter(metavar="N|auto", show_choices=False)
-    ] = 16
-    """Clips decoded at once; auto is as many as memory allows."""
-    max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
-    """Most tokens that a clip's transcription may have; default: it follows the clip's length."""
     out: Annotated[Path, OUTPUT, Parameter(metavar="DIR")] = Path("evaluation")
     """Folder for scores.json and outputs/ of that evaluation; the same again resumes."""
 
@@ -49,7 +43,10 @@ def validate(
     checkpoint: Annotated[
         str | None,
         MODEL,
-        Parameter(name="CHECKPOINT", help="Checkpoint to judge; not needed with --scores or --bench."),
+        Parameter(
+            name="CHECKPOINT",
+            help="Checkpoint to judge, not needed with --scores or --bench; files in its validation/ count too.",
+        ),
     ] = None,
     /,
     *,

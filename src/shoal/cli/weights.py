@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from shoal.cli.options import CHECK_FAILED, Json
-from shoal.cli.progress import console
-from shoal.progress import Progress
+from shoal.cli.progress import in_megabytes, progress_bars
 
 weights = App(name="weights", help="List, fetch and check the weights Shoal knows.")
 
@@ -60,8 +55,8 @@ def get(
     """Download, check and convert weights, unless the cache has them; prints their folder."""
     from shoal.models import weights as known
 
-    with _bars() as report:
-        path = known.get(name.removeprefix("pkg:"), again=again, report=report)
+    with progress_bars() as progress:
+        path = known.get(name.removeprefix("pkg:"), again=again, report=in_megabytes(progress))
     print(json_format.dumps({"name": name.removeprefix("pkg:"), "path": str(path)}) if json else str(path))
 
 
@@ -82,22 +77,6 @@ def verify(name: OptionalName = None, /, *, json: Json = False) -> int:
     for one in (one for one, wrong in problems.items() if wrong):
         print(f"shoal: pkg:{one} is damaged; run 'shoal weights get {one} --again'", file=sys.stderr)
     return CHECK_FAILED if any(problems.values()) else 0
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """One bar a step on stderr, in bytes where the step counts bytes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console) as bars:
-        known: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in known:
-                size = f" {_megabytes(total)}" if total > 1 else ""
-                known[what] = bars.add_task(what + size, total=total)
-            bars.update(known[what], completed=done)
-
-        yield report
 
 
 def _megabytes(size: int) -> str:

@@ -172,9 +172,7 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
     )
     fill_audio_cache(loaded, grid.test, features=grid.settings.how.features)
     task = asked_of(grid.test, grid.task, loaded)
-    decoding = DecodingSettings(
-        batch_size=grid.settings.batch_size, max_new_tokens=grid.settings.max_new_tokens
-    )
+    decoding = grid.settings.narrowed_to(DecodingSettings)
     decode_systems(loaded, grid.test, task, decoding, out=folder, progress=grid.progress)
     losses = response_losses(loaded, batches)
     record = {

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
+from shoal.evaluation.settings import DecodingSettings
 from shoal.schema.words import InputKind
 from shoal.settings import (
     DATA,
@@ -15,7 +16,6 @@ from shoal.settings import (
     MODEL,
     NO_OPTION,
     OUTPUT,
-    SPEED,
     Intervals,
     Settings,
     comma_separated,
@@ -92,14 +92,10 @@ def _all_targets(value: object) -> object:
     return TARGETS if parts == ["all"] else parts
 
 
-class HealGridSettings(HealMethod, Intervals):
+class HealGridSettings(HealMethod, DecodingSettings, Intervals):
     """How every plan is healed by every target, and tested."""
 
     targets: Annotated[
         tuple[TargetName, ...], BeforeValidator(_all_targets), TRAINED, Parameter(metavar="NAME,NAME…|all")
     ] = TARGETS
     """Targets to compare, as for shoal heal, such as linear,joint; default: all."""
-    max_new_tokens: Annotated[int | None, TRAINING] = Field(default=None, ge=1)
-    """Most tokens that a test clip's transcription may have; default: it follows the clip's length."""
-    batch_size: Annotated[int, SPEED] = Field(default=16, ge=1)
-    """Test clips decoded at once."""

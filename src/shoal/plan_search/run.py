@@ -30,6 +30,7 @@ from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
+    from shoal.evaluation.scores.base import Score
     from shoal.models.loading import LoadedModel
     from shoal.selection.strategy import Choice
     from shoal.tasks import Task
@@ -91,38 +92,7 @@ def search(
     # The same on both splits, whichever labels are in them.
     rows = [*parts.validation.rows, *parts.confirmation.rows]
     task = without_unmeasurable_loss(task.on(rows), model, rows)
-    hunt = SearchRun(model, parts, task, budget, settings, out=folder, progress=progress)
-    steps = list(hunt.steps())
-    confirmations = hunt.confirm(steps)
-    chosen = next((each.plan for each in confirmations if each.holds), None)
-    found = Search(
-        provenance=provenance(device=str(model.device), dtype=model.dtype_name),
-        model=model.info(),
-        data=parts.info(),
-        task=task.name,
-        score_name=score.name,
-        budget=budget,
-        tested_increase=hunt.tested_increase,
-        strategy=settings.strategy,
-        metric=settings.ranked_by,
-        input=settings.input,
-        scope=settings.counted,
-        part=settings.part,
-        width=settings.width if settings.strategy == "beam" else None,
-        patience=settings.patience,
-        validation_clips=len(parts.validation.rows),
-        confirmation_clips=len(parts.confirmation.rows),
-        shared_speakers=parts.shared_speakers,
-        full_validation=hunt.validation.full,
-        full_confirmation=hunt.confirmation.full,
-        steps=steps,
-        confirmations=confirmations,
-        chosen=chosen,
-        reason=reason(score, budget, steps, confirmations, chosen),
-        replicates=settings.replicates,
-        cluster=settings.cluster,
-        seed=settings.seed,
-    )
+    found = SearchRun(model, parts, task, budget, settings, out=folder, progress=progress).carry_out(score)
     if folder is not None:
         _save(found, folder)
     return found
@@ -194,6 +164,41 @@ class SearchRun:
         """What plans are tested against on unseen clips."""
         asked = self._budget.max_increase
         return limits.usual_increase(self._task.settings.kind) if asked is None else asked
+
+    def carry_out(self, score: Score) -> Search:
+        """Try plans, confirm the shallowest, and say what came of it."""
+        settings = self._settings
+        steps = list(self.steps())
+        confirmations = self.confirm(steps)
+        chosen = next((each.plan for each in confirmations if each.holds), None)
+        return Search(
+            provenance=provenance(device=str(self._loaded.device), dtype=self._loaded.dtype_name),
+            model=self._loaded.info(),
+            data=self._parts.info(),
+            task=self._task.name,
+            score_name=score.name,
+            budget=self._budget,
+            tested_increase=self.tested_increase,
+            strategy=settings.strategy,
+            metric=settings.ranked_by,
+            input=settings.input,
+            scope=settings.counted,
+            part=settings.part,
+            width=settings.width if settings.strategy == "beam" else None,
+            patience=settings.patience,
+            validation_clips=len(self._parts.validation.rows),
+            confirmation_clips=len(self._parts.confirmation.rows),
+            shared_speakers=self._parts.shared_speakers,
+            full_validation=self.validation.full,
+            full_confirmation=self.confirmation.full,
+            steps=steps,
+            confirmations=confirmations,
+            chosen=chosen,
+            reason=reason(score, self._budget, steps, confirmations, chosen),
+            replicates=settings.replicates,
+            cluster=settings.cluster,
+            seed=settings.seed,
+        )
 
     def steps(self) -> Iterator[SearchStep]:
         """Try plans of 1, 2, … layers, until `patience` of them in a row break the budget by their value.
