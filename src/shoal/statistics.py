@@ -12,6 +12,8 @@ import numpy.typing as npt
 from shoal.schema import Estimate
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 MAX_CLUSTERS = 4096
 """With more utterances than this, random groups of them are resampled: the variance of the mean is the same in
 expectation, and memory stays bounded."""

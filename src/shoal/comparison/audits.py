@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.comparison.settings import CompareSettings
 from shoal.errors import UsageError
@@ -33,9 +32,7 @@ from shoal.schema import (
     ScopeComparison,
 )
 from shoal.settings import takes
-from shoal.statistics import Resampler, estimate_rows, make_resampler, spearman
-
-Floats = npt.NDArray[np.float64]
+from shoal.statistics import Floats, Resampler, estimate_rows, make_resampler, spearman
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.comparison.audits import (
     Pair,
@@ -33,9 +32,8 @@ from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatri
 from shoal.selection.consensus import best_block, check_one_model, check_weights, combined
 from shoal.selection.settings import Combine
 from shoal.settings import takes
-from shoal.statistics import Resampler, estimate_rows
+from shoal.statistics import Floats, Resampler, estimate_rows
 
-Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats, Floats], Floats]
 
 SIZES = (1, 2, 4, 8)

@@ -14,10 +14,11 @@ from shoal.evaluation.scores.registry import headline, scores_of
 from shoal.evaluation.settings import DecodingSettings
 from shoal.evaluation.systems import check_can_answer
 from shoal.evaluation.utterance_counts import count_outputs
-from shoal.measurement.importance import Floats, ImportanceSums, Ints
+from shoal.measurement.importance import ImportanceSums
 from shoal.progress import Progress
 from shoal.schema.words import Candidate
 from shoal.selection import manual
+from shoal.statistics import Floats, Ints
 from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from torch import Tensor
 from shoal.decoder.logits import check_head, check_losses, logit_chunks, logits_at, token_losses
 from shoal.decoder.loss_targets import Targets, targets_of
 from shoal.decoder.states import decoder_arguments, last_states
-from shoal.measurement.importance import Floats, Ints
 from shoal.measurement.replay import NotReplayable, Recording, Replayer, record
 from shoal.pruning.in_memory import pruned, removal_problem
 from shoal.schema.words import Candidate
+from shoal.statistics import Floats, Ints
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch

@@ -30,8 +30,9 @@ from shoal.decoder.states import decoder_arguments, first_of, last_states, layer
 from shoal.decoder.sublayers import Sublayers, exact, sublayers_of
 from shoal.errors import MeasureError, ModelError
 from shoal.measurement.blocks import CHUNK_BYTES, block_ends, block_layers
-from shoal.measurement.importance import Floats, ImportanceSums, Ints, refuse_bad
+from shoal.measurement.importance import ImportanceSums, refuse_bad
 from shoal.schema.words import Candidate
+from shoal.statistics import Floats, Ints
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch

@@ -12,14 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.schema import Part, Scope
 from shoal.schema.words import Candidate
-from shoal.statistics import Resampler
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from shoal.statistics import Floats, Ints, Resampler
 
 
 @dataclass(frozen=True)

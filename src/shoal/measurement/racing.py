@@ -13,11 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from shoal.measurement.importance import Floats, Ints
-
-Bools = npt.NDArray[np.bool_]
+from shoal.statistics import Bools, Floats, Ints
 
 FIRST_ROUND = 8
 """Clips before anybody may drop out: fewer say little about how clips differ."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.measurement.blocks import block_slice, to_triangle
 from shoal.measurement.importance import ImportanceSums
@@ -26,9 +25,7 @@ from shoal.schema import (
     ScopeAudit,
     Triangle,
 )
-from shoal.statistics import Resampler, estimate_rows, interval, make_resampler
-
-Floats = npt.NDArray[np.float64]
+from shoal.statistics import Floats, Resampler, estimate_rows, interval, make_resampler
 
 EMPTY_SCOPE = {
     "audio": "nothing stands in the audio slot",

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.errors import FileFormatError
 from shoal.measurement.collector import UtteranceSums
@@ -23,9 +22,8 @@ from shoal.measurement.importance import ImportanceSums, from_arrays, to_arrays
 from shoal.measurement.metrics import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
 from shoal.schema.files import replaced
+from shoal.statistics import Floats, Ints
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Cluster = Literal["utterance", "speaker"]
 
 

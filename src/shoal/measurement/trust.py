@@ -16,10 +16,7 @@ from shoal.measurement.metrics.metric import CosineMetric
 from shoal.measurement.sums import Sums
 from shoal.schema import SCOPES, MetricTrust, Scope, Trust
 from shoal.schema.words import is_block
-from shoal.statistics import Resampler, estimate_rows, spearman
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from shoal.statistics import Bools, Floats, Resampler, estimate_rows, spearman
 
 TOP_K = 3
 MIN_CANDIDATES = 4
@@ -129,7 +126,7 @@ def _spread(columns: Floats, item: ImportanceSums, depth: int) -> Floats:
 
 def _truth(item: ImportanceSums, depth: int, resampler: Resampler) -> Ranking:
     """Only what was measured on every clip: the mean of a block that a race dropped is over clips of its own."""
-    complete: npt.NDArray[np.bool_] = np.logical_not(np.isnan(item.values[item.counts > 0]).any(0))
+    complete: Bools = np.logical_not(np.isnan(item.values[item.counts > 0]).any(0))
     whole = _spread(complete[None].astype(np.float64), item, depth)[0] == 1
     ranking = _of_importance(item, depth, resampler)
     return replace(ranking, rows=np.where(whole, ranking.rows, np.nan))

@@ -26,6 +26,17 @@ STRATEGIES: Mapping[StrategyName, str | None] = {
 """Strategy → what it chooses by unless told; None: only by what can be measured for any set of layers."""
 
 
+def searchable() -> dict[str, CosineMetric | ImportanceMetric]:
+    """All that a search can choose by: of a metric that is measured again at every step its first quantity alone."""
+    return {
+        name: metric
+        for name, (metric, quantity) in options().items()
+        if not isinstance(metric, ImportanceMetric)
+        or metric.of_any_layers is None
+        or quantity == metric.quantities[0]
+    }
+
+
 class SearchSettings(Intervals):
     """What a plan must keep to, and how plans are found and tried."""
 
@@ -46,9 +57,11 @@ class SearchSettings(Intervals):
     """Size of the weights at most, in the model's dtype, in 10^6 bytes."""
     strategy: StrategyName = "greedy"
     """Strategy that proposes plans."""
-    metric: str | None = None
-    """Metric that plans are chosen by: ablation (greedy and beam), or angular, influence, gradient, gradient-signed;
-    default: the strategy's own. It is measured on the validation clips."""
+    metric: str | None = Field(
+        default=None,
+        description=f"Metric that plans are chosen by: {', '.join(searchable())}; default: the strategy's own. It is "
+        "measured on the validation clips.",
+    )
     input: InputKind = "speech"
     """Input that is measured with; decoding is from speech."""
     scope: Scope | None = None
@@ -122,14 +135,3 @@ class SearchSettings(Intervals):
     def counted(self) -> Scope:
         """The scope: of a loss the response, else every position."""
         return self.scope or ("all" if isinstance(options()[self.ranked_by][0], CosineMetric) else "text")
-
-
-def searchable() -> dict[str, CosineMetric | ImportanceMetric]:
-    """All that a search can choose by: of a metric that is measured again at every step its first quantity alone."""
-    return {
-        name: metric
-        for name, (metric, quantity) in options().items()
-        if not isinstance(metric, ImportanceMetric)
-        or metric.of_any_layers is None
-        or quantity == metric.quantities[0]
-    }

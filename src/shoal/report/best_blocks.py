@@ -182,19 +182,9 @@ def _distances(audit: Audit, scope: Scope, metric: str, title: str) -> go.Figure
 def _add_line(
     figure: go.Figure, kind: InputKind, x: list[int], estimates: list[Estimate], texts: list[str]
 ) -> None:
-    colour = figure_style.INPUTS[kind]
-    figure_style.add_band(figure, x, estimates, colour, kind)
-    figure.add_scatter(
-        x=x,
-        y=[estimate.value for estimate in estimates],
-        customdata=texts,
-        hovertemplate="n = %{x}: %{customdata}<extra></extra>",
-        mode="lines+markers",
-        name=f"{kind} input",
-        legendgroup=kind,
-        line={"color": colour, "width": 2, "dash": "solid" if kind == "speech" else "dash"},
-        marker={"symbol": figure_style.INPUT_SYMBOLS[kind], "size": 6, "color": colour},
-    )
+    symbol, dash = figure_style.INPUT_SYMBOLS[kind], "solid" if kind == "speech" else "dash"
+    name, colour = f"{kind} input", figure_style.INPUTS[kind]
+    figure_style.add_line(figure, x, estimates, texts, name, colour, symbol=symbol, dash=dash)
 
 
 def _table(audit: Audit, scope: Scope, metric: str, title: str) -> Table:

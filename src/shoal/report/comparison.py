@@ -105,20 +105,8 @@ def _overlap(overlaps: Sequence[BlockOverlap]) -> go.Figure | str:
     figure.update_yaxes(range=[-3, 105])
     x = [entry.n for entry in overlaps]
     scaled = [PERCENT.scaled(entry.overlap) for entry in overlaps]
-    figure_style.add_band(figure, x, scaled, figure_style.GREEN, "chosen")
-    figure.add_scatter(
-        x=x,
-        y=[estimate.value for estimate in scaled],
-        mode="lines+markers",
-        name="chosen blocks",
-        legendgroup="chosen",
-        line={"color": figure_style.GREEN, "width": 2},
-        marker={"size": 6},
-        customdata=[[e.a, e.b, wording.percent_estimate(e.overlap)] for e in overlaps],
-        hovertemplate=(
-            "n = %{x}: %{customdata[2]}<br>starts %{customdata[0]} and %{customdata[1]}<extra></extra>"
-        ),
-    )
+    texts = [f"{wording.percent_estimate(e.overlap)}<br>starts {e.a} and {e.b}" for e in overlaps]
+    figure_style.add_line(figure, x, scaled, texts, "chosen blocks", figure_style.GREEN)
     figure.add_scatter(
         x=x,
         y=[round(100 * chance_overlap(max(x), n), 2) for n in x],

@@ -208,6 +208,32 @@ def add_band(
     )
 
 
+def add_line(
+    figure: go.Figure,
+    x: Sequence[int],
+    estimates: Sequence[Estimate],
+    texts: Sequence[str],
+    name: str,
+    colour: str,
+    *,
+    symbol: str = "circle",
+    dash: str = "solid",
+) -> None:
+    """Estimates by n as a line in its band; the pointer shows the texts."""
+    add_band(figure, x, estimates, colour, name)
+    figure.add_scatter(
+        x=list(x),
+        y=[estimate.value for estimate in estimates],
+        customdata=list(texts),
+        hovertemplate="n = %{x}: %{customdata}<extra></extra>",
+        mode="lines+markers",
+        name=name,
+        legendgroup=name,
+        line={"color": colour, "width": 2, "dash": dash},
+        marker={"symbol": symbol, "size": 6, "color": colour},
+    )
+
+
 def escaped(text: str) -> str:
     """Text from data inside plotly's labels, which know a few tags."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

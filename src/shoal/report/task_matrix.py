@@ -16,6 +16,8 @@ from shoal.schema import Estimate, TaskLoss, TaskMatrix
 
 ID, TITLE, SHORT = "tasks", "Task against task", "Tasks"
 CONSENSUS = "consensus"
+Cell = tuple[float | None, str, str]
+"""Value (None: refused), what stands in the cell, and what the pointer shows."""
 COMBINED = {"mean": "the mean of all sides", "worst": "the side that loses most"}
 
 
@@ -76,32 +78,24 @@ def _likeness(
     matrix: TaskMatrix, values: list[list[Estimate]], name: str, title: str, caption: str, *, zmin: float
 ) -> Figure:
     labels = [side.label for side in matrix.sides]
-    figure = _annotated(
-        labels,
-        labels,
-        [[estimate.value for estimate in row] for row in values],
-        [[wording.fixed(estimate.value, 2) for estimate in row] for row in values],
-        [[wording.number_estimate(estimate, 2) for estimate in row] for row in values],
-    )
+    cells = [
+        [(e.value, wording.fixed(e.value, 2), wording.number_estimate(e, 2)) for e in row] for row in values
+    ]
+    figure = _annotated(labels, labels, cells)
     figure.update_traces(zmin=zmin, zmax=1.0, colorscale=figure_style.AGREEMENT_SCALE)
     return Figure(name, title, caption, {"": figure})
 
 
-def _annotated(
-    columns: Sequence[str],
-    rows: Sequence[str],
-    values: Sequence[Sequence[float | None]],
-    texts: Sequence[Sequence[str]],
-    hovers: Sequence[Sequence[str]],
-) -> go.Figure:
+def _annotated(columns: Sequence[str], rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> go.Figure:
     """A heatmap with a number in each cell; plotly picks black or white ink by the cell's colour."""
     figure = figure_style.new_figure(110 + 52 * len(rows), x="", y="", legend=False)
+    values, texts, hovers = ([[cell[part] for cell in row] for row in cells] for part in range(3))
     figure.add_heatmap(
         x=[wrapped(name) for name in columns],
         y=[wrapped(name) for name in rows],
-        z=[list(row) for row in values],
-        text=[list(row) for row in texts],
-        customdata=[list(row) for row in hovers],
+        z=values,
+        text=texts,
+        customdata=hovers,
         texttemplate="%{text}",
         textfont={"size": 13 if len(columns) < 5 else 11.5},
         hovertemplate="%{y} · %{x}<br>%{customdata}<extra></extra>",
@@ -185,18 +179,20 @@ def _excess(matrix: TaskMatrix, sizes: list[int], group: str, selected: str) -> 
 
 
 def _excess_map(matrix: TaskMatrix, n: int) -> go.Figure:
-    rows = [side.label for side in matrix.sides]
-    columns = list(_plans_of(matrix, n))
-    cells = {(loss.task, loss.plan): loss for loss in matrix.losses if loss.n == n}
-    grid = [[cells.get((row, column)) for column in columns] for row in rows]
-    unit = unit_of(matrix.unit)
-    values = [[None if c is None else unit.scaled(c.excess).value for c in row] for row in grid]
-    texts = [["" if c is None else _excess_text(matrix, c) for c in row] for row in grid]
-    hovers = [["" if c is None else unit.write(c.excess, sign=True) for c in row] for row in grid]
-    figure = _annotated(columns, rows, values, texts, hovers)
-    most = max((abs(value) for row in values for value in row if value is not None), default=0.0)
+    rows, columns = [side.label for side in matrix.sides], list(_plans_of(matrix, n))
+    losses = {(loss.task, loss.plan): loss for loss in matrix.losses if loss.n == n}
+    cells = [[_excess_cell(matrix, losses.get((row, column))) for column in columns] for row in rows]
+    figure = _annotated(columns, rows, cells)
+    most = max((abs(value) for row in cells for value, _, _ in row if value is not None), default=0.0)
     figure.update_traces(zmin=0, zmax=most or 1.0, colorscale=figure_style.LOSS_SCALE)
     return figure
+
+
+def _excess_cell(matrix: TaskMatrix, loss: TaskLoss | None) -> Cell:
+    if loss is None:
+        return None, "", ""
+    unit = unit_of(matrix.unit)
+    return unit.scaled(loss.excess).value, _excess_text(matrix, loss), unit.write(loss.excess, sign=True)
 
 
 def _excess_text(matrix: TaskMatrix, loss: TaskLoss) -> str:

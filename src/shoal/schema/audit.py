@@ -71,10 +71,6 @@ class ScopeAudit(Record):
         """The metrics that have a value of every block."""
         return {name: values for name, values in self.metrics.items() if values.per == "block"}
 
-    def of_single_layers(self) -> dict[str, MetricValues]:
-        """The metrics that have values of layers only."""
-        return {name: values for name, values in self.metrics.items() if values.per == "layer"}
-
 
 class Importance(Record):
     """What the task loses without each of some candidates, by one quantity of one metric.

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.errors import UsageError
 from shoal.schema import ModelInfo
 from shoal.selection.settings import Combine
 from shoal.selection.strategy import Choice, Request, Strategy
-
-Floats = npt.NDArray[np.float64]
+from shoal.statistics import Floats
 
 
 def choose(request: Request) -> Choice:

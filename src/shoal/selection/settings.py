@@ -26,10 +26,10 @@ class SelectSettings(Settings):
     """Positions that count; default: all of them, audio and text alike, as in ShortGPT, or the metric's own. Gromov et
     al. (2403.17887) look at the last position of each sequence alone, which is last."""
     metric: str | None = None
-    """Metric to rank by: angular, influence, gradient, gradient-signed, ablation, ablation-kl or ablation-score;
-    default: the strategy's own, of a part of the layers ablation."""
+    """Metric to rank by, of those in the audit, such as angular, influence, gradient, ablation or ablation-kl; default:
+    the strategy's own, of a part of the layers ablation."""
     part: Part = "layer"
-    """Part of the layers to remove; attention and mlp are ranked by gradient or ablation."""
+    """Part of the layers to remove; attention and mlp are ranked by an importance measured of them."""
     combine: Combine = "mean"
     """How several audits share a plan: by their mean, or by the one that loses most (worst)."""
     weights: Annotated[tuple[float, ...] | None, CommaSeparated] = None

@@ -11,11 +11,12 @@ import numpy as np
 
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_candidates
-from shoal.measurement.importance import Floats, ImportanceSums, Ints, refuse_bad
+from shoal.measurement.importance import ImportanceSums, refuse_bad
 from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
 from shoal.measurement.racing import RISK, Race, rounds_of
 from shoal.schema import PARTS, Part
 from shoal.schema.words import Candidate
+from shoal.statistics import Floats, Ints
 
 if TYPE_CHECKING:
     from shoal.data import Row

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shoal.data import Dataset, Row
-    from shoal.measurement.importance import Floats, ImportanceSums
+    from shoal.measurement.importance import ImportanceSums
     from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
+    from shoal.statistics import Floats
     from shoal.tasks import Task
 
 
