@@ -9,8 +9,8 @@ from shoal import tasks
 from shoal.errors import UsageError
 from shoal.measurement.audit import audit
 from shoal.measurement.blocks import block_candidates
+from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
 from shoal.measurement.metrics.ablation import LossMeasure, ablate
-from shoal.measurement.metrics.metric import ImportanceOptions, ImportanceRequest
 from shoal.measurement.sums import load_sums
 from shoal.schema import Audit
 from tiny_speech import dataset, loaded

@@ -15,8 +15,8 @@ import shoal
 from shoal.cli import main
 from shoal.errors import UsageError
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metric_types import CosineMetric, ImportanceMetric, ImportanceRequest, Quantity
 from shoal.measurement.metrics import METRICS
-from shoal.measurement.metrics.metric import CosineMetric, ImportanceMetric, ImportanceRequest, Quantity
 from shoal.schema import Audit, Comparison, Plan
 from tiny_speech import dataset, loaded
 

@@ -14,8 +14,8 @@ from shoal.comparison.settings import CompareSettings
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics
-from shoal.measurement.metrics.metric import CosineMetric
 from shoal.measurement.sums import Sums, clusters_of, load_sums
 from shoal.measurement.trust import cost_rows
 from shoal.provenance import provenance

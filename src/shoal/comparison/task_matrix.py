@@ -24,8 +24,8 @@ from shoal.data_names import short_name
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metric_types import ImportanceMetric
 from shoal.measurement.metrics import cosine_metrics, importances
-from shoal.measurement.metrics.metric import ImportanceMetric
 from shoal.measurement.trust import aligned, cost_rows, importance_rows
 from shoal.provenance import provenance
 from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix

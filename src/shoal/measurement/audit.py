@@ -15,8 +15,8 @@ from shoal.decoder.batches import prepared_batches
 from shoal.errors import FileFormatError, UsageError
 from shoal.measurement.blocks import block_candidates
 from shoal.measurement.collector import collect
+from shoal.measurement.metric_types import ImportanceMetric, ImportanceRequest
 from shoal.measurement.metrics import metric_slices
-from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceRequest
 from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums

@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, model_validator
 
 from shoal.errors import UsageError
+from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions
 from shoal.measurement.metrics import METRICS, check_known, cosine_metrics, importances
-from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceOptions
 from shoal.schema.words import PARTS, InputKind, Part, Scope
 from shoal.settings import SPEED, Intervals, comma_separated
 

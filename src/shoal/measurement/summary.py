@@ -8,8 +8,8 @@ import numpy as np
 
 from shoal.measurement.blocks import block_slice, to_triangle
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics, importance_named
-from shoal.measurement.metrics.metric import CosineMetric
 from shoal.measurement.settings import AuditSettings
 from shoal.measurement.sums import Sums, clusters_of
 from shoal.measurement.trust import aligned, trust_of

@@ -11,8 +11,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from shoal.measurement.blocks import block_count, block_slice
 from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics, importance_named
-from shoal.measurement.metrics.metric import CosineMetric
 from shoal.measurement.sums import Sums
 from shoal.schema import SCOPES, MetricTrust, Scope, Trust
 from shoal.schema.words import is_block

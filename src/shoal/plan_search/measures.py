@@ -13,8 +13,8 @@ import numpy as np
 
 from shoal.errors import FileFormatError
 from shoal.measurement.blocks import block_layers
+from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
 from shoal.measurement.metrics import options, sign_of
-from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
 from shoal.plan_search.paths import Measure
 from shoal.plan_search.settings import SearchSettings
 from shoal.pruning.in_memory import removal_problem

@@ -9,8 +9,8 @@ from cyclopts import Group, Parameter
 from pydantic import Field, field_validator, model_validator
 
 from shoal.errors import UsageError
+from shoal.measurement.metric_types import CosineMetric, ImportanceMetric
 from shoal.measurement.metrics import options
-from shoal.measurement.metrics.metric import CosineMetric, ImportanceMetric
 from shoal.schema.search import Budget
 from shoal.schema.words import InputKind, Part, Scope
 from shoal.settings import SHARE, SPEED, Intervals, Share

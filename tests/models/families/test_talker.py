@@ -20,6 +20,8 @@ from shoal.evaluation import evaluate
 from shoal.evaluation.generated_speech import with_recogniser
 from shoal.evaluation.systems import check_can_answer
 from shoal.measurement.ablation_by_decoding import decode_without
+from shoal.measurement.importance import ImportanceSums
+from shoal.measurement.metric_types import ImportanceRequest
 from shoal.models.families import talker
 from shoal.models.loading import LoadedModel, load_model
 from shoal.plan_search.run import search
@@ -273,7 +275,12 @@ def test_a_search_and_an_ablation_name_it_before_anything_is_run(model, tmp_path
     with pytest.raises(ManifestError, match=r":\d: no speech_tokens"):
         search(model, clips, "tts", max_increase=1.0, out=out)
     with pytest.raises(ManifestError, match=r":1: no speech_tokens"):
-        decode_without(model, clips, tasks.get("tts"), [(1,)], refused={}, out=out)
+        decode_without(
+            ImportanceRequest(model, clips, tasks.get("tts"), "speech", out=out),
+            ImportanceSums(
+                "ablation", "loss", "text", "layer", ((1,),), (), np.zeros((0, 1)), np.zeros(0, np.int64)
+            ),
+        )
     assert not out.exists()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from shoal.errors import UsageError
-from shoal.measurement.metrics.metric import CosineMetric, ImportanceMetric, Metric, Quantity
+from shoal.measurement.metric_types import CosineMetric, ImportanceMetric, Metric, Quantity
 from shoal.settings import use_one_of
 
 METRICS: dict[str, Metric] = {

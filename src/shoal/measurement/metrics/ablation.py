@@ -12,7 +12,7 @@ import numpy as np
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_candidates
 from shoal.measurement.importance import ImportanceSums, refuse_bad
-from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
+from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
 from shoal.measurement.racing import RISK, Race, rounds_of
 from shoal.schema import PARTS, Part
 from shoal.schema.words import Candidate
@@ -34,7 +34,9 @@ def measure(request: ImportanceRequest) -> list[ImportanceSums]:
         losses = ablate(request, candidates, part)
         items += losses
         if options.decode and request.input == "speech":
-            items.append(_decoded(request, losses[0]))
+            from shoal.measurement.ablation_by_decoding import decode_without
+
+            items.append(decode_without(request, losses[0]))
     return items
 
 
@@ -157,28 +159,6 @@ class _LossTable:
             )
             for quantity, values, full in quantities
         ]
-
-
-def _decoded(request: ImportanceRequest, losses: ImportanceSums) -> ImportanceSums:
-    """By decoding: all candidates, of a race those that came to the end."""
-    from shoal.measurement.ablation_by_decoding import decode_without
-
-    clips = (~np.isnan(losses.values)).sum(0)
-    refused = dict(losses.refused)
-    for index in range(len(losses.candidates)):
-        if clips[index] < len(losses.utterances):
-            refused.setdefault(index, "dropped by the race, so not decoded")
-    return decode_without(
-        request.model,
-        request.data,
-        request.task,
-        losses.candidates,
-        refused=refused,
-        part=losses.part,
-        out=None if request.out is None else request.out / "ablation",
-        batch_size=request.options.batch_size,
-        progress=request.progress,
-    )
 
 
 class LossMeasure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from shoal.measurement.metrics.metric import ImportanceMetric, ImportanceRequest, Quantity
+from shoal.measurement.metric_types import ImportanceMetric, ImportanceRequest, Quantity
 
 if TYPE_CHECKING:
     from shoal.measurement.importance import ImportanceSums

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.measurement.metrics.metric import CosineMetric
+from shoal.measurement.metric_types import CosineMetric
 
 if TYPE_CHECKING:
     from torch import Tensor
