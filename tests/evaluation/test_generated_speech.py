@@ -17,7 +17,7 @@ from shoal.data import Clip, Row
 from shoal.errors import UsageError
 from shoal.evaluation import evaluate, rescore
 from shoal.evaluation.generated_speech import Recogniser, recognised, with_recogniser
-from shoal.evaluation.systems import check_can_answer
+from shoal.evaluation.model_checks import check_can_answer
 from shoal.models.loading import LoadedModel, load_model
 from shoal.pruning.in_memory import pruned
 from tiny_audio import csm, vibevoice

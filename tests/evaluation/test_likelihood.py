@@ -18,8 +18,8 @@ from shoal.decoder.prepare import prepare
 from shoal.errors import MeasureError, UsageError
 from shoal.evaluation import likelihood, shared_prompt
 from shoal.evaluation.likelihood import likelihoods
+from shoal.evaluation.model_checks import check_can_answer
 from shoal.evaluation.shared_prompt import continues
-from shoal.evaluation.systems import check_can_answer
 from shoal.evaluation.window import Batch
 from shoal.models import families
 from shoal.models.batch import Kind

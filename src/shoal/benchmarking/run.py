@@ -14,7 +14,8 @@ from shoal.benchmarking.memory import peak_memory
 from shoal.benchmarking.settings import BenchSettings
 from shoal.benchmarking.size import ModelSize, size_of
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluation.systems import FULL, check_hears, named_plans
+from shoal.evaluation.model_checks import check_hears
+from shoal.evaluation.systems import FULL, named_plans
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import pruned

@@ -8,28 +8,101 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal import tasks
 from shoal.evaluation.auto_batch_size import slots_that_fit
 from shoal.evaluation.decode_window import decode_window
 from shoal.evaluation.engine import EngineCache
+from shoal.evaluation.generated_speech import without_unmeasurable_loss
+from shoal.evaluation.locks import Locks
+from shoal.evaluation.model_checks import check_can_answer
+from shoal.evaluation.scores.registry import headline
+from shoal.evaluation.settings import DecodingSettings, TokenLimit
+from shoal.evaluation.shards import Shard, open_shard, open_whole
+from shoal.evaluation.systems import System, open_systems
 from shoal.evaluation.window import windows
 from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
     from shoal.evaluation.engine import BatchSize
-    from shoal.evaluation.settings import TokenLimit
-    from shoal.evaluation.systems import System
     from shoal.evaluation.window import Window
     from shoal.models.loading import LoadedModel
+    from shoal.schema import Plan
     from shoal.tasks import Task
 
 Lacking = npt.NDArray[np.bool_]
 """(N, S): whether system s has no output for row n yet. All that is kept of the rows."""
+
+
+def decode_systems(
+    loaded: LoadedModel,
+    data: Dataset,
+    task: Task,
+    decoding: DecodingSettings,
+    *,
+    plans: Sequence[Plan] = (),
+    against: LoadedModel | None = None,
+    out: Path | None = None,
+    shard: Shard | None = None,
+    progress: Progress | None = None,
+) -> list[System]:
+    """The systems, the baseline first, with an output for every clip (of a shard) that can be used.
+
+    Args:
+        loaded: the model that plans prune.
+        data: all clips, which decide the header of the outputs.
+        task: what is asked of these clips, see `asked_of`.
+        decoding: batch size and token limit.
+        plans: systems besides the unpruned model.
+        against: another checkpoint, to be the baseline.
+        out: folder for `outputs/`; what is there is not decoded again. None keeps outputs in memory.
+        shard: the clips to decode; None decodes all.
+        progress: called with ("transcribe", clips × systems done, in all).
+    """
+    settings = header(loaded, data, task, decoding.limit)
+    part = data if shard is None else shard.rows_of(data)
+    with Locks() as locks:
+        opened = partial(open_whole, locks=locks)
+        if shard is not None:
+            opened = partial(open_shard, shard=shard, locks=locks)
+        systems = open_systems(loaded, plans, against=against, out=out, header=settings, opened=opened)
+        SystemsDecoder(part, task, decoding.limit, decoding.batch_size).run(systems, progress)
+    return systems
+
+
+def asked_of(
+    data: Dataset, task: Task | str, loaded: LoadedModel, against: LoadedModel | None = None
+) -> Task:
+    """The task as these clips ask it, once the models are known to be able to answer it."""
+    task = (tasks.get(task) if isinstance(task, str) else task).on(data.rows)
+    headline(task)
+    for model in (loaded, against):
+        if model is not None:
+            check_can_answer(model, task)
+            if task.input == "speech":
+                model.check_lengths(data)
+            task = without_unmeasurable_loss(task, model, data.rows)
+    return task
+
+
+def header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) -> dict[str, Any]:
+    """What decides raw outputs, besides the system: the same header, the same outputs."""
+    info = data.info()
+    return {
+        "task": task.decides,
+        "decoding": {"strategy": "greedy", "max_new_tokens": limit.label},
+        "dtype": loaded.dtype_name,
+        "device": loaded.device.type,
+        "audio": {"decoder": info.audio_decoder, "resampler": info.resampler},
+        "note": {"manifests": info.manifests, "data_fingerprint": info.fingerprint},
+    }
 
 
 class SystemsDecoder:

@@ -18,8 +18,8 @@ from shoal.data.clip import SAMPLE_RATE, Clip, Row
 from shoal.decoder.prepare import prepare
 from shoal.errors import UsageError
 from shoal.evaluation.generate import decoded, written
+from shoal.evaluation.model_checks import check_hears
 from shoal.evaluation.settings import TokenLimit, limit_of
-from shoal.evaluation.systems import check_hears
 from shoal.models.families.audio_llm import AudioLLM, Samples
 
 if TYPE_CHECKING:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
 from shoal.errors import FileFormatError
-from shoal.evaluation.decode_systems import SystemsDecoder
+from shoal.evaluation.decode_systems import asked_of, decode_systems, header
 from shoal.evaluation.export import ScoredOutputs, write_exports
-from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.groups import check_fields, check_sets
-from shoal.evaluation.locks import Locks
 from shoal.evaluation.score_systems import SystemIdentity, score_systems
-from shoal.evaluation.scores.registry import headline
-from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings, TokenLimit
-from shoal.evaluation.shards import Shard, ShardOutputs, open_shard, open_whole, read_whole
-from shoal.evaluation.systems import System, check_can_answer, open_systems
+from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
+from shoal.evaluation.shards import Shard, ShardOutputs, read_whole
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.schema import Scores
@@ -100,42 +95,6 @@ def evaluate(
     return scores
 
 
-def decode_systems(
-    loaded: LoadedModel,
-    data: Dataset,
-    task: Task,
-    decoding: DecodingSettings,
-    *,
-    plans: Sequence[Plan] = (),
-    against: LoadedModel | None = None,
-    out: Path | None = None,
-    shard: Shard | None = None,
-    progress: Progress | None = None,
-) -> list[System]:
-    """The systems, the baseline first, with an output for every clip (of a shard) that can be used.
-
-    Args:
-        loaded: the model that plans prune.
-        data: all clips, which decide the header of the outputs.
-        task: what is asked of these clips, see `asked_of`.
-        decoding: batch size and token limit.
-        plans: systems besides the unpruned model.
-        against: another checkpoint, to be the baseline.
-        out: folder for `outputs/`; what is there is not decoded again. None keeps outputs in memory.
-        shard: the clips to decode; None decodes all.
-        progress: called with ("transcribe", clips × systems done, in all).
-    """
-    settings = header(loaded, data, task, decoding.limit)
-    part = data if shard is None else shard.rows_of(data)
-    with Locks() as locks:
-        opened = partial(open_whole, locks=locks)
-        if shard is not None:
-            opened = partial(open_shard, shard=shard, locks=locks)
-        systems = open_systems(loaded, plans, against=against, out=out, header=settings, opened=opened)
-        SystemsDecoder(part, task, decoding.limit, decoding.batch_size).run(systems, progress)
-    return systems
-
-
 @takes(DecodingSettings)
 def evaluate_shard(
     model: LoadedModel,
@@ -193,21 +152,6 @@ def evaluate_shard(
     return ShardOutputs(part, len(part.rows_of(data).rows), decoded, list(files))
 
 
-def asked_of(
-    data: Dataset, task: Task | str, loaded: LoadedModel, against: LoadedModel | None = None
-) -> Task:
-    """The task as these clips ask it, once the models are known to be able to answer it."""
-    task = (tasks.get(task) if isinstance(task, str) else task).on(data.rows)
-    headline(task)
-    for model in (loaded, against):
-        if model is not None:
-            check_can_answer(model, task)
-            if task.input == "speech":
-                model.check_lengths(data)
-            task = without_unmeasurable_loss(task, model, data.rows)
-    return task
-
-
 @takes(ScoringSettings)
 def rescore(folder: str | Path, settings: ScoringSettings | None = None, **options: Any) -> Scores:
     """Score again from the raw outputs in `folder`, without a model; `scores.json` is written anew.
@@ -256,16 +200,3 @@ def rescore(folder: str | Path, settings: ScoringSettings | None = None, **optio
 def _write(folder: Path, stored: ScoredOutputs, exports: Sequence[str]) -> None:
     stored.scores.save(folder / SCORES_FILE)
     write_exports(folder, stored, exports)
-
-
-def header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) -> dict[str, Any]:
-    """What decides raw outputs, besides the system: the same header, the same outputs."""
-    info = data.info()
-    return {
-        "task": task.decides,
-        "decoding": {"strategy": "greedy", "max_new_tokens": limit.label},
-        "dtype": loaded.dtype_name,
-        "device": loaded.device.type,
-        "audio": {"decoder": info.audio_decoder, "resampler": info.resampler},
-        "note": {"manifests": info.manifests, "data_fingerprint": info.fingerprint},
-    }

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from shoal.errors import FileFormatError, ManifestError, ShoalError, UsageError
+from shoal.evaluation.decode_systems import asked_of, decode_systems
 from shoal.evaluation.paired_scores import PairedScores
-from shoal.evaluation.run import asked_of, decode_systems
 from shoal.evaluation.scores.registry import scores_of
 from shoal.evaluation.settings import DecodingSettings
 from shoal.evaluation.significance import PairedBootstrap, Rates

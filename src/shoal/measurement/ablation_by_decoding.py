@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal.evaluation.decode_systems import decode_systems
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
-from shoal.evaluation.run import decode_systems
+from shoal.evaluation.model_checks import check_can_answer
 from shoal.evaluation.scores.registry import headline, scores_of
 from shoal.evaluation.settings import DecodingSettings
-from shoal.evaluation.systems import check_can_answer
 from shoal.evaluation.utterance_counts import count_outputs
 from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import ImportanceRequest

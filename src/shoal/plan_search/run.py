@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from shoal import tasks
 from shoal.errors import UsageError
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
+from shoal.evaluation.model_checks import check_can_answer
 from shoal.evaluation.scores.registry import headline
 from shoal.evaluation.significance import holm
-from shoal.evaluation.systems import check_can_answer
 from shoal.measurement.metrics import sign_of
 from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.errors import ManifestError, UsageError
-from shoal.evaluation.decode_systems import SystemsDecoder
+from shoal.evaluation.decode_systems import SystemsDecoder, header
 from shoal.evaluation.paired_scores import PairedScores, worsening
-from shoal.evaluation.run import header
 from shoal.evaluation.scores.registry import headline
 from shoal.evaluation.settings import TokenLimit
 from shoal.evaluation.significance import PairedBootstrap

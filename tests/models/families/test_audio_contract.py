@@ -21,7 +21,7 @@ from shoal import tasks
 from shoal.data.clip import Clip, Row
 from shoal.decoder.prepare import prepare
 from shoal.errors import AudioError, UsageError
-from shoal.evaluation.systems import check_hears
+from shoal.evaluation.model_checks import check_hears
 from shoal.measurement.collector import collect
 from shoal.models import families
 from shoal.models.batch import PreparedBatch

@@ -18,7 +18,7 @@ from shoal.data import Clip, Row, read_manifests
 from shoal.errors import ManifestError, ModelError
 from shoal.evaluation import evaluate
 from shoal.evaluation.generated_speech import with_recogniser
-from shoal.evaluation.systems import check_can_answer
+from shoal.evaluation.model_checks import check_can_answer
 from shoal.measurement.ablation_by_decoding import decode_without
 from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import ImportanceRequest
