@@ -51,7 +51,7 @@ class Picture:
     height: int
 
 
-PICTURES = (Picture("report", "body", 1180, 950), Picture("heatmap", "#redundancy", 1180, 790))
+PICTURES = (Picture("report", "body", 1180, 950), Picture("heatmap", "#redundancy", 1180, 752))
 
 
 def main(report: str) -> None:

@@ -75,6 +75,15 @@ def test_the_reference_has_every_public_name():
     assert set(shoal.__all__) - named == {"__version__"}
 
 
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "design.md"], ids=name)
+def test_files_and_rooms_exist(page):
+    rooms = ROOT / "src" / "shoal"
+    codes = CODE.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    named = {code for code in codes if re.fullmatch(r"[a-z][a-z0-9_/]*(?:\.py|\.md|/)", code)}
+    homes = [rooms, ROOT, *(room for room in rooms.iterdir() if room.is_dir())]
+    assert [code for code in named if not any((home / code).exists() for home in homes)] == []
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """The words behind `shoal` of every command in `text`: a line of a code block, or code within a line."""
     blocks = FENCE.findall(text)
