@@ -77,7 +77,7 @@ def test_a_folder_without_its_processor_says_so(model, manifest, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--how", "telepathy"], "unknown way 'telepathy'"),
+        (["--how", "telepathy"], "--how: unknown how 'telepathy'; use auto, memory or disk"),
         (["--how", "disk", "--layers-list", "1,99"], "99"),
         (["--how", "disk", "--layers-list", "5"], "last"),
     ],

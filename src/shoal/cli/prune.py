@@ -4,40 +4,16 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import Field
 
 from shoal.cli import options
 from shoal.cli.card import warn_of_speech
 from shoal.errors import UsageError
-from shoal.models.settings import Dtype, ModelSettings
+from shoal.pruning.settings import PruneLoading, PruneSettings
 from shoal.schema import ModelInfo, Plan
-from shoal.settings import MODEL, OUTPUT, CommaSeparated, Settings
-
-
-class PruneLoading(ModelSettings):
-    """How the model is loaded, where it is."""
-
-    dtype: Annotated[Dtype, MODEL] = "stored"
-    """Precision to load and save in; stored is the checkpoint's own, auto is float32 on the CPU."""
-
-
-class PruneSettings(Settings):
-    """What is removed, and how."""
-
-    plan: Annotated[Path | None, Parameter(metavar="FILE")] = None
-    """Plan to carry out: a plan.json from shoal select."""
-    layers_list: Annotated[tuple[int, ...] | None, CommaSeparated, Parameter(metavar="N,N…")] = Field(
-        default=None
-    )
-    """Layers to remove, 0-based, instead of a plan, such as 3,4,5."""
-    allow_last: bool = False
-    """Allow --layers-list to name the last layer too."""
-    how: Literal["auto", "memory", "disk"] = "auto"
-    """Way to prune: memory loads, prunes and saves; disk copies shard by shard without loading; auto takes disk if the
-    model does not fit."""
+from shoal.settings import OUTPUT
 
 
 def prune(

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
 from shoal.settings import Settings, option_name
@@ -127,69 +127,51 @@ def run_all(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -
     Raises:
         WorkerError: one failed; the others are stopped.
     """
-    ended = threading.Semaphore(0)
-    workers = [
-        _Worker(command, environment, f"{number}/{len(commands)}", ended.release)
-        for number, command in enumerate(commands, 1)
-    ]
-    try:
-        for _ in workers:
-            ended.acquire()
-            for worker in workers:
-                worker.raise_failure()
-    finally:
-        for worker in workers:
-            worker.stop()
+    processes: list[subprocess.Popen[str]] = []
+    with ThreadPoolExecutor(len(commands)) as pool:
+        try:
+            processes += (_started(command, environment) for command in commands)
+            watches = [
+                pool.submit(_watch, process, f"{number}/{len(commands)}")
+                for number, process in enumerate(processes, 1)
+            ]
+            for watch in as_completed(watches):
+                watch.result()
+        finally:
+            # The pool waits for the threads, and these for their processes.
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()
 
 
-class _Worker:
-    """A process, and the thread that reads what it says."""
+def _started(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
 
-    def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], name: str, ended: Callable[[], None]
-    ) -> None:
-        self._name, self._ended, self._last = name, ended, ""
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-        assert self._process.stderr is not None
-        self._reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)
-        self._reader.start()
 
-    def raise_failure(self) -> None:
-        """If it has failed.
+def _watch(process: subprocess.Popen[str], name: str) -> None:
+    """Pass on what a worker says until it ends.
 
-        Raises:
-            WorkerError: it has.
-        """
-        code = self._process.poll()
-        if code is None or code == 0:
-            return
-        self._reader.join()
-        if code < 0:
-            raise WorkerError(f"worker {self._name} was killed by signal {-code}; run the command again", 1)
-        raise WorkerError(self._last.removeprefix("shoal: ") or f"worker {self._name} failed", code)
-
-    def stop(self) -> None:
-        """End it if it is still running."""
-        if self._process.poll() is None:
-            self._process.terminate()
-        self._process.wait()
-        self._reader.join()
-
-    def _read(self, lines: IO[str]) -> None:
-        for line in lines:
-            if line.strip():
-                self._last = line.strip()
-                print(f"{self._name} {self._last}", file=sys.stderr, flush=True)
-        self._process.wait()
-        self._ended()
+    Raises:
+        WorkerError: it failed.
+    """
+    last = ""
+    for line in process.stderr or ():
+        if line.strip():
+            last = line.strip()
+            print(f"{name} {last}", file=sys.stderr, flush=True)
+    code = process.wait()
+    if code < 0:
+        raise WorkerError(f"worker {name} was killed by signal {-code}; run the command again", 1)
+    if code:
+        raise WorkerError(last.removeprefix("shoal: ") or f"worker {name} failed", code)
 
 
 def end_with_parent() -> None:

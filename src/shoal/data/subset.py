@@ -31,15 +31,8 @@ def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
 
     Row `floor((i + phase) · len / limit)` for i = 0 … limit-1. The phase is 0 for seed 0, so that the first
     row is always among them, and drawn from [0, 1) for any other seed.
-
-    Raises:
-        UsageError: `limit` is below 1.
     """
-    if limit is None:
-        return list(rows)
-    if limit < 1:
-        raise UsageError(f"a limit of {limit} leaves no row", where="--limit", fix="give at least 1")
-    if limit >= len(rows):
+    if limit is None or limit >= len(rows):
         return list(rows)
     phase = random.Random(seed).random() if seed else 0.0
     return [rows[int((index + phase) * len(rows) / limit)] for index in range(limit)]

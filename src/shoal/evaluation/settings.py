@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
-from shoal.errors import UsageError
 from shoal.settings import OUTPUT, SPEED, Intervals, Settings
 
 if TYPE_CHECKING:
@@ -32,10 +31,6 @@ class TokenLimit:
     """How many tokens a clip may get: a fixed number, or None for one that follows its duration."""
 
     fixed: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.fixed is not None and self.fixed < 1:
-            raise UsageError(f"{self.fixed} tokens", where="--max-new-tokens", fix="give a number above 0")
 
     def of(self, row: Row) -> int:
         """The limit for one clip, end token included."""

@@ -15,6 +15,7 @@ from shoal.errors import UsageError
 from shoal.machine import free_memory
 from shoal.progress import Progress
 from shoal.provenance import provenance
+from shoal.pruning.settings import Way
 from shoal.pruning.verify import checked, expectation, verify_checkpoint
 from shoal.schema import Plan
 from shoal.schema.verification import Check, VerificationReport
@@ -22,8 +23,6 @@ from shoal.schema.verification import Check, VerificationReport
 if TYPE_CHECKING:
     from shoal.pruning.verify import Expectation
 
-Way = Literal["auto", "memory", "disk"]
-WAYS: tuple[Way, ...] = ("auto", "memory", "disk")
 ROOM = 1.3
 """Times the size of the weights that must be free to load them: the model, and its states on the probe."""
 
@@ -85,14 +84,12 @@ def prune_folder(
     )
 
 
-def choose_way(path: Path, way: str) -> Literal["memory", "disk"]:
+def choose_way(path: Path, way: Way) -> Literal["memory", "disk"]:
     """`auto`: on disk where the weights would take more than the memory that is free.
 
     Raises:
-        UsageError: no such way, or a folder that can only be pruned in memory.
+        UsageError: a folder that can only be pruned in memory.
     """
-    if way not in WAYS:
-        raise UsageError(f"unknown way {way!r}", where="--how", fix=f"use {', '.join(WAYS)}")
     whole = any(path.glob("*.safetensors")) and (path / "config.json").is_file()
     if way == "disk" and not whole:
         raise UsageError(
@@ -102,7 +99,7 @@ def choose_way(path: Path, way: str) -> Literal["memory", "disk"]:
         )
     if way == "auto":
         return "disk" if whole and not fits_in_memory(path) else "memory"
-    return "disk" if way == "disk" else "memory"
+    return way
 
 
 def fits_in_memory(path: Path) -> bool:
