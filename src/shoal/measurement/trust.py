@@ -146,7 +146,9 @@ def _predictors(
     for item in importance:
         ranking = _of_importance(item, sums.depth, resampler)
         if importance_named(item.metric).additive:
-            ranking = replace(ranking, rows=_with_summed_layers(ranking.rows, sums.depth))
+            # A block that was not measured itself counts as the sum of its layers.
+            rows, summed = ranking.rows, block_sums(ranking.rows[:, : sums.depth])
+            ranking = replace(ranking, rows=np.where(np.isfinite(rows[0]), rows, summed))
         yield ranking, item
 
 
@@ -165,11 +167,6 @@ def cost_rows(sums: Sums, scope: Scope, metric: CosineMetric, resampler: Resampl
     if resampler.clusters > 1:
         rows = np.vstack([rows, resampler.means(*sums.scope(scope, metric.name))])
     return rows if metric.low_is_redundant else -rows
-
-
-def _with_summed_layers(rows: Floats, depth: int) -> Floats:
-    """A block that was not measured itself counts as the sum of its layers."""
-    return np.where(np.isfinite(rows[0]), rows, block_sums(rows[:, :depth]))
 
 
 def _by_size(metric: Ranking, truth: Ranking, depth: int, level: float) -> list[MetricTrust]:

@@ -159,7 +159,10 @@ def _heatmap(audit: Audit, kinds: tuple[InputKind, ...], scope: Scope, metric: s
     if len(sides) > 1:
         raw = difference(raw, sides[1].values)
         row = difference(row, row_normalised(sides[1].values))
-        ends = {name: round(extent(grid), 4) or 0.01 for name, grid in (("raw", raw), ("row", row))}
+        largest = {
+            name: max(abs(v) for cells in grid for v in cells) for name, grid in (("raw", raw), ("row", row))
+        }
+        ends = {name: round(end, 4) or 0.01 for name, end in largest.items()}
         limits = {name: [-end, end] for name, end in ends.items()}
         scale = figure_style.DIFFERENCE_SCALE
     depth, grids = len(raw), {"raw": to_grid(raw), "row": to_grid(row)}
@@ -243,8 +246,3 @@ def _unit(row: Sequence[float]) -> list[float]:
 def difference(a: Triangle, b: Triangle) -> Triangle:
     """`a - b`, block by block; both of the same depth."""
     return [[x - y for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
-
-
-def extent(triangle: Triangle) -> float:
-    """The largest size of a value."""
-    return max((abs(value) for row in triangle for value in row), default=0.0)
