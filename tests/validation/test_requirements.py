@@ -14,6 +14,7 @@ from shoal.errors import UsageError
 from shoal.schema import Estimate
 from shoal.validation import requirement_syntax as forms
 from shoal.validation.junit import junit
+from shoal.validation.settings import Requirements
 from shoal.validation.validate import validate
 
 
@@ -67,8 +68,8 @@ def test_a_score_that_falls_is_counted_up():
         "BLEU drop<=12%": "holds",
     }.items():
         assert verdicts(requirement, document) == [verdict], requirement
-    assert verdicts(forms.max_drop("BLEU", "2.1"), document) == ["holds"]
-    assert verdicts(forms.at_least("accuracy", "70%"), document) == ["holds"]
+    for requirement in Requirements(max_bleu_drop="2.1", min_accuracy="70%").listed():
+        assert verdicts(requirement, document) == ["holds"]
 
 
 numbers = st.floats(-2, 2, allow_nan=False)

@@ -84,7 +84,7 @@ def likelihoods(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likelihoo
         )
     for clip, choices, loss in zip(batch.clips, allowed, losses, strict=True):
         _check_finite(clip, [*(choices or {}).values(), *(loss or ())[:1]])
-    return [Likelihoods(*each) for each in zip(allowed, losses, strict=True)]
+    return [Likelihoods(*of_clip) for of_clip in zip(allowed, losses, strict=True)]
 
 
 def _check_finite(clip: Clip, values: Sequence[float]) -> None:
@@ -103,8 +103,8 @@ def _choices(loaded: LoadedModel, batch: Batch, task: Task) -> list[dict[str, fl
     else:
         values = _one_after_the_other(loaded, batch.clips, task, allowed)
     return [
-        dict(zip(answers, each, strict=True)) if answers else None
-        for answers, each in zip(allowed, values, strict=True)
+        dict(zip(answers, of_clip, strict=True)) if answers else None
+        for answers, of_clip in zip(allowed, values, strict=True)
     ]
 
 
@@ -112,13 +112,14 @@ def _one_after_the_other(
     loaded: LoadedModel, clips: Sequence[Clip], task: Task, allowed: Sequence[Sequence[str]]
 ) -> list[list[float]]:
     """The same for a model that is only known to run over a whole prompt with its answer."""
-    found: list[list[float]] = [[] for _ in clips]
-    for place in range(max(map(len, allowed))):
-        rows = [row for row, answers in enumerate(allowed) if place < len(answers)]
-        said = TaskWithAnswers(task, {clips[row].id: allowed[row][place] for row in rows})
-        for row, (nats, _) in zip(rows, _losses(loaded, [clips[row] for row in rows], said), strict=True):
-            found[row].append(-nats)
-    return found
+    values: list[list[float]] = [[] for _ in clips]
+    for number in range(max(map(len, allowed))):
+        rows = [row for row, answers in enumerate(allowed) if number < len(answers)]
+        answered = TaskWithAnswers(task, {clips[row].id: allowed[row][number] for row in rows})
+        losses = _losses(loaded, [clips[row] for row in rows], answered)
+        for row, (nats, _) in zip(rows, losses, strict=True):
+            values[row].append(-nats)
+    return values
 
 
 def _losses(loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> list[Loss]:
@@ -153,9 +154,9 @@ def response_losses(loaded: LoadedModel, batch: PreparedBatch) -> list[Loss]:
 
 def summed(losses: Tensor, rows: Tensor, count: int) -> list[Loss]:
     """Sums of `losses` (N,) and how many they are, for each of `count` clips that they belong to by `rows` (N,)."""
-    places = rows.cpu().numpy()
-    nats = np.bincount(places, losses.double().cpu().numpy(), minlength=count)
-    return list(zip(nats.tolist(), np.bincount(places, minlength=count).tolist(), strict=True))
+    owners = rows.cpu().numpy()
+    nats = np.bincount(owners, losses.double().cpu().numpy(), minlength=count)
+    return list(zip(nats.tolist(), np.bincount(owners, minlength=count).tolist(), strict=True))
 
 
 def _spoken(loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> list[Loss]:

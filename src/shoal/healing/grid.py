@@ -90,10 +90,10 @@ def run_grid(grid: Grid) -> Healing:
         raise UsageError("nothing to compare", fix="give --layers or --plan, and --targets")
     _own(grid)
     total, cells = 1 + len(grid.plans) * (1 + len(grid.settings.targets)), []
-    wanted: list[tuple[Plan | None, str]] = [(None, NONE)]
-    wanted += [(plan, name) for plan in grid.plans for name in (NONE, *grid.settings.targets)]
+    pairs: list[tuple[Plan | None, str]] = [(None, NONE)]
+    pairs += [(plan, name) for plan in grid.plans for name in (NONE, *grid.settings.targets)]
     skipped: list[str] = []
-    for done, (plan, target) in enumerate(wanted):
+    for done, (plan, target) in enumerate(pairs):
         if grid.progress is not None:
             grid.progress("cells", done, total)
         try:
@@ -134,13 +134,13 @@ def _cell(grid: Grid, plan: Plan | None, target: str) -> _Cell:
     folder = grid.out / "cells" / _name(plan, target)
     if not (folder / CELL).is_file():
         _fill(grid, plan, target, folder)
-    found = read_json(folder / CELL)
+    record = read_json(folder / CELL)
     losses = Losses(
-        found["losses"]["ids"],
-        np.array(found["losses"]["sums"]),
-        np.array(found["losses"]["counts"], np.int64),
+        record["losses"]["ids"],
+        np.array(record["losses"]["sums"]),
+        np.array(record["losses"]["counts"], np.int64),
     )
-    return _Cell(plan, target, found["facts"], losses, folder)
+    return _Cell(plan, target, record["facts"], losses, folder)
 
 
 def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
@@ -184,11 +184,11 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
 
 def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Sequence[str]) -> Healing:
     outputs = [read_outputs(cell.folder / "outputs" / "full.jsonl") for cell in cells]
-    ids = sorted(clip for clip in outputs[0] if all(clip in found for found in outputs))
+    ids = sorted(clip for clip in outputs[0] if all(clip in of_cell for of_cell in outputs))
     task = grid.task.on(grid.test.rows)
     score = scores_of(task, label_set(task, outputs[0], ids))[0]
     bootstrap = PairedBootstrap.of(grid.settings, [outputs[0][clip].speaker for clip in ids])
-    counts = [count_outputs(found, ids, task, [score]) for found in outputs]
+    counts = [count_outputs(of_cell, ids, task, [score]) for of_cell in outputs]
     scored = PairedScores.of([score], counts, bootstrap)
     if score.name not in scored.scores:
         raise ManifestError(f"{score.name} finds nothing in the references", fix="check them in the manifest")
@@ -277,9 +277,9 @@ def _recovered(
 
 def _loss(cell: _Cell, bootstrap: PairedBootstrap, ids: Sequence[str]) -> Estimate | None:
     """Nats a token, with its interval over the same clips."""
-    place = {clip: at for at, clip in enumerate(cell.losses.ids)}
-    if any(clip not in place for clip in ids):
+    index = {clip: row for row, clip in enumerate(cell.losses.ids)}
+    if any(clip not in index for clip in ids):
         return None
-    order = [place[clip] for clip in ids]
+    order = [index[clip] for clip in ids]
     sums, counts = cell.losses.sums[order], cell.losses.counts[order]
     return bootstrap.estimate(bootstrap.rates(cast("Any", sums), counts))

@@ -61,16 +61,6 @@ def max_group_increase(share: float) -> Requirement:
     return GroupChangeLimit(f"worst group's increase <= {share:.1%}", share)
 
 
-def at_least(score: str, text: str) -> Requirement:
-    """A score from below; `text` is a number on the score's scale, or a percentage of a fraction."""
-    return parse(f"{score}>={text}")
-
-
-def max_drop(score: str, text: str) -> Requirement:
-    """How far a score may fall: `1.5` in its unit, or `5%` of the baseline's."""
-    return parse(f"{score} drop<={text}")
-
-
 def max_latency_ratio(ratio: float) -> Requirement:
     """Time over the unpruned model's."""
     return SpeedLimit(f"latency ratio <= {ratio:g}", ratio, speedup=False)

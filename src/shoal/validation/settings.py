@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -22,11 +21,11 @@ LIMITS: dict[str, Callable[[Any], Requirement]] = {
     "max_wer": syntax.max_wer,
     "max_wer_increase": syntax.max_wer_increase,
     "max_group_increase": syntax.max_group_increase,
-    "min_bleu": partial(syntax.at_least, "BLEU"),
-    "min_chrf": partial(syntax.at_least, "chrF"),
-    "min_accuracy": partial(syntax.at_least, "accuracy"),
-    "min_uar": partial(syntax.at_least, "UAR"),
-    "max_bleu_drop": partial(syntax.max_drop, "BLEU"),
+    "min_bleu": lambda text: syntax.parse(f"BLEU>={text}"),
+    "min_chrf": lambda text: syntax.parse(f"chrF>={text}"),
+    "min_accuracy": lambda text: syntax.parse(f"accuracy>={text}"),
+    "min_uar": lambda text: syntax.parse(f"UAR>={text}"),
+    "max_bleu_drop": lambda text: syntax.parse(f"BLEU drop<={text}"),
     "max_size": syntax.max_size,
 }
 """Field → the requirement that its value makes."""

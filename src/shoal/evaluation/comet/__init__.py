@@ -19,7 +19,7 @@ import numpy as np
 
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.scores.answers import Answers
-from shoal.evaluation.scores.base import Score, ratio
+from shoal.evaluation.scores.base import MeanScore
 from shoal.statistics import Floats
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ WORKER = Path(__file__).with_name("worker.py")
 _LOOK = "from importlib.metadata import version; print(version('unbabel-comet'))"
 
 
-class Comet(Score):
+class Comet(MeanScore):
     """The mean of COMET's scores of the segments: its score of a corpus, so that the bootstrap draws segments.
 
     Args:
@@ -76,10 +76,6 @@ class Comet(Score):
         """
         values = np.array(self._ask(_segments(answers)), dtype=np.float64)
         return np.stack([values, np.ones(len(answers))], axis=1)
-
-    def value(self, totals: Floats) -> Floats:
-        """The mean over segments."""
-        return ratio(totals[..., 0], totals[..., 1])
 
     @property
     def signature(self) -> str:

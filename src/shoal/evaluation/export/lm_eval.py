@@ -35,14 +35,14 @@ def write(folder: Path, stored: ScoredOutputs) -> None:
     """
     date = _file_date(stored.scores.provenance.created)
     for name, system, outputs in stored.systems():
-        place = folder / name
-        samples = place / f"samples_{stored.task.name}_{date}.jsonl"
-        results = place / f"results_{date}.json"
+        own_folder = folder / name
+        samples = own_folder / f"samples_{stored.task.name}_{date}.jsonl"
+        results = own_folder / f"results_{date}.json"
         task_hash = _write_samples(samples, stored, outputs)
         with replaced(results) as stream:
-            found = results_of(stored.scores, system, stored.task, task_hash, len(stored.ids))
-            json.dump(found, stream, indent=2, ensure_ascii=False, default=str)
-        for old in (*place.glob("results_*.json"), *place.glob("samples_*.jsonl")):
+            document = results_of(stored.scores, system, stored.task, task_hash, len(stored.ids))
+            json.dump(document, stream, indent=2, ensure_ascii=False, default=str)
+        for old in (*own_folder.glob("results_*.json"), *own_folder.glob("samples_*.jsonl")):
             if old not in (results, samples):
                 old.unlink()
 
@@ -155,9 +155,9 @@ def _write_samples(path: Path, stored: ScoredOutputs, outputs: Mapping[str, Outp
     with replaced(path) as stream:
         for block in stored.read(outputs):
             for output, values in zip(block, _own_values(stored.task, scores, block), strict=True):
-                found = sample(number, output, stored.task.instruction, stored.scores.decoding, values)
-                total.update((found["doc_hash"] + found["prompt_hash"] + found["target_hash"]).encode())
-                stream.write(json.dumps(found, ensure_ascii=False, default=str) + "\n")
+                record = sample(number, output, stored.task.instruction, stored.scores.decoding, values)
+                total.update((record["doc_hash"] + record["prompt_hash"] + record["target_hash"]).encode())
+                stream.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
                 number += 1
     return total.hexdigest()
 
@@ -166,8 +166,8 @@ def _own_values(task: Task, scores: Sequence[Score], block: Sequence[Output]) ->
     """The scores of each clip by itself, without those that are undefined there."""
     answers = answers_of(task, block)
     values = {key(score.name): score.value(score.statistics(answers)) for score in scores}
-    for place in range(len(block)):
-        yield {name: float(found[place]) for name, found in values.items() if np.isfinite(found[place])}
+    for clip in range(len(block)):
+        yield {name: float(column[clip]) for name, column in values.items() if np.isfinite(column[clip])}
 
 
 def sample(

@@ -48,9 +48,9 @@ class Score(ABC):
         """The corpus score (...) from summed statistics (..., S); NaN where it is undefined."""
 
     @property
-    @abstractmethod
     def signature(self) -> str:
         """What computed it, with its version and settings."""
+        return OWN
 
     def edits(self, totals: Floats) -> Counts | None:
         """The edit operations in summed statistics (S,), where the score counts some."""
@@ -84,6 +84,19 @@ class Score(ABC):
         """
         del labels
         return self
+
+
+class MeanScore(Score):
+    """A mean over utterances: statistics are what each reaches, up to 1, and how many it counts as."""
+
+    def value(self, totals: Floats) -> Floats:
+        """What is reached over how many there are."""
+        return ratio(totals[..., 0], totals[..., 1])
+
+    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
+        """What each lacks, and how many it counts as."""
+        reached, counted = statistics.T
+        return counted - reached, counted.astype(np.int64), "error rate"
 
 
 def ratio(part: Floats, whole: Floats) -> Floats:

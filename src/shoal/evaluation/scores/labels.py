@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.evaluation.scores.answers import Answers
-from shoal.evaluation.scores.base import OWN, Score, ratio
+from shoal.evaluation.scores.base import OWN, MeanScore, Score, ratio
 from shoal.statistics import Floats
 
 Judged = Literal["written", "chosen", "chosen per byte"]
@@ -57,7 +56,7 @@ class LabelScore(Score):
         return OWN + CHOSEN_BY[self.judged]
 
 
-class Accuracy(LabelScore):
+class Accuracy(LabelScore, MeanScore):
     """Share of answers that are the reference."""
 
     name = "accuracy"
@@ -69,15 +68,6 @@ class Accuracy(LabelScore):
             for reference, answer in zip(references, answers, strict=True)
         ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), 2)
-
-    def value(self, totals: Floats) -> Floats:
-        """Right answers over answers."""
-        return ratio(totals[..., 0], totals[..., 1])
-
-    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
-        """Wrong answers, and answers."""
-        right, answered = statistics.T
-        return answered - right, answered.astype(np.int64), "error rate"
 
 
 class OverLabels(LabelScore):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.evaluation.scores.answers import Answers
-from shoal.evaluation.scores.base import OWN, Score, ratio
+from shoal.evaluation.scores.base import Score, ratio
 from shoal.statistics import Floats
 
 
@@ -45,11 +45,6 @@ class LossScore(Score):
     @abstractmethod
     def of_mean(self, nats: Floats) -> Floats:
         """The score from nats for each of what is counted."""
-
-    @property
-    def signature(self) -> str:
-        """Whose count it is."""
-        return OWN
 
 
 class Loss(LossScore):

@@ -10,15 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.evaluation.scores.answers import Answers
-from shoal.evaluation.scores.base import OWN, Score, ratio
+from shoal.evaluation.scores.base import OWN, MeanScore
 from shoal.statistics import Floats
 from shoal.tasks.base import Unit, spaced
 
 
-class BestOfAccepted(Score):
+class BestOfAccepted(MeanScore):
     """The mean over utterances of the best likeness to an accepted answer."""
 
     higher_is_better = True
@@ -36,15 +35,6 @@ class BestOfAccepted(Score):
     @abstractmethod
     def likeness(self, right: list[str], said: list[str]) -> float:
         """From 0 to 1; both are words, or characters in scripts without spaces."""
-
-    def value(self, totals: Floats) -> Floats:
-        """The mean."""
-        return ratio(totals[..., 0], totals[..., 1])
-
-    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
-        """What each answer lacks, and answers."""
-        likeness, answered = statistics.T
-        return answered - likeness, answered.astype(np.int64), "error rate"
 
     @property
     def signature(self) -> str:
