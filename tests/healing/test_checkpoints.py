@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from speech_llm_parts import tiny as tiny_speech_llm
@@ -200,7 +201,8 @@ def test_adapters_make_of_the_base_what_was_in_memory(name, pruned_folder, tmp_p
     assert len(tensors) == 2 * len(list(lora_layers(loaded.model))) + (2 if projector else 0)
     assert all(key.startswith("base_model.model.") for key in tensors)
     card = (out / "README.md").read_text()
-    assert f'library_name: peft\nbase_model: "{folder}"' in card
+    head = ModelCard(card).data
+    assert (head.library_name, head.base_model) == ("peft", str(folder))
     assert "unpruned model of 6: 1" in card
     assert torch.equal(logits(loaded), expected)
 

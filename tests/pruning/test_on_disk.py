@@ -97,7 +97,7 @@ def test_a_verified_folder_has_everything_and_the_model_is_untouched(tmp_path, s
     assert AutoTokenizer.from_pretrained(out).chat_template == "{{ messages }}"
     assert names(tmp_path) == {"source", "out"}
     readme = (out / "README.md").read_text()
-    for text in ('base_model: "some/model"', "1, 2 (the block [1, 3))", "Apache-2.0", "Not validated"):
+    for text in ("base_model: some/model", "1, 2 (the block [1, 3))", "Apache-2.0", "Not validated"):
         assert text in readme
 
 

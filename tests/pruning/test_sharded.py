@@ -422,7 +422,7 @@ def test_what_lies_beside_the_weights(tmp_path):
     assert (out / "processor" / "vocab.txt").read_text() == "processor/vocab.txt"
     assert names(out / "vocoder") == {"config.json", "v.safetensors"}
     assert not [name for name in names(out) if name.startswith(".")]
-    for text in ('base_model: "some/model"', "license: mit", "without verification"):
+    for text in ("base_model: some/model", "license: mit", "without verification"):
         assert text in (out / "README.md").read_text()
     assert not (out / "checkpoint-5").exists()
     (source / "mystery").mkdir()

@@ -18,8 +18,8 @@ from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.data.clip import Clip, Row
 from shoal.decoder.prepare import prepare
 from shoal.evaluation.generate import clock
-from shoal.evaluation.prefetch import prefetch
 from shoal.machine import out_of_memory, return_memory
+from shoal.prefetch import prefetch
 
 if TYPE_CHECKING:
     from shoal.data import Dataset

@@ -22,8 +22,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from shoal.errors import ModelError
+from shoal.prefetch import prefetch
 
-CHUNK = 16 * 2**20
+CHUNK = 8 * 2**20
 """Bytes in flight while copying."""
 LARGEST_HEADER = 100_000_000
 """The format's own limit, bytes."""
@@ -210,7 +211,7 @@ def write_file(new: NewFile, target: Path, progress: Callable[[int], None] | Non
     digests = {}
     # Hashing takes as long as copying and holds no lock: it runs beside the write. It also is why the bytes pass
     # through here at all, instead of being copied by the kernel.
-    with _Source(new.source.path) as source, target.open("wb", buffering=0) as file:
+    with new.source.path.open("rb") as source, target.open("wb", buffering=0) as file:
         with ThreadPoolExecutor(1) as beside:
             _write(file, memoryview(_header_bytes(new)))
             for piece in new.pieces:
@@ -247,10 +248,10 @@ def _write(file: BinaryIO, chunk: memoryview) -> None:
         written += file.write(chunk[written:])
 
 
-def _chunks(source: _Source, piece: Piece) -> Iterator[memoryview]:
+def _chunks(source: BinaryIO, piece: Piece) -> Iterator[memoryview]:
     entry = piece.source
     if piece.cut is None:
-        yield from source.range(entry.start, entry.stop)
+        yield from _range(source, entry.start, entry.stop)
         return
     cut = piece.cut
     row = entry.size // prod(entry.shape[: cut.dim]) if entry.size else 0
@@ -258,9 +259,9 @@ def _chunks(source: _Source, piece: Piece) -> Iterator[memoryview]:
     if row > CHUNK:
         for start in range(entry.start, entry.stop, row):
             for first, last in runs:
-                yield from source.range(start + first, start + last)
+                yield from _range(source, start + first, start + last)
     elif row:
-        for chunk in source.range(entry.start, entry.stop, CHUNK // row * row):
+        for chunk in _range(source, entry.start, entry.stop, CHUNK // row * row):
             rows = np.frombuffer(chunk, np.uint8).reshape(-1, row)
             left = np.concatenate([rows[:, first:last] for first, last in runs], axis=1)
             yield left.data.cast("B")
@@ -277,58 +278,29 @@ def _runs(keep: Sequence[int], size: int) -> list[tuple[int, int]]:
     return runs
 
 
-class _Source:
-    """A file that is read in chunks, the next one while the last is in use.
+def _range(source: BinaryIO, start: int, stop: int, size: int = CHUNK) -> Iterator[memoryview]:
+    """The bytes in [start, stop) of a file, `size` at a time, the next ones read while the last are in use."""
 
-    Args:
-        path: of the file; open while the `with` block runs.
-    """
+    def read(at: int) -> memoryview:
+        source.seek(at)
+        chunk = source.read(min(size, stop - at))
+        if len(chunk) < min(size, stop - at):
+            raise _damaged(Path(source.name), f"the file ends at byte {at + len(chunk)}")
+        return memoryview(chunk)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> _Source:
-        self._file = self._path.open("rb", buffering=0)
-        self._ahead = ThreadPoolExecutor(1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ahead.shutdown()
-        self._file.close()
-
-    def range(self, start: int, stop: int, size: int = CHUNK) -> Iterator[memoryview]:
-        """The bytes in [start, stop), `size` at a time; a chunk is valid until the next one is taken."""
-        buffers = [
-            memoryview(bytearray(min(size, stop - start))) for _ in range(2 if start + size < stop else 1)
-        ]
-        coming = self._ahead.submit(self._read, start, buffers[0][: stop - start]) if start < stop else None
-        while coming is not None:
-            chunk = coming.result()
-            start += len(chunk)
-            buffers.reverse()
-            left = min(size, stop - start)
-            coming = self._ahead.submit(self._read, start, buffers[0][:left]) if left else None
-            yield chunk
-
-    def _read(self, start: int, chunk: memoryview) -> memoryview:
-        filled = 0
-        while filled < len(chunk):
-            # One call may give less than asked for.
-            got = os.preadv(self._file.fileno(), [chunk[filled:]], start + filled)
-            if not got:
-                raise _damaged(self._path, f"the file ends at byte {start + filled}")
-            filled += got
-        return chunk
+    chunks = map(read, range(start, stop, size))
+    # Most tensors are one chunk, which a thread would only delay.
+    return prefetch(chunks, depth=1) if stop - start > size else chunks
 
 
 def digests_of(path: Path) -> dict[str, str]:
     """Name → SHA-256 of the bytes of every tensor of `path`, in hexadecimal."""
     header = read_header(path)
     found = {}
-    with _Source(path) as source:
+    with path.open("rb") as source:
         for name, entry in header.tensors.items():
             digest = hashlib.sha256()
-            for chunk in source.range(entry.start, entry.stop):
+            for chunk in _range(source, entry.start, entry.stop):
                 digest.update(chunk)
             found[name] = digest.hexdigest()
     return found

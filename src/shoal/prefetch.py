@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-class _End:
-    """Comes where the items end."""
 
 
 def prefetch(items: Iterable[T], *, depth: int) -> Iterator[T]:
@@ -30,23 +25,20 @@ def prefetch(items: Iterable[T], *, depth: int) -> Iterator[T]:
     """
     if depth < 1:
         raise ValueError(f"depth must be at least 1: {depth}")
-    return _taken(iter(items), depth)
+    return _in_thread(iter(items), depth)
 
 
-def _taken(items: Iterator[T], depth: int) -> Iterator[T]:
-    with ThreadPoolExecutor(1, initializer=_name_thread) as thread:
-        ahead = deque(thread.submit(next, items, _End()) for _ in range(depth + 1))
+def _in_thread(items: Iterator[T], depth: int) -> Iterator[T]:
+    end: Any = object()
+    with ThreadPoolExecutor(1, "shoal-ahead") as thread:
+        coming = deque(thread.submit(next, items, end) for _ in range(depth + 1))
         try:
-            while not isinstance(item := ahead.popleft().result(), _End):
-                ahead.append(thread.submit(next, items, _End()))
+            while (item := coming.popleft().result()) is not end:
+                coming.append(thread.submit(next, items, end))
                 yield item
         finally:
-            for future in ahead:
-                future.cancel()
+            for waiting in coming:
+                waiting.cancel()
             # A generator that is given up cleans up in the thread it ran in.
-            if close := getattr(items, "close", None):
+            if (close := getattr(items, "close", None)) is not None:
                 thread.submit(close).result()
-
-
-def _name_thread() -> None:
-    threading.current_thread().name = "shoal-ahead"

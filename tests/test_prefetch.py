@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from shoal.evaluation.prefetch import prefetch
+from shoal.prefetch import prefetch
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == "shoal-ahead"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("shoal-ahead")]
 
 
 def test_gives_the_same_items_in_order_from_another_thread():
@@ -22,7 +22,7 @@ def test_gives_the_same_items_in_order_from_another_thread():
             yield number
 
     assert list(prefetch(items(), depth=2)) == list(range(20))
-    assert made_in == {"shoal-ahead"}
+    assert made_in == {"shoal-ahead_0"}
     assert threads() == []
 
 
@@ -81,7 +81,7 @@ def test_the_thread_ends_and_cleans_up_when_its_items_are_no_longer_wanted(how):
     else:
         with pytest.raises(ZeroDivisionError):
             consume()
-    assert cleaned == ["shoal-ahead"]
+    assert cleaned == ["shoal-ahead_0"]
     assert threads() == []
 
 
