@@ -29,13 +29,13 @@ from shoal.decoder.batches import prepared_batches
 from shoal.demo import clips_manifest
 from shoal.measurement.ablation_losses import Ablation
 from shoal.measurement.blocks import block_candidates
-from shoal.measurement.importance import Floats, Ints
 from shoal.measurement.racing import Race, rounds_of
 from shoal.models.batch import PreparedBatch
 from shoal.models.loading import LoadedModel, load
 from shoal.pruning.in_memory import pruned
 from shoal.schema import InputKind
 from shoal.schema.words import Candidate
+from shoal.statistics import Floats, Ints
 from support.interleave import Figures, interleaved, median_ratio, print_times, rounded, seconds_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,6 +24,7 @@ import torch
 
 from shoal.data import Row, read_manifests
 from shoal.demo import clips_manifest
+from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Sums
 from shoal.models.loading import LoadedModel, load
@@ -103,7 +104,7 @@ def measure_time(model: LoadedModel, rows: Sequence[Row], batch_size: int, runs:
 
 def with_intervals(sums: Sums) -> object:
     """Bootstrap intervals of every number, the best blocks and how sure they are: what a report needs."""
-    return summarise(sums, "text", cluster="utterance", replicates=REPLICATES, level=0.95, seed=0)
+    return summarise(sums, "text", AuditSettings(replicates=REPLICATES))
 
 
 if __name__ == "__main__":
