@@ -4,8 +4,7 @@ import pytest
 
 from shoal.errors import PlanError
 from shoal.healing.cuts import Cut, cuts_of
-from shoal.healing.targets import TARGETS
-from shoal.healing.targets.head import LAST
+from shoal.healing.targets import LAST, TARGETS
 from shoal.schema.heal import TARGET_TITLES
 from tiny_speech import plan
 

@@ -21,8 +21,8 @@ from shoal.healing.cuts import cuts_of, layers_behind
 from shoal.healing.job import HealingJob, finished
 from shoal.healing.linear import apply_linear, fit_linear
 from shoal.healing.settings import HealSettings
-from shoal.healing.targets import Target, TrainedParts
 from shoal.healing.teacher import PruningHistory, check_teacher, pruning_history, share_weights
+from shoal.healing.trained_parts import TrainedParts
 from shoal.models.loading import DTYPES, load_model
 from shoal.progress import Progress
 from shoal.provenance import provenance
@@ -168,7 +168,7 @@ class _Healing:
     ) -> None:
         self._job, self._history, self._student, self._work = job, history, student, work
         self._processes = processes
-        self._target: Target = job.target
+        self._target = job.target
         self._plan = None if history.plan is None else self._target.kept(history.plan)
         self._cuts = [] if self._plan is None else cuts_of(self._plan)
         self._teacher: LoadedModel | None = None

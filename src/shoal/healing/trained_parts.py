@@ -1,20 +1,16 @@
-"""What a heal target is: which parameters are trained, and on what."""
+"""Which parameters of a model are trained, and where the parts of a model that targets name are found."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from shoal.decoder.sublayers import BARE_MLP, MLP
-from shoal.errors import ModelError, PlanError
-from shoal.healing.cuts import Cut
+from shoal.errors import ModelError
 from shoal.models.lora import add_lora, linear_layers
-from shoal.schema import Plan
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -49,37 +45,6 @@ class TrainedParts:
         """Whether the projector is among what is trained."""
         projector = loaded.family.projector(loaded.model)
         return any(loaded.model.get_submodule(name) is projector for name in self.whole)
-
-
-class Target(ABC):
-    """One way to heal. A new one is a file with a subclass, a line in the registry and one in `TARGET_TITLES`."""
-
-    name: ClassVar[str]
-    trained: ClassVar[bool] = True
-    """Whether gradients are taken; else the weights are computed."""
-    adapts: ClassVar[bool] = True
-    """Whether the result can be saved as adapters of the pruned checkpoint."""
-    needs_cuts: ClassVar[bool] = False
-    """Whether it must be known where layers are missing."""
-    hidden_only: ClassVar[bool] = False
-    """Whether it learns from hidden states alone, unless it is told otherwise."""
-
-    @abstractmethod
-    def choose(self, loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
-        """What is trained in the pruned model.
-
-        Args:
-            loaded: the pruned model.
-            cuts: where its layers are missing.
-
-        Raises:
-            ModelError: the model does not have it.
-            PlanError: no layer is missing where one must be.
-        """
-
-    def kept(self, plan: Plan) -> Plan:
-        """The plan that is carried out: `plan`, unless the target puts something back."""
-        return plan
 
 
 def layer_path(loaded: LoadedModel, layer: int) -> str:
@@ -127,19 +92,4 @@ def projector_paths(loaded: LoadedModel) -> tuple[str, ...]:
         "it has no projector that Shoal knows",
         where=type(loaded.model).__name__,
         fix="heal it with --target receiver or decoder",
-    )
-
-
-def needed(cuts: Sequence[Cut], target: str) -> Sequence[Cut]:
-    """The cuts, if there is one.
-
-    Raises:
-        PlanError: there is none.
-    """
-    if cuts:
-        return cuts
-    raise PlanError(
-        "no layer is missing, so nothing receives another state",
-        where=f"--target {target}",
-        fix="give a folder that shoal prune wrote, or a plan with --plan",
     )
