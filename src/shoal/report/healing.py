@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from shoal import wording
@@ -66,48 +66,35 @@ def _amount(clips: int, seconds: float) -> str:
 
 
 def _table(healing: Healing) -> Table:
-    name = healing.score_name
-    rows = [(group, cell) for group in by_plan(healing) for cell in group.cells]
-    best = {place for place, (group, cell) in enumerate(rows) if cell is group.best}
-    columns = [
-        "Model",
-        "n",
-        "Layers removed",
-        name,
-        "Against the best target",
-        "Change from not healed",
-        "p",
-        "Share recovered",
-        "What is trained",
-        "Layers left",
-        "Parameters trained",
-        "Steps",
-        "Time",
-    ]
-    caption = f"{name} by plan and target; the best target of each plan is set apart"
+    pairs = [(group, cell) for group in by_plan(healing) for cell in group.cells]
+    columns: dict[str, Callable[[PlanCells, HealingCell], str]] = {
+        "Model": lambda _, cell: _name(cell),
+        "n": lambda group, _: str(group.n),
+        "Layers removed": lambda _, cell: wording.without_noun(wording.removed_names(cell.plan)),
+        healing.score_name: lambda _, cell: value_text(cell.score),
+        "Against the best target": _standing,
+        "Change from not healed": lambda _, cell: delta_text(cell.score, cell.bought),
+        "p": lambda _, cell: wording.p_value(cell.bought.p_value) if cell.bought else "–",
+        "Share recovered": lambda _, cell: (
+            wording.percent_estimate(cell.recovered) if cell.recovered else "–"
+        ),
+        "What is trained": lambda _, cell: _healed(cell),
+        "Layers left": lambda _, cell: str(cell.layers),
+        "Parameters trained": _if_healed(lambda cell: wording.count(cell.trained_parameters)),
+        "Steps": _if_healed(lambda cell: f"{cell.steps:,}" if cell.steps else "none, a fit"),
+        "Time": _if_healed(lambda cell: wording.duration(cell.seconds)),
+    }
     return Table(
-        caption,
-        columns,
-        [_row(group, cell) for group, cell in rows],
-        highlight=frozenset(best),
+        f"{healing.score_name} by plan and target; the best target of each plan is set apart",
+        list(columns),
+        [[text(group, cell) for text in columns.values()] for group, cell in pairs],
+        highlight=frozenset(row for row, (group, cell) in enumerate(pairs) if cell is group.best),
         text_columns=frozenset({2, 4, 8}),
     )
 
 
-def _row(group: PlanCells, cell: HealingCell) -> list[str]:
-    return [
-        _name(cell),
-        str(group.n),
-        wording.without_noun(wording.removed_names(cell.plan)),
-        value_text(cell.score),
-        _standing(group, cell),
-        delta_text(cell.score, cell.bought),
-        wording.p_value(cell.bought.p_value) if cell.bought else "–",
-        wording.percent_estimate(cell.recovered) if cell.recovered else "–",
-        _healed(cell),
-        str(cell.layers),
-        *(_effort(cell) if cell.target != NONE else ["–"] * 3),
-    ]
+def _if_healed(text: Callable[[HealingCell], str]) -> Callable[[PlanCells, HealingCell], str]:
+    return lambda _, cell: "–" if cell.target == NONE else text(cell)
 
 
 def _name(cell: HealingCell) -> str:
@@ -125,31 +112,20 @@ def _standing(group: PlanCells, cell: HealingCell) -> str:
     return "best" if cell is group.best else STANDINGS[against(cell, group.best)]
 
 
-def _effort(cell: HealingCell) -> list[str]:
-    steps = f"{cell.steps:,}" if cell.steps else "none, a fit"
-    return [wording.count(cell.trained_parameters), steps, wording.duration(cell.seconds)]
-
-
 def _further(healing: Healing) -> Table | None:
     """What the main table has no room for; None where nothing of it was measured."""
     if not any(cell.loss or cell.score.delta for cell in healing.cells):
         return None
-    rows = [
-        [
-            _name(cell),
-            change_text(cell.score),
-            relative_text(cell.score),
-            wording.p_value(cell.score.delta.p_value) if cell.score.delta else "–",
-            wording.number_estimate(cell.loss) if cell.loss else "–",
-            wording.count(cell.parameters),
-        ]
-        for group in by_plan(healing)
-        for cell in group.cells
-    ]
-    columns = ["Model", "Change, absolute", "Change, relative", "p", "Loss, nats a token", "Parameters"]
-    return Table(
-        f"{healing.score_name} against the unpruned model, and the loss on the test clips", columns, rows
-    )
+    columns: dict[str, Callable[[HealingCell], str]] = {
+        "Model": _name,
+        "Change, absolute": lambda cell: change_text(cell.score),
+        "Change, relative": lambda cell: relative_text(cell.score),
+        "p": lambda cell: wording.p_value(cell.score.delta.p_value) if cell.score.delta else "–",
+        "Loss, nats a token": lambda cell: wording.number_estimate(cell.loss) if cell.loss else "–",
+        "Parameters": lambda cell: wording.count(cell.parameters),
+    }
+    caption = f"{healing.score_name} against the unpruned model, and the loss on the test clips"
+    return Table.of(caption, columns, [cell for group in by_plan(healing) for cell in group.cells])
 
 
 def _settings(healing: Healing) -> Table | None:

@@ -13,6 +13,7 @@ LINEAR, RECEIVER, JOINT = "linear", "receiver", "joint"
 
 Told: TypeAlias = Literal["lower", "higher", "alike", "unknown"]
 """What a difference of two scores says: `alike` where its interval holds 0, `unknown` without an interval."""
+TURNED: dict[Told, Told] = {"lower": "higher", "higher": "lower", "alike": "alike", "unknown": "unknown"}
 Effect: TypeAlias = Literal["better", "worse", "alike", "unknown"]
 
 
@@ -88,11 +89,14 @@ def told(cell: HealingCell) -> Told:
 
 def effect(cell: HealingCell) -> Effect:
     """What healing did, whichever way the score runs."""
-    effects: dict[Told, Effect] = {"lower": "better", "higher": "worse"}
-    if cell.score.higher_is_better:
-        effects = {"lower": "worse", "higher": "better"}
-    found = told(cell)
-    return effects.get(found, "alike" if found == "alike" else "unknown")
+    rises = cell.score.higher_is_better
+    effects: dict[Told, Effect] = {
+        "lower": "worse" if rises else "better",
+        "higher": "better" if rises else "worse",
+        "alike": "alike",
+        "unknown": "unknown",
+    }
+    return effects[told(cell)]
 
 
 def against(cell: HealingCell, other: HealingCell) -> Told:
@@ -101,27 +105,16 @@ def against(cell: HealingCell, other: HealingCell) -> Told:
     No paired interval of the two is stored, so they are told apart only where the intervals of what each bought over
     no healing do not overlap. Both hold the same unhealed score, which makes this stricter than a test of the two.
     """
-    if NONE in (cell.target, other.target):
-        return _against_none(cell, other)
-    first, second = cell.bought, other.bought
-    if first is None or second is None:
-        return _apart(cell.score.value, other.score.value)
-    return _apart(first.absolute, second.absolute)
-
-
-def _against_none(cell: HealingCell, other: HealingCell) -> Told:
     if other.target == NONE:
         return told(cell)
-    turned: dict[Told, Told] = {"lower": "higher", "higher": "lower"}
-    found = told(other)
-    return turned.get(found, found)
+    if cell.target == NONE:
+        return TURNED[told(other)]
+    if cell.bought is None or other.bought is None:
+        return _apart(cell.score.value, other.score.value)
+    return _apart(cell.bought.absolute, other.bought.absolute)
 
 
 def _apart(first: Estimate, second: Estimate) -> Told:
-    if None in (first.low, first.high, second.low, second.high):
+    if first.low is None or first.high is None or second.low is None or second.high is None:
         return "unknown"
-    assert first.low is not None
-    assert first.high is not None
-    assert second.low is not None
-    assert second.high is not None
     return "lower" if first.high < second.low else "higher" if first.low > second.high else "alike"

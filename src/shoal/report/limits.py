@@ -5,7 +5,7 @@ from __future__ import annotations
 from shoal import wording
 from shoal.cards.limits import TASK_NAMES
 from shoal.cards.speaking import GENERATION, speech_untested
-from shoal.report import healing_limits
+from shoal.report import healing_words
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.schema import Estimate, Healing, Scores
 
@@ -38,7 +38,7 @@ def untested(bundle: Bundle) -> list[str]:
         _speech_note(bundle),
         _language_note(bundle),
         _healing_note(bundle),
-        *healing_limits.notes(bundle),
+        *healing_words.limits(bundle),
         _few(bundle),
     ]
     return [note for note in notes if note]
@@ -93,7 +93,7 @@ def cautions(bundle: Bundle) -> list[str]:
     notes = (
         _several_models(bundle),
         _same_clips(bundle),
-        *healing_limits.cautions(bundle),
+        *healing_words.cautions(bundle),
         _poor_baseline(bundle),
         _skipped(bundle),
     )

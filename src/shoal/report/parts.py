@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 from markupsafe import Markup
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,26 @@ class Table:
     """Rows to set apart."""
     text_columns: frozenset[int] = frozenset()
     """Columns that hold words, set flush left."""
+
+    @classmethod
+    def of(
+        cls,
+        caption: str,
+        columns: Mapping[str, Callable[[T], str]],
+        items: Iterable[T],
+        text: Sequence[str] = (),
+    ) -> Table:
+        """A row for each item.
+
+        Args:
+            caption: above the table.
+            columns: heading → what stands below it of an item.
+            items: one for each row.
+            text: headings of columns that hold words.
+        """
+        rows = [[cell(item) for cell in columns.values()] for item in items]
+        places = frozenset(place for place, heading in enumerate(columns) if heading in text)
+        return cls(caption, list(columns), rows, text_columns=places)
 
 
 @dataclass(frozen=True)

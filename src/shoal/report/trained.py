@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from shoal import wording
@@ -18,50 +18,46 @@ def build(bundle: Bundle) -> Section | None:
     """Healed models in one table, and an article for each trained one; None without any."""
     if not bundle.heals and not bundle.trainings:
         return None
+    caption = "Healed models; losses in nats a response token, on clips that were not trained on"
+    words = ("What is trained", "Notes", "File")
     view = {
-        "healed": _healed(bundle.heals) if bundle.heals else None,
+        "healed": Table.of(caption, HEALED, bundle.heals, words) if bundle.heals else None,
         "sentence": _healed_words([named.document for named in bundle.heals]),
         "articles": [_article(named) for named in bundle.trainings],
     }
     return Section(ID, TITLE, SHORT, template="trained.html", view=view)
 
 
-def _healed(heals: Sequence[Named[HealRecord]]) -> Table:
-    columns = [
-        "Healed by",
-        "What is trained",
-        "Model",
-        "Task",
-        "Steps",
-        "Clips seen",
-        "Time",
-        "Parameters trained",
-        "Loss before",
-        "Loss after",
-        "Notes",
-        "File",
-    ]
-    caption = "Healed models; losses in nats a response token, on clips that were not trained on"
-    rows = [_heal_row(named) for named in heals]
-    return Table(caption, columns, rows, text_columns=frozenset({1, 2, 10, 11}))
-
-
-def _heal_row(named: Named[HealRecord]) -> list[str]:
-    record = named.document
-    return [
-        record.target,
-        target_title(record.target),
-        record.model.ref,
-        record.task,
-        f"{record.steps:,}" if record.steps else "none, a fit",
-        f"{record.clips:,}" if record.clips else "–",
-        wording.duration(record.seconds),
-        wording.count(record.trained_parameters),
-        _loss(record.loss_before),
-        _loss(record.loss_after),
-        "; ".join(record.notes) or "–",
-        named.label or "–",
-    ]
+HEALED: dict[str, Callable[[Named[HealRecord]], str]] = {
+    "Healed by": lambda named: named.document.target,
+    "What is trained": lambda named: target_title(named.document.target),
+    "Model": lambda named: named.document.model.ref,
+    "Task": lambda named: named.document.task,
+    "Steps": lambda named: f"{named.document.steps:,}" if named.document.steps else "none, a fit",
+    "Clips seen": lambda named: f"{named.document.clips:,}" if named.document.clips else "–",
+    "Time": lambda named: wording.duration(named.document.seconds),
+    "Parameters trained": lambda named: wording.count(named.document.trained_parameters),
+    "Loss before": lambda named: _loss(named.document.loss_before),
+    "Loss after": lambda named: _loss(named.document.loss_after),
+    "Notes": lambda named: "; ".join(named.document.notes) or "–",
+    "File": lambda named: named.label or "–",
+}
+STAGES: dict[str, Callable[[StageRecord], str]] = {
+    "Stage": lambda stage: stage.name,
+    "Steps": lambda stage: f"{stage.steps:,}",
+    "Clips seen": lambda stage: f"{stage.clips:,}",
+    "Time": lambda stage: wording.duration(stage.seconds),
+    "Parameters trained": lambda stage: wording.count(stage.trained_parameters),
+    "Loss, first step": lambda stage: _loss(stage.first_loss),
+    "Loss, last tenth": lambda stage: _loss(stage.last_loss),
+}
+VALIDATION: dict[str, Callable[[ValidationLoss], str]] = {
+    "Data": lambda loss: loss.data,
+    "Task": lambda loss: loss.task,
+    "Clips": lambda loss: f"{loss.clips:,}",
+    "Loss, nats a token": lambda loss: _loss(loss.loss),
+    "The same as saved": lambda loss: _loss(loss.loss_as_saved),
+}
 
 
 def _loss(value: float | None) -> str:
@@ -102,11 +98,12 @@ def _one_healed(record: HealRecord) -> str:
 
 def _article(named: Named[TrainingRecord]) -> dict[str, Any]:
     record = named.document
+    losses = Table.of("On clips it was not trained on", VALIDATION, record.validation, ("Task",))
     return {
         "heading": f"{_parts(record)}" + (f" · {named.label}" if named.label else ""),
         "sentence": _training_words(record),
-        "stages": _stages(record.stages),
-        "validation": _validation(record.validation) if record.validation else None,
+        "stages": Table.of("Stages; losses on the training clips, nats a token", STAGES, record.stages),
+        "validation": losses if record.validation else None,
         "notes": record.notes,
     }
 
@@ -135,37 +132,3 @@ def _held_out(record: TrainingRecord) -> str:
         return " No loss on other clips was measured."
     losses = [f"{_loss(each.loss)} on {each.data} ({each.task})" for each in record.validation]
     return f" Loss on clips it was not trained on, nats a token: {wording.listing(losses)}."
-
-
-def _stages(stages: Sequence[StageRecord]) -> Table:
-    rows = [
-        [
-            each.name,
-            f"{each.steps:,}",
-            f"{each.clips:,}",
-            wording.duration(each.seconds),
-            wording.count(each.trained_parameters),
-            _loss(each.first_loss),
-            _loss(each.last_loss),
-        ]
-        for each in stages
-    ]
-    columns = [
-        "Stage",
-        "Steps",
-        "Clips seen",
-        "Time",
-        "Parameters trained",
-        "Loss, first step",
-        "Loss, last tenth",
-    ]
-    return Table("Stages; losses on the training clips, nats a token", columns, rows)
-
-
-def _validation(losses: Sequence[ValidationLoss]) -> Table:
-    rows = [
-        [each.data, each.task, f"{each.clips:,}", _loss(each.loss), _loss(each.loss_as_saved)]
-        for each in losses
-    ]
-    columns = ["Data", "Task", "Clips", "Loss, nats a token", "The same as saved"]
-    return Table("On clips it was not trained on", columns, rows, text_columns=frozenset({1}))
