@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.errors import ModelError, PlanError, UsageError
+from shoal.errors import ModelError, PlanError
 from shoal.healing.cuts import Cut, cuts_of
+from shoal.healing.settings import TargetName
 from shoal.healing.trained_parts import TrainedParts, layer_path, mlp_layers, projector_paths
 from shoal.models.lora import linear_layers
 from shoal.schema import Plan
@@ -23,7 +24,7 @@ LAST = 3
 class Target:
     """One way to heal."""
 
-    name: str
+    name: TargetName
     parts: Callable[[LoadedModel, Sequence[Cut]], TrainedParts]
     """What is trained in the pruned model, whose layers are missing at these cuts; see `choose`."""
     trained: bool = True
@@ -73,19 +74,6 @@ class Target:
             )
         gone = [layer for cut in cuts for layer in cut.layers[1:]]
         return Plan.model_validate(plan.model_dump() | {"layers": gone, "distance": None, "importance": None})
-
-
-def get(name: str) -> Target:
-    """The target of that name.
-
-    Raises:
-        UsageError: there is none; the message lists those there are.
-    """
-    if name not in TARGETS:
-        raise UsageError(
-            f"unknown target {name!r}", where="--target", fix=f"choose one of {', '.join(TARGETS)}"
-        )
-    return TARGETS[name]
 
 
 def _receiver(loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
@@ -154,7 +142,7 @@ def _linear(_: LoadedModel, __: Sequence[Cut]) -> TrainedParts:
     return TrainedParts()
 
 
-TARGETS: dict[str, Target] = {
+TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
         Target("receiver", _receiver, needs_cuts=True),

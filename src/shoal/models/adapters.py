@@ -27,6 +27,7 @@ from shoal.models.build import Resolve, assemble, load_decoder, load_encoder, re
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 from shoal.provenance import provenance
 from shoal.schema import Document, Record, write_text
+from shoal.schema.files import replaced
 
 ADAPTERS_FILE = "speech_llm.json"
 """Tells an adapters folder from a checkpoint."""
@@ -213,14 +214,5 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         FileFormatError: the folder cannot be made or written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise FileFormatError(
-            f"cannot be written ({error})", where=str(path), fix="choose another folder"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path, fix="choose another folder") as file:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from shoal.errors import ModelError
-from shoal.models.speech_llm import SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
+from shoal.models.speech_llm import ProjectorSettings, SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
 from shoal.models.whole import whole
 
 Resolve = Callable[[str], Path]
@@ -104,6 +104,9 @@ def assemble(
     Raises:
         ValueError: a setting is wrong, or the encoder is of a kind that is not supported.
     """
+    known = [field.name for field in fields(ProjectorSettings)]
+    if unknown := sorted({*settings["projector"]} - {*known}):
+        raise ValueError(f"a projector has no setting {unknown[0]!r} (there are {', '.join(known)})")
     config = SpeechLLMConfig(
         encoder_config=heard.model.config,
         text_config=spoken.model.config,

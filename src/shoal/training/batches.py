@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from shoal.decoder.logits import check_losses, losses_at
 from shoal.decoder.loss_targets import Targets
@@ -40,10 +41,9 @@ def examples_of(data: Dataset, task: Task, source: int = 0) -> list[TrainingExam
     Raises:
         ManifestError: a row does not hold the task's right answer.
     """
-    found = [TrainingExample(row, task, data, source) for row in data.rows]
-    for each in found:
-        task.target(each.row)
-    return found
+    for row in data.rows:
+        task.target(row)
+    return [TrainingExample(row, task, data, source) for row in data.rows]
 
 
 def make_batches(
@@ -80,7 +80,7 @@ def make_batches(
         usable = {
             id(data): {clip.id for clip in data.clips(_rows(examples, data))} for data in _datasets(examples)
         }
-        examples = [each for each in examples if each.row.id in usable[id(each.data)]]
+        examples = [example for example in examples if example.row.id in usable[id(example.data)]]
     _check_any(examples)
     return ProcessorBatches(loaded, examples, input=input, through_projector=through_projector)
 
@@ -99,7 +99,7 @@ def _stacked(
     for _ in range(2 if processes.world > 1 else 1):
         # The second time, what the other processes have encoded is there too.
         for data in _datasets(examples):
-            found = store.ensure(
+            stored = store.ensure(
                 data,
                 _rows(examples, data),
                 variants,
@@ -107,11 +107,15 @@ def _stacked(
                 world=processes.world,
                 progress=progress,
             )
-            refs |= {(id(data), row, variant): ref for (row, variant), ref in found.items()}
+            refs |= {(id(data), row, variant): ref for (row, variant), ref in stored.items()}
         processes.wait()
-    usable = [each for each in examples if all((id(each.data), each.row.id, way) in refs for way in variants)]
+
+    def key(example: TrainingExample, variant: Variant) -> tuple[int, str, Variant]:
+        return id(example.data), example.row.id, variant
+
+    usable = [example for example in examples if all(key(example, way) in refs for way in variants)]
     _check_any(usable)
-    chosen = [[refs[id(each.data), each.row.id, way] for way in variants] for each in usable]
+    chosen = [[refs[key(example, way)] for way in variants] for example in usable]
     return CachedBatches(loaded, usable, store, chosen, ctc_tokens=ctc_tokens)
 
 
@@ -121,11 +125,11 @@ def _store(loaded: LoadedModel, folder: Path | None) -> EncoderStates:
 
 
 def _datasets(examples: Sequence[TrainingExample]) -> list[Dataset]:
-    return list({id(each.data): each.data for each in examples}.values())
+    return list({id(example.data): example.data for example in examples}.values())
 
 
 def _rows(examples: Sequence[TrainingExample], data: Dataset) -> list[Row]:
-    return [each.row for each in examples if each.data is data]
+    return [example.row for example in examples if example.data is data]
 
 
 def _check_any(examples: Sequence[TrainingExample]) -> None:
@@ -199,14 +203,15 @@ def fill_audio_cache(
     if loaded.kind != "speech_llm":
         return
     store, projector = _store(loaded, features), cast("Any", loaded.model.projector)
-    wanted = list(data.rows if rows is None else rows)
-    by_row = {row: ref for (row, _), ref in store.ensure(data, wanted).items()}
+    rows = list(data.rows if rows is None else rows)
+    by_row = {row: ref for (row, _), ref in store.ensure(data, rows).items()}
     weight = projector.output.weight
+
+    def project(clips: list[Clip]) -> list[Tensor]:
+        states = [torch.from_numpy(store.read([by_row[clip.id]])) for clip in clips]
+        vectors: list[Tensor] = projector([state.to(weight.device, weight.dtype) for state in states])
+        return vectors
+
     with torch.inference_mode():
-        for clip in data.clips(wanted):
-            frames = torch.from_numpy(store.read([by_row[clip.id]])).to(weight.device, weight.dtype)
-            loaded.audio_cache.get([clip], _always(projector([frames])))
-
-
-def _always(vectors: list[torch.Tensor]) -> Callable[[list[Clip]], list[torch.Tensor]]:
-    return lambda _: vectors
+        for clip in data.clips(rows):
+            loaded.audio_cache.get([clip], project)

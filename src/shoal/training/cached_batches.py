@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.models.speech_llm import ProjectorSettings
     from shoal.training.encoder_states import EncoderStates
-    from shoal.training.state_files import StateRef
+    from shoal.training.state_files import StateRef, States
 
 _INTS = (
     "token_ids",
@@ -64,42 +64,41 @@ class CachedBatches(Batches):
         self.examples, self._store, self._ctc_tokens = list(examples), store, ctc_tokens
         self._settings: ProjectorSettings = loaded.model.projector.settings
         self._stacks = bool(loaded.model.projector.stacks)
-        self._refs = [list(each) for each in refs]
+        self._refs = [list(variants) for variants in refs]
         self.variants = len(self._refs[0]) if self._refs else 1
         self._fill_tokens(loaded)
-        frames = np.array([[ref.frames for ref in each] for each in self._refs], np.int64)
+        frames = np.array([[ref.frames for ref in variants] for variants in self._refs], np.int64)
         self._positions = _positions(frames, self._settings)  # (E, variants)
         asked = self._prefix_counts[self._asks] + self._suffix_counts[self._asks]
         self.lengths = self._positions.max(1, initial=0) + asked + self._counts
         self.targets = self._counts + 1
-        self.ctc_tokens = np.where(self._said, self._counts, 0)
+        self.ctc_tokens = np.where(self._spoken, self._counts, 0)
 
     def _fill_tokens(self, loaded: LoadedModel) -> None:
         """Tokenise prompts and responses, each once."""
 
         def ids(texts: Sequence[str]) -> list[list[int]]:
             # A tokenizer may refuse what is empty.
-            found: Any = loaded.tokenizer([text or " " for text in texts], add_special_tokens=False)[
-                "input_ids"
-            ]
-            return [list(each) if text else [] for text, each in zip(texts, found, strict=True)]
+            encoded: Any = loaded.tokenizer([text or " " for text in texts], add_special_tokens=False)
+            pairs = zip(texts, encoded["input_ids"], strict=True)
+            return [list(tokens) if text else [] for text, tokens in pairs]
 
         instructions = sorted({example.task.instruction for example in self.examples})
         frames = [frame_of(loaded, instruction) for instruction in instructions]
-        place = {instruction: number for number, instruction in enumerate(instructions)}
-        self._asks = np.array([place[example.task.instruction] for example in self.examples], np.int64)
+        numbers = {instruction: number for number, instruction in enumerate(instructions)}
+        self._asks = np.array([numbers[example.task.instruction] for example in self.examples], np.int64)
         prefixes, suffixes = ids([frame.prefix for frame in frames]), ids([frame.suffix for frame in frames])
-        responses = ids([loaded.response_text(each.task.target(each.row)) for each in self.examples])
+        responses = ids([loaded.response_text(example.task.target(example.row)) for example in self.examples])
         self._prefixes, self._prefix_counts, self._prefix_starts = _flat(prefixes)
         self._suffixes, self._suffix_counts, self._suffix_starts = _flat(suffixes)
         self._responses, self._counts, self._starts = _flat(responses)
         self._end = int(loaded.tokenizer.convert_tokens_to_ids(loaded.model.config.end_token))
-        self._said = np.array([example.task.settings.kind == "asr" for example in self.examples], bool)
+        self._spoken = np.array([example.task.settings.kind == "asr" for example in self.examples], bool)
 
     def spoken_tokens(self) -> list[list[int]]:
         """The response's tokens of every example whose response is what is said."""
-        pairs = zip(self._starts.tolist(), self._counts.tolist(), self._said.tolist(), strict=True)
-        return [self._responses[start : start + count].tolist() for start, count, said in pairs if said]
+        ranges = zip(self._starts[self._spoken], self._counts[self._spoken], strict=True)
+        return [self._responses[start : start + count].tolist() for start, count in ranges]
 
     def collate(self, examples: Ints, variants: Ints) -> Batch:
         """See `Batches.collate`: the states, and the index arrays in one tensor."""
@@ -113,10 +112,10 @@ class CachedBatches(Batches):
         tokens[ragged(rows, prefix)] = self._prefixes[ragged(self._prefix_starts[asks], prefix)]
         after = rows + prefix + audio
         tokens[ragged(after, suffix)] = self._suffixes[ragged(self._suffix_starts[asks], suffix)]
-        said = self._responses[ragged(self._starts[examples], response)]
-        tokens[ragged(after + suffix, response)] = said
+        answers = self._responses[ragged(self._starts[examples], response)]
+        tokens[ragged(after + suffix, response)] = answers
         due = np.full(int((response + 1).sum()), self._end, np.int64)
-        due[ragged(np.cumsum(response + 1) - response - 1, response)] = said
+        due[ragged(np.cumsum(response + 1) - response - 1, response)] = answers
         arrays = {
             "token_ids": tokens,
             "audio_index": ragged(rows + prefix, audio),
@@ -127,20 +126,18 @@ class CachedBatches(Batches):
             "lengths": lengths,
         }
         if self._ctc_tokens:
-            arrays["ctc_tokens"] = said[np.repeat(self._said[examples], response)]
+            arrays["ctc_tokens"] = answers[np.repeat(self._spoken[examples], response)]
             arrays["ctc_lengths"] = self.ctc_tokens[examples]
+        refs = [self._refs[index][way] for index, way in zip(examples, variants, strict=True)]
         return {
-            "frames": torch.from_numpy(self._frames(examples, variants)),
-            "ints": torch.from_numpy(np.concatenate([each.ravel() for each in arrays.values()])),
-            "sizes": [each.size for each in arrays.values()],
-            "frame_counts": [
-                self._refs[each][way].frames for each, way in zip(examples, variants, strict=True)
-            ],
+            "frames": torch.from_numpy(self._frames(refs, audio)),
+            "ints": torch.from_numpy(np.concatenate([array.ravel() for array in arrays.values()])),
+            "sizes": [array.size for array in arrays.values()],
+            "frame_counts": [ref.frames for ref in refs],
         }
 
-    def _frames(self, examples: Ints, variants: Ints) -> Any:
+    def _frames(self, refs: Sequence[StateRef], counts: Ints) -> States:
         """(N, stack · d_enc) frames of all positions, or (frames, d_enc) where the projector does not stack."""
-        refs = [self._refs[each][way] for each, way in zip(examples.tolist(), variants.tolist(), strict=True)]
         if not self._stacks:
             return self._store.read(refs)
         size = self._settings.stack
@@ -149,13 +146,12 @@ class CachedBatches(Batches):
         if len(whole) == len(refs):
             return read
         # A clip shorter than one stack is padded with zero frames to one position.
-        counts = self._positions[examples, variants]
-        places, found = np.cumsum(counts) - counts, np.zeros((int(counts.sum()), read.shape[1]), read.dtype)
+        starts, frames = np.cumsum(counts) - counts, np.zeros((int(counts.sum()), read.shape[1]), read.dtype)
         short = np.array([ref.frames < size for ref in refs])
-        found[ragged(places[~short], counts[~short])] = read
-        for place, ref in zip(places[short], [ref for ref in refs if ref.frames < size], strict=True):
-            found[place, : ref.frames * self._store.size] = self._store.read([ref]).ravel()
-        return found
+        frames[ragged(starts[~short], counts[~short])] = read
+        for start, ref in zip(starts[short], [ref for ref in refs if ref.frames < size], strict=True):
+            frames[start, : ref.frames * self._store.size] = self._store.read([ref]).ravel()
+        return frames
 
     def inputs(self, loaded: LoadedModel, batch: Batch) -> DecoderInputs:
         """See `Batches.inputs`."""
@@ -183,8 +179,8 @@ class CachedBatches(Batches):
         weight = projector.output.weight
         frames = batch["frames"].to(weight.device, weight.dtype)
         if self._stacks:
-            found: Tensor = projector.finish(projector.transform(frames))
-            return found
+            vectors: Tensor = projector.finish(projector.transform(frames))
+            return vectors
         return torch.cat(projector(list(frames.split(batch["frame_counts"]))))
 
     def ints(self, batch: Batch) -> dict[str, Tensor]:
@@ -195,12 +191,12 @@ class CachedBatches(Batches):
 
 def _positions(frames: Ints, settings: ProjectorSettings) -> Ints:
     """`ProjectorSettings.positions` of many."""
-    found: Ints = (np.maximum(frames, settings.field) - settings.field) // settings.stack + 1
-    return found
+    positions: Ints = (np.maximum(frames, settings.field) - settings.field) // settings.stack + 1
+    return positions
 
 
 def _flat(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints, Ints]:
     """All numbers one after the other, how many each list has, and where it begins."""
-    counts = np.array([len(each) for each in lists], np.int64)
-    flat = np.array([token for each in lists for token in each], np.int64)
+    counts = np.array([len(numbers) for numbers in lists], np.int64)
+    flat = np.array([number for numbers in lists for number in numbers], np.int64)
     return flat, counts, np.cumsum(counts) - counts

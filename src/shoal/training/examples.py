@@ -93,11 +93,11 @@ class Batches(ABC):
     @property
     def fingerprint(self) -> str:
         """What its clips are, see `shoal.data.fingerprint`."""
-        return fingerprint([each.row for each in self.examples])
+        return fingerprint([example.row for example in self.examples])
 
     def names(self, examples: Ints) -> list[str]:
         """Ids of the clips, for messages."""
-        return [self.examples[each].row.id for each in examples.tolist()]
+        return [self.examples[index].row.id for index in examples.tolist()]
 
 
 def ragged(starts: Ints, counts: Ints) -> Ints:
@@ -110,6 +110,6 @@ def ragged(starts: Ints, counts: Ints) -> Ints:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on `device`."""
     return {
-        name: each.to(device, non_blocking=True) if isinstance(each, Tensor) else each
-        for name, each in batch.items()
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
     }
