@@ -126,8 +126,8 @@ def write_adapters(
         VerificationError: base and adapter are not what was in memory; nothing is left of it.
     """
     out, model = Path(out), loaded.model
-    named, place = _base(base, out)
-    for source in (loaded.path, place, *loaded.adapters):
+    named, base_folder = _base(base, out)
+    for source in (loaded.path, base_folder, *loaded.adapters):
         check_target(out, source, force)
     _check_trained(model, modules_to_save)
     tensors = _tensors(model, modules_to_save)
@@ -138,8 +138,8 @@ def write_adapters(
         report = None
         if verify:
             expected = _expected(loaded, draft, tensors, modules_to_save)
-            report = _checked(verify_checkpoint(place, expected), draft, out)
-        text = first_card(Folder(draft, place, named), record.model, report)
+            report = _checked(verify_checkpoint(base_folder, expected), draft, out)
+        text = first_card(Folder(draft, base_folder, named), record.model, report)
         (draft / CARD).write_text(text, encoding="utf-8")
     return out
 
@@ -177,13 +177,13 @@ def _dtypes(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.dtype
     """What each tensor of the state dict is in after `from_pretrained(…, dtype=dtype)`."""
     from transformers.core_model_loading import build_glob_alternation
 
-    found = {name: tensor.dtype for name, tensor in rebuilt(model, dtype).state_dict().items()}
+    dtypes = {name: tensor.dtype for name, tensor in rebuilt(model, dtype).state_dict().items()}
     if plan := model._get_dtype_plan(dtype):
         pattern, group_names, _ = build_glob_alternation(list(plan))
-        for name in found:
+        for name in dtypes:
             if (match := pattern.search(name)) is not None and match.lastgroup is not None:
-                found[name] = plan[group_names[match.lastgroup]]
-    return found
+                dtypes[name] = plan[group_names[match.lastgroup]]
+    return dtypes
 
 
 def _base(base: str, out: Path) -> tuple[str, Path]:
@@ -193,13 +193,13 @@ def _base(base: str, out: Path) -> tuple[str, Path]:
         ModelError: a stock class does not load the base as it is in memory.
     """
     beside = Path(os.path.normpath(out.absolute() / base))
-    place = beside if beside.is_dir() else weights.resolve(base).path
-    if not (place / "config.json").is_file():
+    folder = beside if beside.is_dir() else weights.resolve(base).path
+    if not (folder / "config.json").is_file():
         raise ModelError("the base is not a checkpoint that a stock class loads", where=base, fix=MERGED)
-    if has_adapter(place):
+    if has_adapter(folder):
         raise ModelError("the base has an adapter of its own beside its weights", where=base, fix=MERGED)
     local = not beside.is_dir() and Path(base).expanduser().exists()
-    return str(Path(base).expanduser().resolve()) if local else base, place
+    return str(Path(base).expanduser().resolve()) if local else base, folder
 
 
 def _check_trained(model: nn.Module, modules: Sequence[str]) -> None:
@@ -212,11 +212,11 @@ def _check_trained(model: nn.Module, modules: Sequence[str]) -> None:
         if name not in there:
             raise ModelError("the model has no such module", where=name, fix="give its full name")
         # PEFT looks at the end of names, and not where a part of them starts.
-        if other := [each for each in there if each != name and each.endswith(name)]:
+        if other := [module for module in there if module != name and module.endswith(name)]:
             raise ModelError(
                 f"PEFT would take {other[0]} for the trained module {name}", where=name, fix=MERGED
             )
-        if any(each.startswith(f"{name}.") or each == name for each in adapted):
+        if any(layer.startswith(f"{name}.") or layer == name for layer in adapted):
             raise ModelError("it has low-rank layers and was trained whole", where=name, fix=MERGED)
     inside = tuple(f"{name}." for name in modules)
     for name, parameter in model.named_parameters():
@@ -234,11 +234,11 @@ def _more(names: Sequence[str]) -> ModelError:
 
 def _tensors(model: nn.Module, modules: Sequence[str]) -> dict[str, Tensor]:
     """What the adapter holds, under PEFT's names."""
-    found = dict(lora_state(model))
+    tensors = lora_state(model)
     for name in modules:
-        found |= {f"{name}.{key}": value for key, value in model.get_submodule(name).state_dict().items()}
+        tensors |= {f"{name}.{key}": value for key, value in model.get_submodule(name).state_dict().items()}
     # Copies, since safetensors takes no tensor twice.
-    return {PREFIX + name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
+    return {PREFIX + name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def _config(model: PreTrainedModel, base: str, modules: Sequence[str]) -> Any:
@@ -284,12 +284,12 @@ def _without(
     """The digests of what an adapter does not hold, under the names of the model without it."""
     inner = {f"{name}.base_layer": name for name, _ in layers}
     inside = tuple(f"{name}." for name in modules)
-    found = {}
+    kept = {}
     for name, digest in digests.items():
         owner, _, last = name.rpartition(".")
         if ".lora_" not in name and not name.startswith(inside):
-            found[f"{inner[owner]}.{last}" if owner in inner else name] = digest
-    return found
+            kept[f"{inner[owner]}.{last}" if owner in inner else name] = digest
+    return kept
 
 
 def _checked(report: VerificationReport, draft: Path, out: Path) -> VerificationReport:

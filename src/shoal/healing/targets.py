@@ -1,4 +1,7 @@
-"""The heal targets: what of a pruned model is trained, or computed. A new one is a function, a line in `TARGETS` and one in `TARGET_TITLES`."""
+"""The heal targets: what of a pruned model is trained, or computed.
+
+A new one is a function, a line in `TARGETS`, and its name in `TargetName` and `TARGET_TITLES`.
+"""
 
 from __future__ import annotations
 

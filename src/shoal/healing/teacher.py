@@ -86,14 +86,16 @@ def share_weights(teacher: LoadedModel, student: LoadedModel, keep: list[int]) -
     """
     pairs = [(teacher.layers[old], student.layers[new]) for new, old in enumerate(keep)]
     # What is not a layer has the same name in both.
-    own, others = _plain_names(student.model), []
-    layers = {id(each) for layer in teacher.layers for each in layer.parameters()}
-    for name, parameter in teacher.model.named_parameters():
-        if id(parameter) not in layers and name in own:
-            others.append((parameter, own[name]))
+    own = _plain_names(student.model)
+    in_layers = {id(parameter) for layer in teacher.layers for parameter in layer.parameters()}
+    others = [
+        (parameter, own[name])
+        for name, parameter in teacher.model.named_parameters()
+        if id(parameter) not in in_layers and name in own
+    ]
     for ours, theirs in pairs:
         there = _plain_names(theirs)
-        others += [(each, there[name]) for name, each in ours.named_parameters() if name in there]
+        others += [(parameter, there[name]) for name, parameter in ours.named_parameters() if name in there]
     saved = 0
     with torch.no_grad():
         for parameter, shared in others:
@@ -106,4 +108,4 @@ def share_weights(teacher: LoadedModel, student: LoadedModel, keep: list[int]) -
 
 def _plain_names(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by the names they have without low-rank layers around them."""
-    return {name.replace(".base_layer", ""): each for name, each in module.named_parameters()}
+    return {name.replace(".base_layer", ""): parameter for name, parameter in module.named_parameters()}

@@ -144,31 +144,6 @@ class CtcAlignment(nn.Module):
         strange = torch.zeros_like(needed).index_add(0, clips, (self._classes(tokens) < 0).long())
         return (lengths > 0) & (strange == 0) & (counts >= needed)
 
-    @torch.no_grad()
-    def greedy(self, vectors: Tensor, counts: Tensor) -> list[list[int]]:
-        """What the likeliest class at each position says: repeats are merged, then blanks dropped.
-
-        Args:
-            vectors: (N, d) positions of all clips, one clip after the other.
-            counts: (B,) integer, positions of each clip.
-
-        Returns:
-            The token ids of each of the B clips.
-
-        Raises:
-            ValueError: counts do not add up.
-        """
-        if int(counts.sum()) != len(vectors):
-            raise ValueError(f"{len(vectors)} vectors, but counts add up to {int(counts.sum())}")
-        best = self.logits(vectors.to(self.rows.device)).argmax(-1)
-        counts = counts.to(best.device)
-        clips = _spread(torch.arange(len(counts), device=best.device), counts, len(best))
-        kept = best != BLANK
-        kept[1:] &= (best[1:] != best[:-1]) | (clips[1:] != clips[:-1])
-        said = self.ids[best[kept] - 1].tolist()
-        ends = torch.bincount(clips[kept], minlength=len(counts)).cumsum(0).tolist()
-        return [said[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
     def _classes(self, tokens: Tensor) -> Tensor:
         """(M,) int64, the class of each token; -1 outside the vocabulary, also beyond the table."""
         inside = (tokens >= 0) & (tokens < len(self.classes))

@@ -58,18 +58,19 @@ class ProcessorBatches(Batches):
     ) -> None:
         self.examples, self._input = list(examples), input
         check_learns(loaded)
-        if through_projector or _trained(_projector(loaded)):
+        if through_projector or _trains_projector(loaded):
             check_projector(loaded, input)
-        self.targets = np.array([_target_tokens(loaded, each) for each in self.examples], np.int64)
+        self.targets = np.array([_target_tokens(loaded, example) for example in self.examples], np.int64)
         self.ctc_tokens = np.zeros_like(self.targets)
-        heard = [round(each.row.duration * POSITIONS_PER_SECOND) for each in self.examples]
+        heard = [round(example.row.duration * POSITIONS_PER_SECOND) for example in self.examples]
         self.lengths = self.targets + np.array(heard, np.int64)
 
     def collate(self, examples: Ints, variants: Ints) -> Batch:
         """See `Batches.collate`: the decoded clips; the rest happens where the model is."""
         del variants
-        chosen = [self.examples[each] for each in examples.tolist()]
-        return {"clips": [self._clip(each) for each in chosen], "tasks": [each.task for each in chosen]}
+        chosen = [self.examples[index] for index in examples.tolist()]
+        clips, tasks = [self._clip(example) for example in chosen], [example.task for example in chosen]
+        return {"clips": clips, "tasks": tasks}
 
     def _clip(self, example: TrainingExample) -> Clip:
         if self._input == "text":
@@ -96,9 +97,10 @@ class ProcessorBatches(Batches):
         """The batch, and where its clips are encoded one by one for a graph, what it was put together of."""
         (task,) = set(batch["tasks"])
         alone = getattr(loaded.family, "encodes_one_by_one", False) and _graph_wanted(loaded)
+        groups = [[clip] for clip in batch["clips"]] if alone else [batch["clips"]]
         singles = [
             prepare(loaded, clips, task, input=self._input, response=True, padding_side="right")
-            for clips in ([[each] for each in batch["clips"]] if alone else [batch["clips"]])
+            for clips in groups
         ]
         return (stacked(singles, "right"), singles) if len(singles) > 1 else (singles[0], [])
 
@@ -153,21 +155,16 @@ def _target_tokens(loaded: LoadedModel, example: TrainingExample) -> int:
 
 def _graph_wanted(loaded: LoadedModel) -> bool:
     """Whether something in front of the decoder's layers is trained."""
-    return _trained(_projector(loaded)) or _trained(_embeddings(loaded))
-
-
-def _projector(loaded: LoadedModel) -> nn.Module | None:
-    return loaded.family.projector(loaded.model)
-
-
-def _embeddings(loaded: LoadedModel) -> nn.Module | None:
     decoder: Any = loaded.decoder
-    found: nn.Module | None = decoder.get_input_embeddings()
-    return found
+    return _trains_projector(loaded) or _trained(decoder.get_input_embeddings())
+
+
+def _trains_projector(loaded: LoadedModel) -> bool:
+    return _trained(loaded.family.projector(loaded.model))
 
 
 def _trained(module: nn.Module | None) -> bool:
-    return module is not None and any(each.requires_grad for each in module.parameters())
+    return module is not None and any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _graph_call(
@@ -182,7 +179,7 @@ def _graph_call(
         rows = [_own_call(loaded, single)["inputs_embeds"][0] for single in singles]
         embeds = pad_sequence(rows, batch_first=True)
         return {"inputs_embeds": embeds, "attention_mask": (prepared.kinds != 0).long()}
-    if "inputs_embeds" not in prepared.call and not _trained(_projector(loaded)):
+    if "inputs_embeds" not in prepared.call and not _trains_projector(loaded):
         return None  # the decoder embeds the tokens itself
     return _own_call(loaded, prepared)
 
