@@ -18,7 +18,7 @@ from shoal.errors import UsageError
 from shoal.evaluation.paired_scores import Clips, PairedScores
 from shoal.evaluation.significance import PairedBootstrap, correct
 from shoal.evaluation.utterance_counts import ClipTable, UtteranceCounts
-from shoal.schema import GroupScore
+from shoal.schema import GroupScore, SystemScores
 from shoal.settings import Intervals
 
 if TYPE_CHECKING:
@@ -40,15 +40,6 @@ class Grouping:
     field: str
     members: dict[str, Clips]
     """Value → its clips, values in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupScores:
-    """The groups of one field under one system."""
-
-    scores: dict[str, GroupScore]
-    worst: str | None = None
-    most_worsened: str | None = None
 
 
 def noted_fields(group_by: Sequence[str] | None) -> list[str]:
@@ -163,47 +154,47 @@ def _domains(clips: ClipTable, out_of_domain: Sequence[str]) -> Grouping:
     return Grouping(DOMAIN, _members(pooled))
 
 
-def score_groups(
+def add_groups(
+    systems: Sequence[SystemScores],
     scores: Sequence[Score],
-    systems: Sequence[UtteranceCounts],
+    counts: Sequence[UtteranceCounts],
     clips: ClipTable,
     grouping: Grouping,
     intervals: Intervals,
-) -> list[GroupScores]:
-    """For every system the groups of a field; those without a reference word have no score."""
-    groups: list[dict[str, GroupScore]] = [{} for _ in systems]
-    words = systems[0].words.lengths
+) -> None:
+    """Add the groups of a field to every system; those without a reference word have no score."""
+    field, words = grouping.field, counts[0].words.lengths
+    for system in systems:
+        system.groups[field] = {}
     for value, members in grouping.members.items():
         if words[members].sum():
             bootstrap = PairedBootstrap.of(intervals, [clips.speakers[clip] for clip in members])
-            scored = PairedScores.of(scores, systems, bootstrap, members).measures()
-            for system, by_value in enumerate(groups):
-                measures = scored[system] if scored else {}
-                by_value[value] = GroupScore(clips=len(members), measures=measures)
+            measures = PairedScores.of(scores, counts, bootstrap, members).measures()
+            for system, of_system in zip(systems, measures or [{} for _ in systems], strict=True):
+                system.groups[field][value] = GroupScore(clips=len(members), measures=of_system)
     large = [
         value
-        for value in groups[0]
+        for value in systems[0].groups[field]
         if len(grouping.members[value]) >= MIN_GROUP_CLIPS
         and words[grouping.members[value]].sum() >= MIN_GROUP_WORDS
     ]
-    headline = scores[0].name
-    return [_named(by_value, large if grouping.field != DOMAIN else [], headline) for by_value in groups]
+    for system in systems if field != DOMAIN else ():
+        _name_groups(system, field, large, scores[0].name)
 
 
-def _named(groups: dict[str, GroupScore], large: Sequence[str], headline: str) -> GroupScores:
-    """The worst of the large groups and the one that lost most; fewer than two cannot be compared."""
-    judged = {
-        value: groups[value].measures[headline] for value in large if headline in groups[value].measures
-    }
+def _name_groups(system: SystemScores, field: str, large: Sequence[str], headline: str) -> None:
+    """Name the worst of the large groups and the one that lost most; fewer than two cannot be compared."""
+    measures = {value: system.groups[field][value].measures for value in large}
+    judged = {value: scores[headline] for value, scores in measures.items() if headline in scores}
     if len(judged) < 2:
-        return GroupScores(groups)
+        return
     correct(score.delta for score in judged.values())
     losses = {
         value: score.sign * score.delta.absolute.value for value, score in judged.items() if score.delta
     }
     lost = {value: loss for value, loss in losses.items() if loss > 0}
-    return GroupScores(
-        groups,
-        worst=max(judged, key=lambda value: (judged[value].sign * judged[value].value.value, value)),
-        most_worsened=max(lost, key=lambda value: (lost[value], value)) if lost else None,
+    system.worst_group[field] = max(
+        judged, key=lambda value: (judged[value].sign * judged[value].value.value, value)
     )
+    if lost:
+        system.most_worsened[field] = max(lost, key=lambda value: (lost[value], value))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.errors import ManifestError
-from shoal.evaluation.groups import GroupScores, groupings, noted_fields, score_groups
+from shoal.evaluation.groups import add_groups, groupings, noted_fields
 from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.scores import registry
 from shoal.evaluation.significance import PairedBootstrap
@@ -90,14 +90,18 @@ def score_systems(
         raise ManifestError(
             f"{scores[0].name} finds nothing in the references", fix="check them in the manifest"
         )
-    merged = [_system(*parts) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]
+    system_scores = [
+        _system(*parts) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)
+    ]
     for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
-        by_system = score_groups(scores, counts, clips, grouping, scoring)
-        for system, groups in zip(merged, by_system, strict=True):
-            _add_groups(system, grouping.field, groups)
-    examples = _examples([system.name for system in merged], counts, outputs, ids)
+        add_groups(system_scores, scores, counts, clips, grouping, scoring)
+    examples = _examples([system.name for system in system_scores], counts, outputs, ids)
     return ScoredSystems(
-        merged, examples, clips.normaliser(task), clips.scorer(task, scores), list(scoring.out_of_domain)
+        system_scores,
+        examples,
+        clips.normaliser(task),
+        clips.scorer(task, scores),
+        list(scoring.out_of_domain),
     )
 
 
@@ -116,14 +120,6 @@ def _system(
         outputs_file=identity.outputs_file,
         **totals,
     )
-
-
-def _add_groups(system: SystemScores, field: str, groups: GroupScores) -> None:
-    system.groups[field] = groups.scores
-    if groups.worst is not None:
-        system.worst_group[field] = groups.worst
-    if groups.most_worsened is not None:
-        system.most_worsened[field] = groups.most_worsened
 
 
 def _examples(
