@@ -12,26 +12,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
+from shoal.evaluation.settings import ScoringSettings
 from shoal.settings import Settings, option_name
+from shoal.validation.settings import WerRequirements
 
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
     from shoal.models.settings import ModelSettings
 
-SCORING = frozenset(
-    {
-        "cluster",
-        "comet",
-        "exports",
-        "group_by",
-        "level",
-        "max_wer",
-        "max_wer_increase",
-        "out_of_domain",
-        "replicates",
-        "workers",
-    }
-)
+SCORING = {*ScoringSettings.model_fields, *WerRequirements.model_fields, "workers"} - {"seed"}
 """Options that decide nothing of what is decoded; workers are not given them."""
 PARENT = "SHOAL_WORKER_OF"
 """In the environment of a worker: the process that started it."""
