@@ -7,6 +7,7 @@ The outcome of each step is what `shoal families` and `docs/families.md` say of 
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ def folders(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def models(folders):
+    """Class name → the model, loaded on first use, which no test changes."""
+    return cache(lambda name: load(folders(name)))
+
+
 def load(folder: Path) -> LoadedModel:
     return load_model(str(folder), device="cpu", dtype="float32", trust_remote_code=False)
 
@@ -97,8 +104,8 @@ def test_parts_are_where_the_family_says(name):
 
 
 @pytest.mark.parametrize("name", HEARING)
-def test_a_folder_loads_with_its_processor_and_is_fed_by_it(name, folders, data):
-    loaded = load(folders(name))
+def test_a_folder_loads_with_its_processor_and_is_fed_by_it(name, models, data):
+    loaded = models(name)
     assert loaded.kind == "audio_llm"
     assert loaded.inputs == loaded.family.inputs
     task = tasks.get("asr")
@@ -117,9 +124,9 @@ def noise(name: str, seconds: float) -> Clip:
 
 
 @pytest.mark.parametrize("name", HEARING)
-def test_what_is_heard_in_a_clip_does_not_depend_on_the_clips_beside_it(name, folders):
+def test_what_is_heard_in_a_clip_does_not_depend_on_the_clips_beside_it(name, models):
     """Not only how far the rows are padded: encoders and extractors may look across a batch."""
-    loaded = load(folders(name))
+    loaded = models(name)
     longest = loaded.family.longest(loaded.processor) or 60
     clips = [noise("short", 0.7), noise("long", min(4.1, longest))]
     options = {"input": "speech", "response": True, "padding_side": "right"}
@@ -134,9 +141,9 @@ def test_what_is_heard_in_a_clip_does_not_depend_on_the_clips_beside_it(name, fo
 
 
 @pytest.mark.parametrize("name", HEARING)
-def test_a_clip_is_heard_to_its_end_or_refused(name, folders):
+def test_a_clip_is_heard_to_its_end_or_refused(name, models):
     """A longer clip has more audio in it, up to where the family says that the processor cuts it."""
-    loaded = load(folders(name))
+    loaded = models(name)
     longest = loaded.family.longest(loaded.processor)
 
     def heard(seconds: float) -> int:
@@ -212,11 +219,11 @@ def mean_angle(states: torch.Tensor, first: int, n: int, start: int) -> float:
 
 
 @pytest.mark.parametrize("name", HEARING)
-def test_decoding_gives_the_tokens_of_generate(name, folders, data):
+def test_decoding_gives_the_tokens_of_generate(name, models, data):
     """A batch through Shoal, whole and pruned, against `generate` one clip at a time by hand."""
     from shoal.evaluation.generate import generated, greedy
 
-    loaded = load(folders(name))
+    loaded = models(name)
     if not loaded.family.writes:
         with pytest.raises(UsageError, match="speech only"):
             check_hears(loaded)
