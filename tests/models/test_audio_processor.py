@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from shoal.models import stock
-from shoal.models.audio_processor import SEEING, Blind, audio_processor
+from shoal.models.audio_processor import SEEING, ImagePlaceholder, audio_processor
 from shoal.models.loading import load_model
 from shoal.pruning.on_disk import prune
 from shoal.selection import manual
@@ -21,7 +21,7 @@ def test_it_is_of_the_stock_class_and_hears(file, tmp_path):
     file.processor().save_pretrained(tmp_path)
     processor = audio_processor(tmp_path)
     assert isinstance(processor, getattr(transformers, file.processor().stock))
-    assert {type(getattr(processor, name)) for name in SEEING} == {Blind}
+    assert {type(getattr(processor, name)) for name in SEEING} == {ImagePlaceholder}
     clips = [np.zeros(8000, dtype=np.float32), np.ones(6000, dtype=np.float32)]
     inputs = processor(text=[file.AUDIO] * 2, audio=clips, return_tensors="pt", padding=True)
     assert (inputs["input_ids"] == processor.audio_token_id).sum(1).min() > 1

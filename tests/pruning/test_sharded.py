@@ -23,8 +23,8 @@ from shoal.errors import InputError, ModelError, PlanError, UsageError, Verifica
 from shoal.models.families import causal_lm, fields
 from shoal.models.lineage import removed_layers
 from shoal.pruning import sharded
-from shoal.pruning.draft import draft_of
 from shoal.pruning.in_memory import prune_in_place
+from shoal.pruning.resumable import resumable_folder
 from shoal.pruning.sharded import changed_tensors, write_sharded
 from shoal.schema import Plan, Provenance
 from tiny_models import COMMON, prompts, tiny
@@ -545,7 +545,7 @@ def test_a_killed_run_leaves_no_name_and_is_taken_up(tmp_path, monkeypatch):
 
 def test_two_runs_at_a_time_are_kept_apart(tmp_path):
     source, out = saved(tiny("llama"), tmp_path / "source"), tmp_path / "out"
-    with draft_of(out, "other", lambda: None), pytest.raises(UsageError, match="another run"):
+    with resumable_folder(out, "other", lambda: None), pytest.raises(UsageError, match="another run"):
         write_sharded(source, plan([1]), out, ref="tiny")
     assert names(tmp_path) == {"source", "out"}
 

@@ -243,7 +243,7 @@ class SourceRecord(Document):
     """What it was before any pruning that Shoal knows of; the same after one plan."""
 
 
-def note_source(draft: Path, info: ModelInfo, before: Path | None, provenance: Provenance) -> None:
+def write_source_record(draft: Path, info: ModelInfo, before: Path | None, provenance: Provenance) -> None:
     """Write down in the folder of a pruned checkpoint what it was pruned from.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from shoal.cards.facts import CardFacts
 from shoal.cards.markdown import bullets, code, section
 from shoal.cards.measured import Measured
-from shoal.cards.speaking import GENERATION
+from shoal.cards.spoken_answers import GENERATION
 from shoal.data_names import DATA, data_name
 from shoal.schema import MeasuredScore
 from shoal.wording import listing, plain_score

@@ -16,7 +16,7 @@ from shoal.cards.front_matter import front_matter
 from shoal.cards.identity import CheckpointIdentity, fingerprints_of
 from shoal.cards.limits import not_validated
 from shoal.cards.settings import CardSettings
-from shoal.cards.speaking import GENERATION, speech_untested
+from shoal.cards.spoken_answers import GENERATION, speech_untested
 from shoal.errors import UsageError
 from shoal.models.lineage import HEAL_FILE, TRAINING_FILE
 from shoal.schema import Audit, Bench, ModelInfo, Scores, write_text

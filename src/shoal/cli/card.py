@@ -52,7 +52,7 @@ def card(
 
 def warn_of_speech(name: str) -> None:
     """One line on stderr for a changed model that answers in speech, which nobody has tested."""
-    from shoal.cards.speaking import warning
+    from shoal.cards.spoken_answers import warning
 
     print(f"shoal: {warning(name)}", file=sys.stderr)
 
@@ -64,7 +64,7 @@ def warn_if_unheard(documents: Sequence[Evidence], checkpoint: str | None) -> No
         documents: what was measured.
         checkpoint: what the user calls the model, if it was named; a folder may hold more.
     """
-    from shoal.cards.speaking import changed, speech_untested
+    from shoal.cards.spoken_answers import changed, speech_untested
     from shoal.schema import Bench, Scores
 
     folder = Path(checkpoint).expanduser() if checkpoint is not None and is_folder(checkpoint) else None

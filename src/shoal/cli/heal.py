@@ -40,7 +40,7 @@ def heal(
 ) -> None:
     """Heal a pruned model and write it, verified; the same command again goes on where it was interrupted."""
     import shoal
-    from shoal.cards.speaking import speech_untested
+    from shoal.cards.spoken_answers import speech_untested
     from shoal.cli.progress import progress_bars
 
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})

@@ -30,7 +30,7 @@ def prune(
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
     import shoal
-    from shoal.cards.speaking import speech_untested
+    from shoal.cards.spoken_answers import speech_untested
     from shoal.models.weights import resolve
     from shoal.pruning.from_folder import choose_way
     from shoal.pruning.in_memory import check_whole

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from shoal.data import badrows
+from shoal.data import bad_rows
 from shoal.data.audio import decoder_name, load_audio, resampler_name
 from shoal.data.clip import Clip, Row
 from shoal.data.rows import Rows, facts
@@ -99,5 +99,5 @@ class Dataset:
             self.rows = self.rows.without(row.id)
         else:
             self.rows = [kept for kept in self.rows if kept.id != row.id]
-        badrows.warn([bad], self.examined)
-        badrows.refuse_too_many(self._bad_audio, self.examined, self.max_bad)
+        bad_rows.warn([bad], self.examined)
+        bad_rows.refuse_too_many(self._bad_audio, self.examined, self.max_bad)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self
 
-from shoal.data import badrows
+from shoal.data import bad_rows
 from shoal.data.checks import AudioCheck, Limits
 from shoal.data.clip import Row
 from shoal.data.dataset import Dataset
@@ -61,20 +61,20 @@ def read_manifests(
     max_bad = settings.max_bad
     index = RowIndex([read_source(ref) for ref in refs], needs_text=needs_text, lang=settings.lang)
     survey = _Survey(index, settings.where)
-    with _AudioLook(index, Limits(max_seconds=settings.max_clip_seconds), progress) as audio:
+    with _GroupedAudioCheck(index, Limits(max_seconds=settings.max_clip_seconds), progress) as audio:
         for place, row in survey.rows():
             # Where all rows are used, each is looked at while it is at hand; else the end tells which are.
             if settings.limit is None:
-                audio.look(place, row)
+                audio.add(place, row)
         broken = _in_order(survey.bad)
-        badrows.refuse_too_many(broken, len(index) + len(broken), max_bad)
+        bad_rows.refuse_too_many(broken, len(index) + len(broken), max_bad)
         chosen = evenly_spaced(range(len(index)), settings.limit, settings.seed)
         if settings.limit is not None:
             audio.total = len(chosen)
             for place in chosen:
-                audio.look(place, index.row(place))
+                audio.add(place, index.row(place))
     bad = audio.bad if max_bad < 1 else _in_order(broken + audio.bad)
-    badrows.refuse_too_many(bad, len(chosen), max_bad)
+    bad_rows.refuse_too_many(bad, len(chosen), max_bad)
     return _dataset(refs, Rows(index, audio.kept, audio.facts), broken, audio.bad, max_bad)
 
 
@@ -127,7 +127,7 @@ class _Survey:
             raise no_match([raw.fields for source in self._index.sources for raw in source.rows], self._where)
 
 
-class _AudioLook:
+class _GroupedAudioCheck:
     """Looks at the headers of audio files, those of many rows at once.
 
     Args:
@@ -153,20 +153,20 @@ class _AudioLook:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._pool:
             if kind is None and self._waiting:
-                self._look_together()
+                self._check_group()
 
     @property
     def facts(self) -> RowFacts:
         """Of the rows that are kept."""
         return self._facts.facts()
 
-    def look(self, place: int, row: Row) -> None:
+    def add(self, place: int, row: Row) -> None:
         """Look at a row, now or together with those that come after it."""
         self._waiting.append((place, row))
         if len(self._waiting) >= AT_ONCE:
-            self._look_together()
+            self._check_group()
 
-    def _look_together(self) -> None:
+    def _check_group(self) -> None:
         self._check.look((row for _, row in self._waiting), self._pool)
         for place, row in self._waiting:
             with _noting(row, self.bad):
@@ -199,9 +199,9 @@ def _dataset(
 ) -> Dataset:
     skipped = _in_order(broken + bad_audio)
     examined = len(rows) + len(bad_audio)
-    badrows.warn(skipped, examined + len(broken))
+    bad_rows.warn(skipped, examined + len(broken))
     if not rows:
         raise ManifestError(
-            f"no usable row: {badrows.named(skipped)}" if skipped else "no usable row", where=", ".join(refs)
+            f"no usable row: {bad_rows.named(skipped)}" if skipped else "no usable row", where=", ".join(refs)
         )
     return Dataset(refs, rows, skipped, max_bad, examined, list(bad_audio if max_bad < 1 else skipped))

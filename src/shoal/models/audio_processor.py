@@ -19,8 +19,8 @@ CONFIGS = ("processor_config.json", "preprocessor_config.json", "tokenizer_confi
 """Where the processor's class may be named."""
 
 
-class Blind:
-    """Stands where something would see."""
+class ImagePlaceholder:
+    """Stands in the place of an image or video processor, and does nothing."""
 
     model_input_names: tuple[str, ...] = ()
 
@@ -54,7 +54,11 @@ def _hearing(stock: Any) -> Any:
     """`stock` with blind parts allowed, and unsaved."""
 
     def check(self: Any, name: str, part: Any) -> Any:
-        return Blind if isinstance(part, Blind) else stock.check_argument_for_proper_class(self, name, part)
+        return (
+            ImagePlaceholder
+            if isinstance(part, ImagePlaceholder)
+            else stock.check_argument_for_proper_class(self, name, part)
+        )
 
     def save(self: Any, folder: Any, **options: Any) -> None:
         del self, folder, options
@@ -65,5 +69,5 @@ def _hearing(stock: Any) -> Any:
 
 def _part(name: str, path: Path) -> Any:
     if name in SEEING:
-        return Blind()
+        return ImagePlaceholder()
     return (AutoTokenizer if name == "tokenizer" else AutoFeatureExtractor).from_pretrained(path)

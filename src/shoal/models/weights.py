@@ -23,7 +23,17 @@ from shoal.models.catalogue import CATALOGUE, DType, Format, PackageWeights
 from shoal.models.contexts import quiet
 from shoal.progress import Progress
 
-__all__ = ["CATALOGUE", "REFERENCE", "Listed", "Resolved", "cache_dir", "get", "listing", "resolve", "verify"]
+__all__ = [
+    "CATALOGUE",
+    "REFERENCE",
+    "CatalogueEntry",
+    "Resolved",
+    "cache_dir",
+    "get",
+    "listing",
+    "resolve",
+    "verify",
+]
 
 cache_dir = weights_cache.root
 
@@ -58,7 +68,7 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class CatalogueEntry:
     """One line of the catalogue."""
 
     name: str
@@ -130,10 +140,10 @@ def verify(name: str) -> list[str]:
     return weights_cache.problems(entry)
 
 
-def listing() -> list[Listed]:
+def listing() -> list[CatalogueEntry]:
     """Every entry of the catalogue, and whether it is in the cache."""
     return [
-        Listed(
+        CatalogueEntry(
             name=entry.name,
             description=entry.description,
             licence=entry.licence,

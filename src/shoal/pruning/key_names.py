@@ -23,7 +23,7 @@ ALWAYS_IGNORED = {"rotary_emb.inv_freq": r"rotary_emb\.inv_freq", "position_ids"
 
 
 @dataclass(frozen=True, slots=True)
-class TensorMeaning:
+class ModelTensor:
     """What a tensor on disk is in the model.
 
     `plain`: one entry of the state dict. `converted`: a share in some, such as one expert of a layer. `part`: belongs
@@ -114,7 +114,7 @@ class KeyNames:
         self._owners = _owners(self.state)
         self._modules = {path for path, _ in model.named_modules() if path}
 
-    def targets(self, names: Iterable[str]) -> dict[str, TensorMeaning]:
+    def targets(self, names: Iterable[str]) -> dict[str, ModelTensor]:
         """What each of `names` is in the model, in the order in which transformers loads them.
 
         (A few rules only hold once another has been seen, so the order matters.)
@@ -123,17 +123,17 @@ class KeyNames:
 
         return {name: self.target(name) for name in sorted(names, key=dot_natural_key)}
 
-    def target(self, name: str) -> TensorMeaning:
+    def target(self, name: str) -> ModelTensor:
         """What `name` is in the model."""
         key, pattern = self._renamed(name)
         if key in self.state:
             makes = self._made(key, pattern) if pattern else frozenset({key})
-            return TensorMeaning(key, "converted" if pattern else "plain", makes)
+            return ModelTensor(key, "converted" if pattern else "plain", makes)
         if self._ignored is not None and self._ignored.search(key):
-            return TensorMeaning(self._anchored(key), "ignored")
+            return ModelTensor(self._anchored(key), "ignored")
         if self._quantised and (owner := self._owner(anchored := self._anchored(key))):
-            return TensorMeaning(anchored, "part", self._owners[owner])
-        return TensorMeaning(key, "unknown")
+            return ModelTensor(anchored, "part", self._owners[owner])
+        return ModelTensor(key, "unknown")
 
     def _renamed(self, name: str) -> tuple[str, str | None]:
         """As `transformers.core_model_loading.convert_and_load_state_dict_in_model` does it."""

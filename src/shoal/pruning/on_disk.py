@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.cards.facts import Folder, note_source
+from shoal.cards.facts import Folder, write_source_record
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import ModelError, PlanError
 from shoal.machine import check_disk
@@ -114,7 +114,7 @@ def write_checkpoint(
         )
         report = None if expected is None else checked(verify_checkpoint(draft, expected), draft, out)
         if info is not None:
-            note_source(draft, info, source, provenance())
+            write_source_record(draft, info, source, provenance())
             (draft / CARD).write_text(first_card(Folder(draft), info, report), encoding="utf-8")
     return out
 

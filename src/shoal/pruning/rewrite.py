@@ -19,7 +19,7 @@ from shoal.models.meta_model import CONFIG, GENERATION_CONFIG, meta_model
 from shoal.pruning import config_files
 from shoal.pruning.adapter_files import NewAdapter, pruned_adapter
 from shoal.pruning.in_memory import kept_layers, prune_in_place
-from shoal.pruning.key_names import KeyNames, Layers, TensorMeaning
+from shoal.pruning.key_names import KeyNames, Layers, ModelTensor
 from shoal.pruning.rebuild import check_rebuild
 from shoal.pruning.safetensors_file import NewFile, Piece, TensorEntry, TensorSlice, cut_problem
 from shoal.pruning.shards import Shards, new_index, numbered, read_shards
@@ -105,7 +105,7 @@ def _cuts(model: PreTrainedModel, family: Family, layers: Layers) -> dict[str, T
     }
 
 
-def _check_whole(source: Path, names: KeyNames, targets: Mapping[str, TensorMeaning]) -> None:
+def _check_whole(source: Path, names: KeyNames, targets: Mapping[str, ModelTensor]) -> None:
     unknown = [name for name, target in targets.items() if target.kind == "unknown"]
     if unknown:
         raise ModelError(
@@ -125,7 +125,7 @@ def _check_whole(source: Path, names: KeyNames, targets: Mapping[str, TensorMean
 def _check_shapes(
     source: Path,
     entries: Mapping[str, TensorEntry],
-    targets: Mapping[str, TensorMeaning],
+    targets: Mapping[str, ModelTensor],
     names: KeyNames,
     model: PreTrainedModel,
 ) -> None:
@@ -144,7 +144,7 @@ def _check_shapes(
 
 def _new_files(
     shards: Shards,
-    targets: Mapping[str, TensorMeaning],
+    targets: Mapping[str, ModelTensor],
     names: KeyNames,
     layers: Layers,
     cuts: Mapping[str, TensorSlice],
@@ -161,7 +161,7 @@ def _new_files(
 
 
 def _cut(
-    name: str, entry: TensorEntry, target: TensorMeaning, cuts: Mapping[str, TensorSlice]
+    name: str, entry: TensorEntry, target: ModelTensor, cuts: Mapping[str, TensorSlice]
 ) -> TensorSlice | None:
     hit = next((key for key in cuts if key in target.makes), None)
     if hit is None:
@@ -179,7 +179,7 @@ def _cut(
 
 def _check_names(
     files: Sequence[NewFile],
-    old: Mapping[str, TensorMeaning],
+    old: Mapping[str, ModelTensor],
     before: KeyNames,
     after: KeyNames,
     layers: Layers,
@@ -208,7 +208,7 @@ def _check_same(before: Iterable[str], after: Iterable[str], layers: Layers) -> 
         raise _wrong(f"{len(difference)} weights would not be found again, such as {min(difference)}")
 
 
-def _covered(targets: Mapping[str, TensorMeaning]) -> set[str]:
+def _covered(targets: Mapping[str, ModelTensor]) -> set[str]:
     return {made for target in targets.values() for made in target.makes}
 
 

@@ -1,7 +1,8 @@
 """Prune a checkpoint on disk without loading it, for models that do not fit in memory.
 
 Headers and configs are read, everything is decided and proved (`shoal.pruning.rewrite`), and then the bytes of what
-stays are copied, a few megabytes at a time. Interrupted, the same command goes on where it was (`shoal.pruning.draft`).
+stays are copied, a few megabytes at a time. Interrupted, the same command goes on where it was
+(`shoal.pruning.resumable`).
 
 What becomes of the files:
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shoal._version import __version__
-from shoal.cards.facts import Folder, note_source
+from shoal.cards.facts import Folder, write_source_record
 from shoal.cards.writing import CARD, first_card
 from shoal.errors import FileFormatError, VerificationError
 from shoal.machine import check_disk
@@ -32,8 +33,8 @@ from shoal.models.meta_model import CONFIG, GENERATION_CONFIG
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.config_files import to_text
-from shoal.pruning.draft import Draft, draft_of, key_of
 from shoal.pruning.folder import carry_over, check_target
+from shoal.pruning.resumable import ResumableFolder, key_of, resumable_folder
 from shoal.pruning.rewrite import Rewrite, rewrite
 from shoal.pruning.safetensors_file import NewFile, digests_of, read_header, write_file
 from shoal.pruning.shards import INDEX
@@ -95,7 +96,7 @@ def write_sharded(
     work = rewrite(source, plan, ref=ref, licence=licence, trust_remote_code=trust_remote_code)
     extra = files_in_folders(source)
     key = _key(source, plan, work)
-    with draft_of(out, key, lambda: check_target(out, source, force)) as draft:
+    with resumable_folder(out, key, lambda: check_target(out, source, force)) as draft:
         _check_space(draft, work, source, extra)
         digests = _write_tensors(draft, work, progress)
         _write_configs(draft.folder, work)
@@ -104,7 +105,7 @@ def write_sharded(
         TensorDigests(provenance=provenance(), files=digests).save(draft.folder / TENSORS_FILE)
         _check_written(draft.folder, work)
         report = None if verify is None else verify(draft.folder)
-        note_source(draft.folder, work.info, source, provenance())
+        write_source_record(draft.folder, work.info, source, provenance())
         text = first_card(Folder(draft.folder), work.info, report)
         (draft.folder / CARD).write_text(text, encoding="utf-8")
     return out
@@ -151,13 +152,15 @@ def _key(source: Path, plan: Plan, work: Rewrite) -> str:
     return key_of([str(source.resolve()), files, plan.depth, plan.layers, names, versions])
 
 
-def _check_space(draft: Draft, work: Rewrite, source: Path, extra: list[Path]) -> None:
+def _check_space(draft: ResumableFolder, work: Rewrite, source: Path, extra: list[Path]) -> None:
     needed = sum(file.size for file in work.tensor_files if file.name not in draft.finished)
     needed += sum((source / path).stat().st_size for path in extra)
     check_disk(draft.folder, needed + ROOM)
 
 
-def _write_tensors(draft: Draft, work: Rewrite, progress: Progress | None) -> dict[str, dict[str, str]]:
+def _write_tensors(
+    draft: ResumableFolder, work: Rewrite, progress: Progress | None
+) -> dict[str, dict[str, str]]:
     total = sum(file.size for file in work.tensor_files)
     done = 0
     digests: dict[str, dict[str, str]] = {}

@@ -58,7 +58,7 @@ def without_part(
 def let_go(model: nn.Module) -> None:
     """Give up the weights of all that is left out, for its memory; what comes back afterwards has none."""
     for module in model.modules():
-        if isinstance(module, StandIn):
+        if isinstance(module, ZeroModule):
             module.original.to("meta")
 
 
@@ -72,7 +72,7 @@ def _leave_out(layer: nn.Module, parts: Sublayers, part: Part, undo: ExitStack) 
     for module in parts.work[part]:
         if (name := _name(layer, module)) is not None:
             undo.callback(setattr, layer, name, module)
-            setattr(layer, name, StandIn(module, parts.outputs[module], keeps_cache=part == "attention"))
+            setattr(layer, name, ZeroModule(module, parts.outputs[module], keeps_cache=part == "attention"))
 
 
 def _name(layer: nn.Module, module: nn.Module) -> str | None:
@@ -84,12 +84,12 @@ def _name(layer: nn.Module, module: nn.Module) -> str | None:
     for name, child in layer.named_children():
         if child is module:
             return name
-        if isinstance(child, StandIn) and child.original is module:
+        if isinstance(child, ZeroModule) and child.original is module:
             return None
     raise ModelError(f"its {type(module).__name__} was replaced", where=type(layer).__name__)
 
 
-class StandIn(nn.Module):
+class ZeroModule(nn.Module):
     """Answers zeros where `original` would compute, in the same form, and tells the cache that time has passed.
 
     Decoders ask the cache of one layer how many positions there are, and make everybody's mask by it.
@@ -138,7 +138,7 @@ class StandIn(nn.Module):
             own.update(nothing, nothing, index)
 
 
-def _cache_index(stand_in: StandIn) -> int | None:
+def _cache_index(stand_in: ZeroModule) -> int | None:
     """Which layer's cache the attention, or a part of it, writes to; the stand-in's own number if it was given one."""
     parts = (stand_in, *stand_in.original.modules())
     found = (getattr(part, name, None) for part in parts for name in INDEX_ATTRIBUTES)

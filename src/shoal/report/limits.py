@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shoal import wording
 from shoal.cards.limits import TASK_NAMES
-from shoal.cards.speaking import GENERATION, speech_untested
+from shoal.cards.spoken_answers import GENERATION, speech_untested
 from shoal.report import healing_words
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.schema import Estimate, Healing, Scores

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from shoal.data.sources.base import RawRow, Source
-from shoal.data.sources.pieces import Pieces
+from shoal.data.sources.unchanged_file import UnchangedFile
 from shoal.data_names import label_of
 from shoal.errors import ManifestError
 from shoal.schema import BadRow
@@ -29,7 +29,7 @@ class ManifestRows(Sequence[RawRow]):
 
     def __init__(self, path: Path) -> None:
         self._path, self._name, self._folder = path, str(path), path.parent
-        self._pieces = Pieces(path)
+        self._file = UnchangedFile(path)
         self._starts, self._lengths, self._lines = array("Q"), array("I"), array("I")
 
     def add(self, line: _Line) -> None:
@@ -49,7 +49,7 @@ class ManifestRows(Sequence[RawRow]):
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
         number = self._lines[place]
-        raw = self._pieces.read(self._starts[place], self._lengths[place])
+        raw = self._file.read(self._starts[place], self._lengths[place])
         try:
             fields = _parse(_decode(raw, self._path, number))
         except ValueError as error:  # a change that left size and time as they were

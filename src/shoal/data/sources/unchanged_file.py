@@ -1,4 +1,4 @@
-"""Pieces of a file that must not change while it is used."""
+"""A file that must not change while it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from shoal.errors import ManifestError
 
 
-class Pieces:
+class UnchangedFile:
     """A file from which pieces are read in any order, also by several threads.
 
     It stays open, so one that is put in its place under the same name does no harm; one that is written over is found

@@ -25,7 +25,7 @@ from shoal.schema import write_text
 STATE = ".shoal-state.json"
 
 
-class Draft:
+class ResumableFolder:
     """The folder while it is being made.
 
     Args:
@@ -73,7 +73,7 @@ class Draft:
 
 
 @contextmanager
-def draft_of(out: Path, key: str, check: Callable[[], None]) -> Iterator[Draft]:
+def resumable_folder(out: Path, key: str, check: Callable[[], None]) -> Iterator[ResumableFolder]:
     """The draft of `out`, which takes its name if the block succeeds.
 
     On an error that a rerun can mend (a full disk, an interruption) what is finished stays; on one that says the
@@ -94,7 +94,7 @@ def draft_of(out: Path, key: str, check: Callable[[], None]) -> Iterator[Draft]:
     )
     with writing(out), locked(folder.with_name(f"{folder.name}.lock"), busy=busy):
         folder.mkdir(exist_ok=True)
-        draft = Draft(folder, key)
+        draft = ResumableFolder(folder, key)
         try:
             yield draft
             check()
