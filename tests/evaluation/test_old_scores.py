@@ -10,12 +10,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import report_documents
 
 from shoal.cli.evaluation_tables import summary
 from shoal.errors import FileFormatError
 from shoal.evaluation import rescore
 from shoal.report import render
-from shoal.schema import Healing, Scores
+from shoal.schema import Healing, Scores, Search
 from shoal.validation.validate import Validation, validate
 from stored_outputs import evaluation, output
 
@@ -125,3 +126,14 @@ def test_one_that_lacks_its_rate_is_refused_in_one_line(tmp_path):
     (tmp_path / "scores.json").write_text(json.dumps(raw))
     with pytest.raises(FileFormatError, match="not what version 1 of this file holds"):
         Scores.load(tmp_path / "scores.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "higher", "fraction"),
+    [("WER", False, True), ("accuracy", True, True), ("BLEU", True, False), ("loss", False, False)],
+)
+def test_a_search_knew_which_way_its_score_runs_by_the_name(name, higher, fraction, tmp_path):
+    record = report_documents.search(score_name=name).model_dump(mode="json") | {"schema_version": 1}
+    (tmp_path / "search.json").write_text(json.dumps(without(record, {"higher_is_better", "fraction"})))
+    search = Search.load(tmp_path / "search.json")
+    assert (search.score_name, search.higher_is_better, search.fraction) == (name, higher, fraction)

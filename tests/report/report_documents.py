@@ -614,6 +614,8 @@ def search(**changes: object) -> Search:
         "data": data(),
         "task": "asr",
         "score_name": "WER",
+        "higher_is_better": False,
+        "fraction": True,
         "budget": Budget(max_increase=0.25, max_layers=28),
         "strategy": "contiguous",
         "metric": "angular",

@@ -68,7 +68,7 @@ def summary(found: Search, out: Path) -> str:
     """For a person: what was asked, the plans that were tried, the test on unseen clips, the outcome."""
     from shoal.plan_search.words import budget_words
 
-    name = f"{found.score_name} %" if _percent(found) else found.score_name
+    name = f"{found.score_name} %" if found.fraction else found.score_name
     lines = [
         f"{found.model.ref}: {found.model.depth} layers, task {found.task}; "
         f"{budget_words(found.budget, found.score_name)}",
@@ -96,14 +96,8 @@ def _named(headings: tuple[str, ...], score: str) -> list[str]:
     return [heading.format(score=score) for heading in headings]
 
 
-def _percent(found: Search) -> bool:
-    from shoal.evaluation.scores.registry import by_name
-
-    return by_name(found.score_name).fraction
-
-
 def _points(found: Search, score: Estimate) -> str:
-    return wording.plain(score, ".1f", scale=100 if _percent(found) else 1)
+    return wording.plain(score, ".1f", scale=100 if found.fraction else 1)
 
 
 def _full_cells(found: Search) -> list[str]:

@@ -177,6 +177,8 @@ class SearchRun:
             data=self._parts.info(),
             task=self._task.name,
             score_name=score.name,
+            higher_is_better=score.higher_is_better,
+            fraction=score.fraction,
             budget=self._budget,
             tested_increase=self.tested_increase,
             strategy=settings.strategy,

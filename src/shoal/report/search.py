@@ -11,8 +11,8 @@ from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Figure, Section, Table
-from shoal.report.units import ERROR_RATES, score_text
-from shoal.schema import Budget, Confirmation, Search, SearchStep
+from shoal.report.units import score_text
+from shoal.schema import Confirmation, Estimate, Search, SearchStep
 
 ID, TITLE, SHORT = "search", "The shallowest plan within the budget", "Search"
 OUTCOMES = {
@@ -81,8 +81,7 @@ def _proof(search: Search) -> str:
 
 def _signed_change(search: Search, found: Confirmation) -> str:
     """Changes are stored as what is lost; a score falls."""
-    falls = search.score_name not in ERROR_RATES
-    return wording.relative_change(found.change.negated() if falls else found.change)
+    return wording.relative_change(found.change.negated() if search.higher_is_better else found.change)
 
 
 def _confirmed(search: Search) -> Confirmation | None:
@@ -97,12 +96,17 @@ def _same(confirmation: Confirmation, layers: list[int], part: str) -> bool:
 
 
 def _budget(search: Search) -> str:
-    return wording.listing(budget_words(search.budget, search.score_name))
+    return wording.listing(budget_words(search))
 
 
-def budget_words(budget: Budget, score_name: str) -> list[str]:
+def _score_text(search: Search, estimate: Estimate) -> str:
+    return score_text(search.score_name, estimate, fraction=search.fraction)
+
+
+def budget_words(search: Search) -> list[str]:
     """Each bound of a budget in words."""
-    verb = "rise" if score_name in ERROR_RATES else "loss"
+    budget, score_name = search.budget, search.score_name
+    verb = "loss" if search.higher_is_better else "rise"
     limits = [
         (budget.max_increase, lambda v: f"at most {wording.percent(v, 0)} relative {verb} of {score_name}"),
         (budget.max_layers, lambda v: f"at most {wording.plural(int(v), 'layer')}"),
@@ -124,8 +128,8 @@ def _lead(search: Search) -> str:
         f"{search.strategy} by {search.metric}, {search.input} input, scope “{search.scope}”{part}. Tried on "
         f"{wording.plural(search.validation_clips, 'clip')}, tested on "
         f"{wording.count(search.confirmation_clips)} others{_speakers(search)}. The unpruned {search.score_name}: "
-        f"{score_text(search.score_name, search.full_validation)} and "
-        f"{score_text(search.score_name, search.full_confirmation)}. {search.replicates:,} bootstrap replicates."
+        f"{_score_text(search, search.full_validation)} and "
+        f"{_score_text(search, search.full_confirmation)}. {search.replicates:,} bootstrap replicates."
     )
 
 
@@ -145,7 +149,7 @@ def _speakers(search: Search) -> str:
 
 
 def _titles(search: Search) -> tuple[str, str]:
-    worse = "rise" if search.score_name in ERROR_RATES else "fall"
+    worse = "fall" if search.higher_is_better else "rise"
     confidence = wording.level_name(search.budget.confidence)
     which = "" if search.budget.point else ", which must stay below the dashed line"
     return (
@@ -214,7 +218,7 @@ def _confirmation_table(search: Search) -> Table:
             c.plan.name,
             str(len(c.plan.layers)),
             wording.removed_names(c.plan),
-            score_text(search.score_name, c.score),
+            _score_text(search, c.score),
             wording.relative_change(c.change),
             wording.p_value(c.p_value),
             wording.p_value(c.p_holm),
@@ -247,7 +251,7 @@ def _step_table(search: Search) -> Table:
             step.plan.name,
             str(len(step.plan.layers)),
             wording.removed_names(step.plan),
-            score_text(search.score_name, step.score),
+            _score_text(search, step.score),
             wording.relative_change(step.change),
             "yes" if step.holds else "no",
             *(_costs(step) if costs else []),

@@ -12,9 +12,6 @@ from shoal.tasks.settings import NEEDS
 FRACTIONS = frozenset(name for name, way in NEEDS.items() if way != "loss" and name not in ("BLEU", "chrF"))
 """Scores of which 1 is a hundred per cent; all others are written as they are stored."""
 
-ERROR_RATES = frozenset({"WER", "CER", *(name for name, way in NEEDS.items() if way == "loss")})
-"""Scores of which less is better."""
-
 
 @dataclass(frozen=True)
 class Unit:

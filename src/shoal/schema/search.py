@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -63,11 +63,15 @@ class Search(Document):
     """What was asked, tried and found."""
 
     kind: Literal["search"] = "search"
+    schema_version: int = 2
     model: ModelInfo
     data: DataInfo
     task: str
     score_name: str
     """Such as `WER` or `BLEU`."""
+    higher_is_better: bool
+    fraction: bool
+    """Whether 1 is a hundred per cent."""
     budget: Budget
     tested_increase: float | None = None
     """What the tests are against: `max_increase`, or what is usual for the task where only costs are bounded (then for
@@ -95,3 +99,14 @@ class Search(Document):
     replicates: int
     cluster: Literal["utterance", "speaker"] = "utterance"
     seed: int = 0
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Before version 2 the name of the score had to tell which way it runs and what it is counted in."""
+        losses = ("loss", "perplexity", "word perplexity", "bits per byte")
+        name = data["score_name"]
+        return {
+            **data,
+            "higher_is_better": name not in ("WER", "CER", *losses),
+            "fraction": name not in ("BLEU", "chrF", *losses),
+        }
