@@ -244,6 +244,22 @@ CASES: dict[str, Make] = {
         "--max-wer-increase",
         "some",
     ],
+    "evaluate: a requirement that is none": lambda k: [
+        "evaluate",
+        str(k.model),
+        "--data",
+        str(k.manifest),
+        "--require",
+        "good",
+    ],
+    "evaluate: no baseline for a drop": lambda k: [
+        "evaluate",
+        str(k.model),
+        "--data",
+        str(k.manifest),
+        "--max-bleu-drop",
+        "1",
+    ],
     "evaluate: no model": lambda k: ["evaluate", "--data", str(k.manifest)],
     "evaluate: nothing to rescore": lambda k: ["evaluate", "--rescore", "--out", str(k.out)],
     "evaluate: a plan that is none": lambda k: [

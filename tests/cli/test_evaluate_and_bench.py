@@ -55,6 +55,11 @@ def test_a_limit_that_does_not_hold_ends_with_4_after_the_table(evaluate, capsys
     assert "WER <= 1.0% does not hold" in captured.err
 
 
+def test_every_requirement_on_scores_that_validate_knows_can_be_given(evaluate, capsys):
+    assert evaluate("--require", "CER<=0.1%", "--max-wer", "9999%") == 4
+    assert "CER <= 0.1% does not hold" in capsys.readouterr().err
+
+
 def test_a_limit_that_holds_ends_with_0(evaluate):
     assert evaluate("--max-wer", "9999%", "--max-wer-increase", "9999%") == 0
 

@@ -4,8 +4,8 @@ import pytest
 
 from shoal.errors import PlanError
 from shoal.healing.cuts import Cut, cuts_of
+from shoal.healing.settings import TARGET_TITLES
 from shoal.healing.targets import LAST, TARGETS
-from shoal.schema.heal import TARGET_TITLES
 from tiny_speech import plan
 
 

@@ -14,7 +14,7 @@ from shoal.errors import UsageError
 from shoal.schema import Estimate
 from shoal.validation import requirement_syntax as forms
 from shoal.validation.junit import junit
-from shoal.validation.settings import Requirements
+from shoal.validation.settings import ScoreRequirements
 from shoal.validation.validate import validate
 
 
@@ -68,7 +68,7 @@ def test_a_score_that_falls_is_counted_up():
         "BLEU drop<=12%": "holds",
     }.items():
         assert verdicts(requirement, document) == [verdict], requirement
-    for requirement in Requirements(max_bleu_drop="2.1", min_accuracy="70%").listed():
+    for requirement in ScoreRequirements(max_bleu_drop="2.1", min_accuracy="70%").listed():
         assert verdicts(requirement, document) == ["holds"]
 
 

@@ -18,15 +18,15 @@ from shoal.errors import UsageError
 from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
 from shoal.models.settings import ModelSettings
 from shoal.schema import Plan, Scores
-from shoal.settings import DATA, MODEL, OUTPUT, SPEED
-from shoal.validation.settings import WerRequirements
+from shoal.settings import DATA, MODEL, OUTPUT, SPEED, option_name
+from shoal.validation.settings import ScoreRequirements
 
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
     from shoal.tasks import Task
 
 
-class EvaluateFiles(WerRequirements):
+class EvaluateFiles(ScoreRequirements):
     """What is evaluated, in which parts, and where results go; exit code 4 if a requirement does not hold."""
 
     plan: options.Plans = ()
@@ -60,18 +60,24 @@ class EvaluateFiles(WerRequirements):
         """
         from shoal.evaluation.shards import Shard
 
+        requirements = self.listed()
         if self.shard is not None:
             Shard.parse(self.shard)
-            if self.rescore or self.workers or self.listed():
+            if self.rescore or self.workers or requirements:
                 raise UsageError(
                     "a part of the clips is decoded and not scored",
                     where="--shard",
-                    fix="give --rescore, --workers and --max-… without it",
+                    fix="give --rescore, --workers and requirements without it",
                 )
-        if self.max_wer_increase is not None and not (self.plan or self.against or self.rescore):
-            raise UsageError(
-                "there is nothing to compare with", where="--max-wer-increase", fix="add --plan or --against"
-            )
+        if self.plan or self.against or self.rescore:
+            return
+        for name in ("max_wer_increase", "max_group_increase", "max_bleu_drop"):
+            if getattr(self, name) is not None:
+                raise UsageError(
+                    "there is nothing to compare with",
+                    where=option_name(type(self), [name]),
+                    fix="add --plan or --against",
+                )
 
     def broken(self, scores: Scores) -> list[str]:
         """One line for every limit that the point values do not keep; `shoal validate` also looks at intervals."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from shoal.errors import ShoalError
 from shoal.evaluation.settings import ScoringSettings
 from shoal.settings import Settings, option_name
-from shoal.validation.settings import WerRequirements
+from shoal.validation.settings import ScoreRequirements
 
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
     from shoal.models.settings import ModelSettings
 
-SCORING = {*ScoringSettings.model_fields, *WerRequirements.model_fields, "workers"} - {"seed"}
+SCORING = frozenset({"workers", *ScoringSettings.model_fields, *ScoreRequirements.model_fields} - {"seed"})
 """Options that decide nothing of what is decoded; workers are not given them."""
 PARENT = "SHOAL_WORKER_OF"
 """In the environment of a worker: the process that started it."""

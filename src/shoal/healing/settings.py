@@ -25,8 +25,18 @@ from shoal.training.settings import TRAINED, TRAINING, LoraSettings, Objective, 
 TargetName = Literal[
     "receiver", "projector", "decoder", "joint", "joint-decoder", "head", "replace", "linear"
 ]
+TARGET_TITLES: dict[str, str] = {
+    "receiver": "LoRA on the MLP behind the cut",
+    "projector": "the projector",
+    "decoder": "LoRA on all decoder layers",
+    "joint": "LoRA on the MLP behind the cut, and the projector",
+    "joint-decoder": "LoRA on all decoder layers, and the projector",
+    "head": "LM head and last 3 layers",
+    "replace": "one layer in place of each block",
+    "linear": "the down projection before the cut, by least squares",
+}
+"""What each target of `shoal.healing.targets` trains; here, so that it can be said without loading torch."""
 TARGETS: tuple[TargetName, ...] = get_args(TargetName)
-"""The targets of `shoal.healing.targets`."""
 RIDGE = 0.1
 """Of 1, 0.1, 0.01, 0.001 and 0.0001 the best for `weights` and `relative`: mean loss on held-out speech over four
 blocks of the reference model, fitted on 60 clips (3710 positions). With as few, far less can be worse than nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shoal import wording
+from shoal.healing.settings import TARGET_TITLES
 from shoal.report.bundle import Bundle
 from shoal.report.healing_cells import (
     JOINT,
@@ -20,7 +21,7 @@ from shoal.report.healing_cells import (
 )
 from shoal.report.score_words import TOLERANCE, delta_text, plain_value, tolerance_words, value_text
 from shoal.schema import Healing, HealingCell, MeasuredScore
-from shoal.schema.heal import NONE, TARGET_TITLES
+from shoal.schema.heal import NONE
 
 CHANCE = "without intervals nobody can tell whether that is chance"
 UNTOLD = {"alike": "not told apart", "unknown": CHANCE}

@@ -15,17 +15,6 @@ EDIT_RATE = "edit rate"
 """What files of version 1 hold for other tasks than recognition: edits between answer and reference, no errors."""
 NONE = "none"
 """The target of a model that was pruned and not healed."""
-TARGET_TITLES: dict[str, str] = {
-    "receiver": "LoRA on the MLP behind the cut",
-    "projector": "the projector",
-    "decoder": "LoRA on all decoder layers",
-    "joint": "LoRA on the MLP behind the cut, and the projector",
-    "joint-decoder": "LoRA on all decoder layers, and the projector",
-    "head": "LM head and last 3 layers",
-    "replace": "one layer in place of each block",
-    "linear": "the down projection before the cut, by least squares",
-}
-"""What each target of `shoal.healing.targets` trains; here, so that a report can say it without loading torch."""
 
 
 class HealRecord(Document):

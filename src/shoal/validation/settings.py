@@ -13,8 +13,6 @@ from shoal.validation import requirement_syntax as syntax
 from shoal.validation.requirements import Requirement
 
 REQUIRED = Parameter(group=Group("Requirements", sort_key=3))
-
-
 LIMITS: dict[str, Callable[[Any], Requirement]] = {
     "max_latency_ratio": syntax.max_latency_ratio,
     "min_speedup": syntax.min_speedup,
@@ -31,28 +29,13 @@ LIMITS: dict[str, Callable[[Any], Requirement]] = {
 """Field → the requirement that its value makes."""
 
 
-class WerRequirements(Settings):
-    """What is required of the WER of recognition."""
+class ScoreRequirements(Settings):
+    """What is required of scores."""
 
     max_wer: Annotated[Share | None, REQUIRED, SHARE] = None
     """Highest WER of recognition: 10%."""
     max_wer_increase: Annotated[Share | None, REQUIRED, SHARE] = None
     """Highest increase of the WER of recognition, relative to the baseline's: 5%."""
-
-    def listed(self) -> list[Requirement]:
-        """All that was given.
-
-        Raises:
-            UsageError: one cannot be read.
-        """
-        return [
-            make(value) for name, make in LIMITS.items() if (value := getattr(self, name, None)) is not None
-        ]
-
-
-class Requirements(WerRequirements):
-    """What is required of a checkpoint."""
-
     max_group_increase: Annotated[Share | None, REQUIRED, SHARE] = None
     """Highest increase of any group of clips that was scored, relative to its own baseline: 15%."""
     min_bleu: Annotated[str | None, REQUIRED, Parameter(metavar="BLEU")] = None
@@ -65,6 +48,25 @@ class Requirements(WerRequirements):
     """Lowest accuracy of labels: 80%."""
     min_uar: Annotated[str | None, REQUIRED, SHARE] = None
     """Lowest unweighted average recall (UAR) of labels: 60%."""
+    require: Annotated[tuple[str, ...], REQUIRED, Parameter(metavar="REQUIREMENT")] = ()
+    """Requirement on any score, its increase or its drop: "macro-F1>=0.5", "CER drop<=2%" … Repeatable."""
+
+    def listed(self) -> list[Requirement]:
+        """All that was given.
+
+        Raises:
+            UsageError: one cannot be read.
+        """
+        given = ((make, getattr(self, name, None)) for name, make in LIMITS.items())
+        return [
+            *(make(value) for make, value in given if value is not None),
+            *map(syntax.parse, self.require),
+        ]
+
+
+class ValidateSettings(ScoreRequirements):
+    """What is required of a checkpoint, and how it is judged."""
+
     max_latency_ratio: Annotated[float | None, REQUIRED, Parameter(metavar="RATIO")] = Field(
         default=None, ge=0
     )
@@ -75,25 +77,14 @@ class Requirements(WerRequirements):
     """Largest size of the weights: 300MB."""
     require_task: Annotated[tuple[str, ...], REQUIRED, Parameter(metavar="TASK")] = ()
     """Task that there must be a result for, whatever it says. Repeatable."""
-    require: Annotated[tuple[str, ...], REQUIRED, Parameter(metavar="REQUIREMENT")] = ()
-    """Requirement on any score, its increase or its drop: "macro-F1>=0.5", "CER drop<=2%" … Repeatable."""
+    confident: Annotated[bool, REQUIRED, Parameter(negative="--point")] = True
+    """Whether the bound of the interval must meet a requirement, too (--confident), or the point value is enough
+    (--point)."""
 
     def listed(self) -> list[Requirement]:
-        """All that was given.
+        """All that was given, results for tasks too.
 
         Raises:
             UsageError: one cannot be read.
         """
-        return [
-            *super().listed(),
-            *map(syntax.require_task, self.require_task),
-            *map(syntax.parse, self.require),
-        ]
-
-
-class ValidateSettings(Requirements):
-    """What is required of a checkpoint, and how it is judged."""
-
-    confident: Annotated[bool, REQUIRED, Parameter(negative="--point")] = True
-    """Whether the bound of the interval must meet a requirement, too (--confident), or the point value is enough
-    (--point)."""
+        return [*super().listed(), *map(syntax.require_task, self.require_task)]
