@@ -60,9 +60,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
         "--models",
@@ -83,9 +81,7 @@ def measure_model(ref: str, options: argparse.Namespace, *, first: bool) -> Figu
     """All figures of one model."""
     model = load(ref, dtype="float32")
     kind: InputKind = "speech" if "speech" in model.inputs else "text"
-    print(
-        f"\n{ref}, {kind} input, {model.dtype_name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    print(f"\n{ref}, {kind} input, {model.dtype_name}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     depth = len(model.layers)
     figures: Figures = {}
     if options.clips:
@@ -128,15 +124,11 @@ def compare(
     jobs = {"replay": lambda: run(replay, "replay"), "lean": lambda: run(removal, "lean")}
     if name == "single_layer":
         jobs["stock"] = lambda: seconds_of(lambda: stock(model, batch, candidates))
-    timings = (
-        interleaved(jobs, runs) if name == "single_layer" else {key: [job()] for key, job in jobs.items()}
-    )
+    timings = interleaved(jobs, runs) if name == "single_layer" else {key: [job()] for key, job in jobs.items()}
     quick, slow = results["replay"], results["lean"]
     off = float((np.abs(quick.loss - slow.loss) / quick.counts[:, None]).max())
     times = runs + 1 if name == "single_layer" else 1
-    layers = {
-        key: (each.evaluations - before[key]) / times for key, each in (("replay", replay), ("lean", removal))
-    }
+    layers = {key: (each.evaluations - before[key]) / times for key, each in (("replay", replay), ("lean", removal))}
     print(
         f"\n{name}: {len(candidates)} candidates, {len(batch.ids)} clips, {int(batch.attention_mask.sum())} positions, "
         f"{int(quick.counts.sum())} targets"
@@ -173,12 +165,8 @@ def race(model: LoadedModel, kind: InputKind, data: Path, clips: int, kept: Path
     """Races over clips resampled from measured ones, for data sets of several sizes."""
     candidates = block_candidates(len(model.layers), [1])
     losses, counts = measured(model, kind, data, clips, candidates, kept)
-    print(
-        f"\nrace: {RACES} for each size, {len(candidates)} layers, resampled from {len(losses)} measured clips"
-    )
-    print(
-        f"{'clips':>6}  {'saving over full evaluation':>28} {'over replay':>12} {'same winner':>12} {'left':>5}"
-    )
+    print(f"\nrace: {RACES} for each size, {len(candidates)} layers, resampled from {len(losses)} measured clips")
+    print(f"{'clips':>6}  {'saving over full evaluation':>28} {'over replay':>12} {'same winner':>12} {'left':>5}")
     figures: Figures = {}
     for size in SIZES:
         saving, agreement = races(losses, counts, size)

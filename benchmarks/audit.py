@@ -62,9 +62,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="pkg:smollm2-135m-instruct")
     add("--data", type=Path, default=MORE_CLIPS if MORE_CLIPS.is_file() else clips_manifest())

@@ -44,9 +44,7 @@ from shoal.models.loading import load
 from support.interleave import Figures, Timings, interleaved, median_ratio, print_times, rounded
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEECH = [
-    ROOT.parent / "shared" / "speech" / name / "manifest.jsonl" for name in ("asterisk", "speechocean762")
-]
+SPEECH = [ROOT.parent / "shared" / "speech" / name / "manifest.jsonl" for name in ("asterisk", "speechocean762")]
 # Hidden size, MLP, layers, heads, key/value heads, vocabulary.
 SHAPES = {
     "8b": (4096, 14336, 32, 32, 8, 128_256),
@@ -93,9 +91,7 @@ def measured(work: Work, options: argparse.Namespace) -> Figures:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="pkg:reference")
     add(
@@ -222,10 +218,7 @@ def plain(work: Work) -> Rows:
             eos_token_id=list(work.eos_ids) or None,
             pad_token_id=0,
         )
-        said += [
-            until_end(row, work.eos_ids)[:limit]
-            for row, limit in zip(sequences.tolist(), limits, strict=True)
-        ]
+        said += [until_end(row, work.eos_ids)[:limit] for row, limit in zip(sequences.tolist(), limits, strict=True)]
     return said
 
 
@@ -247,9 +240,7 @@ def leaving(work: Work) -> Rows:
 def continuous(work: Work) -> Rows:
     """The engine, over the rows of all batches, longest first as in `shoal evaluate`."""
     prompts = [
-        prompt
-        for batch, limits in zip(work.batches, work.limits, strict=True)
-        for prompt in prompts_of(batch, limits)
+        prompt for batch, limits in zip(work.batches, work.limits, strict=True) for prompt in prompts_of(batch, limits)
     ]
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row].embeds))
     said: Rows = [[] for _ in prompts]

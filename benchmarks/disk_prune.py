@@ -114,9 +114,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, shape = parser.add_argument, Shape()
     add("--layers", type=int, default=shape.layers)
     add("--hidden", type=int, default=shape.hidden)
@@ -175,9 +173,7 @@ def compare(contenders: dict[str, Contender]) -> dict[str, int]:
 def print_table(contenders: dict[str, Contender], removal: Removal) -> None:
     """Medians, with the smallest and largest seconds."""
     print(f"layers {removal.start} to {removal.stop - 1} removed, {removal.kept_bytes / GIB:.2f} GiB stay")
-    print(
-        "| | seconds (min to max) | MB/s written | peak VmHWM, GiB | peak RssAnon, GiB |\n|---|---|---|---|---|"
-    )
+    print("| | seconds (min to max) | MB/s written | peak VmHWM, GiB | peak RssAnon, GiB |\n|---|---|---|---|---|")
     for name, contender in contenders.items():
         seconds = statistics.median(contender.seconds)
         spread = f"({min(contender.seconds):.1f} to {max(contender.seconds):.1f})"

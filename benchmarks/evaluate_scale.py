@@ -58,9 +58,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--rows", type=int, nargs="+", default=[10_000, 100_000])
     add("--batch-size", type=int, default=64)
@@ -112,13 +110,9 @@ def write_clips(folder: Path, recordings: Path) -> Path:
     """The first recordings as WAV, in which segments are found without decoding what lies before."""
     import soundfile
 
-    files = sorted(path for path in recordings.rglob("*") if path.suffix in (".wav", ".flac", ".opus"))[
-        :FILES
-    ]
+    files = sorted(path for path in recordings.rglob("*") if path.suffix in (".wav", ".flac", ".opus"))[:FILES]
     if not files:
-        raise SystemExit(
-            f"no recordings in {recordings}; name a folder of WAV, FLAC or Opus files with --clips"
-        )
+        raise SystemExit(f"no recordings in {recordings}; name a folder of WAV, FLAC or Opus files with --clips")
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         soundfile.write(folder / f"{path.stem}.wav", *soundfile.read(path))
@@ -182,9 +176,7 @@ def figures(measured: list[Measured]) -> dict[str, float]:
     return {
         "memory_growth": rounded(large.first.resident / small.first.resident),
         "scoring_memory_growth": rounded(large.again.resident / small.again.resident),
-        "bytes_per_row": rounded(
-            (large.first.resident - small.first.resident) / max(1, large.rows - small.rows)
-        ),
+        "bytes_per_row": rounded((large.first.resident - small.first.resident) / max(1, large.rows - small.rows)),
         "speed_ratio": rounded(large.rows / large.first.seconds / (small.rows / small.first.seconds)),
         "resume_over_decode": rounded(large.again.seconds / large.first.seconds),
         "rows": large.rows,
@@ -192,9 +184,7 @@ def figures(measured: list[Measured]) -> dict[str, float]:
     }
 
 
-def sharded(
-    model: Path, folder: Path, whole: Measured, options: argparse.Namespace
-) -> dict[str, float | bool]:
+def sharded(model: Path, folder: Path, whole: Measured, options: argparse.Namespace) -> dict[str, float | bool]:
     """The same by several processes: how much faster, and whether the scores are the same."""
     out = folder / f"out-{whole.rows}-by-{options.workers}"
     shutil.rmtree(out, ignore_errors=True)

@@ -53,9 +53,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--only", nargs="*", metavar="CLASS", help="these classes only")
     add("--peers", action=argparse.BooleanOptionalAction, default=True)
@@ -101,9 +99,7 @@ def print_importances(importances: dict[str, list[Importance]]) -> None:
     """What `analyze_layer_importance` finds."""
     if not importances:
         return
-    print(
-        "\n| class | way | layers found | largest difference | last line of its error |\n|---|---|---|---|---|"
-    )
+    print("\n| class | way | layers found | largest difference | last line of its error |\n|---|---|---|---|---|")
     for name, attempts in importances.items():
         for found in attempts:
             difference = "" if found.difference is None else f"{found.difference:.1e}"
@@ -111,9 +107,7 @@ def print_importances(importances: dict[str, list[Importance]]) -> None:
             print(f"| {name} | {found.attempt} | {found.layers} | {difference} | {error} |")
 
 
-def figures(
-    results: dict[str, list[Outcome]], importances: dict[str, list[Importance]]
-) -> dict[str, int | float]:
+def figures(results: dict[str, list[Outcome]], importances: dict[str, list[Importance]]) -> dict[str, int | float]:
     """How many audio classes each tool prunes rightly: at once, in any way, and with the config corrected."""
     audio = {name: outcomes for name, outcomes in results.items() if name not in CONTROLS}
     counts: dict[str, int | float] = {"audio_classes": len(audio)}

@@ -52,8 +52,7 @@ CASES = (
     Case("lm", "speechocean762", {"split": "test"}),
 )
 HEADINGS = (
-    f"{'n':>2}  {'metric':<20} {'scope':<7} {'regret':>8} {'interval':>18} {'top 3':>8} {'rank corr.':>10}"
-    "  pick  best"
+    f"{'n':>2}  {'metric':<20} {'scope':<7} {'regret':>8} {'interval':>18} {'top 3':>8} {'rank corr.':>10}  pick  best"
 )
 MODELS = ("pkg:reference", "pkg:smollm2-135m-instruct", "pkg:gemma-3-270m")
 
@@ -72,9 +71,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--models", nargs="+", default=list(MODELS))
     add("--speech", type=Path, default=SPEECH, help="a folder with speechocean762, asterisk and ravdess")
@@ -90,9 +87,7 @@ def measure_case(model: LoadedModel, case: Case, options: argparse.Namespace, ou
     task = tasks.get(case.task)
     possible = [name for name in model.inputs if name in task.inputs]
     if not possible:
-        print(
-            f"\n{model.ref}, {case.task}: it takes {', '.join(model.inputs)}, the task {', '.join(task.inputs)}"
-        )
+        print(f"\n{model.ref}, {case.task}: it takes {', '.join(model.inputs)}, the task {', '.join(task.inputs)}")
         return {}
     kind: InputKind = "speech" if "speech" in possible else "text"
     data = read(options.speech, case, options.clips)
@@ -100,9 +95,7 @@ def measure_case(model: LoadedModel, case: Case, options: argparse.Namespace, ou
     # Repeating what is read has no wrong answer to compare with: text and answer are one field.
     if not task.alone and (kind == "speech" or case.task != "asr"):
         gain, low, high = what_hearing_helps(model, data, case, kind)
-        print(
-            f"\n{name}: the right answer is {gain:.2f} [{low:.2f}, {high:.2f}] nats a token likelier than another's"
-        )
+        print(f"\n{name}: the right answer is {gain:.2f} [{low:.2f}, {high:.2f}] nats a token likelier than another's")
         if low <= 0:
             print("so it does not do this task, and its layers are not asked about it")
             return {f"{name}_answer_gain": rounded(gain)}
@@ -126,13 +119,9 @@ def read(speech: Path, case: Case, clips: int) -> Dataset:
     )
 
 
-def what_hearing_helps(
-    model: LoadedModel, data: Dataset, case: Case, kind: InputKind
-) -> tuple[float, float, float]:
+def what_hearing_helps(model: LoadedModel, data: Dataset, case: Case, kind: InputKind) -> tuple[float, float, float]:
     """Loss of another clip's answer minus loss of the right one, nats a token, with a 95 % interval."""
-    right, wrong = (
-        per_clip(model, each, case, kind) for each in (data, with_others_answers(data, case.task))
-    )
+    right, wrong = (per_clip(model, each, case, kind) for each in (data, with_others_answers(data, case.task)))
     ids = sorted(right)
     gains = np.array([wrong[clip] - right[clip] for clip in ids])
     drawn = make_resampler([None] * len(ids), replicates=1000, seed=0)
@@ -200,9 +189,7 @@ def line(each: MetricTrust) -> str:
 def decoded(model: LoadedModel, case: Case, options: argparse.Namespace, out: Path) -> Figures:
     """Regret in points of WER, by decoding without each single layer."""
     data = read(options.speech, case, options.decode)
-    document = audit(
-        model, data, case.task, inputs=["speech"], metrics=["gradient", "ablation"], decode=True, out=out
-    )
+    document = audit(model, data, case.task, inputs=["speech"], metrics=["gradient", "ablation"], decode=True, out=out)
     document.inputs["speech"].trust = [
         trust for trust in document.inputs["speech"].trust if trust.truth.endswith("score")
     ]

@@ -71,9 +71,7 @@ def photograph(chromium: str, report: Path, picture: Picture, folder: Path) -> P
     """Draw one picture in `folder`, and give its path."""
     page, image = folder / "page.html", folder / "picture.png"
     page.write_text(
-        FRAME.format(
-            report=report.as_uri(), width=picture.width, height=picture.height, element=picture.element
-        ),
+        FRAME.format(report=report.as_uri(), width=picture.width, height=picture.height, element=picture.element),
         encoding="utf-8",
     )
     size = f"--window-size={picture.width},{picture.height}"

@@ -91,9 +91,7 @@ def bench(model: ModelInfo, ratio: Estimate | None, **fields: Any) -> Bench:
     """Of the model alone, or with `ratio` of a plan over it without layer 1."""
 
     def timed(name: str, **more: Any) -> SystemBench:
-        seconds = dict.fromkeys(
-            ("encode_seconds", "prefill_seconds", "decode_seconds", "total_seconds"), around(0.5)
-        )
+        seconds = dict.fromkeys(("encode_seconds", "prefill_seconds", "decode_seconds", "total_seconds"), around(0.5))
         return SystemBench(
             name=name, parameters=90, decoder_parameters=80, checkpoint_bytes=2_500_000, **seconds, **more
         )

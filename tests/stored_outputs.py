@@ -62,9 +62,7 @@ def evaluation(folder: Path, systems, *, task: str = "asr") -> Path:
         (folder / "outputs" / f"{name}.json").write_text(json.dumps({"shoal_outputs": 1}))
     clips = len(next(iter(systems.values())))
     Scores(
-        provenance=Provenance(
-            shoal="1.2.3", created="2026-11-28T10:20:30+00:00", packages={"transformers": "5.23.0"}
-        ),
+        provenance=Provenance(shoal="1.2.3", created="2026-11-28T10:20:30+00:00", packages={"transformers": "5.23.0"}),
         model=ModelInfo(
             ref="org/model", kind="speech_llm", class_name="M", family="speech_llm", depth=4, hidden_size=8
         ),

@@ -24,9 +24,7 @@ def blocks(depth: int, sizes: Sequence[int]) -> tuple[Candidate, ...]:
     return tuple(tuple(range(start, start + n)) for n in sizes for start in range(depth - n))
 
 
-def random_sums(
-    seed: int, *, depth: int = DEPTH, utterances: int = 8, noise: float = 0.3, prefix: str = "u"
-) -> Sums:
+def random_sums(seed: int, *, depth: int = DEPTH, utterances: int = 8, noise: float = 0.3, prefix: str = "u") -> Sums:
     """Positions 1 … 9 an utterance and scope, none of audio; two utterances a speaker."""
     profile = np.random.default_rng(0).random(column_count(depth))
     rng = np.random.default_rng(seed)
@@ -34,9 +32,7 @@ def random_sums(
     counts[:, SCOPES.index("audio")] = 0
     values = counts[:, :, None] * (profile + noise * rng.random((utterances, len(SCOPES), len(profile))))
     names = [f"{prefix}{place}" for place in range(utterances)]
-    return Sums(
-        depth, names, [f"s{place // 2}" for place in range(utterances)], values, counts.astype(np.int64)
-    )
+    return Sums(depth, names, [f"s{place // 2}" for place in range(utterances)], values, counts.astype(np.int64))
 
 
 def random_importance(
@@ -75,9 +71,7 @@ def audit_of(
     inputs = {kind: summarise(item, kind, AuditSettings(replicates=20)) for kind, item in sums.items()}
     for kind, items in (importance or {}).items():
         inputs[kind].importance = [
-            summarise_importance(
-                item, make_resampler([None] * len(item.utterances), replicates=20, seed=0), 0.95
-            )
+            summarise_importance(item, make_resampler([None] * len(item.utterances), replicates=20, seed=0), 0.95)
             for item in items
         ]
     model = ModelInfo(
@@ -114,9 +108,7 @@ def save_audit(
 
 def slow_ranks(values: Sequence[float]) -> list[float]:
     """Equal values share their mean rank."""
-    return [
-        sum(other < v for other in values) + (sum(other == v for other in values) - 1) / 2 for v in values
-    ]
+    return [sum(other < v for other in values) + (sum(other == v for other in values) - 1) / 2 for v in values]
 
 
 def slow_spearman(x: Sequence[float], y: Sequence[float]) -> float:

@@ -47,12 +47,8 @@ def without_code(text: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_relative_links_lead_somewhere(page):
-    targets = [
-        link.partition("#")[0] for link in LINK.findall(without_code(page.read_text(encoding="utf-8")))
-    ]
-    missing = [
-        target for target in targets if target and "://" not in target and not (page.parent / target).exists()
-    ]
+    targets = [link.partition("#")[0] for link in LINK.findall(without_code(page.read_text(encoding="utf-8")))]
+    missing = [target for target in targets if target and "://" not in target and not (page.parent / target).exists()]
     assert not missing
 
 
@@ -68,9 +64,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_the_reference_has_every_public_name():
-    reference = "".join(
-        page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")
-    )
+    reference = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
     named = set(re.findall(r"^::: shoal\.(?:schema\.)?(\w+)$", reference, re.MULTILINE)) | set(vars(errors))
     assert set(shoal.__all__) - named == {"__version__"}
 
@@ -119,9 +113,7 @@ def subcommands(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if name(page) not in HISTORY], ids=name)
 def test_commands_and_their_options_exist(page):
-    assert [
-        problem for words in commands(page.read_text(encoding="utf-8")) for problem in problems(words)
-    ] == []
+    assert [problem for words in commands(page.read_text(encoding="utf-8")) for problem in problems(words)] == []
 
 
 def problems(words: list[str]) -> list[str]:

@@ -22,9 +22,7 @@ from shoal.errors import FileFormatError, UsageError
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
         RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("MPS backend out of memory (MPS allocated: 18.1 GB)"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"
-        ),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
@@ -97,9 +95,7 @@ def test_a_refused_write_is_one_line(error, line, tmp_path, monkeypatch):
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(line)
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("a bug"), UsageError("what a user did"), OSError("a plain one")]
-)
+@pytest.mark.parametrize("error", [ValueError("a bug"), UsageError("what a user did"), OSError("a plain one")])
 def test_other_errors_pass_through(error, tmp_path):
     with pytest.raises(type(error)) as caught, machine.writing(tmp_path):
         raise error

@@ -83,12 +83,8 @@ def test_only_ablation_races() -> None:
         AuditSettings.of(None, {"race": True})
 
 
-@pytest.mark.parametrize(
-    ("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
-)
-def test_auto_takes_the_gpu_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, device: str
-) -> None:
+@pytest.mark.parametrize(("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)

@@ -47,9 +47,7 @@ def test_importing_shoal_and_its_command_line_loads_no_torch() -> None:
     [(["--version"], 0, "shoal 0"), (["--help"], 0, "audit"), (["prune"], 2, "MODEL")],
 )
 def test_the_console_script_answers(arguments: list[str], code: int, word: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "shoal", *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "shoal", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert word in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

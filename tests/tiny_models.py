@@ -27,9 +27,7 @@ MIXED = ["sliding_attention", "full_attention"]
 def _llama_like(name: str, *, text: str = "", **extra: Any) -> Callable[[int], PreTrainedModel]:
     def build(depth: int) -> PreTrainedModel:
         values = {key: value(depth) if callable(value) else value for key, value in extra.items()}
-        config = getattr(transformers, f"{name}{text}Config")(
-            **{**COMMON, "num_hidden_layers": depth, **values}
-        )
+        config = getattr(transformers, f"{name}{text}Config")(**{**COMMON, "num_hidden_layers": depth, **values})
         return getattr(transformers, f"{name}ForCausalLM")(config)
 
     return build

@@ -64,9 +64,7 @@ def write_clips(folder: Path, count: int = 6, **fields: Any) -> Path:
         name = f"clip{number}.wav"
         soundfile.write(folder / name, 0.1 * random.standard_normal(round(16_000 * seconds)), 16_000)
         row = {"audio_filepath": name, "duration": seconds, "text": TEXTS[number % len(TEXTS)], "lang": "en"}
-        lines.append(
-            json.dumps({**row, "speaker": f"s{number % 2}", "room": "a" if number < 3 else "b", **fields})
-        )
+        lines.append(json.dumps({**row, "speaker": f"s{number % 2}", "room": "a" if number < 3 else "b", **fields}))
     manifest = folder / "manifest.jsonl"
     manifest.write_text("\n".join(lines) + "\n")
     return manifest

@@ -100,9 +100,7 @@ def with_short_transformers(ours: Ours, result: dict[str, Any]) -> Agreement:
     """Angular distance of all blocks at the last position; row n-1 of its matrix holds blocks of n layers."""
     triangle = ours.triangle(ours.mean("last", "angular"))
     matrix = np.array(result["matrix"])
-    difference = max(
-        _largest(matrix[n - 1, : len(row)], np.array(row)) for n, row in enumerate(triangle, start=1)
-    )
+    difference = max(_largest(matrix[n - 1, : len(row)], np.array(row)) for n, row in enumerate(triangle, start=1))
     same, lines = _starts(ours, result["starts"])
     right_row = [int(np.argmin(row[: len(row) - number])) for number, row in enumerate(matrix)][:-1]
     repaired, _ = _starts(ours, right_row)

@@ -51,9 +51,7 @@ def measure_peers(
     ours = Ours(audit_sums(model, prepared), batch_of)
     cache.mkdir(parents=True, exist_ok=True)
     tokens, logits = save_batches(cache / "batches.npz", prepared), first_logits(model, prepared[0])
-    beside = [
-        start_peer(peer, cache, model.path, tokens, logits) for peer in known_peers(pruneme, PEER_BLOCK)
-    ]
+    beside = [start_peer(peer, cache, model.path, tokens, logits) for peer in known_peers(pruneme, PEER_BLOCK)]
     timings = interleaved(
         {"audit": lambda: seconds_of(lambda: numbers(audit_sums(model, prepared)))}
         | {item.peer.name: item.process.run for item in beside if item.process and item.problem is None},

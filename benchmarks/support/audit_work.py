@@ -20,9 +20,7 @@ from shoal.models.loading import LoadedModel
 from shoal.schema import SCOPES
 
 
-def prepared_rows(
-    model: LoadedModel, rows: Sequence[Row], batch_size: int, *, response: bool
-) -> list[PreparedBatch]:
+def prepared_rows(model: LoadedModel, rows: Sequence[Row], batch_size: int, *, response: bool) -> list[PreparedBatch]:
     """Padded, embedded batches of the transcripts; no audio is needed for them."""
     task = tasks.get("asr")
     return [
@@ -47,9 +45,7 @@ def without_samples(row: Row) -> Clip:
 def forward(model: LoadedModel, prepared: Sequence[PreparedBatch]) -> None:
     """The plain forward pass, with logits; without a cache, which would only slow it down."""
     for batch in prepared:
-        model.model(
-            input_ids=batch.token_ids.clamp(min=0), attention_mask=batch.attention_mask, use_cache=False
-        )
+        model.model(input_ids=batch.token_ids.clamp(min=0), attention_mask=batch.attention_mask, use_cache=False)
 
 
 def audit_sums(model: LoadedModel, prepared: Sequence[PreparedBatch]) -> Sums:

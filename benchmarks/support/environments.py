@@ -71,7 +71,5 @@ def _pip(interpreter: Path, packages: Sequence[str]) -> None:
     command = [str(interpreter), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        problems = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
-            done.stderr[-300:]
-        ]
+        problems = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
         raise InstallError(f"pip install {' '.join(packages)}: {problems[-1]}")

@@ -153,9 +153,7 @@ def _shoal(place: Place, out: Path) -> tuple[int, str]:
     from shoal.pruning.on_disk import write_checkpoint
     from shoal.schema import Plan, Provenance
 
-    plan = Plan(
-        provenance=Provenance(shoal="0"), model_ref=str(place.source), depth=DEPTH, layers=list(REMOVED)
-    )
+    plan = Plan(provenance=Provenance(shoal="0"), model_ref=str(place.source), depth=DEPTH, layers=list(REMOVED))
     cases = {"text": {"input_ids": place.expected.ids}}
     try:
         write_checkpoint(load(place.case, place.source), plan, out, cases=cases, source=place.source)

@@ -80,9 +80,7 @@ def our_step(student: ModelWithLoss, examples: Sequence[int]) -> Step:
 def _ended(loss: Tensor, model: nn.Module, laps: Laps) -> Step:
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     gradients = {
-        name: torch.zeros(each.shape, dtype=torch.float64)
-        if each.grad is None
-        else each.grad.detach().double().cpu()
+        name: torch.zeros(each.shape, dtype=torch.float64) if each.grad is None else each.grad.detach().double().cpu()
         for name, each in trained.items()
     }
     model.zero_grad()

@@ -48,9 +48,7 @@ class Server:
     def start(self) -> dict[str, Any]:
         """Load the model and say what it says, so that it is known to be the same model."""
         batches, model = read_batches(self.batches_file), load(self.folder)
-        first = {
-            key: value[:1, : int(batches[0]["attention_mask"][0].sum())] for key, value in batches[0].items()
-        }
+        first = {key: value[:1, : int(batches[0]["attention_mask"][0].sum())] for key, value in batches[0].items()}
         with torch.no_grad():
             logits = model(**first).logits[0, -1, :FIRST_LOGITS].tolist()
         self.job = JOBS[self.name](model, batches, self.options)

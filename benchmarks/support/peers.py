@@ -48,9 +48,7 @@ def known_peers(pruneme: Path | None, block: int) -> tuple[Peer, ...]:
         options = {"checkout": str(pruneme.absolute()), "block": block}
         found.append(Peer("PruneMe", "pruneme", Environment("pruneme", newest), options))
     found.append(Peer(short, short, Environment(short, ("transformers==4.53.3", f"{short}==1.0.0"))))
-    found.append(
-        Peer(f"{short} on transformers 5", short, Environment(f"{short}-5", (*newest, f"{short}==1.0.0")))
-    )
+    found.append(Peer(f"{short} on transformers 5", short, Environment(f"{short}-5", (*newest, f"{short}==1.0.0"))))
     return tuple(found)
 
 

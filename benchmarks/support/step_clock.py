@@ -54,9 +54,7 @@ class StepClock(TrainerCallback):
         del args
         control.should_training_stop = control.should_training_stop or state.global_step >= self._steps
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """A step's line; the summary at the end has no loss of a step."""
         del args, state, control
         if logs is not None and "loss" in logs:

@@ -123,11 +123,7 @@ def test_texts(manifests: Iterable[Path]) -> set[str]:
 
 def without_leaks(clips: Iterable[Clip], forbidden: set[str]) -> list[Clip]:
     """The clips, less those outside the test splits that say something forbidden."""
-    return [
-        clip
-        for clip in clips
-        if clip.fields["split"].startswith("test") or not texts_of(clip.fields) & forbidden
-    ]
+    return [clip for clip in clips if clip.fields["split"].startswith("test") or not texts_of(clip.fields) & forbidden]
 
 
 # Files

@@ -138,9 +138,7 @@ def unpacked(name: str) -> Path:
     if folder.is_dir():
         return folder
     if shutil.which("dpkg-deb") is None:
-        raise InputError(
-            "dpkg-deb is not there", where=name, fix="install dpkg (Debian, Fedora, Homebrew have it)"
-        )
+        raise InputError("dpkg-deb is not there", where=name, fix="install dpkg (Debian, Fedora, Homebrew have it)")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch:
         deb = _fetch(name, Path(scratch))
@@ -163,9 +161,7 @@ def _fetch(name: str, scratch: Path) -> Path:
     say(f"fetching {name}")
     if shutil.which("apt-get"):
         scratch.chmod(0o755)  # apt may drop its rights to read
-        done = subprocess.run(
-            ["apt-get", "download", "-q", name], cwd=scratch, capture_output=True, text=True
-        )
+        done = subprocess.run(["apt-get", "download", "-q", name], cwd=scratch, capture_output=True, text=True)
         found = list(scratch.glob("*.deb"))
         if done.returncode == 0 and found:
             if _sha256(found[0]) != PACKAGES[name].sha256:

@@ -55,8 +55,7 @@ def plan(clips: int, test: int, test_voice: int, seed: int) -> list[Spoken]:
     rows = list(_training(clips, seed, frozenset(unseen)))
     rows += [("test", in_words(said, oh=rng.random() < 0.5), training_voice(rng)) for said in unseen[:test]]
     rows += [
-        ("test-voice", in_words(said, oh=rng.random() < 0.5), flite_voice(rng, HELD_OUT))
-        for said in unseen[test:]
+        ("test-voice", in_words(said, oh=rng.random() < 0.5), flite_voice(rng, HELD_OUT)) for said in unseen[test:]
     ]
     return rows
 

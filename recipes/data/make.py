@@ -26,9 +26,7 @@ Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 Exclude = Annotated[
     list[Path] | None,
-    typer.Option(
-        help="Manifest: what its test rows say is in no training split. Can be given several times."
-    ),
+    typer.Option(help="Manifest: what its test rows say is in no training split. Can be given several times."),
 ]
 
 
@@ -37,9 +35,7 @@ def digits(
     out: Out,
     clips: Annotated[int, typer.Option(min=1, help="Clips of the training split.")] = 2400,
     test: Annotated[int, typer.Option(min=0, help="Unseen sequences, voices of training.")] = 150,
-    test_voice: Annotated[
-        int, typer.Option(min=0, help="Unseen sequences, a voice that training never hears.")
-    ] = 150,
+    test_voice: Annotated[int, typer.Option(min=0, help="Unseen sequences, a voice that training never hears.")] = 150,
     seed: Seed = 0,
     workers: Workers = 2,
 ) -> None:
@@ -53,9 +49,7 @@ def sentences(
     clips: Annotated[int, typer.Option(min=1, help="All clips; a twentieth is for validation.")] = 30_000,
     seed: Seed = 0,
     exclude: Exclude = None,
-    piper: Annotated[
-        Path | None, typer.Option(help="A Piper voice (NAME.onnx) for three of ten clips.")
-    ] = None,
+    piper: Annotated[Path | None, typer.Option(help="A Piper voice (NAME.onnx) for three of ten clips.")] = None,
     workers: Workers = 2,
 ) -> None:
     """WordNet's example sentences and glosses (flite, espeak-ng, Piper if given)."""
@@ -77,9 +71,7 @@ def tuxpaint(out: Out, seed: Seed = 0, exclude: Exclude = None, workers: Workers
 @app.command()
 def speechocean(
     out: Out,
-    source: Annotated[
-        Path | None, typer.Option(help="A copy of the repository; default is to clone it.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option(help="A copy of the repository; default is to clone it.")] = None,
     seed: Seed = 0,
     exclude: Exclude = None,
     workers: Workers = 2,

@@ -47,9 +47,7 @@ def _tidy(text: str) -> str:
     return " ".join(text.split()).strip(" ,;:-")
 
 
-def choose(
-    texts: Iterable[str], clips: int, seed: int, forbidden: Iterable[str] = ()
-) -> list[tuple[str, str]]:
+def choose(texts: Iterable[str], clips: int, seed: int, forbidden: Iterable[str] = ()) -> list[tuple[str, str]]:
     """Split and text of the first `clips` in a random order; every text once, nothing forbidden.
 
     Raises:

@@ -103,9 +103,7 @@ def piper(model: Path) -> Program:
     if importlib.util.find_spec("piper") is None:
         raise InputError("Piper is not installed", where="--piper", fix="pip install piper-tts")
     if not (model.is_file() and Path(f"{model}.json").is_file()):
-        raise InputError(
-            "no such voice", where=f"--piper {model}", fix="give NAME.onnx with NAME.onnx.json beside it"
-        )
+        raise InputError("no such voice", where=f"--piper {model}", fix="give NAME.onnx with NAME.onnx.json beside it")
     return Program(sys.executable)
 
 
@@ -198,9 +196,7 @@ def _program(name: str, packages: tuple[str, ...], probe: str) -> Program:
     program = Program(str(folders[0] / "usr/bin" / name), debian.environment(folders))
     reason = _why_not(program, probe)
     if reason:
-        raise InputError(
-            f"cannot be run here ({reason.strip()})", where=name, fix=f"install {name} and put it on PATH"
-        )
+        raise InputError(f"cannot be run here ({reason.strip()})", where=name, fix=f"install {name} and put it on PATH")
     return program
 
 

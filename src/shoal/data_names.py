@@ -37,10 +37,7 @@ def data_name(data: DataInfo) -> str:
 
     Of an absolute path only folder and name: the rest says where this machine keeps it, which is nobody's business.
     """
-    names = [
-        "/".join(path.parts[-2:]) if (path := PurePath(name)).is_absolute() else name
-        for name in data.manifests
-    ]
+    names = ["/".join(path.parts[-2:]) if (path := PurePath(name)).is_absolute() else name for name in data.manifests]
     return " ".join(", ".join(names).split()) or "clips without a name"
 
 

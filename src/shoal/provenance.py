@@ -12,9 +12,7 @@ from shoal.schema import Provenance
 PACKAGES = ("torch", "transformers", "peft", "numpy", "soundfile", "soxr", "jiwer", "whisper-normalizer")
 
 
-def provenance(
-    *, device: str = "cpu", dtype: str = "float32", command: list[str] | None = None
-) -> Provenance:
+def provenance(*, device: str = "cpu", dtype: str = "float32", command: list[str] | None = None) -> Provenance:
     """The record for a file made now by this process.
 
     Args:

@@ -61,9 +61,7 @@ class Settings(BaseModel):
         """
         if settings is not None and not options:
             return settings
-        kept = (
-            {} if settings is None else {name: getattr(settings, name) for name in settings.model_fields_set}
-        )
+        kept = {} if settings is None else {name: getattr(settings, name) for name in settings.model_fields_set}
         try:
             return cls(**{**kept, **options})
         except ValidationError as error:
@@ -71,9 +69,7 @@ class Settings(BaseModel):
 
     def narrowed_to(self, model: type[S]) -> S:
         """Those of the settings that `model`, a base of this one, has."""
-        return model(
-            **{name: getattr(self, name) for name in self.model_fields_set & model.model_fields.keys()}
-        )
+        return model(**{name: getattr(self, name) for name in self.model_fields_set & model.model_fields.keys()})
 
 
 class Bootstrap(Settings):
@@ -104,9 +100,7 @@ def takes(model: type[Settings]) -> Callable[[F], F]:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty
-                if field.is_required() or field.default_factory
-                else field.default,
+                default=inspect.Parameter.empty if field.is_required() or field.default_factory else field.default,
                 annotation=field.annotation,
             )
             for name, field in model.model_fields.items()

@@ -126,11 +126,7 @@ def count(value: int) -> str:
     """`1,234` up to a million, then `3.54 M` or `1.24 B`."""
     for size, unit in ((1_000_000_000, "B"), (1_000_000, "M")):
         if value >= size:
-            return (
-                f"{value / size:.3g}{SPACE}{unit}"
-                if value < 100 * size
-                else f"{value / size:.0f}{SPACE}{unit}"
-            )
+            return f"{value / size:.3g}{SPACE}{unit}" if value < 100 * size else f"{value / size:.0f}{SPACE}{unit}"
     return f"{value:,}"
 
 

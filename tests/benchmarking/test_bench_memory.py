@@ -77,7 +77,5 @@ def test_removed_layers_do_not_stay_in_memory_with_their_file(tmp_path):
     model.processor.save_pretrained(tmp_path / "model")
     model.ref = str(tmp_path / "model")
     removed = sum(model.info().decoder_layer_parameters[:3]) * 4
-    full, less = (
-        peak_memory(model, clip, tasks.get("asr"), layers, new_tokens=2) for layers in ([], [0, 1, 2])
-    )
+    full, less = (peak_memory(model, clip, tasks.get("asr"), layers, new_tokens=2) for layers in ([], [0, 1, 2]))
     assert full - less == pytest.approx(removed, rel=0.2)

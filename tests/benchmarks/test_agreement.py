@@ -59,9 +59,7 @@ def test_reading_the_wrong_row_costs_short_transformers_its_choice_but_not_its_n
     for number, row in enumerate(triangle):
         matrix[number, : len(row)] = row
     starts = [int(matrix[n, : DEPTH - n].argmin()) for n in range(1, DEPTH)]
-    found = agreement.with_short_transformers(
-        ours, {"matrix": matrix.tolist(), "starts": starts, "batched": "works"}
-    )
+    found = agreement.with_short_transformers(ours, {"matrix": matrix.tolist(), "starts": starts, "batched": "works"})
     assert found.difference == 0
     assert found.same < found.sizes
     assert any(f"{DEPTH - 1} of {DEPTH - 1}" in line for line in found.lines)

@@ -34,9 +34,9 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     tiny("llama", DEPTH).save_pretrained(folder / "whole")
     words = {f"w{index}": index for index in range(VOCABULARY)}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))
-    ).save_pretrained(folder / "whole")
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))).save_pretrained(
+        folder / "whole"
+    )
     shoal.prune(shoal.load(str(folder / "whole")), plan([1]), folder / "pruned", verify=False)
     loaded = healed(folder / "pruned")
     write_merged(loaded, folder / "healed", record=record(loaded), verify=False)
@@ -89,9 +89,7 @@ def front_matter(folder):
 
 def test_the_folder_alone_gives_the_card_that_was_written_with_the_checkpoint(place, tmp_path):
     loaded = healed(place / "pruned")
-    write_adapters(
-        loaded, tmp_path / "adapter", base=str(place / "pruned"), record=record(loaded), verify=False
-    )
+    write_adapters(loaded, tmp_path / "adapter", base=str(place / "pruned"), record=record(loaded), verify=False)
     write_sharded(place / "pruned", plan([2], 5), tmp_path / "twice", ref=str(place / "pruned"))
     folders = [place / "pruned", place / "healed", tmp_path / "adapter", tmp_path / "twice"]
     for folder in folders:
@@ -296,9 +294,7 @@ def test_the_card_of_a_foreign_model_is_not_replaced_unless_asked(place, tmp_pat
 def test_what_an_earlier_version_checked_is_kept(pruned):
     """Its folder has neither the record of the verification nor that of the unpruned model."""
     (pruned / "shoal-source.json").unlink()
-    text = text_of(pruned).replace(
-        "Nothing: this checkpoint was written without verification.", "All was well."
-    )
+    text = text_of(pruned).replace("Nothing: this checkpoint was written without verification.", "All was well.")
     (pruned / "README.md").write_text(text)
     shoal.card(pruned)
     assert "## Checked\n\nAll was well.\n\n" in text_of(pruned)

@@ -53,8 +53,7 @@ def test_the_commands_of_the_readme(model, manifest, tmp_path, capsys):
         assert code == 0, f"{arguments[0]}: {err}"
     assert json.loads((audit / "audit.json").read_text())["model"]["kind"] == "audio_llm"
     checks = [
-        json.loads((tmp_path / way / "shoal-verification.json").read_text())["checks"]
-        for way in ("memory", "disk")
+        json.loads((tmp_path / way / "shoal-verification.json").read_text())["checks"] for way in ("memory", "disk")
     ]
     assert [check["name"] for check in checks[0]] == [check["name"] for check in checks[1]]
     assert {"logits", "round_trip", "cache"} <= {check["name"] for check in checks[0]}
@@ -90,9 +89,7 @@ def test_bad_input_to_prune_is_one_line(model, tmp_path, capsys, arguments, word
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_does_not_fit_is_pruned_and_says_what_was_not_checked(
-    model, tmp_path, capsys, monkeypatch
-):
+def test_a_model_that_does_not_fit_is_pruned_and_says_what_was_not_checked(model, tmp_path, capsys, monkeypatch):
     # By name: `shoal.prune` is the function of the API where it is looked up as an attribute.
     from_folder = import_module("shoal.pruning.from_folder")
     monkeypatch.setattr(from_folder, "fits_in_memory", lambda path: False)
@@ -114,9 +111,7 @@ def test_a_clip_longer_than_the_window_is_refused_before_anything_runs(model, tm
     assert "hears 2 s of a clip" in err.strip().splitlines()[-1]
 
 
-def test_a_checkpoint_without_its_chat_template_is_pruned_and_says_that_it_was_not_heard(
-    tmp_path, capsys, manifest
-):
+def test_a_checkpoint_without_its_chat_template_is_pruned_and_says_that_it_was_not_heard(tmp_path, capsys, manifest):
     folder = BUILDS[TEMPLATED].write(tmp_path / "model")
     for path in folder.glob("*chat_template*"):
         path.unlink()

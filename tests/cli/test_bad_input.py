@@ -73,9 +73,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, seconds in enumerate([1.0, 1.5, 2.0]):
         samples = 0.1 * np.random.default_rng(number).standard_normal(int(16_000 * seconds))
         soundfile.write(folder / f"{number}.wav", samples, 16_000)
-        rows.append(
-            {"audio_filepath": f"{number}.wav", "duration": seconds, "text": "hello you", "lang": "en"}
-        )
+        rows.append({"audio_filepath": f"{number}.wav", "duration": seconds, "text": "hello you", "lang": "en"})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     audit = [
         "audit",
@@ -86,12 +84,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / "audit"),
     ]
     assert main([*audit, "--replicates", "20"]) == 0
-    assert (
-        main(
-            ["select", str(folder / "audit/audit.json"), "--layers", "1", "--out", str(folder / "plan.json")]
-        )
-        == 0
-    )
+    assert main(["select", str(folder / "audit/audit.json"), "--layers", "1", "--out", str(folder / "plan.json")]) == 0
     return folder
 
 
@@ -168,9 +161,7 @@ CASES: dict[str, Make] = {
     "model: a weight is missing": lambda k: ["audit", k.broken_model(drop_weight), "--data", str(k.manifest)],
     "model: cut off weights": lambda k: [
         "audit",
-        k.broken_model(
-            lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000])
-        ),
+        k.broken_model(lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000])),
         "--data",
         str(k.manifest),
     ],
@@ -216,9 +207,7 @@ CASES: dict[str, Make] = {
     # flags
     "flag: unknown": lambda k: k.run_audit(str(k.manifest), "--fast"),
     "flag: unknown metric": lambda k: k.run_audit(str(k.manifest), "--metric", "perplexity"),
-    "flag: no block sizes": lambda k: k.run_audit(
-        str(k.manifest), "--metric", "ablation", "--block-sizes", "x"
-    ),
+    "flag: no block sizes": lambda k: k.run_audit(str(k.manifest), "--metric", "ablation", "--block-sizes", "x"),
     "flag: block of all layers": lambda k: k.run_audit(
         str(k.manifest), "--metric", "ablation", "--block-sizes", "1,99"
     ),

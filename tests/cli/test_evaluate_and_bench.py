@@ -80,9 +80,7 @@ def test_rescoring_needs_no_data(evaluate, tmp_path, capsys):
         ("ser", {"emotion": "happy"}, ["accuracy %", "relative %", "p", "UAR %", "macro-F1 %", "cut off"]),
     ],
 )
-def test_another_task_shows_its_own_scores_and_needs_no_transcript(
-    good, tmp_path, capsys, task, fields, headings
-):
+def test_another_task_shows_its_own_scores_and_needs_no_transcript(good, tmp_path, capsys, task, fields, headings):
     data = ["--data", str(write_clips(tmp_path / "clips", 3, text=None, **fields)), "--task", task]
     few = ["--out", str(tmp_path / "out"), "--max-new-tokens", "4", "--replicates", "20"]
     assert main(["evaluate", str(good / "model"), "--plan", str(good / "plan.json"), *data, *few]) == 0

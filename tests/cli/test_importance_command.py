@@ -48,9 +48,7 @@ def test_the_terminal_names_the_layers_that_are_missed_least(place, capsys):
         str(place / "part"),
     ]
     manifest = place / "clips" / "manifest.jsonl"
-    assert (
-        main(["audit", str(place / "model"), "--data", str(manifest), "--replicates", "20", *arguments]) == 0
-    )
+    assert main(["audit", str(place / "model"), "--data", str(manifest), "--replicates", "20", *arguments]) == 0
     said = capsys.readouterr().out
     assert "ablation loss (nats a token): safest to remove: attention of layers" in said
     document = Audit.load(place / "part" / "audit.json")
@@ -59,9 +57,7 @@ def test_the_terminal_names_the_layers_that_are_missed_least(place, capsys):
 
 def test_a_plan_by_ablation_takes_the_block_that_loses_least(place):
     out = place / "plan.json"
-    assert (
-        main(["select", str(place / "asr"), "--layers", "2", "--metric", "ablation", "--out", str(out)]) == 0
-    )
+    assert main(["select", str(place / "asr"), "--layers", "2", "--metric", "ablation", "--out", str(out)]) == 0
     plan, document = Plan.load(out), Audit.load(place / "asr" / "audit.json")
     loss = next(item for item in document.inputs["speech"].importance if item.name == "ablation loss")
     blocks = {block: value for block, value in loss.blocks().items() if block[1] == 2 and sum(block) < 4}
@@ -77,10 +73,7 @@ def test_tasks_stand_side_by_side_and_share_a_plan(place, capsys):
     assert matrix.measure == "ablation loss"
     assert len(matrix.sides) == 3
     assert {loss.plan for loss in matrix.losses} == {*(side.label for side in matrix.sides), "consensus"}
-    assert (
-        main(["select", *folders[:2], "--layers", "2", "--input", "text", "--out", str(place / "c.json")])
-        == 0
-    )
+    assert main(["select", *folders[:2], "--layers", "2", "--input", "text", "--out", str(place / "c.json")]) == 0
     assert Plan.load(place / "c.json").strategy == "consensus"
     report = place / "report.html"
     files = [str(place / "asr" / "audit.json"), str(out)]

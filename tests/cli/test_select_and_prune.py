@@ -32,9 +32,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tiny("llama", DEPTH).bfloat16().save_pretrained(folder)
     words = {f"w{index}": index for index in range(VOCABULARY)}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))
-    ).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))).save_pretrained(folder)
     return folder
 
 
@@ -70,19 +68,14 @@ def audit(fingerprint: str = "") -> Audit:
 
 def test_select_prints_the_list_and_the_range_and_writes_both_files(run, tmp_path):
     audit().save(tmp_path / "audit.json")
-    out = run(
-        "select", tmp_path, "--layers", "33%", "--out", tmp_path / "p.json", "--mergekit", tmp_path / "m.yaml"
-    )
+    out = run("select", tmp_path, "--layers", "33%", "--out", tmp_path / "p.json", "--mergekit", tmp_path / "m.yaml")
     assert "remove 2 of 6 layers of org/model (contiguous): 2, 3" in out
     assert "[2, 4)" in out
     assert "0.0100 [0.0080, 0.0200]" in out
     assert "93%" in out
     plan = Plan.load(tmp_path / "p.json")
     assert (plan.layers, plan.source.path) == ([2, 3], str(tmp_path / "audit.json"))
-    ranges = [
-        part["sources"][0]["layer_range"]
-        for part in yaml.safe_load((tmp_path / "m.yaml").read_text())["slices"]
-    ]
+    ranges = [part["sources"][0]["layer_range"] for part in yaml.safe_load((tmp_path / "m.yaml").read_text())["slices"]]
     assert ranges == [[0, 2], [4, 6]]
 
 

@@ -39,8 +39,7 @@ def test_shards_are_decoded_and_then_scored(given, tmp_path, capsys):
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "shard 2 of 2: 2 clips, 4 outputs made in this run"
     assert told[1:3] == [
-        str(tmp_path / "out" / "outputs" / f"{name}.shard-2-of-2.jsonl")
-        for name in ("full", "without-1-to-2")
+        str(tmp_path / "out" / "outputs" / f"{name}.shard-2-of-2.jsonl") for name in ("full", "without-1-to-2")
     ]
     assert "without --shard" in told[3]
     assert main([*given, "--shard", "1/2", "--json"]) == 0

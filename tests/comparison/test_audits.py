@@ -34,9 +34,7 @@ def make_sums(seed: int, utterances: int = 9, noise: float = 0.01) -> Sums:
 
 
 def slow_ranks(values: list[float]) -> list[float]:
-    return [
-        sum(other < v for other in values) + (sum(other == v for other in values) - 1) / 2 for v in values
-    ]
+    return [sum(other < v for other in values) + (sum(other == v for other in values) - 1) / 2 for v in values]
 
 
 def test_blocks_are_laid_out_by_size_then_start() -> None:
@@ -62,9 +60,7 @@ def test_ranks_share_ties_like_the_definition() -> None:
 def test_spearman_equals_pearson_of_ranks() -> None:
     rng = np.random.default_rng(2)
     x, y = rng.random((5, 30)), rng.random((5, 30))
-    expected = [
-        np.corrcoef(slow_ranks(a), slow_ranks(b))[0, 1] for a, b in zip(x.tolist(), y.tolist(), strict=True)
-    ]
+    expected = [np.corrcoef(slow_ranks(a), slow_ranks(b))[0, 1] for a, b in zip(x.tolist(), y.tolist(), strict=True)]
     assert spearman(x, y) == pytest.approx(expected)
     assert spearman(np.ones((1, 4)), rng.random((1, 4))) == [0]
 

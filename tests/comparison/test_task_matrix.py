@@ -66,8 +66,7 @@ def slow_angular(sums: Sums, scope: str, weight: dict[str, float]) -> list[float
     part, place = metric_slices(DEPTH)["angular"], SCOPES.index(scope)
     positions = sum(weight[name] * int(sums.counts[row, place]) for row, name in enumerate(sums.utterances))
     return [
-        sum(weight[name] * float(sums.values[row, place, c]) for row, name in enumerate(sums.utterances))
-        / positions
+        sum(weight[name] * float(sums.values[row, place, c]) for row, name in enumerate(sums.utterances)) / positions
         for c in range(part.start, part.stop)
     ]
 
@@ -112,13 +111,8 @@ def paths(folder) -> list[Path]:
 def test_likeness_is_what_it_is_defined_to_be(paths, a, b, seeds):
     """Sides on the same utterances are resampled together, others apart."""
     found, measured = matrix(paths, scope="last"), sides()
-    weights = zip(
-        *(weights_of(measured[s][0], seed) for s, seed in zip((a, b), seeds, strict=True)), strict=True
-    )
-    pairs = [
-        [slow_angular(measured[s][0], "last", w) for s, w in zip((a, b), both, strict=True)]
-        for both in weights
-    ]
+    weights = zip(*(weights_of(measured[s][0], seed) for s, seed in zip((a, b), seeds, strict=True)), strict=True)
+    pairs = [[slow_angular(measured[s][0], "last", w) for s, w in zip((a, b), both, strict=True)] for both in weights]
     assert_estimate(found.spearman[a][b], [slow_within(*pair) for pair in pairs])
     assert_estimate(found.overlap[a][b], [slow_overlap(*pair) for pair in pairs])
     assert found.spearman[a][b] == found.spearman[b][a]

@@ -26,9 +26,7 @@ def sine(seconds: float, rate: int, channels: int = 1, hertz: float = 440.0) -> 
 def tone(tmp_path: Path) -> Tone:
     """Writes a tone under `tmp_path` and returns its path."""
 
-    def write(
-        name: str = "a.wav", seconds: float = 1.0, rate: int = 16_000, channels: int = 1, **how: Any
-    ) -> Path:
+    def write(name: str = "a.wav", seconds: float = 1.0, rate: int = 16_000, channels: int = 1, **how: Any) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, sine(seconds, rate, channels), rate, **how)

@@ -211,9 +211,7 @@ def test_only_the_first_five_bad_rows_are_listed(tone, manifest) -> None:
     assert "; and 3 more" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("max_bad", "passes"), [(0.0, False), (0.09, False), (0.1, True), (1, True), (2, True)]
-)
+@pytest.mark.parametrize(("max_bad", "passes"), [(0.0, False), (0.09, False), (0.1, True), (1, True), (2, True)])
 def test_the_limit_is_a_share_or_a_count(max_bad, passes, tone, manifest) -> None:
     tone()
     path = manifest(*[GOOD] * 9, GOOD | {"audio_filepath": "gone.wav"})
@@ -233,9 +231,7 @@ def test_a_limit_that_means_nothing_is_refused(max_bad, manifest) -> None:
 def test_a_count_covers_bad_rows_of_every_kind(tone, manifest, tmp_path) -> None:
     tone()
     write_nan(tmp_path / "nan.wav")
-    path = manifest(
-        GOOD, "{", GOOD | {"audio_filepath": "gone.wav"}, {"audio_filepath": "nan.wav", "text": "n"}
-    )
+    path = manifest(GOOD, "{", GOOD | {"audio_filepath": "gone.wav"}, {"audio_filepath": "nan.wav", "text": "n"})
     with pytest.raises(ManifestError, match="2 of"):
         read_manifests(path, max_bad=1)
     dataset = read_manifests(path, max_bad=2)

@@ -17,9 +17,7 @@ def row_of(path: Path, *, offset: float = 0.0, duration: float = 1.0) -> Row:
     return Row(id="r", audio=path, duration=duration, offset=offset, manifest="m.jsonl", line=4)
 
 
-@pytest.mark.parametrize(
-    "name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.aiff", "a.au", "a.caf", "a.w64"]
-)
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.aiff", "a.au", "a.caf", "a.w64"])
 def test_every_format_gives_the_same_tone(name, tone) -> None:
     how = {"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {}
     clip = load_audio(row_of(tone(name, rate=16_000, **how)))

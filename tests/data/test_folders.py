@@ -26,9 +26,7 @@ def test_librispeech_transcripts_are_found(tone, tmp_path) -> None:
     tone("1272/128104/1272-128104-0000.flac")
     tone("1272/128104/1272-128104-0001.flac")
     chapter = tmp_path / "1272" / "128104"
-    chapter.joinpath("1272-128104.trans.txt").write_text(
-        "1272-128104-0000 MISTER QUILTER\n1272-128104-0001 NOR IS\n"
-    )
+    chapter.joinpath("1272-128104.trans.txt").write_text("1272-128104-0000 MISTER QUILTER\n1272-128104-0001 NOR IS\n")
     assert [row.text for row in read_manifests(tmp_path).rows] == ["MISTER QUILTER", "NOR IS"]
 
 

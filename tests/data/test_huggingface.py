@@ -89,16 +89,12 @@ def test_every_split_of_a_saved_dictionary_is_read_and_can_be_chosen(tmp_path) -
 
 def test_class_labels_become_their_names(tmp_path) -> None:
     made = table([{"bytes": wav(), "path": "a.wav"}], text=["a"], emotion=[1])
-    made.cast_column("emotion", datasets.ClassLabel(names=["calm", "happy"])).save_to_disk(
-        tmp_path / "corpus"
-    )
+    made.cast_column("emotion", datasets.ClassLabel(names=["calm", "happy"])).save_to_disk(tmp_path / "corpus")
     assert read_manifests(tmp_path / "corpus").rows[0].fields["emotion"] == "happy"
 
 
 def test_a_saved_format_does_not_matter(tmp_path) -> None:
-    made = table([{"bytes": wav(), "path": "a.wav"}], text=["a"], age=[9]).with_format(
-        "numpy", columns=["age"]
-    )
+    made = table([{"bytes": wav(), "path": "a.wav"}], text=["a"], age=[9]).with_format("numpy", columns=["age"])
     made.save_to_disk(tmp_path / "corpus")
     (row,) = read_manifests(tmp_path / "corpus").rows
     assert row.fields == {"text": "a", "age": 9, "audio_filepath": "a.wav"}
@@ -118,9 +114,7 @@ def test_a_reference_reads_a_data_set_by_name(tmp_path, monkeypatch) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
     for split in ("train", "test"):
-        table([{"bytes": wav(), "path": f"{split}.wav"}], text=[split]).to_parquet(
-            folder / f"{split}.parquet"
-        )
+        table([{"bytes": wav(), "path": f"{split}.wav"}], text=[split]).to_parquet(folder / f"{split}.parquet")
     assert [row.text for row in read_manifests(f"hf:{folder}").rows] == ["train", "test"]
     assert [row.text for row in read_manifests(f"hf:{folder}:test").rows] == ["test"]
     assert [row.id for row in read_manifests(f"hf:{folder}:default:train").rows] == ["corpus:train"]

@@ -26,9 +26,7 @@ def mixed(tone, manifest, tmp_path) -> Dataset:
     tone()
     tone("folder/x.wav", seconds=0.5)
     (tmp_path / "folder" / "x.txt").write_text("from the folder")
-    named = [
-        GOOD | {"id": f"r{number}", "speaker": number % 3, "text": f"tön {number}"} for number in range(8)
-    ]
+    named = [GOOD | {"id": f"r{number}", "speaker": number % 3, "text": f"tön {number}"} for number in range(8)]
     path = manifest("\ufeff" + json.dumps(named[0]), "", *named[1:4], "{", "   ", *named[4:], GOOD)
     return read_manifests([path, tmp_path / "folder"], max_bad=3)
 

@@ -43,9 +43,7 @@ def test_absolute_paths_are_allowed(tone, manifest) -> None:
 def test_a_missing_duration_is_read_from_the_file(tone, manifest) -> None:
     tone(seconds=1.25, rate=8000)
     rows = read_manifests(
-        manifest(
-            {"audio_filepath": "a.wav", "text": "a"}, {"audio_filepath": "a.wav", "text": "a", "offset": 0.5}
-        )
+        manifest({"audio_filepath": "a.wav", "text": "a"}, {"audio_filepath": "a.wav", "text": "a", "offset": 0.5})
     ).rows
     assert [row.duration for row in rows] == pytest.approx([1.25, 0.75])
 
@@ -99,9 +97,7 @@ def test_a_filter_does_not_change_ids(tone, manifest) -> None:
 
 def test_rows_that_the_filter_removes_are_not_checked(tone, manifest) -> None:
     tone()
-    dataset = read_manifests(
-        manifest(GOOD | {"task": "asr"}, {"audio_filepath": "gone.wav"}), where={"task": "asr"}
-    )
+    dataset = read_manifests(manifest(GOOD | {"task": "asr"}, {"audio_filepath": "gone.wav"}), where={"task": "asr"})
     assert len(dataset.rows) == 1
     assert dataset.skipped == []
 
@@ -110,8 +106,7 @@ def test_a_filter_compares_values_as_text(tone, manifest) -> None:
     tone()
     path = manifest(GOOD | {"age": 1}, GOOD | {"age": 10}, GOOD | {"age": True}, GOOD | {"age": None}, GOOD)
     lines = {
-        said: [row.line for row in read_manifests(path, where={"age": said}).rows]
-        for said in ("10", "true", "null")
+        said: [row.line for row in read_manifests(path, where={"age": said}).rows] for said in ("10", "true", "null")
     }
     assert lines == {"10": [2], "true": [3], "null": [4]}
 
@@ -184,9 +179,7 @@ def test_the_record_says_what_was_used() -> None:
 
 @pytest.mark.speech
 def test_real_manifests_are_read_without_a_bad_row(speech) -> None:
-    dataset = read_manifests(
-        [speech / name for name in ("asterisk", "speechocean762", "ravdess")], needs_text=False
-    )
+    dataset = read_manifests([speech / name for name in ("asterisk", "speechocean762", "ravdess")], needs_text=False)
     assert dataset.skipped == []
     assert len({row.id for row in dataset.rows}) == len(dataset.rows) > 2500
 

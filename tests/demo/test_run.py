@@ -47,8 +47,7 @@ def result(demo: Demo) -> DemoResult:
 
 def test_every_step_leaves_its_file(demo: Demo, result: DemoResult) -> None:
     kinds = {
-        load_document(demo.out / f"{name}.json").kind
-        for name in ("audit", "comparison", "scores", "bench", "plan")
+        load_document(demo.out / f"{name}.json").kind for name in ("audit", "comparison", "scores", "bench", "plan")
     }
     assert kinds == {"audit", "comparison", "scores", "bench", "plan"}
     assert sorted(path.stem for path in (demo.out / "plans").iterdir()) == [

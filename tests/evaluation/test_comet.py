@@ -65,9 +65,7 @@ BAD = ["one two", "one", "one two", "nothing"] * 5
 
 def mean(said):
     """The stand-in's score by hand."""
-    return sum(len({"one", "two", "three", "four"} & set(text.split())) / 4 + 1 / 8 for text in said) / len(
-        said
-    )
+    return sum(len({"one", "two", "three", "four"} & set(text.split())) / 4 + 1 / 8 for text in said) / len(said)
 
 
 @pytest.mark.usefixtures("comet")
@@ -93,9 +91,7 @@ def test_groups_are_scored_too():
         *translations(GOOD[:8]),
         *(output(20 + n, "one two", "one", source="quelle", speaker="b") for n in range(8)),
     ]
-    found = summary(
-        by_id(rows), task="ast", comet=Comet.of("org/known", tasks.get("ast")), group_by=["speaker"]
-    )
+    found = summary(by_id(rows), task="ast", comet=Comet.of("org/known", tasks.get("ast")), group_by=["speaker"])
     assert found.systems[0].groups["speaker"]["b"].measures["COMET"].value.value == pytest.approx(0.625)
 
 

@@ -79,10 +79,7 @@ def test_equals_generate_with_rows_taking_the_place_of_finished_ones(name, make)
     eos_ids = {tokens[row + 2] for row, tokens in enumerate(alone)}
     limits = [LIMIT - row % 3 for row in range(9)]
     engine = Engine(model, eos_ids=eos_ids, slots=3, steps=make(model))
-    expected = {
-        row: cut(tokens, eos_ids, limit)
-        for row, (tokens, limit) in enumerate(zip(alone, limits, strict=True))
-    }
+    expected = {row: cut(tokens, eos_ids, limit) for row, (tokens, limit) in enumerate(zip(alone, limits, strict=True))}
     assert decoded(engine, model, asked, limits) == expected
     assert len({len(tokens) for tokens, _ in expected.values()}) > 3
 
@@ -104,8 +101,7 @@ def test_equals_generate_for_any_rows_limits_ends_and_slots(data):
         engine = Engine(model, eos_ids=eos_ids, slots=slots, steps=make(model))
         found = decoded(engine, model, [asked[row] for row in rows], limits)
     assert found == {
-        place: cut(alone[row], eos_ids, limit)
-        for place, (row, limit) in enumerate(zip(rows, limits, strict=True))
+        place: cut(alone[row], eos_ids, limit) for place, (row, limit) in enumerate(zip(rows, limits, strict=True))
     }
 
 

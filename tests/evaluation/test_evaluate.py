@@ -90,9 +90,7 @@ def test_scores_are_jiwers_on_normalised_text(model, data, tmp_path):
 
 
 def test_batch_size_changes_nothing_that_is_said(model, data):
-    alone, together = (
-        evaluate(model, data, plans=[plan(2)], replicates=10, batch_size=size) for size in (1, 6)
-    )
+    alone, together = (evaluate(model, data, plans=[plan(2)], replicates=10, batch_size=size) for size in (1, 6))
     assert alone.examples == together.examples
     assert [system.measures["WER"].value for system in alone.systems] == [
         system.measures["WER"].value for system in together.systems

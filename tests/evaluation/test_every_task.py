@@ -42,9 +42,7 @@ def rows(count: int = 4) -> list[dict[str, object]]:
 
 def manifest(folder: Path, count: int = 4) -> Path:
     path = write_clips(folder, count)
-    lines = [
-        json.loads(line) | more for line, more in zip(path.read_text().splitlines(), rows(count), strict=True)
-    ]
+    lines = [json.loads(line) | more for line, more in zip(path.read_text().splitlines(), rows(count), strict=True)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -106,9 +104,7 @@ def test_a_text_llm_models_the_same_text(tmp_path) -> None:
             tokens += ids.shape[1] - 1
     size = sum(len(row.text.encode()) for row in clips.rows)
     assert found.measures["loss"].value.value == pytest.approx(nats / tokens, rel=1e-5)
-    assert found.measures["bits per byte"].value.value == pytest.approx(
-        nats / size / 0.6931471805599453, rel=1e-5
-    )
+    assert found.measures["bits per byte"].value.value == pytest.approx(nats / size / 0.6931471805599453, rel=1e-5)
 
 
 MOOD = "kind: ser\ninstruction: Is the news good?\nfields: {label: sentiment}\nlabels: [good, bad]\n"
@@ -127,17 +123,14 @@ def test_a_user_s_task_is_scored_again_without_its_file(tmp_path) -> None:
     assert again.task_settings == found.task_settings
 
 
-@pytest.mark.parametrize(
-    "change", ["labels: [bad, good, odd]", "instruction: Good news?", "answered_by: [choose]"]
-)
+@pytest.mark.parametrize("change", ["labels: [bad, good, odd]", "instruction: Good news?", "answered_by: [choose]"])
 def test_outputs_of_a_changed_task_are_not_mixed(change, tmp_path) -> None:
     path, model = tmp_path / "mood.yaml", loaded()
     path.write_text(MOOD + 'scored_by: ["UAR, chosen"]\n')
     evaluate(model, data(tmp_path, "ser"), str(path), out=tmp_path / "out", replicates=20)
     key = change.partition(":")[0]
     path.write_text(
-        "\n".join(line for line in path.read_text().splitlines() if not line.startswith(key))
-        + f"\n{change}\n"
+        "\n".join(line for line in path.read_text().splitlines() if not line.startswith(key)) + f"\n{change}\n"
     )
     with pytest.raises(FileFormatError, match=rf"made with task\.{key}"):
         evaluate(model, data(tmp_path, "ser"), str(path), out=tmp_path / "out", replicates=20)
@@ -155,10 +148,7 @@ def test_choosing_alone_decodes_nothing(tmp_path, monkeypatch) -> None:
 
 def test_questions_without_choices_have_no_score_of_choosing(tmp_path) -> None:
     path = manifest(tmp_path / "clips")
-    lines = [
-        {k: v for k, v in json.loads(line).items() if k != "choices"}
-        for line in path.read_text().splitlines()
-    ]
+    lines = [{k: v for k, v in json.loads(line).items() if k != "choices"} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = evaluate(loaded(), read_manifests([str(path)]), "sqa", replicates=20)
     assert list(found.systems[0].measures) == ["exact match", "token F1"]

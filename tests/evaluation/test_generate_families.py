@@ -19,9 +19,9 @@ def test_batched_and_pruned_equals_generate_alone(name, removed):
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     with pruned(model, removed), torch.inference_mode():
         alone = [
-            model.generate(
-                row[keep.bool()][None], do_sample=False, max_new_tokens=8, pad_token_id=0, eos_token_id=-1
-            )[0, int(keep.sum()) :].tolist()
+            model.generate(row[keep.bool()][None], do_sample=False, max_new_tokens=8, pad_token_id=0, eos_token_id=-1)[
+                0, int(keep.sum()) :
+            ].tolist()
             for row, keep in zip(ids, mask, strict=True)
         ]
         embeds = model.get_input_embeddings()(ids) * mask[..., None]

@@ -76,20 +76,13 @@ def test_translations_are_scored_by_group_as_sacrebleu_scores_them():
     draw = random.Random(0)
     words = SEVEN.split()
     texts = [" ".join(draw.choices(words, k=9)) for _ in range(24)]
-    said = [
-        " ".join(draw.choice(words) if draw.random() < 0.3 else word for word in text.split())
-        for text in texts
-    ]
+    said = [" ".join(draw.choice(words) if draw.random() < 0.3 else word for word in text.split()) for text in texts]
     outputs = by_id([output(n, texts[n], said[n], speaker=f"s{n % 2}") for n in range(24)])
     groups = summary(outputs, task="ast").systems[0].groups["speaker"]
     for place, name in enumerate(["s0", "s1"]):
         wanted, found = texts[place::2], groups[name].measures
-        assert found["BLEU"].value.value == pytest.approx(
-            sacrebleu.corpus_bleu(said[place::2], [wanted]).score
-        )
-        assert found["chrF"].value.value == pytest.approx(
-            sacrebleu.corpus_chrf(said[place::2], [wanted]).score
-        )
+        assert found["BLEU"].value.value == pytest.approx(sacrebleu.corpus_bleu(said[place::2], [wanted]).score)
+        assert found["chrF"].value.value == pytest.approx(sacrebleu.corpus_chrf(said[place::2], [wanted]).score)
 
 
 def sets():
@@ -159,10 +152,7 @@ def test_an_unknown_field_is_refused_with_those_there_are():
 
 def slow_interval(outputs_of, draws, level=0.95):
     """Percentiles of the rate over explicit lists of utterances."""
-    rates = [
-        sum(wrong for wrong, _ in drawn) / sum(words for _, words in drawn)
-        for drawn in map(outputs_of, draws)
-    ]
+    rates = [sum(wrong for wrong, _ in drawn) / sum(words for _, words in drawn) for drawn in map(outputs_of, draws)]
     return np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
 
 
@@ -220,9 +210,7 @@ def test_small_groups_are_scored_and_not_named():
 
 
 def test_a_field_that_no_row_has_is_refused_before_anything_is_decoded():
-    rows = [
-        Row(id=f"{n}", audio=Path("a.wav"), duration=1.0, fields={"accent": a}) for n, a in enumerate("xy")
-    ]
+    rows = [Row(id=f"{n}", audio=Path("a.wav"), duration=1.0, fields={"accent": a}) for n, a in enumerate("xy")]
     check_fields(["accent", "speaker", "data"], rows)
     check_fields(None, iter(()))
     with pytest.raises(UsageError, match=r"no clip has the field 'sex'.*accent"):

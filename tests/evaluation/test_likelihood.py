@@ -43,9 +43,7 @@ def clips(tmp_path_factory) -> list[Clip]:
 
 def batch_of(model: LoadedModel, clips: Sequence[Clip], task: tasks.Task) -> Batch:
     kind = task.inputs[0]
-    return Batch(
-        list(clips), prepare(model, clips, task, input=kind, response=False, padding_side="left"), 0.0
-    )
+    return Batch(list(clips), prepare(model, clips, task, input=kind, response=False, padding_side="left"), 0.0)
 
 
 def answering(clip: Clip, **fields: str) -> Clip:
@@ -104,9 +102,7 @@ def test_every_label_has_the_likelihood_of_a_plain_loop(clips, gone, at_once, mo
     ],
 )
 def test_native_classes_too_pruned_and_whole(name, cached, clips, tmp_path) -> None:
-    model = load_model(
-        str(BUILDS[name].write(tmp_path)), device="cpu", dtype="float32", trust_remote_code=False
-    )
+    model = load_model(str(BUILDS[name].write(tmp_path)), device="cpu", dtype="float32", trust_remote_code=False)
     assert continues(model, SER) == cached
     batch = batch_of(model, clips[:2], SER)
     for gone in ((), (0,)):
@@ -211,9 +207,7 @@ def stock_speech_loss(model: LoadedModel, clip: Clip) -> tuple[float, int]:
     return nats, frames + later
 
 
-@pytest.mark.parametrize(
-    ("task", "said"), [("tts", "the loss of speech tokens is not known"), ("asr", "speech only")]
-)
+@pytest.mark.parametrize(("task", "said"), [("tts", "the loss of speech tokens is not known"), ("asr", "speech only")])
 def test_a_model_that_cannot_do_a_task_is_refused_in_one_line(task, said, tmp_path) -> None:
     model = loaded() if task == "tts" else speaking(tmp_path)
     with pytest.raises(UsageError, match=said):

@@ -10,9 +10,7 @@ from shoal.validation.validate import validate
 def system(name, wer, *, absolute=None, relative=None):
     delta = None
     if absolute is not None:
-        bounds = (
-            None if relative is None else Estimate(value=relative, low=relative - 0.1, high=relative + 0.1)
-        )
+        bounds = None if relative is None else Estimate(value=relative, low=relative - 0.1, high=relative + 0.1)
         delta = Delta(absolute=Estimate(value=absolute), relative=bounds)
     return SystemScores(
         name=name,
@@ -27,9 +25,7 @@ def system(name, wer, *, absolute=None, relative=None):
 def scores(*systems):
     return Scores(
         provenance=Provenance(shoal="test"),
-        model=ModelInfo(
-            ref="m", kind="speech_llm", class_name="M", family="speech_llm", depth=4, hidden_size=8
-        ),
+        model=ModelInfo(ref="m", kind="speech_llm", class_name="M", family="speech_llm", depth=4, hidden_size=8),
         data=DataInfo(manifests=[], clips=1, seconds=1.0),
         task="asr",
         normaliser="n",

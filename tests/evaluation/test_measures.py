@@ -52,9 +52,7 @@ def sentences(size=40, seed=0, wrong=0.3):
 def emotions(size=60, seed=0, wrong=0.4):
     draw = random.Random(seed)
     references = draw.choices(LABELS, weights=[9, 3, 2, 1], k=size)
-    return references, [
-        draw.choice([*LABELS, "no idea"]) if draw.random() < wrong else one for one in references
-    ]
+    return references, [draw.choice([*LABELS, "no idea"]) if draw.random() < wrong else one for one in references]
 
 
 def slow_uar(references, hypotheses):
@@ -118,8 +116,7 @@ def test_a_replicate_is_the_score_of_the_corpus_that_was_drawn(case):
     for weights, found in zip(resampler.weights, replicates, strict=True):
         times = weights[resampler.groups].astype(int)
         drawn = [
-            [text for text, n in zip(side, times, strict=True) for _ in range(n)]
-            for side in (references, hypotheses)
+            [text for text, n in zip(side, times, strict=True) for _ in range(n)] for side in (references, hypotheses)
         ]
         assert found == pytest.approx(slow(*drawn), abs=1e-10)
 
@@ -169,8 +166,7 @@ def test_statistics_with_fixed_labels_add_up_over_calls():
     references, hypotheses = emotions()
     score = Uar(LABELS)
     parts = [
-        score.statistics(Answers(references[part], hypotheses[part])).sum(0)
-        for part in (slice(9), slice(9, None))
+        score.statistics(Answers(references[part], hypotheses[part])).sum(0) for part in (slice(9), slice(9, None))
     ]
     assert float(score.value(parts[0] + parts[1])) == pytest.approx(slow_uar(references, hypotheses))
 
@@ -361,9 +357,7 @@ def test_an_utterance_without_choices_does_not_count_among_those_chosen():
 def test_free_answers_are_scored_as_scikit_learn_does():
     references, said = emotions(200)
     labels = sorted(set(references))
-    found = [
-        output(str(n), text=a, pred_text=b) for n, (a, b) in enumerate(zip(references, said, strict=True))
-    ]
+    found = [output(str(n), text=a, pred_text=b) for n, (a, b) in enumerate(zip(references, said, strict=True))]
     wanted = {
         "accuracy": metrics.accuracy_score(references, said),
         "UAR": metrics.recall_score(references, said, labels=labels, average="macro"),
@@ -380,9 +374,7 @@ def test_a_likelihood_that_is_not_a_number_is_never_the_highest():
 
 def test_perplexities_are_those_of_plain_sums():
     texts, losses = ["Good day.", "Grüß Gott, Welt"], [(7.5, 3), (20.0, 6)]
-    found = [
-        output(str(n), text=text, loss=loss) for n, (text, loss) in enumerate(zip(texts, losses, strict=True))
-    ]
+    found = [output(str(n), text=text, loss=loss) for n, (text, loss) in enumerate(zip(texts, losses, strict=True))]
     nats, tokens = 27.5, 9
     words, size = 2 + 3, len("Good day.") + len("Gruess Gott, Welt")
     assert corpus_of(Loss(), "lm", found) == pytest.approx(nats / tokens)
@@ -393,9 +385,7 @@ def test_perplexities_are_those_of_plain_sums():
 
 
 def test_bleu_takes_the_tokeniser_of_the_target_language():
-    chinese = tasks.restored(
-        "zh", {**tasks.get("ast").settings.model_dump(), "name": "zh", "target_lang": "zh"}
-    )
+    chinese = tasks.restored("zh", {**tasks.get("ast").settings.model_dump(), "name": "zh", "target_lang": "zh"})
     references, said = ["我们去北京大学"], ["我们去北京"]
     found = [output("a", text=references[0], pred_text=said[0])]
     (bleu, _), wanted = scores_of(chinese), sacrebleu.corpus_bleu(said, [references], tokenize="zh")

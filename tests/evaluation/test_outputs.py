@@ -151,14 +151,10 @@ def test_an_output_answers_its_row_wherever_the_audio_lies(file):
 
 
 @given(
-    said=st.lists(
-        st.lists(st.tuples(st.sampled_from("abcdefg"), st.text(max_size=4)), max_size=4), max_size=8
-    ),
+    said=st.lists(st.lists(st.tuples(st.sampled_from("abcdefg"), st.text(max_size=4)), max_size=4), max_size=8),
     fresh=st.sampled_from([0, 2, 1024]),
 )
-@settings(
-    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_index_is_a_dictionary_of_the_last_lines(said, fresh, tmp_path, monkeypatch):
     """However many lines are sorted in already; the reference is a plain `dict`."""
     monkeypatch.setattr(line_index, "FRESH", fresh)
@@ -183,9 +179,7 @@ def test_the_index_is_a_dictionary_of_the_last_lines(said, fresh, tmp_path, monk
 
 
 def test_everything_in_an_output_comes_back(tmp_path):
-    whole = output(
-        choices={"yes": -0.5, "no": -1.0}, loss=(3.5, 2), data="corpus", speaker=None, truncated=True
-    )
+    whole = output(choices={"yes": -0.5, "no": -1.0}, loss=(3.5, 2), data="corpus", speaker=None, truncated=True)
     SystemOutputs.open(tmp_path / "full.jsonl", HEADER).append([whole])
     found = read_outputs(tmp_path / "full.jsonl")["a"]
     assert replace(found, fields={}) == replace(whole, fields={})

@@ -53,16 +53,13 @@ def test_error_rates_equal_jiwers_and_kaldialigns(tmp_path):
     assert system["measures"]["CER"]["value"]["value"] == pytest.approx(jiwer.cer(wanted, said), abs=1e-12)
     aligned = jiwer.process_words(wanted, said)
     counts = {
-        key: system["measures"]["WER"]["edits"][key]
-        for key in ("hits", "substitutions", "insertions", "deletions")
+        key: system["measures"]["WER"]["edits"][key] for key in ("hits", "substitutions", "insertions", "deletions")
     }
     assert counts == {key: getattr(aligned, key) for key in counts}
     merged = kaldialign.batch_error_rate(
         [text.split() for text in wanted], [text.split() for text in said], merge_compounds=True
     )
-    assert system["measures"]["compound WER"]["value"]["value"] == pytest.approx(
-        merged["err_rate"], abs=1e-12
-    )
+    assert system["measures"]["compound WER"]["value"]["value"] == pytest.approx(merged["err_rate"], abs=1e-12)
     assert system["measures"]["compound WER"]["value"]["value"] < system["measures"]["WER"]["value"]["value"]
     assert system["disagreements"] == 0
 
@@ -71,9 +68,7 @@ def test_error_rates_of_another_language_equal_jiwers(tmp_path):
     texts = [("Müßiggang ist aller Laster Anfang.", "müssiggang ist alle laster anfang"), ("Ja, ja!", "ja")]
     system, wanted, said = scored(tmp_path / "out", {"full": outputs(texts, lang="de")}, "asr")
     normalise = BasicTextNormalizer(preserve_marks=True)
-    by_hand = jiwer.wer(
-        [normalise(text).strip() for text in wanted], [normalise(text).strip() for text in said]
-    )
+    by_hand = jiwer.wer([normalise(text).strip() for text in wanted], [normalise(text).strip() for text in said])
     assert system["measures"]["WER"]["value"]["value"] == pytest.approx(by_hand, abs=1e-12)
 
 

@@ -77,9 +77,7 @@ def score(model, manifest, tmp_path):
     return whole
 
 
-@pytest.mark.parametrize(
-    "order", [[(1, 2), (2, 2)], [(3, 3), (1, 3), (2, 3)], [(2, 2), (1, 3), (4, 20), (3, 3)]]
-)
+@pytest.mark.parametrize("order", [[(1, 2), (2, 2)], [(3, 3), (1, 3), (2, 3)], [(2, 2), (1, 3), (4, 20), (3, 3)]])
 def test_shards_in_any_order_and_number_give_the_same_scores(order, run, score, undisturbed, tmp_path):
     """With some clips in no shard that was run, they are decoded by the run that scores."""
     made = [run(*each) for each in order]
@@ -287,9 +285,7 @@ def test_a_shard_that_is_none_is_refused(text):
 
 def test_a_run_that_is_killed_at_random_moments_repeats_and_loses_nothing(tmp_path):
     many_rows(tmp_path, 60)
-    paths = os.pathsep.join(
-        map(str, [TESTS, TESTS / "models", *filter(None, [os.environ.get("PYTHONPATH")])])
-    )
+    paths = os.pathsep.join(map(str, [TESTS, TESTS / "models", *filter(None, [os.environ.get("PYTHONPATH")])]))
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("killed_at_random.py")), str(tmp_path), str(KILLS)],
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},

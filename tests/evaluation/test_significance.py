@@ -180,9 +180,7 @@ SHARES = st.integers(1, 1023).map(lambda count: count / 1024)
 @given(st.lists(SHARES, max_size=8), SHARES)
 def test_holms_adjusted_p_values_reject_what_his_procedure_rejects(p_values, alpha):
     adjusted = holm(p_values)
-    assert {place for place, p in enumerate(adjusted) if p <= alpha} == rejected_by_the_textbook(
-        p_values, alpha
-    )
+    assert {place for place, p in enumerate(adjusted) if p <= alpha} == rejected_by_the_textbook(p_values, alpha)
     assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
 
 

@@ -40,9 +40,9 @@ def test_no_reference_word_is_a_manifest_problem():
 
 
 def test_text_is_normalised_before_it_is_compared():
-    assert scored([output(0, "Mr. Smith won't PAY $5!", "mister smith will not pay 5 dollars")]).systems[
-        0
-    ].measures["WER"].value.value == pytest.approx(0)
+    assert scored([output(0, "Mr. Smith won't PAY $5!", "mister smith will not pay 5 dollars")]).systems[0].measures[
+        "WER"
+    ].value.value == pytest.approx(0)
 
 
 def test_scripts_without_spaces_are_scored_by_character():

@@ -50,8 +50,7 @@ def scored(tmp_path, monkeypatch):
     task = tasks.get(str(path))
     full = [output(n, "Yes", "yes please", speaker="ab"[n % 2], answer="Yes") for n in range(80)]
     cut = [
-        output(n, "Yes", "yes" if n % 4 == 1 else "yes please", speaker="ab"[n % 2], answer="Yes")
-        for n in range(80)
+        output(n, "Yes", "yes" if n % 4 == 1 else "yes please", speaker="ab"[n % 2], answer="Yes") for n in range(80)
     ]
     out = evaluation(tmp_path / "out", {"full": full, "cut": cut}, task="butler")
     before = Scores.load(out / "scores.json")

@@ -64,9 +64,9 @@ def write_unpruned(name, folder):
     else:
         tiny_models.tiny(name).save_pretrained(folder)
         words = {f"w{index}": index for index in range(tiny_models.VOCABULARY)}
-        PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))
-        ).save_pretrained(folder)
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))).save_pretrained(
+            folder
+        )
         (folder / "LICENSE").write_text("mine")
     return folder
 
@@ -92,9 +92,7 @@ def here(monkeypatch):
 
     def verify(folder, expected):
         checks = checkpoint_checks(folder, expected.facts, expected.tensors)
-        return VerificationReport(
-            provenance=Provenance(shoal="0"), checks=[Check(**check) for check in checks]
-        )
+        return VerificationReport(provenance=Provenance(shoal="0"), checks=[Check(**check) for check in checks])
 
     monkeypatch.setattr(checkpoints, "verify_checkpoint", verify)
 
@@ -184,9 +182,7 @@ def test_adapters_make_of_the_base_what_was_in_memory(name, pruned_folder, tmp_p
     loaded = load(str(folder))
     expected = logits(healed(loaded, projector=projector))
     saved = [projector] if projector else []
-    out = write_adapters(
-        loaded, tmp_path / "out", base=str(folder), record=record(loaded), modules_to_save=saved
-    )
+    out = write_adapters(loaded, tmp_path / "out", base=str(folder), record=record(loaded), modules_to_save=saved)
     report = VerificationReport.load(out / "shoal-verification.json")
     assert {"tensors", "adapter", "logits", "cache"} <= {check.name for check in report.checks}
     again = load(str(out))
@@ -230,9 +226,7 @@ def test_a_speech_llm_goes_both_ways_in_a_fresh_process(pruned_folder, tmp_path)
     assert half.dtype == torch.bfloat16
     with merged(loaded.model):
         here, there = half.model.state_dict(), loaded.model.state_dict()
-        assert all(
-            torch.equal(here[key], there[key].to(here[key].dtype)) for key in here.keys() | there.keys()
-        )
+        assert all(torch.equal(here[key], there[key].to(here[key].dtype)) for key in here.keys() | there.keys())
 
 
 def test_what_a_class_keeps_in_float32_stays_so(pruned_folder, tmp_path, here):
@@ -268,9 +262,7 @@ def test_two_rounds_leave_every_plan_and_every_healing(pruned_folder, tmp_path, 
     last = load(str(pruned))
     out = write_merged(last, tmp_path / "5", record=record(last, "four"))
     assert load(str(out)).info().removed_layers == [0, 1, 3, 4]
-    plans = [
-        Plan.load(out / name).layers for name in ("shoal-plan-1.json", "shoal-plan-2.json", "shoal-plan.json")
-    ]
+    plans = [Plan.load(out / name).layers for name in ("shoal-plan-1.json", "shoal-plan-2.json", "shoal-plan.json")]
     assert plans == [[1], [0, 2], [1]]
     healings = ["shoal-heal-1.json", "shoal-heal-2.json", "shoal-heal-3.json", "shoal-heal.json"]
     assert [HealRecord.load(out / name).target for name in healings] == ["one", "two", "three", "four"]
@@ -362,9 +354,7 @@ def test_adapters_that_cannot_be_loaded_are_one_line(pruned_folder, tmp_path):
     config = json.loads((good / "adapter_config.json").read_text())
     tensors = load_file(good / "adapter_model.safetensors")
     half = dict(list(tensors.items())[1:])
-    wide = {
-        key: torch.cat([tensor, tensor], -1) if "lora_A" in key else tensor for key, tensor in tensors.items()
-    }
+    wide = {key: torch.cat([tensor, tensor], -1) if "lora_A" in key else tensor for key, tensor in tensors.items()}
     cases = [
         ({"base_model_name_or_path": None}, tensors, "does not say which model"),
         ({"base_model_name_or_path": "."}, tensors, "is no model"),

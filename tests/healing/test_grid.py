@@ -120,9 +120,7 @@ def test_what_is_done_is_not_done_again(filled, folder, monkeypatch):
     monkeypatch.setattr(grid_module, "heal", never)
     wanted = grid_of(folder, folder / "filled", targets=("receiver", "linear"))
     again = run_grid(wanted)
-    assert [cell.score for cell in again.cells] == [
-        cell.score for cell in filled.cells if cell.target != "replace"
-    ]
+    assert [cell.score for cell in again.cells] == [cell.score for cell in filled.cells if cell.target != "replace"]
 
 
 def test_cells_of_other_settings_are_not_mixed(filled, folder):

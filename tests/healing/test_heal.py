@@ -68,9 +68,7 @@ TRAINED = {
     "decoder": lambda name: ".layers." in name and ".lora_" in name,
     "joint": lambda name: name.startswith("projector.") or (".layers.2.mlp." in name and ".lora_" in name),
     "joint-decoder": lambda name: name.startswith("projector.") or ".lora_" in name,
-    "head": lambda name: any(
-        part in name for part in (".layers.1.", ".layers.2.", ".layers.3.", "embed_tokens")
-    ),
+    "head": lambda name: any(part in name for part in (".layers.1.", ".layers.2.", ".layers.3.", "embed_tokens")),
     "replace": lambda name: ".layers.2." in name,
     "linear": lambda name: name == "decoder.model.layers.1.mlp.down_proj.weight",
 }
@@ -107,24 +105,18 @@ def test_a_target_changes_what_it_says_and_nothing_else(folder, name):
 
 
 def test_a_healed_checkpoint_is_whole_and_says_what_happened(folder, tmp_path):
-    healed = shoal.heal(
-        shoal.load(str(folder / "pruned")), **job_of(folder, "joint", out=tmp_path / "healed")
-    )
+    healed = shoal.heal(shoal.load(str(folder / "pruned")), **job_of(folder, "joint", out=tmp_path / "healed"))
     assert healed.folder == tmp_path / "healed"
     again = shoal.load(str(tmp_path / "healed"))
     assert again.info().removed_layers == [2, 3]
     record = HealRecord.load(tmp_path / "healed" / "shoal-heal.json")
     assert record == healed.record
-    batches = make_batches(
-        again, examples_of(data_of(folder), tasks.get("asr"))[:3], features=folder / "features"
-    )
+    batches = make_batches(again, examples_of(data_of(folder), tasks.get("asr"))[:3], features=folder / "features")
     import numpy as np
 
     every = np.arange(3)
     ours, theirs = (
-        run_decoder(
-            model, batches.inputs(model, batches.collate(every, np.zeros_like(every))), (), whole=True
-        )[1]
+        run_decoder(model, batches.inputs(model, batches.collate(every, np.zeros_like(every))), (), whole=True)[1]
         for model in (healed.loaded, again)
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -161,9 +153,7 @@ def behind(student, teacher, folder):
     """Relative distance of the states behind the cut, over all clips."""
     import numpy as np
 
-    batches = make_batches(
-        student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features"
-    )
+    batches = make_batches(student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features")
     batch = batches.collate(np.arange(12), np.zeros(12, np.int64))
     with torch.no_grad():
         inputs = batches.inputs(student, batch)
@@ -187,9 +177,7 @@ def test_distillation_draws_to_the_teacher(folder):
 def divergence(student, teacher, folder):
     import numpy as np
 
-    batches = make_batches(
-        student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features"
-    )
+    batches = make_batches(student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features")
     module = ModelWithLoss(student, batches, Objective(), teacher=teacher)
     batch = batches.collate(np.arange(12), np.zeros(12, np.int64))
     return float(module(batch, StepTotals(1.0, 1.0), {"kl": 1.0})["kl"])
@@ -199,9 +187,7 @@ def test_terms_of_the_loss_against_plain_torch(folder):
     import numpy as np
 
     teacher, student = shoal.load(str(folder / "full")), shoal.load(str(folder / "pruned"))
-    batches = make_batches(
-        student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features"
-    )
+    batches = make_batches(student, examples_of(data_of(folder), tasks.get("asr")), features=folder / "features")
     pairs = layers_behind(cuts_of(Plan.load(folder / "plan.json")), 4)
     assert pairs == [(2, 4)]
     module = ModelWithLoss(student, batches, Objective(temperature=2.0), teacher=teacher, cuts=pairs)

@@ -171,9 +171,7 @@ def input_of(loaded: LoadedModel) -> InputKind:
     return "speech" if "speech" in loaded.inputs else "text"
 
 
-def job(
-    loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any
-) -> dict[str, Any]:
+def job(loaded: LoadedModel, data: Dataset, target: str, layers: Sequence[int], **options: Any) -> dict[str, Any]:
     """One step over both clips, without the layers."""
     steps = Optimisation(steps=1, clips=CLIPS, lora_lr=1e-2, projector_lr=1e-2, full_lr=1e-2)
     out = options.pop("out", None)
@@ -205,9 +203,7 @@ def stock_loss(loaded: LoadedModel, batch: PreparedBatch) -> Tensor:
         inputs = {"input_ids": batch.token_ids.clone(), "attention_mask": batch.attention_mask.clone()}
     (logits,) = loaded.family.answering(loaded.model)(**inputs, use_cache=False).logits
     text = (batch.kinds[0] == Kind.TEXT).nonzero()[:, 0].tolist()
-    total = functional.cross_entropy(
-        logits[[at - 1 for at in text]], batch.token_ids[0, text].clone(), reduction="sum"
-    )
+    total = functional.cross_entropy(logits[[at - 1 for at in text]], batch.token_ids[0, text].clone(), reduction="sum")
     ends = functional.softmax(logits[text[-1]], -1)[list(loaded.eos_ids)].sum()
     return total - torch.log(ends)
 
@@ -251,15 +247,11 @@ def check_loss(original: LoadedModel, data: Dataset) -> None:
     assert found.keys() == wanted.keys()
     projector = loaded.family.projector(loaded.model)
     if projector is not None:
-        reached = [
-            key for key, each in parameters.items() if any(each is one for one in projector.parameters())
-        ]
+        reached = [key for key, each in parameters.items() if any(each is one for one in projector.parameters())]
         assert all(found[key].any() for key in reached)
     for key, each in found.items():
         atol = 1e-4 * max(1.0, float(wanted[key].abs().max()))
-        torch.testing.assert_close(
-            each, wanted[key], rtol=1e-3, atol=atol, msg=lambda said, key=key: f"{key} {said}"
-        )
+        torch.testing.assert_close(each, wanted[key], rtol=1e-3, atol=atol, msg=lambda said, key=key: f"{key} {said}")
 
 
 def changes(before: nn.Module, healed: HealedModel) -> set[str]:
@@ -425,11 +417,7 @@ def test_head_and_replaced_layers_and_the_closed_form(
     healed, changed = found["head"]
     head = loaded.family.head(healed.loaded.model)
     assert head is not None
-    names = {
-        name
-        for name, each in healed.loaded.model.named_parameters()
-        if any(each is p for p in head.parameters())
-    }
+    names = {name for name, each in healed.loaded.model.named_parameters() if any(each is p for p in head.parameters())}
     assert layers_changed(loaded, changed) == set(range(depth - 3, depth))
     assert names
     assert {each for each in changed if not each.startswith(loaded.family.layers_path(loaded.model))} == names

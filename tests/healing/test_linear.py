@@ -46,9 +46,7 @@ def text_model(name: str = "llama", model: transformers.PreTrainedModel | None =
 def biased() -> LoadedModel:
     """A Llama whose MLP has biases that matter."""
     torch.manual_seed(3)
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**COMMON, num_hidden_layers=6, mlp_bias=True)
-    )
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**COMMON, num_hidden_layers=6, mlp_bias=True))
     for parameter in model.eval().requires_grad_(False).parameters():
         parameter.normal_(std=0.2)
     return text_model(model=model)
@@ -194,9 +192,7 @@ def check(
     module = loaded.model.get_submodule(name)
     before = {key: value.clone() for key, value in loaded.model.state_dict().items()}
     for fit, weighting in CASES:
-        tensors, report = fit_linear(
-            loaded, gone, batches, fit=fit, weighting=weighting, ridge=1e-2, scope=scope
-        )
+        tensors, report = fit_linear(loaded, gone, batches, fit=fit, weighting=weighting, ridge=1e-2, scope=scope)
         weight, bias, old, new = reference(
             loaded,
             batches,
@@ -334,9 +330,7 @@ def test_a_linear_block_is_found_again(fit: Any, stop: int) -> None:
         loaded.layers[2].register_forward_hook(lambda _, __, output: output + said[0] @ linear.T),
     ]
     batches = [batch_of(loaded, (20, 17, 19, 22))]
-    tensors, report = fit_linear(
-        loaded, plan(*range(2, stop)), batches, fit=fit, ridge=1e-12, weighting="none"
-    )
+    tensors, report = fit_linear(loaded, plan(*range(2, stop)), batches, fit=fit, ridge=1e-12, weighting="none")
     for hook in hooks:
         hook.remove()
     expected = down.weight + (linear @ down.weight if fit == "map" else linear)
@@ -501,9 +495,7 @@ def adapt(loaded: LoadedModel) -> None:
         ("deepseek_v3", (4, 5), "mixture of experts"),
     ],
 )
-def test_what_cannot_be_folded_is_refused_before_anything_runs(
-    name: str, layers: tuple[int, ...], why: str
-) -> None:
+def test_what_cannot_be_folded_is_refused_before_anything_runs(name: str, layers: tuple[int, ...], why: str) -> None:
     loaded = text_model(name)
     with pytest.raises(ModelError, match=f"{why}.*; heal with another target"):
         LinearFits(loaded, plan(*layers))
@@ -586,9 +578,7 @@ def test_tensors_go_where_they_fit_or_nowhere() -> None:
     name = "model.layers.0.mlp.down_proj.weight"
     old = loaded.layers[0].mlp.down_proj.weight.clone()
     good = torch.full(old.shape, 1.00001, dtype=torch.float64)
-    with pytest.raises(
-        ModelError, match=r"has no parameter model.layers.9.mlp.down_proj.weight; use the plan"
-    ):
+    with pytest.raises(ModelError, match=r"has no parameter model.layers.9.mlp.down_proj.weight; use the plan"):
         apply_linear(loaded.model, {name: good, "model.layers.9.mlp.down_proj.weight": good})
     with pytest.raises(ModelError, match=r"has shape \(32, 48\), and the new one \(48, 32\)"):
         apply_linear(loaded.model, {name: good, "model.layers.1.mlp.down_proj.weight": good.T})

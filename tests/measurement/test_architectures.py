@@ -23,9 +23,7 @@ def batch_of(model: torch.nn.Module, lengths: tuple[int, ...], side: str, first:
         ids = torch.randint(3, VOCABULARY, (length,), generator=torch.Generator().manual_seed(first + row))
         at = slice(longest - length, None) if side == "left" else slice(0, length)
         embeds[row, at] = table(ids).detach()
-        kinds[row, at] = torch.tensor(
-            [Kind.PROMPT, *[Kind.AUDIO] * (length - 2), Kind.TEXT], dtype=torch.uint8
-        )
+        kinds[row, at] = torch.tensor([Kind.PROMPT, *[Kind.AUDIO] * (length - 2), Kind.TEXT], dtype=torch.uint8)
     names = [f"u{first + row}" for row in range(len(lengths))]
     return PreparedBatch(names, embeds, kinds, torch.full_like(kinds, -1, dtype=torch.long))
 

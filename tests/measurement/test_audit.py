@@ -69,9 +69,7 @@ def test_speech_and_text_share_prompt_and_response_positions(audited: tuple[Audi
         assert scopes["all"].positions == parts
 
 
-def test_batch_size_does_not_matter(
-    model: LoadedModel, data: shoal.Dataset, audited: tuple[Audit, Path]
-) -> None:
+def test_batch_size_does_not_matter(model: LoadedModel, data: shoal.Dataset, audited: tuple[Audit, Path]) -> None:
     alone = shoal.audit(model, data, batch_size=1, replicates=50)
     for name, measured in audited[0].inputs.items():
         for scope, found in measured.scopes.items():
@@ -102,9 +100,7 @@ def test_measuring_the_same_again_runs_no_forward_pass(
     assert again.seconds == pytest.approx(audit.seconds)
 
 
-def test_other_clips_are_measured_anew(
-    model: LoadedModel, audited: tuple[Audit, Path], tmp_path: Path
-) -> None:
+def test_other_clips_are_measured_anew(model: LoadedModel, audited: tuple[Audit, Path], tmp_path: Path) -> None:
     (tmp_path / "audit.npz").write_bytes((audited[1] / "audit.npz").read_bytes())
     fewer = shoal.audit(model, shoal.read_manifests([clips_manifest()], limit=3), out=tmp_path, replicates=20)
     assert fewer.inputs["speech"].scopes["all"].utterances == 3

@@ -48,9 +48,7 @@ def test_an_audit_holds_gradients_ablation_and_which_to_trust(tmp_path, data):
         assert loss.utterances == 6
         assert loss.full is not None
         assert loss.method == "replay"
-        assert all(
-            low <= value <= high for low, value, high in zip(loss.low, loss.values, loss.high, strict=True)
-        )
+        assert all(low <= value <= high for low, value, high in zip(loss.low, loss.values, loss.high, strict=True))
         assert [trust.truth for trust in document.inputs[kind].trust] == ["ablation loss", "ablation kl"]
         assert {each.metric for each in document.inputs[kind].trust[0].metrics} >= {
             "angular",

@@ -41,9 +41,7 @@ def utterance(length: int, seed: int) -> tuple[torch.Tensor, list[int]]:
     return ids, [int(kind) for kind in kinds]
 
 
-def make_batch(
-    model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]], side: str
-) -> PreparedBatch:
+def make_batch(model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]], side: str) -> PreparedBatch:
     longest = max(len(ids) for ids, _ in items)
     embeds = torch.zeros(len(items), longest, 32, dtype=torch.float64)
     kinds = torch.zeros(len(items), longest, dtype=torch.uint8)
@@ -85,24 +83,19 @@ def positions_of(kinds: list[int]) -> dict[str, list[int]]:
     }
 
 
-def reference(
-    model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]]
-) -> dict[tuple, list[float]]:
+def reference(model: torch.nn.Module, items: list[tuple[torch.Tensor, list[int]]]) -> dict[tuple, list[float]]:
     """(utterance, scope, metric) → means, one clip at a time, Python floats, straight from the definition."""
     result: dict[tuple, list[float]] = {}
     for number, (ids, kinds) in enumerate(items):
         rows = [state.tolist() for state in states_of(model, ids)]
         for scope, at in positions_of(kinds).items():
             result[number, scope, "angular"] = [
-                sum(math.acos(min(1.0, cosine(rows[start][i], rows[start + n][i]))) for i in at)
-                / len(at)
-                / math.pi
+                sum(math.acos(min(1.0, cosine(rows[start][i], rows[start + n][i]))) for i in at) / len(at) / math.pi
                 for n in range(1, DEPTH + 1)
                 for start in range(DEPTH - n + 1)
             ]
             result[number, scope, "influence"] = [
-                sum(1 - cosine(rows[start][i], rows[start + 1][i]) for i in at) / len(at)
-                for start in range(DEPTH)
+                sum(1 - cosine(rows[start][i], rows[start + 1][i]) for i in at) / len(at) for start in range(DEPTH)
             ]
     return result
 

@@ -252,9 +252,7 @@ def test_a_stock_model_is_measured_by_its_own_call_of_its_decoder(name: str, tmp
 
 def test_layers_that_are_something_else_are_measured_whole(caplog: pytest.LogCaptureFixture) -> None:
     model = BUILDS["Nemotron3_5TranscribeForConditionalGeneration"].build(6)
-    loaded = LoadedModel(
-        "hybrid", Path(), model.requires_grad_(False), None, None, families.find(model), "audio_llm"
-    )
+    loaded = LoadedModel("hybrid", Path(), model.requires_grad_(False), None, None, families.find(model), "audio_llm")
     batch = batch_of(loaded, side="right")
     batch = dataclasses.replace(batch, token_ids=batch.token_ids.clamp(max=90))
     with caplog.at_level(logging.WARNING):
@@ -273,9 +271,7 @@ def test_a_layer_that_gives_no_number_is_an_error() -> None:
 def test_a_slope_that_is_no_number_is_refused_where_it_is() -> None:
     loaded = text_model("llama")
     # The square root of 0 adds nothing, and has an infinite slope.
-    handle = loaded.layers[1].mlp.register_forward_hook(
-        lambda _, __, output: output + (output * 0).abs().sqrt()
-    )
+    handle = loaded.layers[1].mlp.register_forward_hook(lambda _, __, output: output + (output * 0).abs().sqrt())
     found = by_name(gate_gradients(loaded, [batch_of(loaded)], parts=False))
     handle.remove()
     for quantity in ("signed", "absolute"):

@@ -133,9 +133,7 @@ def test_the_idle_layer_counts_least_and_the_crucial_one_most(name: str, trained
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("name", IMPORTANCES)
-def test_a_layer_that_gives_no_number_is_never_the_least(
-    name: str, value: float, trained: LoadedModel
-) -> None:
+def test_a_layer_that_gives_no_number_is_never_the_least(name: str, value: float, trained: LoadedModel) -> None:
     broken = copy.deepcopy(trained.model)
     broken.model.layers[2].mlp.down_proj.weight[0, 0] = value
     loaded = LoadedModel("broken", Path(), broken, None, None, trained.family, "causal_lm")

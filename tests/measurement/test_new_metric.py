@@ -102,9 +102,7 @@ def test_plans_are_chosen_by_it(audited, tmp_path, capsys):
     assert shoal.select(audit, 2, metric="eager").importance.value == 5
     assert shoal.select(audit, 1, metric="eager", part="attention", allow_last=True).layers == [3]
     singles = audit.inputs["speech"].scopes["all"].metrics["likeness"].values[0][:-1]
-    assert shoal.select(audit, 1, strategy="lowest", metric="likeness").layers == [
-        singles.index(max(singles))
-    ]
+    assert shoal.select(audit, 1, strategy="lowest", metric="likeness").layers == [singles.index(max(singles))]
     out = tmp_path / "plan.json"
     command = ["select", str(audited), "--layers", "1", "--out", str(out)]
     assert main([*command, "--metric", "eager"]) == 0
@@ -118,9 +116,7 @@ def test_plans_are_chosen_by_it(audited, tmp_path, capsys):
 @pytest.mark.parametrize("strategy", ["contiguous", "lowest"])
 def test_a_search_goes_by_it(metric, strategy, data):
     model = loaded()
-    found = shoal.search(
-        model, data, max_increase=1e9, point=True, strategy=strategy, metric=metric, patience=1, **FEW
-    )
+    found = shoal.search(model, data, max_increase=1e9, point=True, strategy=strategy, metric=metric, patience=1, **FEW)
     assert found.metric == metric
     first = next(step for step in found.steps if len(step.plan.layers) == 1)
     if metric == "eager":

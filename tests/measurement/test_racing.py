@@ -32,9 +32,7 @@ def run(values: np.ndarray, counts: np.ndarray) -> tuple[Race, int]:
     return race, looked
 
 
-def clips(
-    generator: np.random.Generator, means: list[float], number: int = 120
-) -> tuple[np.ndarray, np.ndarray]:
+def clips(generator: np.random.Generator, means: list[float], number: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Sums over 5 to 30 tokens with clip-to-clip noise that candidates share, and noise of their own."""
     counts = generator.integers(5, 31, size=number)
     shared = generator.normal(0, 0.5, (number, 1))

@@ -37,9 +37,7 @@ def clips() -> list:
 
 def measured(model: LoadedModel, clips: list, side: str, size: int) -> dict[str, UtteranceSums]:
     batches = [
-        prepare(
-            model, clips[at : at + size], tasks.get("asr"), input="text", response=True, padding_side=side
-        )
+        prepare(model, clips[at : at + size], tasks.get("asr"), input="text", response=True, padding_side=side)
         for at in range(0, len(clips), size)
     ]
     return {item.id: item for item in collect(model.decoder, model.layers, batches)}
@@ -81,9 +79,7 @@ def test_every_block_and_layer_equals_the_loop(
     clip = min(clips, key=lambda clip: len(clip.row.text))
     angles, influence = loop(model, clip)
     depth = len(influence)
-    kinds = prepare(model, [clip], tasks.get("asr"), input="text", response=True, padding_side="right").kinds[
-        0
-    ]
+    kinds = prepare(model, [clip], tasks.get("asr"), input="text", response=True, padding_side="right").kinds[0]
     positions = {"all": kinds > 0, "audio": kinds == 1, "prompt": kinds == 2, "text": kinds == 3}
     last = max(i for i, kind in enumerate(kinds.tolist()) if kind in (1, 2))
     positions["last"] = torch.arange(len(kinds)) == last
@@ -92,9 +88,7 @@ def test_every_block_and_layer_equals_the_loop(
         means = batched[clip.id].sums[index] / batched[clip.id].counts[index]
         expected = [angles[l, l + n, at].mean() for n in range(1, depth + 1) for l in range(depth - n + 1)]  # noqa: E741
         assert means[metric_slices(depth)["angular"]].tolist() == pytest.approx(expected, abs=1e-6)
-        assert means[metric_slices(depth)["influence"]].tolist() == pytest.approx(
-            influence[:, at].mean(1), abs=1e-6
-        )
+        assert means[metric_slices(depth)["influence"]].tolist() == pytest.approx(influence[:, at].mean(1), abs=1e-6)
 
 
 @pytest.mark.parametrize(("side", "size"), [("left", CLIPS), ("left", 1)])

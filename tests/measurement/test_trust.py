@@ -32,9 +32,7 @@ def slow_importance(item: ImportanceSums, layers: tuple[int, ...], weight: dict[
     return lost / tokens
 
 
-def slow_cosine(
-    sums: Sums, metric: str, scope: str, layers: tuple[int, ...], weight: dict[str, float]
-) -> float:
+def slow_cosine(sums: Sums, metric: str, scope: str, layers: tuple[int, ...], weight: dict[str, float]) -> float:
     """Of a block by its place in the triangle; influence by the sum of its layers."""
     first = metric_slices(DEPTH)[metric].start
     before = sum(DEPTH - n + 1 for n in range(1, len(layers)))

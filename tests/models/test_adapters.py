@@ -25,9 +25,7 @@ def bases(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("bases")
     whisper = encoder_config("whisper")
-    whisper.update(
-        {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "vocab_size": 60}
-    )
+    whisper.update({"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "vocab_size": 60})
     whisper.update({"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1})
     AutoModel.from_config(whisper).save_pretrained(folder / "whisper")
     feature_extractor("whisper").save_pretrained(folder / "whisper")
@@ -133,10 +131,7 @@ def test_alpha_over_rank_scales_the_updates(trained, bases, tmp_path):
 def test_compressed_adapters_are_small_and_close(trained, bases, tmp_path):
     save(trained, bases, tmp_path / "full")
     save(trained, bases, tmp_path / "small", compress=True)
-    sizes = [
-        sum(t.nbytes for t in load_file(tmp_path / each / TENSORS_FILE).values())
-        for each in ("full", "small")
-    ]
+    sizes = [sum(t.nbytes for t in load_file(tmp_path / each / TENSORS_FILE).values()) for each in ("full", "small")]
     assert sizes[1] < 0.4 * sizes[0]
     difference = (logits(*load(tmp_path / "small")) - logits(*trained)).abs().max()
     assert 0 < difference < 0.2

@@ -41,9 +41,7 @@ def ctranslate2_tokens(folder: Path, features: np.ndarray, prompt: list[int]) ->
     return found
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param("whisper-tiny.en", marks=pytest.mark.full), "whisper-base"]
-)
+@pytest.fixture(scope="module", params=[pytest.param("whisper-tiny.en", marks=pytest.mark.full), "whisper-base"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """A model's name, its original CTranslate2 files, and what Shoal made of them."""
     name = request.param
@@ -117,9 +115,7 @@ def test_special_ids_are_those_of_the_english_and_the_multilingual_models(both: 
         assert generation.task_to_id == {"transcribe": 50359, "translate": 50358}
 
 
-def write_file(
-    path: Path, variables: dict[str, np.ndarray], *, version: int = 6, spec: str = "WhisperSpec"
-) -> None:
+def write_file(path: Path, variables: dict[str, np.ndarray], *, version: int = 6, spec: str = "WhisperSpec") -> None:
     """An independent writer of the format, for the reader's tests."""
     types = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 
@@ -129,9 +125,7 @@ def write_file(
     out = struct.pack("<I", version) + text(spec) + struct.pack("<II", 3, len(variables))
     for name, value in variables.items():
         shape = struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape)
-        out += (
-            text(name) + shape + struct.pack("<BI", types[value.dtype.name], value.nbytes) + value.tobytes()
-        )
+        out += text(name) + shape + struct.pack("<BI", types[value.dtype.name], value.nbytes) + value.tobytes()
     path.write_bytes(out + struct.pack("<I", 1) + text("alias") + text(next(iter(variables))))
 
 

@@ -47,9 +47,7 @@ def test_a_name_is_not_the_end_of_another():
 
     pattern = exactly(["layers.1.q", "layers.2.q"])
     assert [
-        name
-        for name in ("layers.1.q", "layers.11.q", "a.layers.1.q", "layersX1.q")
-        if re.fullmatch(pattern, name)
+        name for name in ("layers.1.q", "layers.11.q", "a.layers.1.q", "layersX1.q") if re.fullmatch(pattern, name)
     ] == ["layers.1.q"]
 
 

@@ -37,9 +37,7 @@ def stored():
     """The file's tensors, dequantised without the code under test."""
     raw = load_file(REFERENCE / "adapters.safetensors")
     return {
-        name: tensor.double() * raw[name + "_scale"].double()[:, None]
-        if name + "_scale" in raw
-        else tensor.double()
+        name: tensor.double() * raw[name + "_scale"].double()[:, None] if name + "_scale" in raw else tensor.double()
         for name, tensor in raw.items()
         if not name.endswith("_scale")
     }
@@ -73,9 +71,7 @@ def test_the_projector_follows_the_record(reference, stored):
 
 
 def test_every_update_is_added_to_the_base(reference, stored):
-    base = AutoModelForCausalLM.from_pretrained(
-        resolve_path("pkg:smollm2-135m-instruct"), dtype=torch.float32
-    )
+    base = AutoModelForCausalLM.from_pretrained(resolve_path("pkg:smollm2-135m-instruct"), dtype=torch.float32)
     tuned = dict(reference[0].decoder.named_parameters())
     changed = 0
     for name, weight in base.named_parameters():

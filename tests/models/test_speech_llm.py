@@ -45,8 +45,7 @@ def test_generating_with_and_without_cache_agrees(parts):
     model, processor = tiny(*parts)
     batch = processor(text=[processor.format_prompt("say it")] * 4, audio=clips(*LENGTHS))
     cached, plain = (
-        model.generate(**batch, max_new_tokens=6, do_sample=False, use_cache=use_cache)
-        for use_cache in (True, False)
+        model.generate(**batch, max_new_tokens=6, do_sample=False, use_cache=use_cache) for use_cache in (True, False)
     )
     assert torch.equal(cached, plain)
 
@@ -148,9 +147,7 @@ def test_a_clip_shorter_than_one_stack_is_padded_with_zero_frames():
 
 def test_audio_embeddings_stand_where_the_audio_token_is_and_text_is_untouched():
     model, processor = tiny()
-    batch = processor(
-        text=[f"a{AUDIO_TOKEN}b{AUDIO_TOKEN}", "c"], audio=clips(0.5, 0.3), padding_side="right"
-    )
+    batch = processor(text=[f"a{AUDIO_TOKEN}b{AUDIO_TOKEN}", "c"], audio=clips(0.5, 0.3), padding_side="right")
     ids = batch.pop("input_ids")
     batch.pop("attention_mask")
     assert (ids == model.config.audio_token_id).any()

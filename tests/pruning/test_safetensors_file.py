@@ -27,9 +27,7 @@ shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(
-    shape=shapes, dim=st.integers(0, 2), parts=st.integers(1, 5), chunk=st.integers(1, 300), data=st.data()
-)
+@given(shape=shapes, dim=st.integers(0, 2), parts=st.integers(1, 5), chunk=st.integers(1, 300), data=st.data())
 def test_cut_tensors_are_slices(tmp_path_factory, shape, dim, parts, chunk, data):
     """Whatever the chunk: rows that fit in one, and rows that do not."""
     dim = min(dim, len(shape) - 1)

@@ -33,9 +33,7 @@ REMOVED = [0, 2, 3]
 
 
 def plan(layers: list[int], depth: int = 6) -> Plan:
-    return Plan(
-        provenance=Provenance(shoal="0"), model_ref="tiny", depth=depth, layers=layers, allow_last=True
-    )
+    return Plan(provenance=Provenance(shoal="0"), model_ref="tiny", depth=depth, layers=layers, allow_last=True)
 
 
 def saved(model, folder: Path, size: str = "1GB") -> Path:
@@ -181,9 +179,7 @@ def test_what_transformers_ignores_follows_its_layer(tmp_path):
     out = write_sharded(source, plan(REMOVED), tmp_path / "out", ref="tiny")
     after = load_file(out / "model.safetensors")
     found = {name: value.item() for name, value in after.items() if "inv_freq" in name}
-    assert found == {
-        f"model.layers.{n}.self_attn.rotary_emb.inv_freq": old for n, old in enumerate([1, 4, 5])
-    }
+    assert found == {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": old for n, old in enumerate([1, 4, 5])}
     assert_like_in_memory(out, model, REMOVED, prompts())
 
 
@@ -357,9 +353,7 @@ def test_adapters_follow(tmp_path, place):
         torch.testing.assert_close(again(**prompts()).logits, merged(**prompts()).logits)
 
 
-@pytest.mark.parametrize(
-    "path", ["language_model.model.layers", "model.language_model.layers", "model.layers"]
-)
+@pytest.mark.parametrize("path", ["language_model.model.layers", "model.language_model.layers", "model.layers"])
 def test_an_adapter_under_any_name_of_its_modules(tmp_path, path):
     """As of an older transformers, of this one, and of the language model alone."""
     source = saved(qwen2_audio(), tmp_path / "source")

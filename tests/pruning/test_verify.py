@@ -182,7 +182,5 @@ def test_a_child_that_dies_is_an_error_not_a_pass(good, monkeypatch, tmp_path):
 
 def test_what_there_is_no_memory_for_is_said_to_be_not_done(folder, good, monkeypatch):
     monkeypatch.setattr(verify_child.psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
-    checks = {
-        check["name"]: check["detail"] for check in checkpoint_checks(folder, good[1].facts, good[1].tensors)
-    }
+    checks = {check["name"]: check["detail"] for check in checkpoint_checks(folder, good[1].facts, good[1].tensors)}
     assert "not done" in checks["round_trip"]

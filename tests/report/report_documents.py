@@ -266,9 +266,7 @@ def _system(name: str, rate: float, change: Delta | None = None, **more: object)
                     deletions=dels,
                 ),
             ),
-            "CER": _error_rate(
-                rate * 0.55, edits=Counts(hits=1900, substitutions=60, insertions=20, deletions=25)
-            ),
+            "CER": _error_rate(rate * 0.55, edits=Counts(hits=1900, substitutions=60, insertions=20, deletions=25)),
         },
         "truncated": round(max(0.0, rate - 0.5) * 10),
         "groups": {
@@ -425,8 +423,7 @@ def comparison(**changes: object) -> Comparison:
         "paired": True,
         "replicates": 1000,
         "scopes": {
-            s: _scope_comparison(r)
-            for s, r in [("all", 0.94), ("prompt", 0.9), ("text", 0.96), ("last", 0.92)]
+            s: _scope_comparison(r) for s, r in [("all", 0.94), ("prompt", 0.9), ("text", 0.96), ("last", 0.92)]
         },
     }
     return Comparison.model_validate(fields | changes)
@@ -463,9 +460,7 @@ def importance(
         found = [None if value is None else abs(value) for value in found]
     if refused is not None:
         found[refused] = None
-    bounds = [
-        [None if v is None else v + side * (0.08 * abs(v) + 0.001 * scale) for v in found] for side in (-1, 1)
-    ]
+    bounds = [[None if v is None else v + side * (0.08 * abs(v) + 0.001 * scale) for v in found] for side in (-1, 1)]
     return Importance(
         metric=metric,
         quantity=quantity,
@@ -476,9 +471,7 @@ def importance(
         low=bounds[0] if sure else None,
         high=bounds[1] if sure else None,
         clips=[50 if place % 7 else 12 for place in range(len(candidates))],
-        refused={}
-        if refused is None
-        else {refused: f"clip clip-03: the {quantity} without it is not finite"},
+        refused={} if refused is None else {refused: f"clip clip-03: the {quantity} without it is not finite"},
         utterances=50,
         positions=610,
         full=None if quantity in ("kl", "absolute") else Estimate(value=0.41, low=0.36, high=0.47),
@@ -497,9 +490,7 @@ def metric_trust(metric: str, scope: Scope, n: int, regret: float, scale: float)
         spearman=Estimate(value=rank, low=rank - 0.15, high=min(1.0, rank + 0.08)),
         picked=22 - n if regret else 24 - n,
         best=24 - n,
-        regret=Estimate(
-            value=scale * regret, low=scale * max(0.0, regret - spread), high=scale * (regret + spread)
-        ),
+        regret=Estimate(value=scale * regret, low=scale * max(0.0, regret - spread), high=scale * (regret + spread)),
         top_k_regret=Estimate(value=scale * regret / 4, low=0.0, high=scale * regret / 2),
     )
 
@@ -736,9 +727,7 @@ def healing(
         "model": model(),
         "task": "asr",
         "data": data(manifests=["test.jsonl"], clips=400, seconds=1804.0, speakers=12, fingerprint="c0" * 32),
-        "train_data": data(
-            manifests=["heal.jsonl"], clips=2000, seconds=9000.0, speakers=40, fingerprint="d1" * 32
-        ),
+        "train_data": data(manifests=["heal.jsonl"], clips=2000, seconds=9000.0, speakers=40, fingerprint="d1" * 32),
         "settings": {
             "rank": 64,
             "optimisation": {"steps": 500, "clips": 16},

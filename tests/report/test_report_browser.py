@@ -98,9 +98,7 @@ def visit(tmp_path_factory) -> Visit:
     dom = run_chromium(folder, folder / "net.json")
     match = re.search(r'<pre id="result">(.*?)</pre>', dom, re.DOTALL)
     assert match, dom[:500]
-    return Visit(
-        json.loads(match[1].replace("&gt;", ">").replace("&amp;", "&")), requests(folder / "net.json")
-    )
+    return Visit(json.loads(match[1].replace("&gt;", ">").replace("&amp;", "&")), requests(folder / "net.json"))
 
 
 def run_chromium(folder: Path, log: Path) -> str:
@@ -127,9 +125,7 @@ def run_chromium(folder: Path, log: Path) -> str:
 
 def requests(log: Path) -> set[str]:
     """Addresses that pages asked for, from the network log; what Chromium asks for itself has no origin."""
-    events = [
-        json.loads(line.rstrip(",\n")) for line in log.open(encoding="utf-8") if line.startswith('{"params"')
-    ]
+    events = [json.loads(line.rstrip(",\n")) for line in log.open(encoding="utf-8") if line.startswith('{"params"')]
     return {
         event["params"]["url"]
         for event in events

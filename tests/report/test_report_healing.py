@@ -50,9 +50,7 @@ def page(tmp_path_factory) -> Page:
 
 
 def test_a_report_of_a_healing_alone_says_what_healing_buys(page):
-    assert "With 4 of 30 layers gone, healing takes WER from 66.9 % to 41.3 %" in page.text.replace(
-        SPACE, " "
-    )
+    assert "With 4 of 30 layers gone, healing takes WER from 66.9 % to 41.3 %" in page.text.replace(SPACE, " ")
     assert "Of 4 healed plans, this one removes the most layers" in page.text
     assert "3 speakers of the test clips also spoke clips that were healed on" in page.text
     assert "on 2,000 clips" in page.text
@@ -205,13 +203,9 @@ def test_each_target_has_its_own_line_beside_the_others():
     marks = {trace.name: trace for trace in plot.data if trace.mode == "markers"}
     assert next(iter(marks)) == "not healed"
     assert len({trace.x[0] for trace in marks.values()}) == len(marks) == 9
-    assert all(
-        abs(x - n) < 0.7 for trace in marks.values() for x, n in zip(trace.x, (2, 4, 8, 12), strict=True)
-    )
+    assert all(abs(x - n) < 0.7 for trace in marks.values() for x, n in zip(trace.x, (2, 4, 8, 12), strict=True))
     assert marks["joint"].error_y.array[0] > 0
-    assert len({(colour, symbol) for colour, symbol, _ in figure_style.TARGETS.values()}) == len(
-        figure_style.TARGETS
-    )
+    assert len({(colour, symbol) for colour, symbol, _ in figure_style.TARGETS.values()}) == len(figure_style.TARGETS)
 
 
 def test_one_target_and_one_plan_are_drawn():
@@ -337,7 +331,5 @@ def test_losses_of_healed_models_are_summed_up(tmp_path, losses, said):
 
 
 def test_a_closed_form_has_no_steps(tmp_path):
-    record = documents.heal_record(
-        target="linear", steps=0, clips=0, data=DataInfo(manifests=[], clips=9, seconds=1)
-    )
+    record = documents.heal_record(target="linear", steps=0, clips=0, data=DataInfo(manifests=[], clips=9, seconds=1))
     assert "none, a fit" in rendered(tmp_path, record).text

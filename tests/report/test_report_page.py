@@ -173,9 +173,7 @@ def test_an_audit_without_intervals_says_so(tmp_path):
 
 def test_an_audit_with_one_input_says_what_the_other_lacks(tmp_path):
     page = rendered(tmp_path, documents.audit(inputs=("text",)))
-    notes = [
-        json.loads(script) for script in page.scripts if "Not measured" in script and script.startswith("{")
-    ]
+    notes = [json.loads(script) for script in page.scripts if "Not measured" in script and script.startswith("{")]
     assert any("no speech input" in str(note) for note in notes)
 
 
@@ -304,9 +302,7 @@ def test_nothing_to_report_is_refused(tmp_path):
 
 def test_a_report_of_everything_needs_no_torch(tmp_path):
     """A report is made from files; loading torch would take longer than all the rest of it."""
-    paths = [
-        document.save(tmp_path / str(n) / name) for n, (name, document) in enumerate(documents.everything())
-    ]
+    paths = [document.save(tmp_path / str(n) / name) for n, (name, document) in enumerate(documents.everything())]
     code = (
         "import sys; from shoal.cli import entry\n"
         "try: entry()\n"

@@ -43,9 +43,7 @@ def row(audit: Audit, n: int) -> list[float]:
 @pytest.mark.parametrize("combine", ["mean", "worst"])
 @given(
     values=st.lists(
-        st.lists(
-            st.one_of(st.floats(-3, -0.01), st.floats(0.01, 3), st.just(math.nan)), min_size=5, max_size=5
-        ),
+        st.lists(st.one_of(st.floats(-3, -0.01), st.floats(0.01, 3), st.just(math.nan)), min_size=5, max_size=5),
         min_size=1,
         max_size=4,
     )
@@ -120,13 +118,10 @@ def test_audits_that_cannot_share_a_plan_are_one_line(sides, more):
 
 def test_the_command_takes_several_audits(tmp_path, capsys):
     paths = [
-        str(save_audit(tmp_path / task, {"speech": random_sums(n)}, task=task).parent)
-        for n, task in enumerate("ab")
+        str(save_audit(tmp_path / task, {"speech": random_sums(n)}, task=task).parent) for n, task in enumerate("ab")
     ]
     out = str(tmp_path / "plan.json")
-    assert (
-        main(["select", *paths, "--layers", "2", "--combine", "worst", "--weights", "1,2", "--out", out]) == 0
-    )
+    assert main(["select", *paths, "--layers", "2", "--combine", "worst", "--weights", "1,2", "--out", out]) == 0
     assert "for 2 audits, joined by worst" in capsys.readouterr().out
     plan = Plan.load(out)
     assert (plan.strategy, plan.depth, plan.source.others[0].weight) == ("consensus", DEPTH, 2)

@@ -57,9 +57,7 @@ def audit(depth: int = 8, *, inputs: tuple[str, ...] = ("speech", "text"), named
         fingerprint="f",
     )
     data = {"manifests": ["d.jsonl"], "clips": 2, "seconds": 1.0}
-    return Audit(
-        provenance=Provenance(shoal="0"), model=model, data=data, task="asr", inputs=parts, replicates=10
-    )
+    return Audit(provenance=Provenance(shoal="0"), model=model, data=data, task="asr", inputs=parts, replicates=10)
 
 
 @given(
@@ -172,9 +170,7 @@ def test_a_number_or_a_percentage_of_layers(depth, given_, count):
     assert layer_count(depth, given_) == count
 
 
-@pytest.mark.parametrize(
-    "given_", ["0", 0, "-1", "28", "100%", "0%", "many", "", "%", "nan%", "inf%", "2.5", "1e400%"]
-)
+@pytest.mark.parametrize("given_", ["0", 0, "-1", "28", "100%", "0%", "many", "", "%", "nan%", "inf%", "2.5", "1e400%"])
 def test_a_number_of_layers_that_makes_no_sense_is_one_line(given_):
     with pytest.raises(UsageError) as caught:
         layer_count(28, given_)

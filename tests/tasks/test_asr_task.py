@@ -69,9 +69,7 @@ def test_composed_and_decomposed_letters_are_the_same() -> None:
     assert normalise("e\u0301te\u0301") == normalise("été")
 
 
-@pytest.mark.parametrize(
-    "lang", ["zh", "zh-CN", "cmn", "ja_JP", "th", "lo", "km", "my", "yue", "zh-yue", "Japanese"]
-)
+@pytest.mark.parametrize("lang", ["zh", "zh-CN", "cmn", "ja_JP", "th", "lo", "km", "my", "yue", "zh-yue", "Japanese"])
 def test_scripts_without_spaces_are_counted_in_characters(lang) -> None:
     assert ASR.unit(lang) == "char"
 

@@ -18,9 +18,7 @@ def row(**fields: Any) -> Row:
     return Row("r", Path("a.wav"), 1.0, text="ein Ton", lang="de", fields=fields, manifest="m.jsonl", line=3)
 
 
-@pytest.mark.parametrize(
-    "more", [{}, {"target_lang": "en"}, {"target_lang": "English"}, {"target_lang": None}]
-)
+@pytest.mark.parametrize("more", [{}, {"target_lang": "en"}, {"target_lang": "English"}, {"target_lang": None}])
 def test_the_target_is_the_translation_into_english(more) -> None:
     assert AST.target(row(translation=" A tone,\n loud. ", **more)) == "A tone, loud."
 
@@ -31,9 +29,7 @@ def test_another_target_language_is_refused_in_one_line(target_lang) -> None:
         AST.target(row(translation="un ton", target_lang=target_lang))
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [("", "no translation"), (" ", "no translation"), (["a"], "is not text")]
-)
+@pytest.mark.parametrize(("value", "said"), [("", "no translation"), (" ", "no translation"), (["a"], "is not text")])
 def test_a_translation_that_is_none_is_refused(value, said) -> None:
     with pytest.raises(ManifestError, match=said):
         AST.target(row(translation=value))

@@ -161,10 +161,7 @@ def values(task: tasks.Task, outputs: list[Output]) -> dict[str, float]:
     return {
         score.name: float(
             score.value(
-                sum(
-                    score.statistics(answers_of(task, part)).sum(axis=0)
-                    for part in (outputs[:3], outputs[3:])
-                )
+                sum(score.statistics(answers_of(task, part)).sum(axis=0) for part in (outputs[:3], outputs[3:]))
             )
         )
         for score in found
@@ -188,9 +185,7 @@ def test_other_accepted_answers_are_right_too(task) -> None:
         headline = registry.headline(task)
         found = headline.statistics(answers_of(task, [output(task, 0, accepted, 0.0)]))
         assert float(headline.value(found.sum(axis=0))) == 1
-    assert np.isfinite(
-        registry.headline(task).statistics(answers_of(task, [output(task, 0, "x", 0.0)]))
-    ).all()
+    assert np.isfinite(registry.headline(task).statistics(answers_of(task, [output(task, 0, "x", 0.0)]))).all()
 
 
 def test_an_unknown_task_is_refused_with_those_there_are() -> None:

@@ -48,9 +48,7 @@ def test_what_it_says_takes_the_place_of_the_kind_s(tmp_path) -> None:
 
 
 def test_a_label_that_it_does_not_name_is_refused(tmp_path) -> None:
-    with pytest.raises(
-        ManifestError, match=r"^m\.jsonl:3: sentiment is 'maybe', which is no label .* Yes, No"
-    ):
+    with pytest.raises(ManifestError, match=r"^m\.jsonl:3: sentiment is 'maybe', which is no label .* Yes, No"):
         written(tmp_path, MOOD).target(row(sentiment="maybe"))
 
 
@@ -68,9 +66,7 @@ def test_shoal_s_own_tasks_are_kept_by_name_alone() -> None:
     assert tasks.get("asr").decides == {"name": "asr", "instruction": "Transcribe the speech."}
 
 
-@pytest.mark.parametrize(
-    "settings", [{"kind": "ser"}, {**tasks.get("ser").settings.model_dump(), "kind": "x"}]
-)
+@pytest.mark.parametrize("settings", [{"kind": "ser"}, {**tasks.get("ser").settings.model_dump(), "kind": "x"}])
 def test_a_document_whose_task_is_none_is_refused(settings) -> None:
     with pytest.raises(FileFormatError, match="its task"):
         tasks.restored("mine", settings)
@@ -130,9 +126,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
         ("ko", "Translate the speech into Korean.", "word", "ko-mecab"),
     ],
 )
-def test_translations_go_into_other_languages(
-    target_lang, asked, unit, tokenizer, tmp_path, monkeypatch
-) -> None:
+def test_translations_go_into_other_languages(target_lang, asked, unit, tokenizer, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("shoal.tasks.ast.find_spec", lambda _: True)
     task = written(tmp_path, f"kind: ast\ntarget_lang: {target_lang}\n")
     assert task.instruction == asked

@@ -45,7 +45,5 @@ def build(depth: int) -> PreTrainedModel:
 
 
 BUILDS = {
-    "FunAsrNanoForConditionalGeneration": TinyAudio(
-        build, no_processor="its feature extractor needs torchaudio"
-    ),
+    "FunAsrNanoForConditionalGeneration": TinyAudio(build, no_processor="its feature extractor needs torchaudio"),
 }

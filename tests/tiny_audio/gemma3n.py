@@ -33,8 +33,7 @@ def decoder(depth: int) -> dict[str, Any]:
         activation_sparsity_pattern=[0.9 * (layer % 4 == 1) for layer in range(depth)],
         sliding_window=24,
         layer_types=[
-            "full_attention" if layer in (1, 2, 7, depth - 1) else "sliding_attention"
-            for layer in range(depth)
+            "full_attention" if layer in (1, 2, 7, depth - 1) else "sliding_attention" for layer in range(depth)
         ],
         num_kv_shared_layers=4,
         hidden_size_per_layer_input=4,

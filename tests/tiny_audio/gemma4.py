@@ -35,9 +35,7 @@ TOKENS = {
 
 def kinds(depth: int) -> list[str]:
     """Layers 1, 2 and 7 are global, and the last one, as the class wants it; from 5 on they read 2 and 4."""
-    return [
-        "full_attention" if layer in (1, 2, 7, depth - 1) else "sliding_attention" for layer in range(depth)
-    ]
+    return ["full_attention" if layer in (1, 2, 7, depth - 1) else "sliding_attention" for layer in range(depth)]
 
 
 def decoder(depth: int) -> dict[str, Any]:

@@ -95,9 +95,7 @@ def stand_in() -> None:
 
 def processor() -> Any:
     stand_in()
-    return GraniteSpeechProcessor(
-        extraction.GraniteSpeechFeatureExtractor(), tokenizer(AUDIO), chat_template=TEMPLATE
-    )
+    return GraniteSpeechProcessor(extraction.GraniteSpeechFeatureExtractor(), tokenizer(AUDIO), chat_template=TEMPLATE)
 
 
 MEL = "torchaudio's mel transform"

@@ -72,12 +72,9 @@ def _file(audio: str) -> Path:
             "version": "v11",
         },
         "vocab": [
-            {"rank": byte, "token_bytes": b64encode(bytes([byte])).decode(), "token_str": None}
-            for byte in range(256)
+            {"rank": byte, "token_bytes": b64encode(bytes([byte])).decode(), "token_str": None} for byte in range(256)
         ],
-        "special_tokens": [
-            {"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate(names)
-        ],
+        "special_tokens": [{"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate(names)],
         "audio": {
             "sampling_rate": 16_000,
             "frame_rate": 12.5,

@@ -50,9 +50,7 @@ def streaming(depth: int) -> PreTrainedModel:
         "num_key_value_heads": 2,
         "sliding_windows": [[16, 4], [16, 0], [16, 4]],
     }
-    config = MoonshineStreamingConfig(
-        **SIZE, hidden_size=24, num_hidden_layers=depth, **HEADS, encoder_config=encoder
-    )
+    config = MoonshineStreamingConfig(**SIZE, hidden_size=24, num_hidden_layers=depth, **HEADS, encoder_config=encoder)
     return randomised(MoonshineStreamingForConditionalGeneration(config))
 
 

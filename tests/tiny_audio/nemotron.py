@@ -67,9 +67,7 @@ def build_transcribe(depth: int) -> PreTrainedModel:
 
 def transcribe_processor() -> Any:
     words = tokenizer()
-    words.add_special_tokens(
-        {"extra_special_tokens": [f"<unused_{n}>" for n in range(VOCABULARY - len(words))]}
-    )
+    words.add_special_tokens({"extra_special_tokens": [f"<unused_{n}>" for n in range(VOCABULARY - len(words))]})
     words.add_special_tokens({"extra_special_tokens": [AUDIO]}, replace_extra_special_tokens=False)
     return Nemotron3_5TranscribeProcessor(
         NemotronAsrStreamingFeatureExtractor(feature_size=20),

@@ -129,9 +129,7 @@ def processor(stock: str = "Qwen2_5OmniProcessor", *, hop_length: int = 160) -> 
         stock,
         (
             tokenizer(*names.values(), **names),
-            WhisperFeatureExtractor(
-                feature_size=80, chunk_length=2, hop_length=hop_length, return_attention_mask=True
-            ),
+            WhisperFeatureExtractor(feature_size=80, chunk_length=2, hop_length=hop_length, return_attention_mask=True),
         ),
         template(f"<|audio_bos|>{AUDIO}<|audio_eos|>"),
         seeing={"image_processor_type": "Qwen2VLImageProcessor", "merge_size": 2},

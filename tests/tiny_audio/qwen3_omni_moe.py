@@ -56,9 +56,7 @@ def thinker(depth: int) -> dict[str, Any]:
 
 
 def build_thinker(depth: int) -> PreTrainedModel:
-    return randomised(
-        Qwen3OmniMoeThinkerForConditionalGeneration(Qwen3OmniMoeThinkerConfig(**thinker(depth)))
-    )
+    return randomised(Qwen3OmniMoeThinkerForConditionalGeneration(Qwen3OmniMoeThinkerConfig(**thinker(depth))))
 
 
 def build(depth: int) -> PreTrainedModel:

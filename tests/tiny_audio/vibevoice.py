@@ -16,8 +16,7 @@ BEGIN, END, AUDIO = "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"
 TEMPLATE = (
     " Transform the text into speech.\n Text input:\n"
     "{% for message in messages %} Speaker {{ message['role'] }}:"
-    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{{ '\\n' }}{% endfor %} Speech output:\n"
-    + BEGIN
+    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{{ '\\n' }}{% endfor %} Speech output:\n" + BEGIN
 )
 CODEC = {
     "num_filters": 1,

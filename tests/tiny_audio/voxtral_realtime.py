@@ -28,9 +28,7 @@ def build(depth: int) -> PreTrainedModel:
         },
         text_config={
             "model_type": "voxtral_realtime_text",
-            **text_fields(
-                depth, vocab_size=mistral.VOCABULARY, head_dim=8, pad_token_id=11, sliding_window=20
-            ),
+            **text_fields(depth, vocab_size=mistral.VOCABULARY, head_dim=8, pad_token_id=11, sliding_window=20),
         },
         default_num_delay_tokens=2,
     )

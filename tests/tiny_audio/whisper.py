@@ -60,9 +60,7 @@ def build(depth: int) -> PreTrainedModel:
 
 
 def processor() -> Any:
-    vocab = {
-        token: index for index, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])
-    }
+    vocab = {token: index for index, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = WhisperTokenizer(vocab=vocab, merges=[], extra_special_tokens=list(SPECIAL[1:]))
     return WhisperProcessor(WhisperFeatureExtractor(feature_size=80, chunk_length=2), tokenizer)
 

@@ -45,15 +45,11 @@ def test_training_lowers_the_loss_and_leaves_what_is_frozen(tmp_path):
 
 def test_the_first_step_is_what_plain_torch_gives(tmp_path):
     """One step by hand: summed cross-entropy over all tokens, clipped, AdamW at the first rate of the warm-up."""
-    optimisation = Optimisation(
-        steps=1, clips=4, lora_lr=1e-2, projector_lr=3e-2, warmup=0.0, schedule="constant"
-    )
+    optimisation = Optimisation(steps=1, clips=4, lora_lr=1e-2, projector_lr=3e-2, warmup=0.0, schedule="constant")
     student, result = run(tmp_path, steps=1, optimisation=optimisation)
     other = student_of(tmp_path / "other")
     sampled = sampled_of(other.batches, 1)
-    inputs = other.batches.inputs(
-        other.loaded, other.batches.collate(sampled.examples[0], sampled.variants[0])
-    )
+    inputs = other.batches.inputs(other.loaded, other.batches.collate(sampled.examples[0], sampled.variants[0]))
     states = other.loaded.decoder(**inputs.call).last_hidden_state.flatten(0, 1)[inputs.index]
     logits = other.loaded.model.get_output_embeddings()(states)
     loss = torch.nn.functional.cross_entropy(logits, inputs.tokens)
@@ -62,9 +58,7 @@ def test_the_first_step_is_what_plain_torch_gives(tmp_path):
     named = other.trainable()
     torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
     rates = {name: 1e-2 if ".lora_" in name else 3e-2 for name in named}
-    torch.optim.AdamW(
-        [{"params": [each], "lr": rates[name]} for name, each in named.items()], weight_decay=0.0
-    ).step()
+    torch.optim.AdamW([{"params": [each], "lr": rates[name]} for name, each in named.items()], weight_decay=0.0).step()
     for name, each in student.trainable().items():
         torch.testing.assert_close(each, named[name], rtol=1e-4, atol=1e-6)
 

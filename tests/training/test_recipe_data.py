@@ -137,9 +137,7 @@ def test_asterisk_rows_are_parallel_by_name(asterisk_rows):
     assert (row["task"], row["text"], row["translation"], row["target_lang"]) == ("ast", "seis", "six", "en")
 
 
-def test_asterisk_keeps_the_test_split_of_a_manifest_and_what_it_says_from_training(
-    scripts, asterisk_rows, tmp_path
-):
+def test_asterisk_keeps_the_test_split_of_a_manifest_and_what_it_says_from_training(scripts, asterisk_rows, tmp_path):
     asterisk, common = scripts["asterisk"], scripts["common"]
     manifest = tmp_path / "manifest.jsonl"
     tests = [
@@ -194,9 +192,7 @@ def test_speechocean_keeps_its_own_test_split(scripts, tmp_path):
 
 
 def test_digits_alone_are_spelled(scripts):
-    assert (
-        scripts["common"].spell_digits("press 1, 22, H.323, 3D or 9.") == "press one, 22, H.323, 3D or nine."
-    )
+    assert scripts["common"].spell_digits("press 1, 22, H.323, 3D or 9.") == "press one, 22, H.323, 3D or nine."
 
 
 def tone(scripts, hertz):

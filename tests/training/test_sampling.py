@@ -21,8 +21,7 @@ def test_every_clip_comes_once_before_any_comes_again():
 
 def test_a_step_is_the_same_in_every_run_and_differs_by_seed():
     first, again, other = (
-        sample_clips(ONE_SOURCE, LENGTHS, weights=[None], steps=9, clips=4, variants=3, seed=seed)
-        for seed in (1, 1, 2)
+        sample_clips(ONE_SOURCE, LENGTHS, weights=[None], steps=9, clips=4, variants=3, seed=seed) for seed in (1, 1, 2)
     )
     assert np.array_equal(first.examples, again.examples)
     assert np.array_equal(first.variants, again.variants)

@@ -10,9 +10,7 @@ from shoal.training.recipe import DecoderLora
 from shoal.training.settings import LoraSettings
 
 
-@pytest.mark.parametrize(
-    "settings", [LoraSettings, lambda **given: HealSettings(target="joint", **given), DecoderLora]
-)
+@pytest.mark.parametrize("settings", [LoraSettings, lambda **given: HealSettings(target="joint", **given), DecoderLora])
 def test_alpha_is_the_rank_unless_given(settings):
     assert settings().alpha == settings().rank
     assert settings(rank=8).alpha == 8.0

@@ -52,9 +52,7 @@ def test_the_command_trains_once_and_what_it_wrote_loads(recipe, tmp_path, capsy
         ("ctc", 2, 4),
         ("lm", 2, 4),
     ]
-    assert record["validation"][0]["loss_as_saved"] == pytest.approx(
-        record["validation"][0]["loss"], rel=0.05
-    )
+    assert record["validation"][0]["loss_as_saved"] == pytest.approx(record["validation"][0]["loss"], rel=0.05)
     assert TrainingRecord.load(out / "shoal-training.json").recipe == record["recipe"]
     assert shoal.load(str(out)).inputs == ("speech", "text")
     # Again: it is done, and nothing is trained. Another recipe finds the folder taken.

@@ -97,9 +97,7 @@ def bench(
         batch_size=settings.batch_size,
         new_tokens=settings.new_tokens,
         level=settings.level,
-        systems=[
-            _system(place, systems, sizes, timings, peaks, settings) for place in range(len(systems.names))
-        ],
+        systems=[_system(place, systems, sizes, timings, peaks, settings) for place in range(len(systems.names))],
     )
     if out is not None:
         document.save(out)

@@ -41,7 +41,6 @@ def checkpoint_bytes(model: nn.Module) -> int:
     The safetensors header (a few KiB) is not in it.
     """
     unique = {
-        (tensor.data_ptr(), tensor.shape, tensor.stride()): tensor.nbytes
-        for tensor in model.state_dict().values()
+        (tensor.data_ptr(), tensor.shape, tensor.stride()): tensor.nbytes for tensor in model.state_dict().values()
     }
     return sum(unique.values())

@@ -50,10 +50,7 @@ def attach(folder: Path, documents: Iterable[Evidence]) -> list[Path]:
     Raises:
         FileFormatError: the folder cannot be written.
     """
-    return [
-        _bare(document).save(folder / FOLDER / f"{document.kind}-{_key(document)}.json")
-        for document in documents
-    ]
+    return [_bare(document).save(folder / FOLDER / f"{document.kind}-{_key(document)}.json") for document in documents]
 
 
 def latest(documents: Sequence[Labelled]) -> list[Labelled]:

@@ -186,9 +186,7 @@ def _places(folder: Folder) -> list[Path]:
     return [folder.path] if folder.base is None else [folder.base, folder.path]
 
 
-def _recorded(
-    source: SourceRecord | None, healings: Sequence[HealRecord], healed_last: bool
-) -> ModelInfo | None:
+def _recorded(source: SourceRecord | None, healings: Sequence[HealRecord], healed_last: bool) -> ModelInfo | None:
     if healed_last:
         return healings[-1].model
     return None if source is None else source.model
@@ -225,9 +223,7 @@ def _old_section(path: Path) -> str:
     return rest.partition("\n## ")[0].rstrip() if found and OURS in text else ""
 
 
-def _licence(
-    model: ModelInfo | None, source: SourceRecord | None, training: TrainingRecord | None
-) -> str | None:
+def _licence(model: ModelInfo | None, source: SourceRecord | None, training: TrainingRecord | None) -> str | None:
     known = [each.licence for each in (model, source.unpruned if source else None) if each is not None]
     known.append(training.recipe.get("licence") if training is not None else None)
     return next((licence for licence in known if licence), None)

@@ -66,9 +66,7 @@ def trained(facts: CardFacts) -> str:
     parts = [
         recipe.get("about") or "",
         section("Made of", bullets(_made_of(recipe))),
-        section(
-            "Trained on", bullets([_source(*each) for each in zip(record.data, recipe["train"], strict=True)])
-        ),
+        section("Trained on", bullets([_source(*each) for each in zip(record.data, recipe["train"], strict=True)])),
         section("Stages", _stages(record)),
         _validation(record),
     ]
@@ -108,9 +106,7 @@ def origin(plan: Plan) -> str:
     """The audit that a plan was chosen from, as the end of a sentence; empty if there was none."""
     if plan.source is None:
         return ""
-    parts = [
-        f"{name} {value}" for name in ("input", "scope", "metric") if (value := getattr(plan.source, name))
-    ]
+    parts = [f"{name} {value}" for name in ("input", "scope", "metric") if (value := getattr(plan.source, name))]
     return f", from {code(plan.source.path)}" + (f" ({', '.join(parts)})" if parts else "")
 
 

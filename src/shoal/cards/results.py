@@ -63,9 +63,7 @@ def costs(facts: CardFacts) -> str:
         "Seconds a clip; times are paired with the unpruned model's on the same clips, and below 1 is faster. They "
         "hold for this machine and software only."
     )
-    return section(
-        "Speed and memory", f"{text}\n\n{table(COSTS, [_cost(*result) for result in facts.benches])}"
-    )
+    return section("Speed and memory", f"{text}\n\n{table(COSTS, [_cost(*result) for result in facts.benches])}")
 
 
 def audits(facts: CardFacts) -> str:
@@ -130,9 +128,7 @@ def _groups(measured: Sequence[Measured]) -> str:
     worst = [line for result in measured for line in _worst(result)]
     found = table(GROUPS, rows)
     if len(rows) > SHOWN_GROUPS:
-        found = (
-            f"<details><summary>{plural(len(rows), 'row')}, group by group</summary>\n\n{found}\n\n</details>"
-        )
+        found = f"<details><summary>{plural(len(rows), 'row')}, group by group</summary>\n\n{found}\n\n</details>"
     return "\n\n".join(["### By group", *(["\n".join(worst)] if worst else []), found])
 
 
@@ -221,7 +217,6 @@ def _distance(part: ScopeAudit, layer: int, count: int, level: float) -> str:
     """Of the block of `count` layers from `layer` on, by every metric of blocks; angles in units of pi."""
     titles = {"angular": "angular distance / π"}
     return ", ".join(
-        f"{titles.get(name, values.title)} "
-        f"{plain(values.estimate(range(layer, layer + count), level), '.4f')}"
+        f"{titles.get(name, values.title)} {plain(values.estimate(range(layer, layer + count), level), '.4f')}"
         for name, values in part.of_blocks().items()
     )

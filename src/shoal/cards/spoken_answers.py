@@ -40,9 +40,7 @@ def speech_untested(info: ModelInfo, documents: Iterable[object] = (), *, folder
 def _attached(folder: Path) -> bool:
     """Whether scores of generated speech lie in the folder; whose they are is for the card to check."""
     found = (read_json(path) for path in sorted((folder / FOLDER).glob("scores-*.json")))
-    return any(
-        isinstance(each, dict) and _generates(each.get("task"), each.get("task_settings")) for each in found
-    )
+    return any(isinstance(each, dict) and _generates(each.get("task"), each.get("task_settings")) for each in found)
 
 
 def _generates(task: str | None, settings: Mapping[str, Any] | None) -> bool:

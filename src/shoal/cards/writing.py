@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 
 
-def first_card(
-    folder: Folder, model: ModelInfo | None = None, report: VerificationReport | None = None
-) -> str:
+def first_card(folder: Folder, model: ModelInfo | None = None, report: VerificationReport | None = None) -> str:
     """The card of a checkpoint that is being written, before anything was measured of it.
 
     Args:

@@ -50,9 +50,7 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
                 f"{name} (scope {scope}): best block of n layers that keeps the last one, "
                 f"{values.title} as {values.unit}"
             )
-            lines += [
-                _best(best) for best in values.best_keeping_last if best.n in (1, 2, 4, 8) and best.n < depth
-            ]
+            lines += [_best(best) for best in values.best_keeping_last if best.n in (1, 2, 4, 8) and best.n < depth]
         lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
     lines.append(f"{out / 'audit.json'}")
@@ -76,9 +74,7 @@ def _first(item: Importance) -> str:
     named = ", ".join(f"{layer} ({value:+.3f})" for value, layer in first)
     refused = f"; {len(item.refused)} cannot be removed" if item.refused else ""
     what = "layers" if item.part == "layer" else f"{item.part} of layers"
-    return (
-        f"  {item.metric} {item.quantity} ({item.unit}): safest to remove: {what} {named or 'none'}{refused}"
-    )
+    return f"  {item.metric} {item.quantity} ({item.unit}): safest to remove: {what} {named or 'none'}{refused}"
 
 
 def _trusted(trust: Trust) -> list[str]:

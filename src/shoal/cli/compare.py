@@ -29,9 +29,7 @@ def compare(
     audits: Annotated[
         list[Path],
         DATA,
-        Parameter(
-            help="Two audit.json (or their folders) or more, or one with speech and text.", name="AUDIT"
-        ),
+        Parameter(help="Two audit.json (or their folders) or more, or one with speech and text.", name="AUDIT"),
     ],
     /,
     *,
@@ -113,8 +111,7 @@ def matrix_summary(document: TaskMatrix) -> str:
 def _square(document: TaskMatrix, title: str, values: list[list[Estimate]]) -> str:
     names = [side.label for side in document.sides]
     rows = [
-        [name, *(wording.plain(estimate, ".3f") for estimate in row)]
-        for name, row in zip(names, values, strict=True)
+        [name, *(wording.plain(estimate, ".3f") for estimate in row)] for name, row in zip(names, values, strict=True)
     ]
     return aligned([title, *names], rows)
 

@@ -30,9 +30,7 @@ def demo(
     rows: Annotated[DataSettings, options.Flat] = DataSettings(),
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[DemoSettings, options.Flat] = DemoSettings(),
-    out: Annotated[Path, OUTPUT, Parameter(help="Folder that everything is written to.")] = Path(
-        "shoal-demo"
-    ),
+    out: Annotated[Path, OUTPUT, Parameter(help="Folder that everything is written to.")] = Path("shoal-demo"),
 ) -> None:
     """Audit, compare, select, evaluate, prune, verify, time and report: the whole way on real speech."""
     from shoal.cli.progress import progress_bars, say

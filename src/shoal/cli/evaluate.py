@@ -114,9 +114,7 @@ def evaluate(
     if files.rescore:
         scores = rescore(files.out, settings.narrowed_to(ScoringSettings))
     elif model is None:
-        raise UsageError(
-            "no model given", where="MODEL", fix="name one, or score stored outputs with --rescore"
-        )
+        raise UsageError("no model given", where="MODEL", fix="name one, or score stored outputs with --rescore")
     else:
         result = _evaluated(model, files, rows, loading, settings)
         if not isinstance(result, Scores):

@@ -30,9 +30,7 @@ def heal(
     ] = None,
     task: options.TaskName = "asr",
     rows: Annotated[DataSettings, options.Flat] = DataSettings(),
-    plan: Annotated[
-        Path | None, MODEL, Parameter(metavar="FILE", help="Plan to prune PRUNED by first.")
-    ] = None,
+    plan: Annotated[Path | None, MODEL, Parameter(metavar="FILE", help="Plan to prune PRUNED by first.")] = None,
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[HealSettings, options.Flat] = HealSettings(),
     out: Annotated[Path, OUTPUT, Parameter(metavar="DIR", help="Checkpoint folder to make.")],
@@ -66,7 +64,5 @@ def summary(record: HealRecord, out: Path) -> str:
         f"{record.seconds:.0f} s, {record.trained_parameters:,} parameters"
     ]
     if record.loss_before is not None and record.loss_after is not None:
-        lines.append(
-            f"loss on clips not trained on: {record.loss_before:.3f} to {record.loss_after:.3f} nats a token"
-        )
+        lines.append(f"loss on clips not trained on: {record.loss_before:.3f} to {record.loss_after:.3f} nats a token")
     return "\n".join([*lines, *record.notes, str(out)])

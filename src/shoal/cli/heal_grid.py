@@ -53,16 +53,13 @@ class Depths(Settings):
         import shoal
 
         if bool(self.plans) == (self.audit is not None):
-            raise UsageError(
-                "no layers to remove, or two sources of them", fix="give either --audit or --plan"
-            )
+            raise UsageError("no layers to remove, or two sources of them", fix="give either --audit or --plan")
         if self.audit is None:
             return [Plan.load(path) for path in self.plans]
         (path,) = options.audit_paths([self.audit])
         audit = Audit.load(path)
         return [
-            shoal.select(audit, count, strategy=self.strategy, source_path=str(self.audit))
-            for count in self.layers
+            shoal.select(audit, count, strategy=self.strategy, source_path=str(self.audit)) for count in self.layers
         ]
 
 
@@ -77,9 +74,7 @@ def heal_grid(
     task: options.TaskName = "asr",
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[HealGridSettings, options.Flat] = HealGridSettings(),
-    out: Annotated[
-        Path, OUTPUT, Parameter(metavar="DIR", help="Folder for healing.json; the same again resumes.")
-    ],
+    out: Annotated[Path, OUTPUT, Parameter(metavar="DIR", help="Folder for healing.json; the same again resumes.")],
     json: options.Json = False,
 ) -> None:
     """Heal every plan by every target and test them on the same clips: WER with intervals, seconds, parameters."""
@@ -93,9 +88,7 @@ def heal_grid(
     test = options.read_data([*tested.test], test_rows, task, settings.seed)
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
     with progress_bars() as progress:
-        healing = run_grid(
-            Grid(model, plans, dataset, test, tasks.get(task), settings, out, loading, progress)
-        )
+        healing = run_grid(Grid(model, plans, dataset, test, tasks.get(task), settings, out, loading, progress))
     print(options.as_json(healing) if json else table(healing, out))
 
 

@@ -23,9 +23,7 @@ def prune(
     loading: Annotated[PruneLoading, options.Flat] = PruneLoading(),
     settings: Annotated[PruneSettings, options.Flat] = PruneSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="Checkpoint folder to make.", metavar="DIR")],
-    force: Annotated[
-        bool, OUTPUT, Parameter(help="Replace the folder if there is something already.")
-    ] = False,
+    force: Annotated[bool, OUTPUT, Parameter(help="Replace the folder if there is something already.")] = False,
     json: options.Json = False,
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""

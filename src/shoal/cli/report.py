@@ -22,9 +22,7 @@ def report(
     /,
     *,
     out: Annotated[Path, OUTPUT, Parameter(help="HTML file to write.")] = Path("report.html"),
-    title: Annotated[
-        str | None, OUTPUT, Parameter(help="Heading of the page; default: names the model.")
-    ] = None,
+    title: Annotated[str | None, OUTPUT, Parameter(help="Heading of the page; default: names the model.")] = None,
 ) -> None:
     """Make a report that needs no network: one HTML file from any Shoal files."""
     import shoal

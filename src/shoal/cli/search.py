@@ -54,9 +54,7 @@ def search(
     unseen = options.read_data(confirm_data, rows, task, settings.seed) if confirm_data else None
     loaded = shoal.load(model, loading)
     with progress_bars() as progress:
-        document = shoal.search(
-            loaded, dataset, task, settings, confirm_data=unseen, out=out, progress=progress
-        )
+        document = shoal.search(loaded, dataset, task, settings, confirm_data=unseen, out=out, progress=progress)
     print(options.as_json(document) if json else summary(document, out))
     if document.chosen is None:
         print(f"shoal: {document.reason}", file=sys.stderr)
@@ -74,9 +72,7 @@ def summary(found: Search, out: Path) -> str:
         f"{budget_words(found.budget, found.score_name)}",
         f"{found.validation_clips} clips to choose on, {found.confirmation_clips} to confirm"
         + (f"; speakers in both: {found.shared_speakers}" if found.shared_speakers else ""),
-        aligned(
-            _named(STEP_HEADINGS, name), [_full_cells(found), *(_step_cells(found, s) for s in found.steps)]
-        ),
+        aligned(_named(STEP_HEADINGS, name), [_full_cells(found), *(_step_cells(found, s) for s in found.steps)]),
     ]
     if found.confirmations:
         rows = [_test_cells(found, each) for each in found.confirmations]

@@ -22,14 +22,10 @@ def select(
     ],
     /,
     *,
-    layers: Annotated[
-        str, Parameter(help="Number of layers to remove: 8, or 30% of the depth.", metavar="N|%")
-    ],
+    layers: Annotated[str, Parameter(help="Number of layers to remove: 8, or 30% of the depth.", metavar="N|%")],
     settings: Annotated[SelectSettings, options.Flat] = SelectSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="File to write the plan to.")] = Path("plan.json"),
-    mergekit: Annotated[
-        Path | None, OUTPUT, Parameter(help="File to write the plan to as mergekit YAML too.")
-    ] = None,
+    mergekit: Annotated[Path | None, OUTPUT, Parameter(help="File to write the plan to as mergekit YAML too.")] = None,
     json: options.Json = False,
 ) -> None:
     """Choose the layers to remove from an audit, or from several of one model, and write the plan."""
@@ -51,13 +47,9 @@ def summary(plan: Plan, out: Path) -> str:
     """A few lines for a person: the explicit list of layers, the half-open range, how sure the choice is."""
     removed = ", ".join(map(str, plan.layers))
     what = "layers" if plan.part == "layer" else f"layers' {plan.part}"
-    lines = [
-        f"remove {len(plan.layers)} of {plan.depth} {what} of {plan.model_ref} ({plan.strategy}): {removed}"
-    ]
+    lines = [f"remove {len(plan.layers)} of {plan.depth} {what} of {plan.model_ref} ({plan.strategy}): {removed}"]
     if plan.block is not None:
-        lines.append(
-            f"that is the block [{plan.block[0]}, {plan.block[1]}), 0-based, the last one not included"
-        )
+        lines.append(f"that is the block [{plan.block[0]}, {plan.block[1]}), 0-based, the last one not included")
     if (distance := plan.distance) is not None:
         lines.append(f"angular distance {wording.plain(distance, '.4f')} in units of pi")
     if plan.importance is not None and plan.source is not None:

@@ -121,8 +121,7 @@ def run_all(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -
         try:
             processes += (_started(command, environment) for command in commands)
             watches = [
-                pool.submit(_watch, process, f"{number}/{len(commands)}")
-                for number, process in enumerate(processes, 1)
+                pool.submit(_watch, process, f"{number}/{len(commands)}") for number, process in enumerate(processes, 1)
             ]
             for watch in as_completed(watches):
                 watch.result()

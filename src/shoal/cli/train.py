@@ -14,9 +14,7 @@ from shoal.training.settings import TrainSettings
 
 
 def train(
-    recipe: Annotated[
-        Path, DATA, Parameter(name="RECIPE", help="YAML file of what to build, on which data, and how.")
-    ],
+    recipe: Annotated[Path, DATA, Parameter(name="RECIPE", help="YAML file of what to build, on which data, and how.")],
     /,
     *,
     settings: Annotated[TrainSettings, options.Flat] = TrainSettings(),

@@ -107,8 +107,7 @@ def validate(
 def summary(validation: Validation) -> str:
     """A table for a person: requirements down; what was measured, and the verdict."""
     rows = [
-        [each.requirement, each.shown or "-", each.verdict, each.where or each.reason]
-        for each in validation.findings
+        [each.requirement, each.shown or "-", each.verdict, each.where or each.reason] for each in validation.findings
     ]
     judged = "by the bound of each interval" if validation.confident else "by point values"
     name = validation.checkpoint or "given results"

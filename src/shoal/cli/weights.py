@@ -65,9 +65,7 @@ def verify(name: OptionalName = None, /, *, json: Json = False) -> int:
     """Read cached weights again and compare every file with its record; exit code 4 if one differs."""
     from shoal.models import weights as known
 
-    names = (
-        [name.removeprefix("pkg:")] if name else [one.name for one in known.listing() if one.path.exists()]
-    )
+    names = [name.removeprefix("pkg:")] if name else [one.name for one in known.listing() if one.path.exists()]
     problems = {one: known.verify(one) for one in names}
     if json:
         print(json_format.dumps(problems, indent=1))

@@ -68,9 +68,7 @@ class Side:
 
 
 @takes(CompareSettings)
-def compare(
-    a: str | Path, b: str | Path, settings: CompareSettings | None = None, **options: Any
-) -> Comparison:
+def compare(a: str | Path, b: str | Path, settings: CompareSettings | None = None, **options: Any) -> Comparison:
     """How alike two audits are: rank correlations of the triangles and overlap of the chosen blocks.
 
     Args:

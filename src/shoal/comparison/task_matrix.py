@@ -42,9 +42,7 @@ CONSENSUS = "consensus"
 
 
 @takes(MatrixSettings)
-def task_matrix(
-    paths: Sequence[str | Path], settings: MatrixSettings | None = None, **options: Any
-) -> TaskMatrix:
+def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = None, **options: Any) -> TaskMatrix:
     """Whether tasks, languages or inputs are redundant in the same layers, and what sharing a plan costs each.
 
     Plans are blocks that keep the last layer, the best of each side and one for all of them. They are chosen by the
@@ -182,9 +180,7 @@ def _check(sides: Sequence[Side], scope: Scope) -> None:
     seen: set[tuple[Path, str]] = set()
     for side in sides:
         if (which := (side.path.resolve(), side.input)) in seen:
-            raise UsageError(
-                f"its {side.input} input is given twice", where=str(side.path), fix="give it once"
-            )
+            raise UsageError(f"its {side.input} input is given twice", where=str(side.path), fix="give it once")
         seen.add(which)
         if not side.sums.counts[:, SCOPES.index(scope)].sum():
             raise UsageError(
@@ -208,9 +204,7 @@ def _possible_sizes(sizes: Sequence[int] | None, depth: int) -> list[int]:
 def _pairwise(rows: Sequence[Floats], statistic: Statistic, level: float) -> list[list[Estimate]]:
     """(sides, sides), symmetric; a side is like itself by definition, so the diagonal has no interval."""
     same = Estimate(value=1.0, level=level)
-    upper = {
-        (a, b): Pair(rows[a], rows[b]).estimate(statistic, level) for a in range(len(rows)) for b in range(a)
-    }
+    upper = {(a, b): Pair(rows[a], rows[b]).estimate(statistic, level) for a in range(len(rows)) for b in range(a)}
     sides = range(len(rows))
     return [[same if a == b else upper[max(a, b), min(a, b)] for b in sides] for a in sides]
 

@@ -81,9 +81,7 @@ def load_audio(row: Row) -> Clip:
         rate, first = file.samplerate, round(row.offset * file.samplerate)
         wanted = min(round(row.duration * rate), file.frames - first)
         if wanted < 1:
-            raise AudioError(
-                f"offset {row.offset:g} s lies behind the end of {row.audio_name}", where=row.place
-            )
+            raise AudioError(f"offset {row.offset:g} s lies behind the end of {row.audio_name}", where=row.place)
         file.seek(first)
         channels: Samples = file.read(wanted, dtype="float32", always_2d=True)
     _check_samples(channels, wanted, rate, row)

@@ -26,9 +26,7 @@ def batches(rows: Sequence[Row], *, max_clips: int, max_seconds: float) -> list[
         UsageError: a limit is not above 0.
     """
     if max_clips < 1 or not max_seconds > 0:
-        raise UsageError(
-            f"a batch of {max_clips} clips and {max_seconds:g} s holds nothing", fix="give limits above 0"
-        )
+        raise UsageError(f"a batch of {max_clips} clips and {max_seconds:g} s holds nothing", fix="give limits above 0")
     made: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: (-row.duration, row.id)):
         batch = made[-1] if made else []

@@ -23,9 +23,7 @@ class Limits:
     max_seconds: float = 120.0
 
 
-def parse_row(
-    raw: RawRow, row_id: str, *, needs_text: bool, lang: str | None, duration: float | None = None
-) -> Row:
+def parse_row(raw: RawRow, row_id: str, *, needs_text: bool, lang: str | None, duration: float | None = None) -> Row:
     """Check the fields of a raw row; its audio is not touched.
 
     Args:
@@ -142,9 +140,7 @@ def check_audio(row: Row, length: float, limits: Limits) -> Row:
     """
     name, rest = row.audio_name, length - row.offset
     if rest <= 0:
-        raise AudioError(
-            f"offset {row.offset:g} s is outside {name}, which lasts {length:.2f} s", where=row.place
-        )
+        raise AudioError(f"offset {row.offset:g} s is outside {name}, which lasts {length:.2f} s", where=row.place)
     if row.duration - rest > tolerance(row.duration):
         raise AudioError(
             f"duration {row.duration:g} s is more than {name} has ({rest:.2f} s from the offset)",

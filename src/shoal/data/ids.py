@@ -87,9 +87,7 @@ class SourceNames:
 
     def rows(self) -> Iterator[tuple[str, float | None, bool]]:
         """Of every row its own id and None, or its audio's stem and the offset (NaN without); and if it is kept."""
-        for name, offset, own, kept in zip(
-            self._names, self._offsets, self._has_own, self._kept, strict=True
-        ):
+        for name, offset, own, kept in zip(self._names, self._offsets, self._has_own, self._kept, strict=True):
             yield name, None if own else offset, bool(kept)
 
     def _own(self, raw: RawRow) -> str | None:

@@ -194,9 +194,7 @@ def _in_order(bad: Sequence[BadRow]) -> list[BadRow]:
     return sorted(bad, key=lambda row: (row.manifest, row.line))
 
 
-def _dataset(
-    refs: list[str], rows: Rows, broken: list[BadRow], bad_audio: list[BadRow], max_bad: float
-) -> Dataset:
+def _dataset(refs: list[str], rows: Rows, broken: list[BadRow], bad_audio: list[BadRow], max_bad: float) -> Dataset:
     skipped = _in_order(broken + bad_audio)
     examined = len(rows) + len(bad_audio)
     bad_rows.warn(skipped, examined + len(broken))

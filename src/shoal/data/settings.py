@@ -22,9 +22,7 @@ def _pairs(value: object) -> object:
     for text in texts:
         field, equals, wanted = str(text).partition("=")
         if not equals or not field or field in fields:
-            raise ValueError(
-                f"{text!r} is not FIELD=VALUE, or the field stands twice; write --where split=test"
-            )
+            raise ValueError(f"{text!r} is not FIELD=VALUE, or the field stands twice; write --where split=test")
         fields[field] = wanted
     return fields
 

@@ -40,9 +40,7 @@ def prepared_batches(
         batch_size: clips a batch at most.
         rows: some of the data set's rows; default all.
     """
-    for part in batches(
-        data.rows if rows is None else rows, max_clips=batch_size, max_seconds=MAX_BATCH_SECONDS
-    ):
+    for part in batches(data.rows if rows is None else rows, max_clips=batch_size, max_seconds=MAX_BATCH_SECONDS):
         # The text input needs no samples; rows with bad audio have left `data.rows` in the speech pass before it.
         clips = list(data.clips(part)) if kind == "speech" else [Clip(row, SILENCE) for row in part]
         if clips:

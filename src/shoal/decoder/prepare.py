@@ -152,9 +152,7 @@ def _text_slots(model: LoadedModel, clips: Sequence[Clip], task: Task) -> list[S
 
 def _speech_slots(model: LoadedModel, clips: Sequence[Clip]) -> list[Segment]:
     if model.processor is None:
-        raise ModelError(
-            "this model has no encoder, so it cannot hear", where=model.ref, fix="use the text input"
-        )
+        raise ModelError("this model has no encoder, so it cannot hear", where=model.ref, fix="use the text input")
     projected = model.audio_cache.get(clips, lambda missing: _encode(model, missing))
     return [Segment(Kind.AUDIO, vectors=vectors) for vectors in projected]
 
@@ -170,9 +168,7 @@ def _encode(model: LoadedModel, clips: Sequence[Clip]) -> list[Tensor]:
     return projected
 
 
-def _assemble(
-    model: LoadedModel, names: list[str], rows: list[list[Segment]], padding_side: str
-) -> PreparedBatch:
+def _assemble(model: LoadedModel, names: list[str], rows: list[list[Segment]], padding_side: str) -> PreparedBatch:
     table = model.model.get_input_embeddings()
     lengths = [sum(_length(segment) for segment in row) for row in rows]
     shape = (len(rows), max(lengths))

@@ -129,9 +129,7 @@ def _placeholder(family: AudioLLM, processor: Any) -> Samples:
     return np.zeros(family.sampling_rate(processor) // 4, dtype=np.float32)
 
 
-def request(
-    loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], instruction: str
-) -> dict[str, Any]:
+def request(loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], instruction: str) -> dict[str, Any]:
     """`AudioLLM.request` of the loaded model.
 
     Raises:

@@ -74,9 +74,7 @@ _PROVED: WeakKeyDictionary[nn.Module, Sublayers] = WeakKeyDictionary()
 """Layer → its sublayers; weights may change, what a layer is made of does not."""
 
 
-def sublayers_of(
-    model: PreTrainedModel, family: Family, *, run: Callable[[], object] | None = None
-) -> list[Sublayers]:
+def sublayers_of(model: PreTrainedModel, family: Family, *, run: Callable[[], object] | None = None) -> list[Sublayers]:
     """The proved sublayers of every decoder layer; the forward pass that it takes is run once in a model's life.
 
     Args:
@@ -208,9 +206,7 @@ class _Check:
     def _contributed(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         tensor = first_of(output)
         self._contributions[module] = tensor.clone()
-        self._outputs[module] = ModuleOutput(
-            tensor.shape[-1], len(output) if isinstance(output, tuple) else None
-        )
+        self._outputs[module] = ModuleOutput(tensor.shape[-1], len(output) if isinstance(output, tuple) else None)
 
     def _after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         """Raise unless the layer is a sum, up to one factor m of what is added and one factor s of what entered.

@@ -68,9 +68,7 @@ class Demo:
         self.say(f"Loading {self.model} (the first time, its weights are fetched and converted)")
         model = shoal.load(self.model, self.loading)
         if "speech" not in model.inputs:
-            raise UsageError(
-                f"{self.model} takes no speech and cannot hear", fix="audit it with `shoal audit` instead"
-            )
+            raise UsageError(f"{self.model} takes no speech and cannot hear", fix="audit it with `shoal audit` instead")
         audit = self._audit(model, data)
         comparison = shoal.compare(self.out / "audit.json", self.out / "audit.json")
         comparison.save(self.out / "comparison.json")
@@ -173,11 +171,7 @@ def pick(scores: Scores, max_increase: float) -> Plan:
     """The largest plan within `max_increase`, the best of those if several are as large; else the mildest there is."""
     tried = [system for system in scores.systems if system.plan is not None and system.plan.layers]
     within = [system for system in tried if _increase(system) <= max_increase]
-    chosen = (
-        max(within, key=lambda system: (len(system.removed), -_wer(system)))
-        if within
-        else min(tried, key=_wer)
-    )
+    chosen = max(within, key=lambda system: (len(system.removed), -_wer(system))) if within else min(tried, key=_wer)
     if chosen.plan is None:
         raise UsageError("there is no plan to choose from")
     return chosen.plan

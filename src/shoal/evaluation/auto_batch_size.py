@@ -37,6 +37,4 @@ def slots_that_fit(loaded: LoadedModel, data: Dataset, longest: Row, task: Task,
     batch = embed(loaded, clips, task)
     (prompt,) = prompts_of(batch.prepared, [limit_of(loaded, limit, longest)])
     # The window that is decoded, with the embeddings of all its clips.
-    return fitting_slots(
-        loaded.lm, prompt.embeds, prompt.limit, held=WINDOW_BATCHES, free=free_memory(loaded.device)
-    )
+    return fitting_slots(loaded.lm, prompt.embeds, prompt.limit, held=WINDOW_BATCHES, free=free_memory(loaded.device))

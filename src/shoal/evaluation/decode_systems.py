@@ -77,9 +77,7 @@ def decode_systems(
     return systems
 
 
-def asked_of(
-    data: Dataset, task: Task | str, loaded: LoadedModel, against: LoadedModel | None = None
-) -> Task:
+def asked_of(data: Dataset, task: Task | str, loaded: LoadedModel, against: LoadedModel | None = None) -> Task:
     """The task as these clips ask it, once the models are known to be able to answer it."""
     task = (tasks.get(task) if isinstance(task, str) else task).on(data.rows)
     headline(task)
@@ -148,9 +146,7 @@ class SystemsDecoder:
                 lacking[index] = [not system.outputs.has(row, reference) for system in systems]
         return lacking
 
-    def _run_model(
-        self, systems: Sequence[System], rows: Sequence[Row], lacking: Lacking, done: _Done
-    ) -> None:
+    def _run_model(self, systems: Sequence[System], rows: Sequence[Row], lacking: Lacking, done: _Done) -> None:
         """All systems of one model, which share its encoder."""
         indices = np.flatnonzero(lacking.any(axis=1))
         if not len(indices):

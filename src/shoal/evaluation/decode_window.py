@@ -149,9 +149,7 @@ def _heard(loaded: LoadedModel, batches: Sequence[Batch], task: Tts) -> Iterator
         heard = list(recognised(loaded, batch.clips, task, task.listener))
         share = (clock(loaded.device) - start) / len(batch.clips)
         for speech in heard:
-            yield DecodedClip(
-                batch, speech.clip, truncated=speech.truncated, decode_seconds=share, text=speech.text
-            )
+            yield DecodedClip(batch, speech.clip, truncated=speech.truncated, decode_seconds=share, text=speech.text)
 
 
 def _continuously(

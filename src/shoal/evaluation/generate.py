@@ -213,7 +213,5 @@ def _step(lm: nn.Module, cache: DynamicCache, mask: Tensor, positions: Tensor, *
 def _limits(max_new_tokens: int | Sequence[int], rows: int) -> list[int]:
     limits = [max_new_tokens] * rows if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(limits) != rows or min(limits, default=1) < 1:
-        raise ValueError(
-            f"max_new_tokens must be at least 1, one for each of {rows} rows: {max_new_tokens!r}"
-        )
+        raise ValueError(f"max_new_tokens must be at least 1, one for each of {rows} rows: {max_new_tokens!r}")
     return limits

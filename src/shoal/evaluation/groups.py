@@ -47,9 +47,7 @@ def noted_fields(group_by: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(["speaker", DATA] if group_by is None else [*group_by, DATA]))
 
 
-def groupings(
-    clips: ClipTable, group_by: Sequence[str] | None, out_of_domain: Sequence[str]
-) -> list[Grouping]:
+def groupings(clips: ClipTable, group_by: Sequence[str] | None, out_of_domain: Sequence[str]) -> list[Grouping]:
     """What to score by.
 
     Args:
@@ -61,9 +59,7 @@ def groupings(
     Raises:
         UsageError: no clip has a field, or there is no such data set.
     """
-    fields = (
-        [field for field in ("speaker",) if _several(clips, field)] if group_by is None else list(group_by)
-    )
+    fields = [field for field in ("speaker",) if _several(clips, field)] if group_by is None else list(group_by)
     if DATA not in fields and group_by != [] and group_by != () and _several(clips, DATA):
         fields.append(DATA)
     by_field = [_grouping(clips, field) for field in dict.fromkeys(fields)]
@@ -141,9 +137,7 @@ def check_sets(out_of_domain: Sequence[str], known: Set[str]) -> None:
     """
     for name in out_of_domain:
         if name not in known:
-            there = (
-                f"sets are {', '.join(sorted(known))}" if known else "these outputs do not say their data set"
-            )
+            there = f"sets are {', '.join(sorted(known))}" if known else "these outputs do not say their data set"
             raise UsageError(f"no clip is of the data set {name!r}", where="--out-of-domain", fix=there)
 
 
@@ -175,8 +169,7 @@ def add_groups(
     large = [
         value
         for value in systems[0].groups[field]
-        if len(grouping.members[value]) >= MIN_GROUP_CLIPS
-        and words[grouping.members[value]].sum() >= MIN_GROUP_WORDS
+        if len(grouping.members[value]) >= MIN_GROUP_CLIPS and words[grouping.members[value]].sum() >= MIN_GROUP_WORDS
     ]
     for system in systems if field != DOMAIN else ():
         _name_groups(system, field, large, scores[0].name)
@@ -189,12 +182,8 @@ def _name_groups(system: SystemScores, field: str, large: Sequence[str], headlin
     if len(judged) < 2:
         return
     correct(score.delta for score in judged.values())
-    losses = {
-        value: score.sign * score.delta.absolute.value for value, score in judged.items() if score.delta
-    }
+    losses = {value: score.sign * score.delta.absolute.value for value, score in judged.items() if score.delta}
     lost = {value: loss for value, loss in losses.items() if loss > 0}
-    system.worst_group[field] = max(
-        judged, key=lambda value: (judged[value].sign * judged[value].value.value, value)
-    )
+    system.worst_group[field] = max(judged, key=lambda value: (judged[value].sign * judged[value].value.value, value))
     if lost:
         system.most_worsened[field] = max(lost, key=lambda value: (lost[value], value))

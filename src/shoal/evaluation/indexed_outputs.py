@@ -72,9 +72,7 @@ class IndexedOutputs(Mapping[str, Output]):
         Raises:
             FileFormatError: the file cannot be written.
         """
-        self._append(
-            [(hash_of(output.id), output.line().encode() + b"\n", output.question) for output in outputs]
-        )
+        self._append([(hash_of(output.id), output.line().encode() + b"\n", output.question) for output in outputs])
 
     def take(self, other: IndexedOutputs, *, group: int = 1024) -> None:
         """Append the lines of another file, but those whose question is answered here; they are on the disk then.

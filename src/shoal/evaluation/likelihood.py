@@ -78,9 +78,7 @@ def likelihoods(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likelihoo
         allowed = list(_choices(loaded, batch, task))
     if "loss" in task.answered_by:
         losses = list(
-            _spoken(loaded, batch.clips, task)
-            if task.answers_in_speech
-            else _losses(loaded, batch.clips, task)
+            _spoken(loaded, batch.clips, task) if task.answers_in_speech else _losses(loaded, batch.clips, task)
         )
     for clip, choices, loss in zip(batch.clips, allowed, losses, strict=True):
         _check_finite(clip, [*(choices or {}).values(), *(loss or ())[:1]])

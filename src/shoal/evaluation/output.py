@@ -59,9 +59,7 @@ class Output:
     def _record(self) -> dict[str, Any]:
         own = {each.name: getattr(self, each.name) for each in dataclass_fields(self)}
         fields = own.pop("fields")
-        main = {
-            key: own.pop(key) for key in ("id", "audio_filepath", "duration", "offset", "text", "pred_text")
-        }
+        main = {key: own.pop(key) for key in ("id", "audio_filepath", "duration", "offset", "text", "pred_text")}
         # `text` is the reference in a line, so the manifest's own needs another place.
         kept = {} if self.source is None else {"source": self.source}
         return {**fields, **main, "shoal": own | kept}
@@ -82,9 +80,7 @@ class Output:
         Raises:
             KeyError, TypeError: a key is missing or not what it should be.
         """
-        main = {
-            key: record[key] for key in ("id", "audio_filepath", "duration", "offset", "text", "pred_text")
-        }
+        main = {key: record[key] for key in ("id", "audio_filepath", "duration", "offset", "text", "pred_text")}
         own = dict(record["shoal"])
         if own.get("loss") is not None:
             own["loss"] = tuple(own["loss"])

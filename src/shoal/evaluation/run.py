@@ -72,13 +72,9 @@ def evaluate(
     check_fields(settings.group_by, data.rows)
     if settings.out_of_domain:
         check_sets(settings.out_of_domain, {row.data for row in data.rows})
-    systems = decode_systems(
-        model, data, task, settings, plans=plans, against=against, out=folder, progress=progress
-    )
+    systems = decode_systems(model, data, task, settings, plans=plans, against=against, out=folder, progress=progress)
     outputs, ids = [system.outputs.outputs for system in systems], data.ids()
-    summary = score_systems(
-        [system.identity for system in systems], outputs, ids, task, settings, comet=comet
-    )
+    summary = score_systems([system.identity for system in systems], outputs, ids, task, settings, comet=comet)
     decoding = header(model, data, task, settings.limit)["decoding"]
     scores = Scores(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
@@ -180,8 +176,7 @@ def rescore(folder: str | Path, settings: ScoringSettings | None = None, **optio
     outputs = [read_whole(folder / name) for name in files if name is not None]
     ids = [clip for clip in outputs[0] if all(clip in system for system in outputs)]
     identities = [
-        SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file)
-        for system in before.systems
+        SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file) for system in before.systems
     ]
     summary = score_systems(identities, outputs, ids, task, settings, comet=comet)
     seconds = round(sum(outputs[0][clip].duration for clip in ids), 3)

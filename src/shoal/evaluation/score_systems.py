@@ -87,12 +87,8 @@ def score_systems(
         )
     scored = PairedScores.of(scores, counts, PairedBootstrap.of(scoring, clips.speakers))
     if scores[0].name not in scored.scores:
-        raise ManifestError(
-            f"{scores[0].name} finds nothing in the references", fix="check them in the manifest"
-        )
-    system_scores = [
-        _system(*parts) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)
-    ]
+        raise ManifestError(f"{scores[0].name} finds nothing in the references", fix="check them in the manifest")
+    system_scores = [_system(*parts) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]
     for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
         add_groups(system_scores, scores, counts, clips, grouping, scoring)
     examples = _examples([system.name for system in system_scores], counts, outputs, ids)
@@ -105,9 +101,7 @@ def score_systems(
     )
 
 
-def _system(
-    identity: SystemIdentity, measures: dict[str, MeasuredScore], counts: UtteranceCounts
-) -> SystemScores:
+def _system(identity: SystemIdentity, measures: dict[str, MeasuredScore], counts: UtteranceCounts) -> SystemScores:
     totals: Mapping[str, Any] = counts.totals
     return SystemScores(
         name=identity.name,

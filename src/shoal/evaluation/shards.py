@@ -38,9 +38,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.of:
-            raise UsageError(
-                f"{self.number}/{self.of} is no part", where="--shard", fix="give 1/N to N/N, such as 2/8"
-            )
+            raise UsageError(f"{self.number}/{self.of} is no part", where="--shard", fix="give 1/N to N/N, such as 2/8")
 
     @classmethod
     def parse(cls, text: str) -> Shard:

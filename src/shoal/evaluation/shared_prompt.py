@@ -54,9 +54,7 @@ class _Prompt:
 
 
 @torch.inference_mode()
-def log_likelihoods(
-    loaded: LoadedModel, batch: PreparedBatch, answers: Sequence[Sequence[str]]
-) -> list[list[float]]:
+def log_likelihoods(loaded: LoadedModel, batch: PreparedBatch, answers: Sequence[Sequence[str]]) -> list[list[float]]:
     """Log-likelihood (nats) of every answer and its end after its prompt.
 
     Args:
@@ -87,9 +85,7 @@ def _run(loaded: LoadedModel, batch: PreparedBatch) -> _Prompt:
     return _Prompt(cache, batch.attention_mask, batch.position_ids[:, -1] + 1, last_states(output)[:, -1])
 
 
-def _values(
-    loaded: LoadedModel, prompt: _Prompt, answers: Sequence[Sequence[str]]
-) -> list[tuple[int, float]]:
+def _values(loaded: LoadedModel, prompt: _Prompt, answers: Sequence[Sequence[str]]) -> list[tuple[int, float]]:
     """(row, log-likelihood) of every answer, row by row; one forward pass."""
     width = max(map(len, answers))
     # Every row gets `width` answers, because a cache is repeated the same number of times for all.
@@ -98,9 +94,7 @@ def _values(
     states = _go_on(loaded, prompt, tokens, width)
     values = _sums(loaded, states, [[*ids, -1] if loaded.eos_ids else ids for ids in tokens])
     return [
-        (row, values[row * width + column])
-        for row, of_prompt in enumerate(answers)
-        for column in range(len(of_prompt))
+        (row, values[row * width + column]) for row, of_prompt in enumerate(answers) for column in range(len(of_prompt))
     ]
 
 
@@ -114,9 +108,7 @@ def _go_on(loaded: LoadedModel, prompt: _Prompt, tokens: Sequence[Sequence[int]]
     """States (N, 1 + n, d) after the prompt's last position and after each token; N answers, `times` a prompt."""
     device = prompt.last.device
     owner = torch.arange(len(prompt.last), device=device).repeat_interleave(times)
-    ids = pad_sequence([torch.tensor(answer, dtype=torch.long) for answer in tokens], batch_first=True).to(
-        device
-    )
+    ids = pad_sequence([torch.tensor(answer, dtype=torch.long) for answer in tokens], batch_first=True).to(device)
     offsets = torch.arange(ids.shape[1], device=device)
     real = offsets < torch.tensor([len(answer) for answer in tokens], device=device)[:, None]
     cache = copy.deepcopy(prompt.cache)

@@ -213,9 +213,7 @@ def _check_trained(model: nn.Module, modules: Sequence[str]) -> None:
             raise ModelError("the model has no such module", where=name, fix="give its full name")
         # PEFT looks at the end of names, and not where a part of them starts.
         if other := [module for module in there if module != name and module.endswith(name)]:
-            raise ModelError(
-                f"PEFT would take {other[0]} for the trained module {name}", where=name, fix=MERGED
-            )
+            raise ModelError(f"PEFT would take {other[0]} for the trained module {name}", where=name, fix=MERGED)
         if any(layer.startswith(f"{name}.") or layer == name for layer in adapted):
             raise ModelError("it has low-rank layers and was trained whole", where=name, fix=MERGED)
     inside = tuple(f"{name}." for name in modules)
@@ -257,9 +255,7 @@ def _config(model: PreTrainedModel, base: str, modules: Sequence[str]) -> Any:
     )
 
 
-def _expected(
-    loaded: LoadedModel, draft: Path, tensors: Mapping[str, Tensor], modules: Sequence[str]
-) -> Expectation:
+def _expected(loaded: LoadedModel, draft: Path, tensors: Mapping[str, Tensor], modules: Sequence[str]) -> Expectation:
     """What the base is with the adapter, and that the rest of it is what is in memory."""
     with evaluating(loaded.model):
         whole = expectation(loaded.model, probe(loaded), family=loaded.family)
@@ -278,9 +274,7 @@ def _expected(
     )
 
 
-def _without(
-    digests: Mapping[str, str], layers: Iterator[tuple[str, Any]], modules: Sequence[str]
-) -> dict[str, str]:
+def _without(digests: Mapping[str, str], layers: Iterator[tuple[str, Any]], modules: Sequence[str]) -> dict[str, str]:
     """The digests of what an adapter does not hold, under the names of the model without it."""
     inner = {f"{name}.base_layer": name for name, _ in layers}
     inside = tuple(f"{name}." for name in modules)

@@ -64,9 +64,7 @@ class HealingJob:
     @property
     def how(self) -> RuntimeOptions:
         """How the run is carried out, under the name that trackers show."""
-        return (
-            self.settings.how if self.out is None else self.settings.how.named(f"shoal-heal-{self.out.name}")
-        )
+        return self.settings.how if self.out is None else self.settings.how.named(f"shoal-heal-{self.out.name}")
 
     def check(self) -> None:
         """Make sure that its parts go together.
@@ -76,9 +74,7 @@ class HealingJob:
         """
         target, objective = self.target, self.objective
         if target.trained and not (objective.needs_decoder or objective.ctc):
-            raise UsageError(
-                "no term has a weight, so there is nothing to learn", fix="give --ce, --kl or --hidden"
-            )
+            raise UsageError("no term has a weight, so there is nothing to learn", fix="give --ce, --kl or --hidden")
         if self.settings.save == "adapters" and not target.adapts:
             raise UsageError(
                 f"{target.name} changes whole weights, which adapters do not hold",

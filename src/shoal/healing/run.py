@@ -109,9 +109,7 @@ def heal(
     processes = Processes.now(cpu=model.device.type == "cpu")
     if (record := finished(given, job)) is not None:
         folder = str(job.out)
-        return HealedModel(
-            lambda: _load(folder, model, job), record, job.out if processes.rank == 0 else None
-        )
+        return HealedModel(lambda: _load(folder, model, job), record, job.out if processes.rank == 0 else None)
     if job.out is not None:
         check_target(job.out, model.path if model.path != Path() else None, settings.force)
     history = pruning_history(model, job.plan)

@@ -22,9 +22,7 @@ from shoal.settings import (
 )
 from shoal.training.settings import TRAINED, TRAINING, LoraSettings, Objective, Optimisation, RuntimeOptions
 
-TargetName = Literal[
-    "receiver", "projector", "decoder", "joint", "joint-decoder", "head", "replace", "linear"
-]
+TargetName = Literal["receiver", "projector", "decoder", "joint", "joint-decoder", "head", "replace", "linear"]
 TARGET_TITLES: dict[str, str] = {
     "receiver": "LoRA on the MLP behind the cut",
     "projector": "the projector",

@@ -74,9 +74,7 @@ def decode_without(request: ImportanceRequest, losses: ImportanceSums) -> Import
     )
 
 
-def _lost(
-    score: Score, outputs: Mapping[str, Output], ids: Sequence[str], task: Task
-) -> tuple[Floats, Ints, str]:
+def _lost(score: Score, outputs: Mapping[str, Output], ids: Sequence[str], task: Task) -> tuple[Floats, Ints, str]:
     """Losses (U,), what they are counted in (U,), and what their ratio is called; see `Score.losses`."""
     counts = count_outputs(outputs, ids, task, [score])
     return score.losses(counts.statistics[score.name].astype(np.float64))

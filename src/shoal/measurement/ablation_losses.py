@@ -168,9 +168,7 @@ class Ablation:
         """Whether the first, the middle and the last candidate lose what they lose when removed for real."""
         indices = sorted({0, len(candidates) // 2, len(candidates) - 1})
         some = [candidates[index] for index in indices]
-        truth = self._losses(
-            batch, targets, self._whole(batch), self._removed(batch, some, targets), len(some)
-        )
+        truth = self._losses(batch, targets, self._whole(batch), self._removed(batch, some, targets), len(some))
         allowed = EXACTNESS if self._loaded.dtype == torch.float32 else HALF_EXACTNESS
         ours, true = (loss / truth.counts[:, None] for loss in (losses.loss[:, indices], truth.loss))
         return np.allclose(ours, true, rtol=allowed, atol=allowed, equal_nan=True)

@@ -87,9 +87,7 @@ def audit(
         watch = Stopwatch()
         size = settings.batch_size
         sums = {
-            kind: measure(
-                model, data, task, kind, batch_size=size, progress=progress, watch=watch, spool=folder
-            )
+            kind: measure(model, data, task, kind, batch_size=size, progress=progress, watch=watch, spool=folder)
             for kind in inputs
         }
         measured = SumsFile(sums, key, watch.seconds)
@@ -200,9 +198,7 @@ def _timed_gaps(prepared: Iterator[PreparedBatch], watch: Stopwatch) -> Iterator
         watch.seconds += time.perf_counter() - start
 
 
-def _inputs(
-    model: LoadedModel, task: Task, data: Dataset, asked: Sequence[InputKind] | None
-) -> tuple[InputKind, ...]:
+def _inputs(model: LoadedModel, task: Task, data: Dataset, asked: Sequence[InputKind] | None) -> tuple[InputKind, ...]:
     """The inputs asked for; by default all that model, task and data have."""
     model.check_fed()
     possible = tuple(name for name in model.inputs if name in task.inputs)

@@ -191,9 +191,7 @@ class _GateGradients:
             self._values.setdefault((part, quantity), []).append(sums.cpu().numpy())
 
 
-def _hooks(
-    layers: nn.ModuleList, sublayers: Sequence[Sublayers], tape: _Tape
-) -> AbstractContextManager[None]:
+def _hooks(layers: nn.ModuleList, sublayers: Sequence[Sublayers], tape: _Tape) -> AbstractContextManager[None]:
     def before(index: int, _: nn.Module, args: Any, kwargs: Any) -> Any:
         hidden = state_in(args, kwargs)
         if index == 0:
@@ -232,10 +230,7 @@ def _block_sums(states: Sequence[Tensor], slopes: Sequence[Tensor], mask: Tensor
     size = max(1, CHUNK_BYTES // (len(states) * states[0].shape[-1] * 8))
     for row, real in enumerate(mask):
         for chunk in real.nonzero()[:, 0].split(size):
-            x, slope = (
-                torch.stack([_at(tensor, row, chunk) for tensor in tensors], 1)
-                for tensors in (states, slopes)
-            )
+            x, slope = (torch.stack([_at(tensor, row, chunk) for tensor in tensors], 1) for tensors in (states, slopes))
             # (n, L+1, L+1): the slope at one boundary, the state at another
             dots = torch.bmm(slope, x.transpose(1, 2))
             gates = dots[:, stops, stops] - dots[:, stops, starts]

@@ -93,9 +93,7 @@ def from_arrays(described: Sequence[Mapping[str, Any]], data: Any, prefix: str) 
     """The inverse of `to_arrays`; JSON has made lists of tuples, and text of the numbers of refused candidates."""
     items = []
     for number, about in enumerate(described):
-        arrays = {
-            name: data[f"{prefix}_importance{number}_{name}"] for name in ARRAYS if about.get(name, True)
-        }
+        arrays = {name: data[f"{prefix}_importance{number}_{name}"] for name in ARRAYS if about.get(name, True)}
         known = {**about, "full": None, **arrays}
         known["utterances"] = tuple(str(name) for name in arrays["utterances"])
         known["candidates"] = tuple(tuple(layers) for layers in about["candidates"])

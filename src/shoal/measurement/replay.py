@@ -121,9 +121,7 @@ def _check_arguments(values: Sequence[Any]) -> None:
         if isinstance(value, tuple):
             _check_arguments(value)
         elif not (value is None or isinstance(value, Tensor | bool | int | float | str)):
-            raise NotReplayable(
-                f"its layers are handed a {type(value).__name__}, which may remember other runs"
-            )
+            raise NotReplayable(f"its layers are handed a {type(value).__name__}, which may remember other runs")
 
 
 def _norm(hooked: _HookData, before: Tensor, last: Tensor) -> nn.Module | None:
@@ -149,9 +147,7 @@ def _hooks(decoder: nn.Module, layers: nn.ModuleList, hooked: _HookData) -> Abst
         if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             hooked.after.append((module, args[0], output))
 
-    others = (
-        child for child in decoder.children() if child is not layers and not isinstance(child, nn.ModuleList)
-    )
+    others = (child for child in decoder.children() if child is not layers and not isinstance(child, nn.ModuleList))
     return layer_hooks(layers, before, after, [child.register_forward_hook(beside) for child in others])
 
 

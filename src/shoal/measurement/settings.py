@@ -34,9 +34,7 @@ class AuditSettings(Intervals):
         description=f"Metric to measure: {', '.join(metric.name for metric in importances())}; "
         f"{' and '.join(metric.name for metric in cosine_metrics())} always are. Repeatable.",
     )
-    block_sizes: Annotated[tuple[int, ...] | None, BeforeValidator(_sizes), Parameter(metavar="N,N…|all")] = (
-        1,
-    )
+    block_sizes: Annotated[tuple[int, ...] | None, BeforeValidator(_sizes), Parameter(metavar="N,N…|all")] = (1,)
     """Sizes of the blocks of layers that ablation leaves out, such as 1,2,4, or all."""
     parts: Annotated[tuple[Part, ...], Parameter(name="--part")] = ("layer",)
     """Part of a layer that ablation leaves out; attention and mlp of single layers only. Repeatable."""

@@ -77,9 +77,7 @@ def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float
     )
 
 
-def _metric_values(
-    metric: CosineMetric, sums: Sums, scope: Scope, resampler: Resampler, level: float
-) -> MetricValues:
+def _metric_values(metric: CosineMetric, sums: Sums, scope: Scope, resampler: Resampler, level: float) -> MetricValues:
     means = sums.mean(scope, metric.name)
     replicates = resampler.means(*sums.scope(scope, metric.name)) if resampler.clusters > 1 else None
 
@@ -97,9 +95,7 @@ def _metric_values(
         values.low, values.high = map(rows, interval(replicates, level))
     if metric.per == "block":
         for name, keep_last in (("best", False), ("best_keeping_last", True)):
-            setattr(
-                values, name, best_blocks(metric, means, replicates, sums.depth, level, keep_last=keep_last)
-            )
+            setattr(values, name, best_blocks(metric, means, replicates, sums.depth, level, keep_last=keep_last))
     return values
 
 

@@ -91,11 +91,7 @@ class SumsWriter:
         """Everything added so far as `Sums` over a memory map; `speakers` in the order of `utterances`."""
         self._file.flush()
         shape = (len(self.utterances), len(SCOPES), self._columns)
-        values = (
-            np.memmap(self._file, dtype=np.float64, mode="r", shape=shape)
-            if self.utterances
-            else np.zeros(shape)
-        )
+        values = np.memmap(self._file, dtype=np.float64, mode="r", shape=shape) if self.utterances else np.zeros(shape)
         counts = np.stack(self._counts) if self._counts else np.zeros(shape[:2], dtype=np.int64)
         return Sums(self.depth, self.utterances, list(speakers), values, counts)
 
@@ -162,8 +158,7 @@ def load_sums(path: Path) -> SumsFile:
             slices = _slices(meta)
             inputs = {name: _read_input(data, name, int(meta["depth"]), slices) for name in meta["inputs"]}
             importance = {
-                name: from_arrays(described, data, name)
-                for name, described in meta.get("importance", {}).items()
+                name: from_arrays(described, data, name) for name, described in meta.get("importance", {}).items()
             }
             keys = dict(meta.get("importance_keys", {}))
             return SumsFile(inputs, str(meta["key"]), float(meta["seconds"]), importance, keys)

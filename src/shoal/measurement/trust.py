@@ -49,11 +49,7 @@ def trust_of(
         KeyError: importance of an utterance that `sums` does not have.
     """
     whole = [aligned(item, sums.utterances) for item in importance if item.part == "layer"]
-    truths = [
-        (item, _truth(item, sums.depth, resampler))
-        for item in whole
-        if importance_named(item.metric).measured
-    ]
+    truths = [(item, _truth(item, sums.depth, resampler)) for item in whole if importance_named(item.metric).measured]
     judged: list[list[MetricTrust]] = [[] for _ in truths]
     for predictor, item in _predictors(sums, whole, resampler):
         for metrics, (measured, truth) in zip(judged, truths, strict=True):

@@ -134,18 +134,12 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 def _take_updates(tensors: Mapping[str, Tensor], spec: LoraSpec | None) -> lora.Updates:
     pairs = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PROJECTOR)}
     if pairs and spec is None:
-        raise ModelError(
-            "there are low-rank updates but no `lora`", where=ADAPTERS_FILE, fix="add rank and alpha"
-        )
+        raise ModelError("there are low-rank updates but no `lora`", where=ADAPTERS_FILE, fix="add rank and alpha")
     return lora.updates_of(pairs, 1.0 if spec is None else spec.alpha / spec.rank)
 
 
 def _fill_projector(model: SpeechLLM, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    given = {
-        name.removeprefix(_PROJECTOR): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_PROJECTOR)
-    }
+    given = {name.removeprefix(_PROJECTOR): tensor for name, tensor in tensors.items() if name.startswith(_PROJECTOR)}
     try:
         model.projector.load_state_dict(given, strict=True)
     except RuntimeError as error:

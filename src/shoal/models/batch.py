@@ -110,18 +110,14 @@ class TokenRow:
         import torch
 
         more = torch.tensor(list(ids), dtype=torch.long)
-        return TokenRow(
-            torch.cat([self.ids, more]), torch.cat([self.kinds, torch.full_like(more, int(kind))])
-        )
+        return TokenRow(torch.cat([self.ids, more]), torch.cat([self.kinds, torch.full_like(more, int(kind))]))
 
     def at(self, place: int, ids: Sequence[int], kind: Kind) -> TokenRow:
         """This, with `ids` before position `place`."""
         import torch
 
         before = TokenRow(self.ids[:place], self.kinds[:place]).then(ids, kind)
-        return TokenRow(
-            torch.cat([before.ids, self.ids[place:]]), torch.cat([before.kinds, self.kinds[place:]])
-        )
+        return TokenRow(torch.cat([before.ids, self.ids[place:]]), torch.cat([before.kinds, self.kinds[place:]]))
 
 
 STACKED = frozenset({"inputs_embeds", "attention_mask"})

@@ -96,9 +96,7 @@ def build(
     return model.to(dtype).eval(), processor
 
 
-def assemble(
-    heard: LoadedEncoder, spoken: LoadedDecoder, **settings: Any
-) -> tuple[SpeechLLM, SpeechLLMProcessor]:
+def assemble(heard: LoadedEncoder, spoken: LoadedDecoder, **settings: Any) -> tuple[SpeechLLM, SpeechLLMProcessor]:
     """Put loaded parts together; `settings` are arguments of `SpeechLLMConfig`.
 
     Raises:
@@ -140,9 +138,7 @@ def chat_template(tokenizer: Any) -> str:
     return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 
-def load_encoder(
-    ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32
-) -> LoadedEncoder:
+def load_encoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32) -> LoadedEncoder:
     """Load an encoder; of an encoder–decoder (Whisper), its encoder.
 
     Raises:
@@ -155,9 +151,7 @@ def load_encoder(
     return LoadedEncoder(model, _load_processor(AutoFeatureExtractor, path, ref))
 
 
-def load_decoder(
-    ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32
-) -> LoadedDecoder:
+def load_decoder(ref: str, resolve: Resolve = resolve_path, dtype: torch.dtype = torch.float32) -> LoadedDecoder:
     """Load a causal LM.
 
     Raises:
@@ -183,6 +177,4 @@ def _load_processor(auto_class: Any, path: Path, ref: str) -> Any:
 
 
 def _unloadable(ref: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"cannot be loaded ({type(error).__name__}: {error})", where=ref, fix="check the base model"
-    )
+    return ModelError(f"cannot be loaded ({type(error).__name__}: {error})", where=ref, fix="check the base model")

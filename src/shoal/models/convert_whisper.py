@@ -54,9 +54,7 @@ def convert(payload: Path, out: Path, dtype: DType = "float32") -> None:
 
     with torch.device("meta"):
         model = WhisperForConditionalGeneration(config)
-    state = {
-        name: torch.from_numpy(value).to(getattr(torch, dtype)) for name, value in tensors(source).items()
-    }
+    state = {name: torch.from_numpy(value).to(getattr(torch, dtype)) for name, value in tensors(source).items()}
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
@@ -99,9 +97,7 @@ def whisper_config(source: CTranslate2File, tokenizer: WhisperTokenizer) -> Whis
     )
 
 
-def generation_config(
-    settings: dict[str, Any], tokenizer: WhisperTokenizer, config: WhisperConfig
-) -> GenerationConfig:
+def generation_config(settings: dict[str, Any], tokenizer: WhisperTokenizer, config: WhisperConfig) -> GenerationConfig:
     """Greedy, with the suppressed tokens, alignment heads and language ids that Whisper's code looks for."""
     from transformers import GenerationConfig
 
@@ -142,9 +138,7 @@ def whisper_tokenizer(path: Path, size: int) -> WhisperTokenizer:
 
     backend = Tokenizer.from_file(str(path))
     if backend.get_vocab_size() not in (size, size - _TIMESTAMPS):
-        raise WeightsError(
-            f"{backend.get_vocab_size()} tokens do not fit a vocabulary of {size}", where=str(path)
-        )
+        raise WeightsError(f"{backend.get_vocab_size()} tokens do not fit a vocabulary of {size}", where=str(path))
     model = json.loads(backend.to_str())["model"]
     tokenizer = WhisperTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
     added = backend.get_added_tokens_decoder()
@@ -161,9 +155,7 @@ def _check_ids(expected: dict[str, int], tokenizer: WhisperTokenizer, size: int)
     found = tokenizer.get_vocab()
     wrong = [token for token, number in expected.items() if found.get(token) != number]
     if wrong or len(tokenizer) != size:
-        raise WeightsError(
-            f"the tokenizer's ids changed on the way ({len(wrong)} tokens, size {len(tokenizer)})"
-        )
+        raise WeightsError(f"the tokenizer's ids changed on the way ({len(wrong)} tokens, size {len(tokenizer)})")
 
 
 def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
@@ -194,9 +186,7 @@ def tensors(source: CTranslate2File) -> dict[str, Array]:
     for conv in ("conv1", "conv2"):
         _copy(source, result, f"encoder/{conv}", f"model.encoder.{conv}", _LINEAR)
     for stack in ("encoder", "decoder"):
-        result[f"model.{stack}.embed_positions.weight"] = source.tensor(
-            f"{stack}/position_encodings/encodings"
-        )
+        result[f"model.{stack}.embed_positions.weight"] = source.tensor(f"{stack}/position_encodings/encodings")
         _copy(source, result, f"{stack}/layer_norm", f"model.{stack}.layer_norm", _LAYER_NORM)
         for number in range(source.count(f"{stack}/layer_")):
             _layer(source, result, f"{stack}/layer_{number}", f"model.{stack}.layers.{number}")
@@ -205,9 +195,7 @@ def tensors(source: CTranslate2File) -> dict[str, Array]:
 
 def _layer(source: CTranslate2File, result: dict[str, Array], old: str, new: str) -> None:
     _copy(source, result, f"{old}/self_attention/layer_norm", f"{new}.self_attn_layer_norm", _LAYER_NORM)
-    _split(
-        source, result, f"{old}/self_attention/linear_0", f"{new}.self_attn", ("q_proj", "k_proj", "v_proj")
-    )
+    _split(source, result, f"{old}/self_attention/linear_0", f"{new}.self_attn", ("q_proj", "k_proj", "v_proj"))
     _copy(source, result, f"{old}/self_attention/linear_1", f"{new}.self_attn.out_proj", _LINEAR)
     if f"{old}/attention/linear_0/weight" in source.variables:
         _copy(source, result, f"{old}/attention/layer_norm", f"{new}.encoder_attn_layer_norm", _LAYER_NORM)
@@ -226,9 +214,7 @@ def _copy(
         result[f"{new}.{ours}"] = source.tensor(f"{old}/{theirs}")
 
 
-def _split(
-    source: CTranslate2File, result: dict[str, Array], old: str, new: str, parts: tuple[str, ...]
-) -> None:
+def _split(source: CTranslate2File, result: dict[str, Array], old: str, new: str, parts: tuple[str, ...]) -> None:
     """Take a fused projection apart along its output rows.
 
     Raises:

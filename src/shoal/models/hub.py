@@ -30,14 +30,10 @@ def fetch(repo: str) -> Path:
 
     try:
         path = Path(snapshot_download(repo, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (
-        Exception
-    ) as error:  # the Hub's own errors, its HTTP library's and the operating system's share no base
+    except Exception as error:  # the Hub's own errors, its HTTP library's and the operating system's share no base
         raise _explain(repo, error) from error
     if not any(path.glob("*.safetensors")):
-        raise WeightsError(
-            "has no safetensors weights on the Hub", where=repo, fix="Shoal loads no other format"
-        )
+        raise WeightsError("has no safetensors weights on the Hub", where=repo, fix="Shoal loads no other format")
     return path
 
 
@@ -45,13 +41,9 @@ def _explain(repo: str, error: Exception) -> WeightsError:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return WeightsError(
-            "is gated on the Hub", where=repo, fix="accept its terms there, then 'hf auth login'"
-        )
+        return WeightsError("is gated on the Hub", where=repo, fix="accept its terms there, then 'hf auth login'")
     if isinstance(error, errors.RepositoryNotFoundError):
-        return WeightsError(
-            "no such folder, and no such model on the Hub", where=repo, fix="check the spelling"
-        )
+        return WeightsError("no such folder, and no such model on the Hub", where=repo, fix="check the spelling")
     if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError):
         return WeightsError(
             "no such folder, not in the Hub's cache here, and the Hub is out of reach or HF_HUB_OFFLINE set",

@@ -48,8 +48,7 @@ def model_info(
     layers, total = family.layers(model), parameter_count(model)
     per_layer = [parameter_count(layer) for layer in layers]
     encoder, projector = (
-        0 if part is None else parameter_count(part)
-        for part in (family.encoder(model), family.projector(model))
+        0 if part is None else parameter_count(part) for part in (family.encoder(model), family.projector(model))
     )
     return ModelInfo(
         ref=ref,

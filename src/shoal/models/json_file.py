@@ -19,9 +19,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         parsed = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not JSON: {error}"
-        raise ModelError(
-            f"cannot be read ({reason})", where=str(path), fix="fetch or write it again"
-        ) from None
+        raise ModelError(f"cannot be read ({reason})", where=str(path), fix="fetch or write it again") from None
     if not isinstance(parsed, dict):
         raise ModelError("is not a JSON object", where=str(path), fix="fetch or write it again")
     return parsed

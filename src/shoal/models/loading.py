@@ -212,9 +212,7 @@ def load(ref: str, settings: ModelSettings | None = None, **options: Any) -> Loa
     )
 
 
-def load_model(
-    ref: str, *, device: str, dtype: str, trust_remote_code: bool, merge: bool = True
-) -> LoadedModel:
+def load_model(ref: str, *, device: str, dtype: str, trust_remote_code: bool, merge: bool = True) -> LoadedModel:
     """See `load`; `merge` says what becomes of an adapter beside the weights, see `peft_folder`."""
     torch_device = find_device(device)
     torch_dtype = _dtype(dtype, torch_device)
@@ -246,9 +244,7 @@ def load_model(
     return loaded
 
 
-def _load_adapted(
-    adapter: weights.Resolved, *, device: str, dtype: str, trust_remote_code: bool
-) -> LoadedModel:
+def _load_adapted(adapter: weights.Resolved, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
     """The base model of an adapter that is alone in its folder, with the adapter merged into it."""
     name = base_of(adapter.path, adapter.ref)
     try:
@@ -301,9 +297,7 @@ def find_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"cannot use {name!r} ({reason})", where="--device", fix="try --device cpu"
-        ) from None
+        raise UsageError(f"cannot use {name!r} ({reason})", where="--device", fix="try --device cpu") from None
     return device
 
 
@@ -313,7 +307,5 @@ def _dtype(name: str, device: torch.device) -> torch.dtype | str:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     if name not in DTYPES:
-        raise UsageError(
-            f"unknown dtype {name!r}", where="--dtype", fix=f"use auto, stored, {', '.join(DTYPES)}"
-        )
+        raise UsageError(f"unknown dtype {name!r}", where="--dtype", fix=f"use auto, stored, {', '.join(DTYPES)}")
     return DTYPES[name]

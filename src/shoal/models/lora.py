@@ -212,9 +212,7 @@ def updates_of(tensors: Mapping[str, Tensor], scaling: float = 1.0) -> dict[str,
     for name in sorted({name.removesuffix(_A).removesuffix(_B) for name in tensors}):
         a, b = tensors.get(name + _A), tensors.get(name + _B)
         if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
-            raise ModelError(
-                "lora_A and lora_B do not make a pair", where=name, fix="save the adapters again"
-            )
+            raise ModelError("lora_A and lora_B do not make a pair", where=name, fix="save the adapters again")
         updates[name] = (a, b * scaling)
     return updates
 
@@ -223,9 +221,7 @@ def _adapter(name: str, layer: Any) -> str:
     adapters = list(layer.lora_A)
     if len(adapters) != 1 or layer.merged:
         state = "merged" if layer.merged else f"{len(adapters)} adapters"
-        raise ModelError(
-            f"expected one unmerged adapter, found {state}", where=name, fix="unmerge the adapter"
-        )
+        raise ModelError(f"expected one unmerged adapter, found {state}", where=name, fix="unmerge the adapter")
     return str(adapters[0])
 
 
@@ -250,9 +246,7 @@ def _fitting(model: nn.Module, name: str, update: tuple[Tensor, Tensor]) -> nn.L
     try:
         layer = model.get_submodule(name)
     except AttributeError:
-        raise ModelError(
-            "the decoder has no such layer", where=name, fix="use the base they were made for"
-        ) from None
+        raise ModelError("the decoder has no such layer", where=name, fix="use the base they were made for") from None
     needed = (update[1].shape[0], update[0].shape[1])
     if not isinstance(layer, nn.Linear) or tuple(layer.weight.shape) != needed:
         shape = tuple(layer.weight.shape) if isinstance(layer, nn.Linear) else type(layer).__name__

@@ -13,9 +13,7 @@ LENGTHS = (5, 12)
 """Tokens of the two rows of the padded batch."""
 
 
-def token_batch(
-    vocabulary: int, *, pad: int = 0, avoid: int | None = None, seed: int = 0
-) -> dict[str, Tensor]:
+def token_batch(vocabulary: int, *, pad: int = 0, avoid: int | None = None, seed: int = 0) -> dict[str, Tensor]:
     """Random `input_ids` (none of them `avoid`) and `attention_mask`, (2, T), the first row left-padded."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, vocabulary, (len(LENGTHS), max(LENGTHS)), generator=generator)

@@ -412,9 +412,7 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
     ) -> None:
         super().__init__(config)
         self.encoder = _fresh_encoder(config.encoder_config) if encoder is None else _loaded(encoder)
-        self.decoder = (
-            AutoModelForCausalLM.from_config(config.text_config) if decoder is None else _loaded(decoder)
-        )
+        self.decoder = AutoModelForCausalLM.from_config(config.text_config) if decoder is None else _loaded(decoder)
         settings = config.projector_settings
         sizes = config.encoder_config.hidden_size, config.text_config.hidden_size
         self.projector = PROJECTORS[settings.type](settings, *sizes)

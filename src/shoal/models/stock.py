@@ -72,9 +72,7 @@ def load_parts(path: Path, ref: str, dtype: torch.dtype | str, trust_remote_code
         return Parts(model, AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code))
     except (InputError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # transformers raises many kinds; all mean: this folder is not a model we can load
+    except Exception as error:  # transformers raises many kinds; all mean: this folder is not a model we can load
         raise ModelError(
             f"cannot be loaded ({type(error).__name__}: {error})",
             where=ref,
@@ -119,9 +117,7 @@ def _processor(path: Path, trust_remote_code: bool) -> tuple[Any | None, str]:
     """The processor, or None and why."""
     try:
         return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code), ""
-    except (
-        Exception
-    ) as error:  # whatever a processor's own code raises: there is none to be had, or none that sees
+    except Exception as error:  # whatever a processor's own code raises: there is none to be had, or none that sees
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     try:
         return audio_processor(path), ""

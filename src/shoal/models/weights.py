@@ -223,9 +223,7 @@ def _unknown(name: str) -> WeightsError:
 def _not_found(ref: str) -> WeightsError:
     if ref in CATALOGUE or ref == REFERENCE:
         return WeightsError("no such folder", where=ref, fix=f"did you mean pkg:{ref}?")
-    return WeightsError(
-        "no such folder", where=ref, fix="give a folder, a Hub id such as ORG/NAME, or pkg:NAME"
-    )
+    return WeightsError("no such folder", where=ref, fix="give a folder, a Hub id such as ORG/NAME, or pkg:NAME")
 
 
 def _model_folder(path: Path, ref: str) -> Path:

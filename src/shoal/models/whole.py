@@ -26,9 +26,7 @@ def reported(auto_class: Any, path: Path, **options: Any) -> tuple[PreTrainedMod
     return model, report
 
 
-def whole(
-    auto_class: Any, path: Path, ref: str, *, forgiven: Sequence[str] = (), **options: Any
-) -> PreTrainedModel:
+def whole(auto_class: Any, path: Path, ref: str, *, forgiven: Sequence[str] = (), **options: Any) -> PreTrainedModel:
     """Load, and refuse a checkpoint whose missing layers would silently get random weights.
 
     Args:

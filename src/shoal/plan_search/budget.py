@@ -115,9 +115,7 @@ def with_usual_increase(budget: Budget, task_name: str) -> Budget:
     return budget.model_copy(update={"max_increase": usual_increase(task_name)})
 
 
-def check_costs(
-    budget: Budget, info: ModelInfo, item_size: int, *, whole: bool, removable: Sequence[int]
-) -> None:
+def check_costs(budget: Budget, info: ModelInfo, item_size: int, *, whole: bool, removable: Sequence[int]) -> None:
     """Refuse bounds on costs before anything is computed.
 
     Args:

@@ -75,9 +75,7 @@ class StoredMeasure:
     def _store(self) -> None:
         if self._path is None:
             return
-        values = [
-            [list(layers), value if math.isfinite(value) else None] for layers, value in self._known.items()
-        ]
+        values = [[list(layers), value if math.isfinite(value) else None] for layers, value in self._known.items()]
         write_text(self._path, json.dumps({"key": self.key, "values": values}) + "\n")
 
 
@@ -89,9 +87,7 @@ def _stored(path: Path | None, key: str) -> dict[Candidate, float]:
         content = read_json(path)
         if content["key"] != key:
             return {}
-        return {
-            tuple(layers): math.nan if value is None else float(value) for layers, value in content["values"]
-        }
+        return {tuple(layers): math.nan if value is None else float(value) for layers, value in content["values"]}
     except (FileFormatError, KeyError, TypeError, ValueError):
         return {}
 
@@ -138,9 +134,7 @@ def _importance(
     return {}
 
 
-def _cosines(
-    loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings
-) -> dict[Candidate, float]:
+def _cosines(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSettings) -> dict[Candidate, float]:
     """Of every block; of a metric of layers those of one layer."""
     from shoal.measurement.audit import measure
 

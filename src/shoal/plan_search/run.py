@@ -155,9 +155,7 @@ class SearchRun:
 
     def _trials(self, data: Dataset, name: str) -> Trials:
         out = None if self._out is None else self._out / name
-        return Trials(
-            self._loaded, data, self._task, self._settings, out=out, name=name, progress=self._progress
-        )
+        return Trials(self._loaded, data, self._task, self._settings, out=out, name=name, progress=self._progress)
 
     @property
     def tested_increase(self) -> float:

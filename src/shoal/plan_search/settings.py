@@ -31,18 +31,16 @@ def searchable() -> dict[str, CosineMetric | ImportanceMetric]:
     return {
         name: metric
         for name, (metric, quantity) in options().items()
-        if not isinstance(metric, ImportanceMetric)
-        or metric.of_any_layers is None
-        or quantity == metric.quantities[0]
+        if not isinstance(metric, ImportanceMetric) or metric.of_any_layers is None or quantity == metric.quantities[0]
     }
 
 
 class SearchSettings(Intervals):
     """What a plan must keep to, and how plans are found and tried."""
 
-    max_increase: Annotated[
-        Share | None, BUDGET, SHARE, Parameter(name=("--max-increase", "--max-wer-increase"))
-    ] = None
+    max_increase: Annotated[Share | None, BUDGET, SHARE, Parameter(name=("--max-increase", "--max-wer-increase"))] = (
+        None
+    )
     """Highest relative increase of the error rate, or decrease of the score, such as 25%; default, unless a cost is
     bounded: 25% for asr (arXiv 2603.05121), else 10%."""
     confidence: Annotated[float, BUDGET] = 0.95
@@ -115,9 +113,7 @@ class SearchSettings(Intervals):
             )
         usual = STRATEGIES[self.strategy]
         known = {name: metric for name, metric in searchable().items() if self._fits(metric, usual is None)}
-        measured = [
-            name for name, metric in known.items() if not isinstance(metric, CosineMetric) and metric.measured
-        ]
+        measured = [name for name, metric in known.items() if not isinstance(metric, CosineMetric) and metric.measured]
         first = usual if self.part == "layer" and usual else next(iter(measured), None)
         return tuple(sorted(known, key=lambda name: name != first))
 

@@ -112,9 +112,7 @@ class Trials:
         systems = self._open(())
         self._decode(systems)
         if not self.data.rows:
-            raise ManifestError(
-                f"no clip of the {self._name} split is left", fix="see the skipped rows above"
-            )
+            raise ManifestError(f"no clip of the {self._name} split is left", fix="see the skipped rows above")
         counts = self._counts(systems[0])
         value = float(self.metric.value(counts.statistics[self.metric.name].sum(axis=0, dtype=np.float64)))
         if not math.isfinite(value) or value == 0:

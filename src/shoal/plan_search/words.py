@@ -28,9 +28,7 @@ def reason(
         chosen: the outcome.
     """
     if not steps:
-        return (
-            "No plan keeps to the bounds on costs." if _bounds_costs(budget) else "No layer can be removed."
-        )
+        return "No plan keeps to the bounds on costs." if _bounds_costs(budget) else "No layer can be removed."
     if chosen is None:
         return _why_none(score, steps, confirmations)
     if only_costs(budget):
@@ -51,9 +49,7 @@ def _why_none(score: Score, steps: Sequence[SearchStep], confirmations: Sequence
     return f"{said}: there {_removing(closest.plan)} {_effect(score, closest.change)}{_p(closest)}."
 
 
-def _why_no_shallower(
-    score: Score, deeper: Sequence[SearchStep], confirmations: Sequence[Confirmation]
-) -> str:
+def _why_no_shallower(score: Score, deeper: Sequence[SearchStep], confirmations: Sequence[Confirmation]) -> str:
     if not deeper:
         return "No shallower plan could be made."
     following = deeper[0]

@@ -58,9 +58,7 @@ def pruned_adapter(root: Path, folder: Path, names: KeyNames, layers: Layers) ->
         if (new := modules.renumbered_tensor(name)) is not None
     ]
     if not pieces:
-        raise ModelError(
-            "every layer it adapts would be removed", where=str(folder), fix="move the adapter away first"
-        )
+        raise ModelError("every layer it adapts would be removed", where=str(folder), fix="move the adapter away first")
     place = folder.relative_to(root)
     file = NewFile((place / ADAPTER_WEIGHTS).as_posix(), header, pieces)
     config = _config(read_json_object(folder / ADAPTER_CONFIG), modules)

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 FieldPath = tuple[str, ...]
 """Attributes that lead from the model's config to a value."""
-UNRELATED = frozenset(
-    {"_name_or_path", "transformers_version", "quantization_config", "dtype", "torch_dtype"}
-)
+UNRELATED = frozenset({"_name_or_path", "transformers_version", "quantization_config", "dtype", "torch_dtype"})
 """Differ between a config that was read and one that a model was built from, whatever the depth."""
 QUANTISATION = "quantization_config"
 
@@ -40,15 +38,11 @@ def wanted_fields(model: PreTrainedModel, family: Family, keep: Sequence[int]) -
         ModelError: a field cannot follow.
     """
     config, path = family.text_config(model), family.config_path(model)
-    found: dict[FieldPath, Any] = {
-        (*path, name): value for name, value in family.pruned_fields(config, keep).items()
-    }
+    found: dict[FieldPath, Any] = {(*path, name): value for name, value in family.pruned_fields(config, keep).items()}
     return found | dict(family.other_fields(model.config, family.depth(model), keep))
 
 
-def pruned_config(
-    raw: Mapping[str, Any], config: PreTrainedConfig, wanted: Mapping[FieldPath, Any]
-) -> dict[str, Any]:
+def pruned_config(raw: Mapping[str, Any], config: PreTrainedConfig, wanted: Mapping[FieldPath, Any]) -> dict[str, Any]:
     """`raw`, the JSON that `config` was read from, with the values in `wanted` set.
 
     Raises:

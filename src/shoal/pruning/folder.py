@@ -25,9 +25,7 @@ from shoal.models.lineage import (
     plan_files,
 )
 
-WEIGHT_SUFFIXES = frozenset(
-    {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"}
-)
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"})
 NOT_CARRIED = frozenset({"config.json", "adapter_config.json", "README.md", ADAPTERS_FILE})
 """Written anew, or true of the unpruned folder only; so are all files of Shoal's own, `shoal-…`, but the history."""
 CARRIED_TENSORS = frozenset({"spk_dict.pt"})
@@ -78,9 +76,7 @@ def put_in_place(draft: Path, out: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def carry_over(
-    source: Path, draft: Path, *, adapters: Sequence[Path] = (), plan_follows: bool = True
-) -> None:
+def carry_over(source: Path, draft: Path, *, adapters: Sequence[Path] = (), plan_follows: bool = True) -> None:
     """Copy what lies beside the weights and was not written anew: chat template, licence, custom code, the history.
 
     Args:

@@ -129,6 +129,4 @@ def _structure_only() -> VerificationReport:
         "every tensor that the stock class wants is there with its shape, and no other; logits were not compared, "
         "since the unpruned model does not fit in memory here"
     )
-    return VerificationReport(
-        provenance=provenance(), checks=[Check(name="structure", passed=True, detail=detail)]
-    )
+    return VerificationReport(provenance=provenance(), checks=[Check(name="structure", passed=True, detail=detail)])

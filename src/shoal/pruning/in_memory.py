@@ -187,9 +187,7 @@ def _restore(config: PreTrainedConfig, before: dict[str, Any]) -> None:
     vars(config).update(before)
 
 
-def _set_other_fields(
-    model: PreTrainedModel, depth: int, keep: list[int], family: Family, undo: ExitStack
-) -> None:
+def _set_other_fields(model: PreTrainedModel, depth: int, keep: list[int], family: Family, undo: ExitStack) -> None:
     """What follows the depth outside the decoder's config; other configs before the generation config."""
     for path, value in family.other_fields(model.config, depth, keep).items():
         owner: Any = model.config
@@ -214,9 +212,7 @@ def _slice_tensors(
         module = decoder.get_submodule(path)
         whole = getattr(module, attribute)
         parts = whole.detach().chunk(depth, dim)
-        sliced = nn.Parameter(
-            torch.cat([parts[layer] for layer in keep], dim), requires_grad=whole.requires_grad
-        )
+        sliced = nn.Parameter(torch.cat([parts[layer] for layer in keep], dim), requires_grad=whole.requires_grad)
         _set_attribute(module, attribute, sliced, undo)
         for size in SIZES[dim]:
             if size in vars(module):

@@ -105,9 +105,7 @@ class KeyNames:
         self._converters = [rule for rule in mapping if isinstance(rule, WeightConverter)]
         self._by_pattern = {pattern: rule for rule in self._converters for pattern in rule.source_patterns}
         self._prefix: str = model.base_model_prefix
-        self._ignored = _pattern(
-            [*(model._keys_to_ignore_on_load_unexpected or ()), *_ignored_buffers(model)]
-        )
+        self._ignored = _pattern([*(model._keys_to_ignore_on_load_unexpected or ()), *_ignored_buffers(model)])
         self._optional = _pattern(model._keys_to_ignore_on_load_missing or ())
         self._same = _same(model)
         self._quantised = bool(getattr(model.config, "quantization_config", None))

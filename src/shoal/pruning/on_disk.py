@@ -109,9 +109,7 @@ def write_checkpoint(
     with new_folder(out) as draft:
         with pruned(model, plan, family=family):
             expected = write_model(model, draft, family=family, cases=cases)
-        write_beside(
-            draft, tokenizer=tokenizer, processor=processor, source=source, adapters=adapters, plan=plan
-        )
+        write_beside(draft, tokenizer=tokenizer, processor=processor, source=source, adapters=adapters, plan=plan)
         report = None if expected is None else checked(verify_checkpoint(draft, expected), draft, out)
         if info is not None:
             write_source_record(draft, info, source, provenance())

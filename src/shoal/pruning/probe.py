@@ -78,9 +78,7 @@ def _audible(loaded: LoadedModel, family: AudioLLM, *, needed: bool) -> dict[str
         return None
 
 
-def _cases(
-    name: str, loaded: LoadedModel, family: AudioLLM, inputs: dict[str, Any]
-) -> dict[str, dict[str, Tensor]]:
+def _cases(name: str, loaded: LoadedModel, family: AudioLLM, inputs: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
     """`inputs` under `name`; where a forward pass takes less of them, whole for decoding too."""
     forward = family.forward_inputs(loaded.model, inputs)
     found = {name: _tensors(forward)}

@@ -89,9 +89,7 @@ def resumable_folder(out: Path, key: str, check: Callable[[], None]) -> Iterator
         InputError: the place cannot be written, or the disk is full.
     """
     folder = out.with_name(f".{out.name}.shoal-part")
-    busy = UsageError(
-        "another run is writing this checkpoint", where=str(out), fix="wait for it, or choose another"
-    )
+    busy = UsageError("another run is writing this checkpoint", where=str(out), fix="wait for it, or choose another")
     with writing(out), locked(folder.with_name(f"{folder.name}.lock"), busy=busy):
         folder.mkdir(exist_ok=True)
         draft = ResumableFolder(folder, key)

@@ -88,9 +88,7 @@ def rewrite(
     check_rebuild(model, family)
     config_files.check_config(config, model.config)
     _check_names(files, targets, before, KeyNames(model), layers)
-    config = config_files.pruned_quantisation(
-        config, lambda name: before.renumbered(name, layers), layers.list_name
-    )
+    config = config_files.pruned_quantisation(config, lambda name: before.renumbered(name, layers), layers.list_name)
     index = new_index(shards, files) if len(files) > 1 else None
     return Rewrite(files, index, config, generation, adapters, info)
 
@@ -100,8 +98,7 @@ def _cuts(model: PreTrainedModel, family: Family, layers: Layers) -> dict[str, T
     decoder, _, _ = layers.path.rpartition(".")
     tensors = family.layered_tensors(family.text_config(model)) if len(layers.keep) < layers.depth else {}
     return {
-        f"{decoder}.{name}".lstrip("."): TensorSlice(dim, layers.depth, layers.keep)
-        for name, dim in tensors.items()
+        f"{decoder}.{name}".lstrip("."): TensorSlice(dim, layers.depth, layers.keep) for name, dim in tensors.items()
     }
 
 
@@ -160,9 +157,7 @@ def _new_files(
     return numbered(files)
 
 
-def _cut(
-    name: str, entry: TensorEntry, target: ModelTensor, cuts: Mapping[str, TensorSlice]
-) -> TensorSlice | None:
+def _cut(name: str, entry: TensorEntry, target: ModelTensor, cuts: Mapping[str, TensorSlice]) -> TensorSlice | None:
     hit = next((key for key in cuts if key in target.makes), None)
     if hit is None:
         return None

@@ -163,9 +163,7 @@ def _entry(path: Path, name: str, value: Any, begin: int) -> TensorEntry:
         raise _damaged(path, f"its header does not say where {name} is") from None
     bits = BITS.get(entry.dtype)
     if not whole or last < first or (bits and entry.values * bits != 8 * entry.size):
-        raise _damaged(
-            path, f"{name} ({entry.dtype}, {list(entry.shape)}) cannot have {entry.size} bytes of values"
-        )
+        raise _damaged(path, f"{name} ({entry.dtype}, {list(entry.shape)}) cannot have {entry.size} bytes of values")
     return entry
 
 

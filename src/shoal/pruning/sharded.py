@@ -127,9 +127,7 @@ def changed_tensors(folder: Path) -> list[str]:
     problems = []
     for name, expected in recorded.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise FileFormatError(
-                f"names a file outside the folder ({name})", where=str(folder / TENSORS_FILE)
-            )
+            raise FileFormatError(f"names a file outside the folder ({name})", where=str(folder / TENSORS_FILE))
         found = digests_of(folder / name)
         problems += [
             f"{name}: {tensor}"
@@ -158,9 +156,7 @@ def _check_space(draft: ResumableFolder, work: Rewrite, source: Path, extra: lis
     check_disk(draft.folder, needed + ROOM)
 
 
-def _write_tensors(
-    draft: ResumableFolder, work: Rewrite, progress: Progress | None
-) -> dict[str, dict[str, str]]:
+def _write_tensors(draft: ResumableFolder, work: Rewrite, progress: Progress | None) -> dict[str, dict[str, str]]:
     total = sum(file.size for file in work.tensor_files)
     done = 0
     digests: dict[str, dict[str, str]] = {}

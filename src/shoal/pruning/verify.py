@@ -83,14 +83,10 @@ def expectation(
             moved = {name: value.to(model.device) for name, value in inputs.items()}
             tensors[f"{case}/expected_logits"] = answering(**moved, use_cache=False).logits.float()
     # Copies, since cases may share tensors, which safetensors refuses.
-    return Expectation(
-        facts, {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    )
+    return Expectation(facts, {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
 
 
-def verify_checkpoint(
-    folder: Path, expected: Expectation, *, timeout: float = TIMEOUT_SECONDS
-) -> VerificationReport:
+def verify_checkpoint(folder: Path, expected: Expectation, *, timeout: float = TIMEOUT_SECONDS) -> VerificationReport:
     """Check `folder` in a fresh process.
 
     Args:
@@ -136,9 +132,7 @@ def verify_checkpoints(
     ]
 
 
-def checked(
-    report: VerificationReport, draft: Path, out: Path, *, done: str = "pruned"
-) -> VerificationReport:
+def checked(report: VerificationReport, draft: Path, out: Path, *, done: str = "pruned") -> VerificationReport:
     """The report, saved in the `draft` of `out`, if every check passed; `done` says what was done to the model.
 
     Raises:
@@ -146,9 +140,7 @@ def checked(
     """
     if not report.passed:
         failures = "; ".join(f"{check.name}: {check.detail}" for check in report.failures)
-        raise VerificationError(
-            f"{out}: the checkpoint is not the model that was {done} ({failures}); not written"
-        )
+        raise VerificationError(f"{out}: the checkpoint is not the model that was {done} ({failures}); not written")
     report.save(draft / REPORT_FILE)
     return report
 
@@ -171,9 +163,7 @@ def _run_child(folder: Path, scratch: Path, places: Sequence[Path], timeout: flo
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise VerificationError(
-            f"{folder}: the check took longer than {timeout:.0f} s and was ended"
-        ) from None
+        raise VerificationError(f"{folder}: the check took longer than {timeout:.0f} s and was ended") from None
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise VerificationError(f"{folder}: the checking process ended with {done.returncode} ({last})")

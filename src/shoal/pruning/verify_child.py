@@ -177,9 +177,7 @@ def _tensors(model: Any, wanted: dict[str, Any], left_out: Sequence[str] = ()) -
 
 def _equal(name: str, here: dict[str, str], there: dict[str, str]) -> Check:
     wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
-    detail = (
-        f"{len(wrong)} of {len(there)} differ, such as {wrong[0]}" if wrong else f"{len(there)} identical"
-    )
+    detail = f"{len(wrong)} of {len(there)} differ, such as {wrong[0]}" if wrong else f"{len(there)} identical"
     return _check(name, not wrong, detail)
 
 
@@ -219,9 +217,7 @@ def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
 def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
     """Save, load what was saved, save that: the tensors are still those in memory, the files those of before."""
     if getattr(model, "_hf_peft_config_loaded", False):
-        return _check(
-            "round_trip", True, "not done: a stock class cannot write a model with its adapter loaded"
-        )
+        return _check("round_trip", True, "not done: a stock class cannot write a model with its adapter loaded")
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if shutil.disk_usage(folder).free < 2.1 * size:
         return _check("round_trip", True, f"not done: it needs {2.1 * size / 2**30:.1f} GiB of free disk")

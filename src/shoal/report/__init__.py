@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 
-def render(
-    documents: Sequence[Document | tuple[str, Document]], out: str | Path, *, title: str | None = None
-) -> Path:
+def render(documents: Sequence[Document | tuple[str, Document]], out: str | Path, *, title: str | None = None) -> Path:
     """Write a report about `documents` under `out`.
 
     Args:

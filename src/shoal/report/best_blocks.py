@@ -132,8 +132,7 @@ def _spans(audit: Audit, scope: Scope, metric: str) -> go.Figure:
             name=f"{kind} input",
             marker={"color": colours},
             customdata=[
-                [_span_name(block), _stability(block), wording.number_estimate(block.distance)]
-                for block in blocks
+                [_span_name(block), _stability(block), wording.number_estimate(block.distance)] for block in blocks
             ],
             hovertemplate=(
                 "n = %{y}: %{customdata[0]}<br>distance %{customdata[2]}<br>"
@@ -156,14 +155,10 @@ def _stability(block: BestBlock) -> str:
 
 
 def _stabilities(audit: Audit, scope: Scope, metric: str) -> go.Figure:
-    figure = figure_style.new_figure(
-        small_height(audit.depth), x="layers in the block n", y="share of replicates (%)"
-    )
+    figure = figure_style.new_figure(small_height(audit.depth), x="layers in the block n", y="share of replicates (%)")
     figure.update_yaxes(range=[-3, 105])
     for kind, values in _inputs(audit, scope, metric):
-        known = [
-            (block.n, 100 * block.stability) for block in removable(values) if block.stability is not None
-        ]
+        known = [(block.n, 100 * block.stability) for block in removable(values) if block.stability is not None]
         shares = [Estimate(value=round(share, 2)) for _, share in known]
         _add_line(figure, kind, [n for n, _ in known], shares, [f"{e.value:.1f} %" for e in shares])
     return figure
@@ -179,9 +174,7 @@ def _distances(audit: Audit, scope: Scope, metric: str, title: str) -> go.Figure
     return figure
 
 
-def _add_line(
-    figure: go.Figure, kind: InputKind, x: list[int], estimates: list[Estimate], texts: list[str]
-) -> None:
+def _add_line(figure: go.Figure, kind: InputKind, x: list[int], estimates: list[Estimate], texts: list[str]) -> None:
     symbol, dash = figure_style.INPUT_SYMBOLS[kind], "solid" if kind == "speech" else "dash"
     name, colour = f"{kind} input", figure_style.INPUTS[kind]
     figure_style.add_line(figure, x, estimates, texts, name, colour, symbol=symbol, dash=dash)

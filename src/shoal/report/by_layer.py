@@ -93,9 +93,7 @@ def panel_title(item: Importance) -> str:
     """Such as `Ablation: rise of the loss (nats a token)`."""
     unit = unit_of(item.unit).name
     scope = "" if item.scope == "text" else f", {item.scope} tokens"
-    return f"{item.metric.capitalize()}: {item.title or item.quantity}{scope}" + (
-        f" ({unit})" if unit else ""
-    )
+    return f"{item.metric.capitalize()}: {item.title or item.quantity}{scope}" + (f" ({unit})" if unit else "")
 
 
 def single_layers(item: Importance) -> Series:

@@ -24,9 +24,7 @@ PERCENT = Unit("%", 100)
 def build(bundle: Bundle) -> Section:
     """One article for each comparison."""
     if not bundle.comparisons:
-        missing = (
-            "Not measured: no comparison was given. “shoal compare” makes one from two audits or two inputs."
-        )
+        missing = "Not measured: no comparison was given. “shoal compare” makes one from two audits or two inputs."
         return Section(ID, TITLE, SHORT, missing=missing)
     inputs = [{named.document.a.input, named.document.b.input} for named in bundle.comparisons]
     title = TITLE if all(len(pair) == 2 for pair in inputs) else OTHER_TITLE
@@ -53,9 +51,7 @@ def _article(named: Named[Comparison], index: int, bundle: Bundle) -> dict[str, 
             id=f"overlap-{index}" + (f"-{name}" if number else ""),
             title="Layers shared by the two best blocks" + (f", {titles[name]}" if len(metrics) > 1 else ""),
             caption="Share of the n layers that both sides would remove, with interval; grey: two random blocks.",
-            variants={
-                str(scope): _overlap(_overlaps(part, name)) for scope, part in comparison.scopes.items()
-            },
+            variants={str(scope): _overlap(_overlaps(part, name)) for scope, part in comparison.scopes.items()},
             default=selected,
             group=group,
         )
@@ -77,11 +73,7 @@ def _article(named: Named[Comparison], index: int, bundle: Bundle) -> dict[str, 
 
 def metric_titles(comparison: Comparison) -> dict[str, str]:
     """Every metric that was compared in some scope: name → title."""
-    return {
-        name: values.title or name
-        for part in comparison.scopes.values()
-        for name, values in part.metrics.items()
-    }
+    return {name: values.title or name for part in comparison.scopes.values() for name, values in part.metrics.items()}
 
 
 def _overlaps(part: ScopeComparison, metric: str) -> list[BlockOverlap]:
@@ -130,8 +122,7 @@ def _table(comparison: Comparison) -> Table:
         else:
             columns[f"Layers{of}"] = partial(_cell, name, "spearman")
     rows = [
-        [SCOPE_NAMES[scope], *(cell(part) for cell in columns.values())]
-        for scope, part in comparison.scopes.items()
+        [SCOPE_NAMES[scope], *(cell(part) for cell in columns.values())] for scope, part in comparison.scopes.items()
     ]
     return Table("Spearman rank correlation, and overlap of the best blocks", ["Scope", *columns], rows)
 

@@ -96,9 +96,7 @@ def _ratios(bench: Bench, index: int) -> Figure:
     caption = "Each step of a pruned model over the same step of the unpruned one, with interval."
     title = "Time against the unpruned model"
     if not any(_ratio(system, key) for system in pruned for key in RATIOS):
-        return Figure(
-            f"ratios-{index}", title, caption, {"": "Not measured: no pruned model was benchmarked."}
-        )
+        return Figure(f"ratios-{index}", title, caption, {"": "Not measured: no pruned model was benchmarked."})
     figure = figure_style.new_figure(_height(bench), x="pruned over unpruned", y="")
     for offset, (key, (name, colour, symbol)) in enumerate(RATIOS.items(), start=-1):
         _draw_ratio(figure, pruned, key, name, colour, symbol, -0.22 * offset)

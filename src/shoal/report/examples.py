@@ -55,9 +55,5 @@ def _clips(scores: Scores) -> list[ExampleClip]:
 
 
 def _clip(example: Example, counted: str) -> ExampleClip:
-    outputs = [
-        ShownOutput(system, align(example.reference, text)) for system, text in example.outputs.items()
-    ]
-    return ExampleClip(
-        example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:], counted
-    )
+    outputs = [ShownOutput(system, align(example.reference, text)) for system, text in example.outputs.items()]
+    return ExampleClip(example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:], counted)

@@ -92,11 +92,7 @@ def strategy_style(name: str) -> tuple[str, str, str]:
     strategy, _, part = name.partition(", ")
     colour, symbol, dash = STRATEGIES.get(strategy, OTHER)
     hollow = {PART_NAMES[key]: f"{PART_SYMBOLS[key]}-open" for key in ("attention", "mlp")}
-    return (
-        (colour, hollow[part], "dot" if part == "MLP" else "dashdot")
-        if part in hollow
-        else (colour, symbol, dash)
-    )
+    return (colour, hollow[part], "dot" if part == "MLP" else "dashdot") if part in hollow else (colour, symbol, dash)
 
 
 def turned(scale: list[list[Any]]) -> list[list[Any]]:
@@ -130,9 +126,7 @@ def new_stack(titles: Sequence[str], height: int, *, x: str) -> go.Figure:
     """
     total = height * len(titles) + 90
     gap = min(0.5 / max(1, len(titles) - 1), 36 / total)
-    figure = make_subplots(
-        len(titles), 1, shared_xaxes=True, vertical_spacing=gap, subplot_titles=list(titles)
-    )
+    figure = make_subplots(len(titles), 1, shared_xaxes=True, vertical_spacing=gap, subplot_titles=list(titles))
     base = new_figure(total, x="", y="").layout.to_plotly_json()
     figure.update_layout({key: value for key, value in base.items() if key not in ("xaxis", "yaxis")})
     figure.update_layout(margin_t=62, legend_y=1 + 24 / (total - 66))
@@ -143,9 +137,7 @@ def new_stack(titles: Sequence[str], height: int, *, x: str) -> go.Figure:
     return figure
 
 
-def flat_bar(
-    tickvals: Sequence[float] | None, ticktext: Sequence[str] | None, *, plot: int
-) -> dict[str, Any]:
+def flat_bar(tickvals: Sequence[float] | None, ticktext: Sequence[str] | None, *, plot: int) -> dict[str, Any]:
     """A colour bar that lies under a heatmap and its x axis.
 
     Args:
@@ -188,9 +180,7 @@ def add_marks(figure: go.Figure, points: Sequence[tuple[float, float | str]], ma
     )
 
 
-def add_band(
-    figure: go.Figure, x: Sequence[float], estimates: Sequence[Estimate], colour: str, name: str
-) -> None:
+def add_band(figure: go.Figure, x: Sequence[float], estimates: Sequence[Estimate], colour: str, name: str) -> None:
     """The intervals of a line as a translucent band; nothing if one of them is missing."""
     if any(e.low is None or e.high is None for e in estimates):
         return

@@ -134,9 +134,7 @@ def affordable(pruned: list[Scored]) -> Affordable | None:
 
 def _largest_within(pruned: list[Scored], *, upper: bool) -> Scored | None:
     within = [one for one in pruned if one.loss(upper=upper) <= TOLERANCE]
-    return max(
-        within, key=lambda one: (one.whole, len(one.system.removed), -one.loss(upper=False)), default=None
-    )
+    return max(within, key=lambda one: (one.whole, len(one.system.removed), -one.loss(upper=False)), default=None)
 
 
 def _found(bundle: Bundle, found: Affordable, pruned: list[Scored]) -> tuple[str, str]:

@@ -47,11 +47,7 @@ def _article(named: Named[Healing], index: int) -> dict[str, Any]:
 def _lead(healing: Healing) -> str:
     data, name = healing.data, healing.score_name
     level = wording.level_name(healing.baseline.value.level)
-    no_error = (
-        " Of this task it counts edits against the reference, which are no errors."
-        if name == EDIT_RATE
-        else ""
-    )
+    no_error = " Of this task it counts edits against the reference, which are no errors." if name == EDIT_RATE else ""
     return (
         f"Healed on {_amount(healing.train_data.clips, healing.train_data.seconds)}; {name} on "
         f"{_amount(data.clips, data.seconds)} for the test.{no_error} The "
@@ -75,9 +71,7 @@ def _table(healing: Healing) -> Table:
         "Against the best target": _standing,
         "Change from not healed": lambda _, cell: delta_text(cell.score, cell.bought),
         "p": lambda _, cell: wording.p_value(cell.bought.p_value) if cell.bought else "–",
-        "Share recovered": lambda _, cell: (
-            wording.percent_estimate(cell.recovered) if cell.recovered else "–"
-        ),
+        "Share recovered": lambda _, cell: wording.percent_estimate(cell.recovered) if cell.recovered else "–",
         "What is trained": lambda _, cell: _healed(cell),
         "Layers left": lambda _, cell: str(cell.layers),
         "Parameters trained": _if_healed(lambda cell: wording.count(cell.trained_parameters)),

@@ -52,9 +52,7 @@ def _caption(healing: Healing) -> str:
         "by side."
     ]
     if any(put_back(cell) > 0 for cell in healing.cells):
-        parts.append(
-            "A target that puts layers back stands where its plan does, though it is less deep a cut."
-        )
+        parts.append("A target that puts layers back stands where its plan does, though it is less deep a cut.")
     if _beyond(healing):
         limit = wording.percent(CLIP, 0)
         parts.append(
@@ -83,8 +81,7 @@ def _draw(healing: Healing, axis: str) -> go.Figure:
 def _draw_target(plot: go.Figure, target: str, cells: Sequence[HealingCell], shift: float) -> None:
     name = figure_style.escaped(UNHEALED if target == NONE else target)
     marks = [
-        score_lines.Mark(len(cell.plan.layers), cell.score, (name, wording.removed_names(cell.plan)))
-        for cell in cells
+        score_lines.Mark(len(cell.plan.layers), cell.score, (name, wording.removed_names(cell.plan))) for cell in cells
     ]
     style = figure_style.TARGETS.get(target, figure_style.OTHER)
     hover = "%{customdata[0]}: without %{customdata[1]}<br>%{customdata[2]}"

@@ -197,8 +197,7 @@ def _clauses(what: str, found: Sequence[tuple[str, str, str]]) -> str:
     if not found:
         return ""
     clauses = [
-        f"{place} {numbers}" + (f", {said}" if said and said != CHANCE else "")
-        for place, numbers, said in found
+        f"{place} {numbers}" + (f", {said}" if said and said != CHANCE else "") for place, numbers, said in found
     ]
     end = f"; {CHANCE}" if any(said == CHANCE for _, _, said in found) else ""
     return f"{what}: {'; '.join(clauses)}{end}."
@@ -220,17 +219,14 @@ def limits(bundle: Bundle) -> list[str]:
     healings = [named.document for named in bundle.healings if named.document.cells]
     notes = [note for healing in healings for note in (_tried(healing), _speakers(healing))]
     if (bundle.heals or bundle.trainings) and not bundle.scores and not bundle.healings:
-        notes.append(
-            "Records of training hold losses only: how many words a model gets wrong is not in them."
-        )
+        notes.append("Records of training hold losses only: how many words a model gets wrong is not in them.")
     return list(dict.fromkeys(note for note in notes if note))
 
 
 def cautions(bundle: Bundle) -> list[str]:
     """What makes the numbers of healing look better than they are."""
     trained_on_test = any(
-        named.document.data.fingerprint
-        and named.document.data.fingerprint == named.document.train_data.fingerprint
+        named.document.data.fingerprint and named.document.data.fingerprint == named.document.train_data.fingerprint
         for named in bundle.healings
     )
     return ["The models were healed on the clips they were tested on."] if trained_on_test else []

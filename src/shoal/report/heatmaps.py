@@ -56,10 +56,7 @@ def metric_names(audit: Audit, per: str) -> dict[str, str]:
     """The metrics of blocks, or of layers, that an audit holds anywhere: name → title."""
     scopes = [scope for part in audit.inputs.values() for scope in part.scopes.values()]
     return {
-        name: values.title or name
-        for scope in scopes
-        for name, values in scope.metrics.items()
-        if values.per == per
+        name: values.title or name for scope in scopes for name, values in scope.metrics.items() if values.per == per
     }
 
 
@@ -110,9 +107,7 @@ def _article(named: Named[Audit], index: int, metric: str, name: str, bundle: Bu
                 id=f"{name}-{'difference' if len(kinds) > 1 else kinds[0]}",
                 title="Speech minus text" if len(kinds) > 1 else f"{kinds[0].capitalize()} input",
                 caption=caption,
-                variants={
-                    str(scope): _heatmap(audit, kinds, scope, metric) for scope in measured_scopes(audit)
-                },
+                variants={str(scope): _heatmap(audit, kinds, scope, metric) for scope in measured_scopes(audit)},
                 default=choice.selected,
                 group=group_of(index),
             )
@@ -159,16 +154,12 @@ def _heatmap(audit: Audit, kinds: tuple[InputKind, ...], scope: Scope, metric: s
     if len(sides) > 1:
         raw = difference(raw, sides[1].values)
         row = difference(row, row_normalised(sides[1].values))
-        largest = {
-            name: max(abs(v) for cells in grid for v in cells) for name, grid in (("raw", raw), ("row", row))
-        }
+        largest = {name: max(abs(v) for cells in grid for v in cells) for name, grid in (("raw", raw), ("row", row))}
         ends = {name: round(end, 4) or 0.01 for name, end in largest.items()}
         limits = {name: [-end, end] for name, end in ends.items()}
         scale = figure_style.DIFFERENCE_SCALE
     depth, grids = len(raw), {"raw": to_grid(raw), "row": to_grid(row)}
-    figure = figure_style.new_figure(
-        HEIGHT, x="first layer l of the block", y="layers in the block n", legend=False
-    )
+    figure = figure_style.new_figure(HEIGHT, x="first layer l of the block", y="layers in the block n", legend=False)
     figure.update_xaxes(showgrid=False, range=[-0.6, depth - 0.4])
     figure.update_yaxes(showgrid=False, range=[0.4, depth + 0.6])
     figure.add_heatmap(

@@ -83,9 +83,7 @@ def _article(named: Named[Audit], index: int, bundle: Bundle) -> dict[str, Any]:
         "orders": figure("orders", ORDERS, _order_map),
         "parts": _part_figures(audit, index),
         "blocks": block_figures(audit, index),
-        "tables": {
-            scope: layer_table(rows, audit.depth, caption.format(scope)) for scope, rows in by_scope.items()
-        },
+        "tables": {scope: layer_table(rows, audit.depth, caption.format(scope)) for scope, rows in by_scope.items()},
         "refused": _refused(audit),
     }
 
@@ -113,9 +111,7 @@ def _full_words(item: Importance, full: Estimate) -> str:
 
 def panels(audit: Audit, scope: Scope) -> Panels:
     """Title → input → values by layer: importance first, the measured ones on top, then cosines over `scope`."""
-    items = [
-        (item, kind) for kind, part in _inputs(audit) for item in part.importance if item.part == "layer"
-    ]
+    items = [(item, kind) for kind, part in _inputs(audit) for item in part.importance if item.part == "layer"]
     rows = input_panels((panel_title(item), kind, single_layers(item)) for item, kind in _shown(items))
     return rows and rows | layer_panels(audit, scope) | _single_layers_of_blocks(audit, scope)
 
@@ -201,9 +197,7 @@ def _part_figures(audit: Audit, index: int) -> list[Figure]:
         if lines := {title: parts for title, parts in lines.items() if parts.keys() - {"layer"}}:
             figure = stacked(lines, audit.depth, PANEL + 30)
             title = f"Attention and MLP apart, {kind} input"
-            caption = (
-                "What is lost without only the attention, only the MLP, or the whole layer, with interval."
-            )
+            caption = "What is lost without only the attention, only the MLP, or the whole layer, with interval."
             figures.append(Figure(f"parts-{index}-{kind}", title, caption, {"": figure}))
     return figures
 

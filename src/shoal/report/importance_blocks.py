@@ -27,9 +27,7 @@ def block_figures(audit: Audit, index: int) -> list[Figure]:
         for number, item in enumerate(part.importance):
             rows = rows_of(item)
             if item.measured and any(n > 1 for n in rows):
-                figures.append(
-                    _figure(item, rows, kind, f"{item.metric}-{index}-{kind}-{number}", audit.depth)
-                )
+                figures.append(_figure(item, rows, kind, f"{item.metric}-{index}-{kind}-{number}", audit.depth))
     return figures
 
 
@@ -74,9 +72,7 @@ def _draw(item: Importance, rows: dict[int, dict[int, Cell]], depth: int) -> go.
         zmax=stretch(max(known, default=1.0)),
         colorscale=scale if item.low_is_redundant else figure_style.turned(scale),
         hoverongaps=False,
-        customdata=[
-            [_hover(item, layer, n, cells.get(layer)) for layer in range(depth)] for n, cells in rows.items()
-        ],
+        customdata=[[_hover(item, layer, n, cells.get(layer)) for layer in range(depth)] for n, cells in rows.items()],
         hovertemplate="%{customdata}<extra></extra>",
         colorbar=figure_style.flat_bar(ticks.get("tickvals"), ticks.get("ticktext"), plot=_plot_height(rows)),
     )

@@ -70,11 +70,7 @@ def _language_note(bundle: Bundle) -> str:
 def _healing_note(bundle: Bundle) -> str:
     if not bundle.pruned_systems:
         return ""
-    wins = (
-        "what healing wins back is under Healing"
-        if bundle.healings
-        else "healing may win back part of the loss"
-    )
+    wins = "what healing wins back is under Healing" if bundle.healings else "healing may win back part of the loss"
     return f"Unless a name says so, nothing was trained after pruning; {wins}."
 
 
@@ -148,6 +144,5 @@ def _skipped(bundle: Bundle) -> str:
         return ""
     verb = "was" if len(rows) == 1 else "were"
     return (
-        f"{wording.plural(len(rows), 'manifest row')} {verb} unusable and left out; "
-        "the reasons are under Provenance."
+        f"{wording.plural(len(rows), 'manifest row')} {verb} unusable and left out; the reasons are under Provenance."
     )

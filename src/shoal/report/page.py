@@ -120,9 +120,7 @@ def _packaged(name: str) -> str:
 
 
 def _title(bundle: Bundle) -> str:
-    reference = (
-        bundle.model.ref if bundle.model else bundle.plans[0].document.model_ref if bundle.plans else ""
-    )
+    reference = bundle.model.ref if bundle.model else bundle.plans[0].document.model_ref if bundle.plans else ""
     if reference:
         return f"How shallow can {reference} be?"
     return "How was it trained?" if bundle.trainings else "How alike are the audits?"

@@ -21,9 +21,7 @@ def build(bundle: Bundle) -> Section:
         return Section(ID, TITLE, SHORT, missing=missing)
     view = {
         "lead": _lead(model),
-        "legend": [
-            (name, colour, wording.percent(n / model.total_parameters)) for name, n, colour in parts(model)
-        ],
+        "legend": [(name, colour, wording.percent(n / model.total_parameters)) for name, n, colour in parts(model)],
         "figure": _figure(model),
         "table": _table(model),
     }
@@ -48,11 +46,7 @@ def parts(model: ModelInfo) -> list[tuple[str, int, str]]:
 def _lead(model: ModelInfo) -> str:
     layers = model.decoder_layer_parameters
     share = sum(layers) / model.total_parameters
-    each = (
-        f" One layer is {wording.percent(max(layers) / model.total_parameters)} of the model."
-        if layers
-        else ""
-    )
+    each = f" One layer is {wording.percent(max(layers) / model.total_parameters)} of the model." if layers else ""
     return (
         f"{wording.percent(share)} of {wording.count(model.total_parameters)} parameters sit in the "
         f"{model.depth} decoder layers, the only part that this report considers removing.{each}"

@@ -86,9 +86,7 @@ def _used(bundle: Bundle) -> list[tuple[str, DataInfo]]:
     used = [(_label(named), named.document.data) for named in bundle.described]
     used += [(f"{_label(named)}, to heal", named.document.train_data) for named in bundle.healings]
     used += [(f"{_label(named)}, to heal", named.document.data) for named in bundle.heals]
-    used += [
-        (f"{_label(named)}, to train", data) for named in bundle.trainings for data in named.document.data
-    ]
+    used += [(f"{_label(named)}, to train", data) for named in bundle.trainings for data in named.document.data]
     return used
 
 

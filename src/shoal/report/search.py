@@ -161,9 +161,7 @@ def _titles(search: Search) -> tuple[str, str]:
 
 def _figure(search: Search) -> go.Figure:
     deepest = max((len(step.plan.layers) for step in search.steps), default=1)
-    figure = figure_style.new_figure(
-        400, x="decoder layers removed n", y="relative change (%), positive is worse"
-    )
+    figure = figure_style.new_figure(400, x="decoder layers removed n", y="relative change (%), positive is worse")
     figure.update_xaxes(dtick=1 if deepest <= 16 else None, range=[-0.3, deepest + 0.7])
     figure.add_hline(y=0, line={"color": figure_style.GREY, "width": 1})
     if search.budget.max_increase is not None:
@@ -205,9 +203,7 @@ def _draw(
         mode="markers",
         name=name,
         marker={"color": colour, "symbol": symbol, "size": 9},
-        customdata=[
-            [p.plan.name, wording.removed_names(p.plan), wording.relative_change(p.change)] for p in points
-        ],
+        customdata=[[p.plan.name, wording.removed_names(p.plan), wording.relative_change(p.change)] for p in points],
         hovertemplate="%{customdata[0]}: without %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
     )
 
@@ -237,9 +233,7 @@ def _confirmation_table(search: Search) -> Table:
         "Holds",
     ]
     chosen = search.chosen
-    marked = {
-        row for row, c in enumerate(search.confirmations) if chosen and _same(c, chosen.layers, chosen.part)
-    }
+    marked = {row for row, c in enumerate(search.confirmations) if chosen and _same(c, chosen.layers, chosen.part)}
     caption = "On clips that the search has not seen; p of the hypothesis that the plan breaks the budget"
     return Table(caption, columns, rows, highlight=frozenset(marked), text_columns=frozenset({2}))
 

@@ -44,9 +44,7 @@ def _article(named: Named[TaskMatrix], index: int) -> dict[str, Any]:
             _likeness(matrix, matrix.spearman, f"{group}-spearman", *SPEARMAN, zmin=-1.0),
             _likeness(matrix, matrix.overlap, f"{group}-overlap", *OVERLAP, zmin=0.0),
         ],
-        "sharing": [_plans(matrix, sizes, group, selected), _excess(matrix, sizes, group, selected)]
-        if sizes
-        else [],
+        "sharing": [_plans(matrix, sizes, group, selected), _excess(matrix, sizes, group, selected)] if sizes else [],
         "tables": {str(n): _table(matrix, n) for n in sizes},
         "likeness_table": _likeness_table(matrix),
     }
@@ -78,9 +76,7 @@ def _likeness(
     matrix: TaskMatrix, values: list[list[Estimate]], name: str, title: str, caption: str, *, zmin: float
 ) -> Figure:
     labels = [side.label for side in matrix.sides]
-    cells = [
-        [(e.value, wording.fixed(e.value, 2), wording.number_estimate(e, 2)) for e in row] for row in values
-    ]
+    cells = [[(e.value, wording.fixed(e.value, 2), wording.number_estimate(e, 2)) for e in row] for row in values]
     figure = _annotated(labels, labels, cells)
     figure.update_traces(zmin=zmin, zmax=1.0, colorscale=figure_style.AGREEMENT_SCALE)
     return Figure(name, title, caption, {"": figure})
@@ -147,9 +143,7 @@ def _plan_bars(plans: dict[str, list[int]], span: tuple[int, int]) -> go.Figure:
         x=[stop - start for _, start, stop in bars],
         base=[start - 0.5 for _, start, _ in bars],
         orientation="h",
-        marker={
-            "color": [figure_style.ORANGE if name == CONSENSUS else figure_style.BLUE for name, _, _ in bars]
-        },
+        marker={"color": [figure_style.ORANGE if name == CONSENSUS else figure_style.BLUE for name, _, _ in bars]},
         customdata=[wording.layer_names(plans[name]) for name, _, _ in bars],
         hovertemplate="%{y}: %{customdata}<extra></extra>",
         text=[f"{start}–{stop - 1}" if stop - start > 1 else str(start) for _, start, stop in bars],

@@ -47,9 +47,7 @@ def _score_tile(bundle: Bundle) -> Tile | None:
     clips = f"{wording.plural(data.clips, 'clip')}, {wording.duration(data.seconds)}"
     number = wording.percent_number(score.value) if score.fraction else number_of(score.value)
     unit = "%" if score.fraction else ""
-    return _estimate_tile(
-        score.value, unit, number, f"{scores.headline} of the unpruned model", f"on {clips}"
-    )
+    return _estimate_tile(score.value, unit, number, f"{scores.headline} of the unpruned model", f"on {clips}")
 
 
 def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:
@@ -109,9 +107,7 @@ def _healing_tile(bundle: Bundle) -> Tile | None:
     best = group.best if group else None
     if group is None or best is None or best.recovered is None:
         return None
-    detail = (
-        f"{best.target} healing of {group.plan.name}, the best target, in {wording.duration(best.seconds)}"
-    )
+    detail = f"{best.target} healing of {group.plan.name}, the best target, in {wording.duration(best.seconds)}"
     number = wording.percent_number(best.recovered)
     return _estimate_tile(best.recovered, "%", number, "of what pruning cost, won back", detail)
 

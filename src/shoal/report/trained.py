@@ -71,16 +71,8 @@ def _healed_words(records: Sequence[HealRecord]) -> str:
     pairs = [(r.loss_before, r.loss_after) for r in records]
     measured = [(a, b) for a, b in pairs if a is not None and b is not None]
     fell = sum(after < before for before, after in measured)
-    known = (
-        f"the loss fell in {fell} of the {len(measured)} that measured it"
-        if measured
-        else "none measured a loss"
-    )
-    return (
-        f"{wording.plural(len(records), 'healed model')}: {known}. A loss has no interval here."
-        if records
-        else ""
-    )
+    known = f"the loss fell in {fell} of the {len(measured)} that measured it" if measured else "none measured a loss"
+    return f"{wording.plural(len(records), 'healed model')}: {known}. A loss has no interval here." if records else ""
 
 
 def _one_healed(record: HealRecord) -> str:
@@ -116,9 +108,7 @@ def _parts(record: TrainingRecord) -> str:
 def _training_words(record: TrainingRecord) -> str:
     """What it took, and what it loses on other clips."""
     took = wording.duration(sum(stage.seconds for stage in record.stages))
-    encoded = (
-        f" and {wording.duration(record.encode_seconds)} to encode clips" if record.encode_seconds else ""
-    )
+    encoded = f" and {wording.duration(record.encode_seconds)} to encode clips" if record.encode_seconds else ""
     clips = wording.plural(sum(data.clips for data in record.data), "clip")
     length = wording.duration(sum(data.seconds for data in record.data))
     return (

@@ -39,9 +39,7 @@ def build(bundle: Bundle) -> Section | None:
 
 def _truths(named: Named[Audit], index: int, bundle: Bundle) -> list[dict[str, Any]]:
     inputs = named.document.inputs
-    truths = [
-        (kind, trust) for kind in KINDS if kind in inputs for trust in inputs[kind].trust if trust.metrics
-    ]
+    truths = [(kind, trust) for kind in KINDS if kind in inputs for trust in inputs[kind].trust if trust.metrics]
     depths = [len(plan.layers) for plan in bundle.all_plans]
     return [_truth(kind, trust, f"trust-{index}-{n}", depths) for n, (kind, trust) in enumerate(truths)]
 
@@ -51,13 +49,9 @@ def _truth(kind: InputKind, trust: Trust, group: str, depths: list[int]) -> dict
     selected = str(next((n for n in depths if n in sizes), min(sizes, key=lambda n: abs(n - 2))))
     unit = unit_of(trust.unit)
     measured = trust.truth.partition(" ")[2] or trust.truth
-    colours = dict(
-        zip(dict.fromkeys(m.metric for m in trust.metrics), cycle(figure_style.METRICS), strict=False)
-    )
+    colours = dict(zip(dict.fromkeys(m.metric for m in trust.metrics), cycle(figure_style.METRICS), strict=False))
 
-    def figure(
-        what: str, words: tuple[str, str], draw: Callable[[Sequence[MetricTrust]], go.Figure]
-    ) -> Figure:
+    def figure(what: str, words: tuple[str, str], draw: Callable[[Sequence[MetricTrust]], go.Figure]) -> Figure:
         variants = {str(n): draw(metrics) for n, metrics in sizes.items()}
         return Figure(f"{group}-{what}", *words, variants, selected, group)
 
@@ -149,11 +143,7 @@ def _draw(
     *,
     hollow: bool = False,
 ) -> None:
-    bar = (
-        {"color": figure_style.translucent(colour, 0.5), "width": 0}
-        if hollow
-        else {"color": colour, "width": 3}
-    )
+    bar = {"color": figure_style.translucent(colour, 0.5), "width": 0} if hollow else {"color": colour, "width": 3}
     figure.add_scatter(
         x=[estimate.value],
         y=[row],
@@ -236,13 +226,10 @@ def _cost(metric: MetricTrust, unit: Unit) -> str:
     against = f"against the best measured block ({best})"
     if low is None:
         return (
-            f"costs {unit.write(metric.regret)} {against}; without an interval nobody can tell whether that is "
-            "chance"
+            f"costs {unit.write(metric.regret)} {against}; without an interval nobody can tell whether that is chance"
         )
     if low <= 0:
-        return (
-            f"cannot be told apart from the best measured block ({best}): regret {unit.write(metric.regret)}"
-        )
+        return f"cannot be told apart from the best measured block ({best}): regret {unit.write(metric.regret)}"
     return f"costs {unit.write(metric.regret)} {against}"
 
 

@@ -96,9 +96,7 @@ def select(
         for side, view in zip(audits, views, strict=True)
     ]
     others = tuple(requests[1:])
-    choice = strategy.choose(
-        replace(requests[0], others=others, combine=settings.combine, weights=settings.weights)
-    )
+    choice = strategy.choose(replace(requests[0], others=others, combine=settings.combine, weights=settings.weights))
     model = audits[0].model
     return Plan(
         provenance=provenance(),
@@ -132,9 +130,7 @@ def manual(model_ref: str, depth: int, layers: Sequence[int], *, allow_last: boo
     if problem := plan_problem(ascending, depth, allow_last=allow_last):
         raise PlanError(problem, where="layers to remove", fix="give 0-based indices, each once")
     try:
-        return Plan(
-            provenance=provenance(), model_ref=model_ref, depth=depth, layers=ascending, allow_last=allow_last
-        )
+        return Plan(provenance=provenance(), model_ref=model_ref, depth=depth, layers=ascending, allow_last=allow_last)
     except ValidationError as error:
         raise PlanError(error.errors()[0]["msg"], where="layers to remove") from None
 
@@ -146,9 +142,7 @@ def get(name: str) -> Strategy:
         UsageError: there is none.
     """
     if name not in REGISTRY:
-        raise UsageError(
-            f"unknown strategy {name!r}", where="--strategy", fix=f"use one of {', '.join(REGISTRY)}"
-        )
+        raise UsageError(f"unknown strategy {name!r}", where="--strategy", fix=f"use one of {', '.join(REGISTRY)}")
     strategy: Strategy = import_module(f"shoal.selection.{name}").STRATEGY
     return strategy
 
@@ -185,9 +179,7 @@ def _check_sides(
     weights: Sequence[float] | None,
 ) -> None:
     if not audits or len(audits) != len(paths):
-        raise UsageError(
-            f"{len(audits)} audits and {len(paths)} paths", where="source_path", fix="give one each"
-        )
+        raise UsageError(f"{len(audits)} audits and {len(paths)} paths", where="source_path", fix="give one each")
     if strategy.several:
         check_weights(weights, len(audits))
         check_one_model(
@@ -214,9 +206,7 @@ def _view(audit: Audit, path: str, metric: str | None, settings: SelectSettings)
     if metric is not None and values is None:
         if metric not in in_scope.metrics:
             known = ", ".join(name for name, other in measured.scopes.items() if metric in other.metrics)
-            raise UsageError(
-                f"{metric} is not measured in scope {scope or 'all'}", where="scope", fix=f"use {known}"
-            )
+            raise UsageError(f"{metric} is not measured in scope {scope or 'all'}", where="scope", fix=f"use {known}")
         values = in_scope.metrics[metric]
     return AuditView(audit, path, kind, scope or "all", in_scope, values)
 

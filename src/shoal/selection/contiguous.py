@@ -20,9 +20,7 @@ def choose(request: Request) -> Choice:
         named = request.values.best if request.allow_last else request.values.best_keeping_last
         for block in named:
             if block.n == request.count:
-                return Choice(
-                    list(range(block.layer, block.layer + block.n)), block.distance, block.stability
-                )
+                return Choice(list(range(block.layer, block.layer + block.n)), block.distance, block.stability)
     ranked = request.ranked(request.blocks)
     if not ranked:
         raise UsageError(

@@ -12,9 +12,7 @@ def choose(request: Request) -> Choice:
     """
     first = 0 if request.count > request.depth - 2 else 1
     inner = range(first, request.depth - 1)
-    return Choice(
-        [inner[(2 * part + 1) * len(inner) // (2 * request.count)] for part in range(request.count)]
-    )
+    return Choice([inner[(2 * part + 1) * len(inner) // (2 * request.count)] for part in range(request.count)])
 
 
 STRATEGY = Strategy("uniform", choose)

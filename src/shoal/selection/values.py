@@ -22,9 +22,7 @@ def find_importance(measured: InputAudit, option: str, part: Part, scope: Scope 
     for item in of_part:
         if item.option == option and scope in (None, item.scope):
             return item
-    cosines = (
-        [] if part != "layer" else list(dict.fromkeys(n for s in measured.scopes.values() for n in s.metrics))
-    )
+    cosines = [] if part != "layer" else list(dict.fromkeys(n for s in measured.scopes.values() for n in s.metrics))
     known = [*cosines, *dict.fromkeys(item.option for item in of_part)]
     hint = f" (did you mean {close[0]}?)" if (close := get_close_matches(option, known, 1, 0.75)) else ""
     of = "" if part == "layer" else f" of the {part} of layers"

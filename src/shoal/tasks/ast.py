@@ -22,9 +22,7 @@ class Ast(Task):
         super().__init__(settings)
         self._into = settings.target_lang or "en"
         asked = settings.instruction
-        self._instruction = (
-            asked.replace("{language}", language_name(self._into)) if "{language}" in asked else asked
-        )
+        self._instruction = asked.replace("{language}", language_name(self._into)) if "{language}" in asked else asked
         self.bleu_tokenizer = _tokenizer(primary(self._into))
 
     @property

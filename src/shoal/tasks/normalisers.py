@@ -59,9 +59,7 @@ def _english() -> Normaliser:
 def _basic() -> Normaliser:
     from whisper_normalizer.basic import BasicTextNormalizer
 
-    return Normaliser(
-        "whisper-basic-marks", version("whisper-normalizer"), BasicTextNormalizer(preserve_marks=True)
-    )
+    return Normaliser("whisper-basic-marks", version("whisper-normalizer"), BasicTextNormalizer(preserve_marks=True))
 
 
 NONE = Normaliser("none", __version__, str)

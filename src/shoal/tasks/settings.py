@@ -23,9 +23,7 @@ NormaliserName = Literal["whisper", "none", "label", "squad"]
 
 _CHOSEN = ("accuracy", "UAR", "macro-F1")
 NEEDS: Mapping[str, Answering] = {
-    **dict.fromkeys(
-        ("WER", "CER", "compound WER", "BLEU", "chrF", *_CHOSEN, "exact match", "token F1"), "decode"
-    ),
+    **dict.fromkeys(("WER", "CER", "compound WER", "BLEU", "chrF", *_CHOSEN, "exact match", "token F1"), "decode"),
     **{f"{name}, {how}": "choose" for name in _CHOSEN for how in ("chosen", "chosen per byte")},
     **dict.fromkeys(("perplexity", "word perplexity", "bits per byte", "loss"), "loss"),
 }

@@ -63,7 +63,5 @@ class Sqa(Task):
             )
         lines = list(dict.fromkeys(" ".join(each.split()) for each in values))
         if role == "choices" and len(lines) == 1:
-            raise ManifestError(
-                f"a single one in {name}", where=row.place if row else None, fix="give two or more"
-            )
+            raise ManifestError(f"a single one in {name}", where=row.place if row else None, fix="give two or more")
         return lines

@@ -77,9 +77,7 @@ def make_batches(
     if loaded.kind == "speech_llm" and input == "speech":
         return _stacked(loaded, examples, ctc_tokens, variants, features, processes or Processes(), progress)
     if input == "speech":
-        usable = {
-            id(data): {clip.id for clip in data.clips(_rows(examples, data))} for data in _datasets(examples)
-        }
+        usable = {id(data): {clip.id for clip in data.clips(_rows(examples, data))} for data in _datasets(examples)}
         examples = [example for example in examples if example.row.id in usable[id(example.data)]]
     _check_any(examples)
     return ProcessorBatches(loaded, examples, input=input, through_projector=through_projector)

@@ -166,9 +166,7 @@ def _losses(log_probs: Tensor, counts: Tensor, targets: Tensor, lengths: Tensor)
     times = torch.arange(len(log_probs), device=counts.device) - starts[clips]
     empty = log_probs.new_zeros(int(counts.max()), len(counts), log_probs.shape[1])
     padded = empty.index_put((times, clips), log_probs)
-    return F.ctc_loss(
-        padded, targets, counts.long(), lengths.long(), blank=BLANK, reduction="none", zero_infinity=True
-    )
+    return F.ctc_loss(padded, targets, counts.long(), lengths.long(), blank=BLANK, reduction="none", zero_infinity=True)
 
 
 def _spread(values: Tensor, counts: Tensor, total: int) -> Tensor:

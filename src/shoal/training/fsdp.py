@@ -30,9 +30,7 @@ def check_fsdp(plugin: Any, student: ModelWithLoss, *, sharded: bool) -> None:
     where, names = "fsdp_config of accelerate", set(plugin.transformer_cls_names_to_wrap or ())
     layers = sorted({type(layer).__name__ for layer in student.loaded.layers})
     if not sharded:
-        raise UsageError(
-            "this command cannot train sharded parameters (FSDP)", where=where, fix="take MULTI_GPU"
-        )
+        raise UsageError("this command cannot train sharded parameters (FSDP)", where=where, fix="take MULTI_GPU")
     if plugin.fsdp_version != 2:
         raise UsageError("FSDP 1 is not supported", where=where, fix="give fsdp_version: 2")
     if plugin.activation_checkpointing:

@@ -203,9 +203,7 @@ class _Trainer(Trainer):
 
     # --- A step ---
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """The gradients of one step, in as many micro-batches as memory asks for; returns its loss."""
         del num_items_in_batch
         model.train()
@@ -236,9 +234,7 @@ class _Trainer(Trainer):
                 "train with less (a smaller rank, another target, shorter clips, --gradient-checkpointing)"
             )
         self._splits += 1
-        self._notes.append(
-            f"memory ran out at step {inputs['step'] + 1}: parts of {largest} clips are halved"
-        )
+        self._notes.append(f"memory ran out at step {inputs['step'] + 1}: parts of {largest} clips are halved")
         return self._split(inputs, 1)
 
     def _split(self, inputs: dict[str, Any], times: int) -> dict[str, Any]:
@@ -365,9 +361,7 @@ class _Trainer(Trainer):
             seconds=sum(line["seconds"] for line in lines),
             clips=int(self._sampled.examples.size),
             notes=[note for line in lines for note in line.get("notes", [])],
-            sharded=last / TENSORS
-            if self.is_fsdp_enabled and (last := last_checkpoint(self._folder))
-            else None,
+            sharded=last / TENSORS if self.is_fsdp_enabled and (last := last_checkpoint(self._folder)) else None,
         )
 
     def taken(self) -> tuple[dict[str, float], list[str]]:

@@ -99,8 +99,7 @@ class ProcessorBatches(Batches):
         alone = getattr(loaded.family, "encodes_one_by_one", False) and _graph_wanted(loaded)
         groups = [[clip] for clip in batch["clips"]] if alone else [batch["clips"]]
         singles = [
-            prepare(loaded, clips, task, input=self._input, response=True, padding_side="right")
-            for clips in groups
+            prepare(loaded, clips, task, input=self._input, response=True, padding_side="right") for clips in groups
         ]
         return (stacked(singles, "right"), singles) if len(singles) > 1 else (singles[0], [])
 

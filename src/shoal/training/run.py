@@ -147,9 +147,7 @@ class _Training:
         for number, (source, rows) in enumerate(zip(self.recipe.train, data, strict=True)):
             examples += examples_of(rows, tasks.get(source.task), number)
         augment = self.recipe.augment
-        variants = [
-            Variant(speed, masks) for speed in augment.speeds for masks in range(augment.masks + 1)
-        ] or [PLAIN]
+        variants = [Variant(speed, masks) for speed in augment.speeds for masks in range(augment.masks + 1)] or [PLAIN]
         begun = time.perf_counter()
         batches: Any = make_batches(
             self.loaded,
@@ -214,16 +212,12 @@ class _Training:
                 dropout=recipe.lora.dropout,
             )
         uses_ctc = stage.ctc_weight > 0 and ctc is not None
-        objective = Objective(
-            ctc=stage.ctc_weight if uses_ctc else 0.0, ctc_every=stage.ctc_every if uses_ctc else 1
-        )
+        objective = Objective(ctc=stage.ctc_weight if uses_ctc else 0.0, ctc_every=stage.ctc_every if uses_ctc else 1)
         student = ModelWithLoss(self.loaded, batches, objective, ctc=ctc if uses_ctc else None)
         optimisation = Optimisation.model_validate(stage.model_dump(exclude={"ctc_weight", "ctc_every"}))
         self._stage("lm", student, self._sampled(batches, stage.steps, stage.clips, 2), optimisation)
 
-    def _stage(
-        self, name: str, student: ModelWithLoss, sampled: SampledClips, optimisation: Optimisation
-    ) -> None:
+    def _stage(self, name: str, student: ModelWithLoss, sampled: SampledClips, optimisation: Optimisation) -> None:
         result: TrainingResult = loop.train(
             student,
             sampled,
@@ -290,9 +284,7 @@ class _Training:
                         loss=own,
                         loss_as_saved=kept,
                     )
-                    for source, batches, own, kept in zip(
-                        recipe.validation, held_out, losses, saved, strict=True
-                    )
+                    for source, batches, own, kept in zip(recipe.validation, held_out, losses, saved, strict=True)
                 ],
                 encode_seconds=round(self._encode_seconds, 2),
                 notes=self._notes,
@@ -316,8 +308,7 @@ def lora_names(loaded: LoadedModel, wanted: Sequence[str] | None) -> list[str]:
 
     prefix = "decoder."
     every = [
-        name.removeprefix(prefix)
-        for name in linear_layers(loaded.model, [loaded.family.layers_path(loaded.model)])
+        name.removeprefix(prefix) for name in linear_layers(loaded.model, [loaded.family.layers_path(loaded.model)])
     ]
     if wanted is None:
         return every

@@ -81,9 +81,7 @@ def encoder_key(model: SpeechLLM, processor: SpeechLLMProcessor, dtype: torch.dt
 def _settings(config: Any) -> dict[str, Any]:
     """A config as stable JSON can hold it, without what has no effect."""
     return {
-        key: value
-        for key, value in config.to_dict().items()
-        if not key.startswith("_") and key not in _WITHOUT_EFFECT
+        key: value for key, value in config.to_dict().items() if not key.startswith("_") and key not in _WITHOUT_EFFECT
     }
 
 

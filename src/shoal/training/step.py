@@ -163,11 +163,7 @@ class ModelWithLoss(nn.Module):
         for chunk in chunks:
             given = (ours[chunk], inputs.tokens[chunk], None if theirs is None else theirs[chunk])
             # Of several chunks, none keeps its logits for the backward pass.
-            found = (
-                self._chunk(*given)
-                if len(chunks) == 1
-                else checkpoint(self._chunk, *given, use_reentrant=False)
-            )
+            found = self._chunk(*given) if len(chunks) == 1 else checkpoint(self._chunk, *given, use_reentrant=False)
             for name, each in zip(("ce", "kl"), found, strict=True):
                 if terms.get(name):
                     sums.setdefault(name, []).append(each)
@@ -249,9 +245,7 @@ def run_decoder(
     return [loaded.family.state(states[layer]) for layer in layers], final
 
 
-def _keep_input(
-    layers: nn.ModuleList, index: int, states: dict[int, Tensor], end: int | None
-) -> RemovableHandle:
+def _keep_input(layers: nn.ModuleList, index: int, states: dict[int, Tensor], end: int | None) -> RemovableHandle:
     """Put what enters layer `index` (or leaves the last one) into `states`; the pass ends there if it is `end`."""
 
     def keep(tensor: Tensor) -> None:

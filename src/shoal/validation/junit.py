@@ -37,15 +37,11 @@ def junit(validation: Validation) -> str:
 
 def _case(suite: ElementTree.Element, finding: Finding) -> None:
     where = finding.where or "not measured"
-    case = ElementTree.SubElement(
-        suite, "testcase", {"classname": _plain(where), "name": _plain(finding.requirement)}
-    )
+    case = ElementTree.SubElement(suite, "testcase", {"classname": _plain(where), "name": _plain(finding.requirement)})
     if finding.verdict != "holds":
         message = ": ".join(filter(None, [finding.verdict, finding.shown, finding.reason]))
         failure = {"type": finding.verdict, "message": _plain(message)}
-        ElementTree.SubElement(case, "failure", failure).text = _plain(
-            f"{finding.requirement}\n{where}\n{message}"
-        )
+        ElementTree.SubElement(case, "failure", failure).text = _plain(f"{finding.requirement}\n{where}\n{message}")
     elif finding.shown:
         ElementTree.SubElement(case, "system-out").text = _plain(finding.shown)
 

@@ -18,9 +18,7 @@ from shoal.validation.requirements import (
 RECOGNITION = "asr"
 """The task that `--max-wer` is about: other tasks may have a WER too."""
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_FORM = re.compile(
-    r"^\s*(?P<name>.+?)(?:\s+(?P<change>increase|drop))?\s*(?P<sign><=|>=)\s*(?P<value>\S+)\s*$"
-)
+_FORM = re.compile(r"^\s*(?P<name>.+?)(?:\s+(?P<change>increase|drop))?\s*(?P<sign><=|>=)\s*(?P<value>\S+)\s*$")
 
 
 def parse(text: str) -> Requirement:
@@ -51,9 +49,7 @@ def max_wer(share: float) -> Requirement:
 
 def max_wer_increase(share: float) -> Requirement:
     """The increase of the WER of recognition, as a share of the baseline's."""
-    return ChangeLimit(
-        f"WER increase <= {share:.1%}", "WER", share, relative=True, drop=False, task=RECOGNITION
-    )
+    return ChangeLimit(f"WER increase <= {share:.1%}", "WER", share, relative=True, drop=False, task=RECOGNITION)
 
 
 def max_group_increase(share: float) -> Requirement:

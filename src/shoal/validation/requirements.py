@@ -77,9 +77,7 @@ class Requirement(ABC):
     ) -> Finding:
         """The judgement of one number."""
         verdict, reason = _verdict(value, limit, at_most=at_most, confident=confident)
-        return Finding(
-            requirement=self.text, verdict=verdict, where=where, measured=value, shown=shown, reason=reason
-        )
+        return Finding(requirement=self.text, verdict=verdict, where=where, measured=value, shown=shown, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -256,9 +254,7 @@ def _change(
         limit = 0.0
     counted = change.negated() if drop else change
     shown = plain_score(counted, "+.1f", fraction=fraction)
-    return requirement.finding(
-        where, counted, shown, limit=limit, at_most=requirement.at_most, confident=confident
-    )
+    return requirement.finding(where, counted, shown, limit=limit, at_most=requirement.at_most, confident=confident)
 
 
 def _verdict(value: Estimate, limit: float, *, at_most: bool, confident: bool) -> tuple[Verdict, str]:

@@ -67,9 +67,7 @@ class ScoreRequirements(Settings):
 class ValidateSettings(ScoreRequirements):
     """What is required of a checkpoint, and how it is judged."""
 
-    max_latency_ratio: Annotated[float | None, REQUIRED, Parameter(metavar="RATIO")] = Field(
-        default=None, ge=0
-    )
+    max_latency_ratio: Annotated[float | None, REQUIRED, Parameter(metavar="RATIO")] = Field(default=None, ge=0)
     """Highest ratio of the time to the unpruned model's, in a bench: 0.8."""
     min_speedup: Annotated[float | None, REQUIRED, Parameter(metavar="FACTOR")] = Field(default=None, ge=0)
     """Lowest speedup over the unpruned model, in a bench: 1.25."""

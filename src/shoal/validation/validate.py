@@ -114,12 +114,8 @@ def _of_checkpoint(checkpoint: str, own: Fingerprint, documents: Sequence[Labell
     folder = resolve(checkpoint).path
     who = _identity(checkpoint, folder, own)
     return Evidence(
-        measured=[
-            who.scored(scores, label=label) for label, scores in documents if isinstance(scores, Scores)
-        ],
-        benches=[
-            (bench, who.timed(bench, label=label)) for label, bench in documents if isinstance(bench, Bench)
-        ],
+        measured=[who.scored(scores, label=label) for label, scores in documents if isinstance(scores, Scores)],
+        benches=[(bench, who.timed(bench, label=label)) for label, bench in documents if isinstance(bench, Bench)],
         weight_bytes=_weight_bytes(folder),
     )
 

@@ -178,9 +178,7 @@ def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(name, side,
         for clip, sums in zip(clips, found, strict=True):
             single = prepare(loaded, [clip], task, input=kind, response=True)
             states = stock_states(loaded, dict(single.inputs))
-            wanted = [
-                mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)
-            ]
+            wanted = [mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)]
             kept = SCOPES.index("all")
             assert sums.counts[kept] == states.shape[1]
             measured = sums.sums[kept][: len(wanted)] / sums.counts[kept]

@@ -62,9 +62,7 @@ def test_the_audit_equals_loops_over_the_states_of_the_stock_forward(loaded, sid
     for clip, sums in zip(clips, found, strict=True):
         single = prepare(loaded, [clip], task, input="text", response=True)
         states = stock_states(loaded, {"input_ids": single.token_ids})
-        wanted = [
-            mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)
-        ]
+        wanted = [mean_angle(states, 0, n, start) for n in range(1, depth + 1) for start in range(depth - n + 1)]
         kept = SCOPES.index("all")
         assert np.allclose(sums.sums[kept][: len(wanted)] / sums.counts[kept], wanted, atol=1e-6)
     note(type(loaded.model).__name__, audit=["text"])

@@ -76,18 +76,14 @@ def test_an_encoder_decoder_is_no_causal_lm():
 
 def test_an_encoder_without_a_decoder_is_refused():
     model = transformers.Wav2Vec2Model(
-        transformers.Wav2Vec2Config(
-            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
-        )
+        transformers.Wav2Vec2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
     )
     with pytest.raises(ModelError, match="no family knows"):
         families.find(model)
 
 
 def test_a_model_without_a_list_of_layers_is_refused():
-    model = transformers.BertLMHeadModel(
-        transformers.BertConfig(**COMMON, num_hidden_layers=2, is_decoder=True)
-    )
+    model = transformers.BertLMHeadModel(transformers.BertConfig(**COMMON, num_hidden_layers=2, is_decoder=True))
     with pytest.raises(ModelError, match="no list of layers"):
         families.find(model)
 

@@ -88,9 +88,7 @@ def slow_losses(model: LoadedModel, text: str, tokens: list[int]) -> list[float]
     begin, end, pad = (words(torch.tensor([[token]])) for token in (3, 13, 14))
     first = torch.cat([parts[0], begin, parts[1]], dim=1)
     ids = torch.cat([asked, torch.tensor([[3]]), reply[:, :1]], dim=1)
-    out = speaks(
-        inputs_embeds=first.clone(), input_text_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True
-    )
+    out = speaks(inputs_embeds=first.clone(), input_text_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
     found, left = [], torch.cat([*parts[2:], end, pad], dim=1)
     for place in range(len(tokens) + 1):
         chances = out.logits[0, -1].log_softmax(-1)
@@ -277,9 +275,7 @@ def test_a_search_and_an_ablation_name_it_before_anything_is_run(model, tmp_path
     with pytest.raises(ManifestError, match=r":1: no speech_tokens"):
         decode_without(
             ImportanceRequest(model, clips, tasks.get("tts"), "speech", out=out),
-            ImportanceSums(
-                "ablation", "loss", "text", "layer", ((1,),), (), np.zeros((0, 1)), np.zeros(0, np.int64)
-            ),
+            ImportanceSums("ablation", "loss", "text", "layer", ((1,),), (), np.zeros((0, 1)), np.zeros(0, np.int64)),
         )
     assert not out.exists()
 

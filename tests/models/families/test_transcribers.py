@@ -45,9 +45,7 @@ def test_vibevoice_hears_a_clip_the_same_way_twice():
     assert not torch.allclose(first, noisy)
 
 
-@pytest.mark.parametrize(
-    "name", ["Nemotron3_5TranscribeForConditionalGeneration", "NemotronH_Omni_Reasoning_V3"]
-)
+@pytest.mark.parametrize("name", ["Nemotron3_5TranscribeForConditionalGeneration", "NemotronH_Omni_Reasoning_V3"])
 def test_the_last_attention_layer_of_nemotron_stays(name):
     model = BUILDS[name].build(6)
     config = find(model).text_config(model)

@@ -80,7 +80,5 @@ def _fields(path: Path, folder: Path) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _librispeech_transcripts(folder: Path) -> dict[str, str]:
     """Utterance id → text, from the `*.trans.txt` files of one chapter."""
-    lines = (
-        line for file in sorted(folder.glob("*.trans.txt")) for line in file.read_text("utf-8").splitlines()
-    )
+    lines = (line for file in sorted(folder.glob("*.trans.txt")) for line in file.read_text("utf-8").splitlines())
     return {name: text.strip() for name, _, text in (line.partition(" ") for line in lines) if name}

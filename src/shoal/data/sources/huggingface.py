@@ -45,9 +45,7 @@ class TableAudio:
         try:
             return Path(value["path"]).read_bytes()
         except (OSError, KeyError, TypeError, ValueError):
-            raise AudioError(
-                f"the row holds no audio bytes and its file {value.get('path')!r} is not there"
-            ) from None
+            raise AudioError(f"the row holds no audio bytes and its file {value.get('path')!r} is not there") from None
 
 
 def _as_wav(array: Any, rate: Any) -> bytes:
@@ -122,9 +120,7 @@ def _library(where: str) -> Any:
 def _source(name: str, label: str, load: Any) -> Source:
     try:
         loaded = load()
-    except (
-        Exception
-    ) as error:  # `datasets` raises whatever its back ends raise; all of it is about this input
+    except Exception as error:  # `datasets` raises whatever its back ends raise; all of it is about this input
         message = str(error).strip().partition("\n")[0]
         raise ManifestError(
             f"the data set cannot be loaded ({type(error).__name__}: {message})",

@@ -76,9 +76,7 @@ class SlotLayer(CacheLayerMixin):
     def _zeros(self, like: Tensor, capacity: int) -> Tensor:
         return like.new_zeros((self.slots, like.shape[1], capacity, like.shape[3]))
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write; returns what the queries may read."""
         del args, kwargs
         if not self.is_initialized:
@@ -142,10 +140,7 @@ class SlotCache(Cache):
     def __init__(self, lm: nn.Module, slots: int) -> None:
         self.place = ColumnRange()
         stock: Any = DynamicCache(config=lm.config).layers
-        layers = [
-            SlotLayer(self.place, slots, sliding=isinstance(layer, DynamicSlidingWindowLayer))
-            for layer in stock
-        ]
+        layers = [SlotLayer(self.place, slots, sliding=isinstance(layer, DynamicSlidingWindowLayer)) for layer in stock]
         super().__init__(layers=layers)
 
     def move(self, source: int, target: int, length: int, capacity: int) -> None:

@@ -98,9 +98,7 @@ class Engine:
         steps: how rows go on; by default recorded graphs on CUDA where the model allows it.
     """
 
-    def __init__(
-        self, lm: nn.Module, *, eos_ids: Collection[int], slots: int, steps: Steps | None = None
-    ) -> None:
+    def __init__(self, lm: nn.Module, *, eos_ids: Collection[int], slots: int, steps: Steps | None = None) -> None:
         if slots < 1:
             raise ValueError(f"there must be a slot: {slots}")
         self._lm, self._eos_ids, self.slots = lm, frozenset(eos_ids), slots

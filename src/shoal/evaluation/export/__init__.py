@@ -35,9 +35,7 @@ def check_formats(names: Sequence[str], out: Path | None) -> None:
     """
     for name in names:
         if name not in _WRITERS:
-            raise UsageError(
-                f"unknown format {name!r}", where="--export", fix=f"choose among {', '.join(formats())}"
-            )
+            raise UsageError(f"unknown format {name!r}", where="--export", fix=f"choose among {', '.join(formats())}")
     if names and out is None:
         raise UsageError("exports need a folder", where="--export", fix="give --out")
 

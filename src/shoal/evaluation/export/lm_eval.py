@@ -52,9 +52,7 @@ def _file_date(created: str) -> str:
     return created.partition("+")[0].replace(":", "-")
 
 
-def results_of(
-    scores: Scores, system: SystemScores, task: Task, task_hash: str, samples: int
-) -> dict[str, Any]:
+def results_of(scores: Scores, system: SystemScores, task: Task, task_hash: str, samples: int) -> dict[str, Any]:
     """What `results_DATE.json` holds for one system."""
     metrics, higher = _metrics(system)
     name, packages = task.name, scores.provenance.packages
@@ -78,9 +76,7 @@ def results_of(
         "fewshot_as_multiturn": False,
         "chat_template": None,
         "chat_template_sha": None,
-        "total_evaluation_time_seconds": str(
-            system.encode_seconds + system.prefill_seconds + system.decode_seconds
-        ),
+        "total_evaluation_time_seconds": str(system.encode_seconds + system.prefill_seconds + system.decode_seconds),
     }
 
 

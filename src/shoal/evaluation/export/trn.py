@@ -40,9 +40,7 @@ def _write_kind(folder: Path, stored: ScoredOutputs, ready: Ready) -> None:
         _write(folder / f"hyp.{name}.trn", stored, outputs, lambda output: ready(output.pred_text, output))
 
 
-def _write(
-    path: Path, stored: ScoredOutputs, outputs: Mapping[str, Output], text: Callable[[Output], str]
-) -> None:
+def _write(path: Path, stored: ScoredOutputs, outputs: Mapping[str, Output], text: Callable[[Output], str]) -> None:
     with replaced(path) as stream:
         for block in stored.read(outputs):
             stream.writelines(f"{text(output)} ({identity(output)})\n".lstrip(" ") for output in block)

@@ -81,8 +81,7 @@ def answers_of(task: Task, outputs: Sequence[Output]) -> Answers:
         hypotheses=[normalise(output.pred_text) for normalise, output in pairs],
         units=[task.unit(output.lang) for output in outputs],
         accepted=[
-            [normalise(right) for right in task.accepted(output.text, output.fields)]
-            for normalise, output in pairs
+            [normalise(right) for right in task.accepted(output.text, output.fields)] for normalise, output in pairs
         ],
         chosen=[_likeliest(output, normalise, lambda _: 1) for normalise, output in pairs],
         chosen_per_byte=[

@@ -100,9 +100,7 @@ def compound_errors(references: Sequence[str], hypotheses: Sequence[str]) -> Int
 def _kaldi_errors(references: Sequence[str], hypotheses: Sequence[str], *, merge_compounds: bool) -> Ints:
     pairs = zip(references, hypotheses, strict=True)
     found = (
-        kaldialign.edit_distance(reference.split(), hypothesis.split(), merge_compounds=merge_compounds)[
-            "total"
-        ]
+        kaldialign.edit_distance(reference.split(), hypothesis.split(), merge_compounds=merge_compounds)["total"]
         for reference, hypothesis in pairs
     )
     return np.fromiter(found, np.int64, len(references))
@@ -112,9 +110,7 @@ def _counts(align: Any, references: Sequence[str], hypotheses: Sequence[str]) ->
     table = np.zeros((len(references), 4), dtype=np.int64)
     if not references:
         return EditCounts(table)
-    aligned = align(
-        [_single_spaced(text) for text in references], [_single_spaced(text) for text in hypotheses]
-    )
+    aligned = align([_single_spaced(text) for text in references], [_single_spaced(text) for text in hypotheses])
     for row, chunks in enumerate(aligned.alignments):
         for chunk in chunks:
             table[row, _COLUMN[chunk.type]] += max(

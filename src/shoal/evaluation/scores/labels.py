@@ -108,9 +108,7 @@ class OverLabels(LabelScore):
 
     def value(self, totals: Floats) -> Floats:
         """The mean of `of_label` over labels with references."""
-        hit, right, answered = np.moveaxis(
-            totals.reshape(*totals.shape[:-1], totals.shape[-1] // 3, 3), -1, 0
-        )
+        hit, right, answered = np.moveaxis(totals.reshape(*totals.shape[:-1], totals.shape[-1] // 3, 3), -1, 0)
         values = np.where(right > 0, self.of_label(hit, right, answered), 0)
         return ratio(values.sum(-1), (right > 0).sum(-1).astype(np.float64))
 

@@ -39,9 +39,7 @@ class SacreBleu(Score):
         """(U, S): n-gram counts, in sacrebleu's order."""
         if not len(answers):
             return np.zeros((0, self.width))
-        counts = self._library._extract_corpus_statistics(
-            list(answers.hypotheses), [list(answers.references)]
-        )
+        counts = self._library._extract_corpus_statistics(list(answers.hypotheses), [list(answers.references)])
         return np.array(counts, dtype=np.float64)
 
     def value(self, totals: Floats) -> Floats:
@@ -49,9 +47,7 @@ class SacreBleu(Score):
         score = self._library._compute_score_from_stats
         rows = totals.reshape(-1, self.width)
         known = rows[:, LENGTH] > 0
-        values = [
-            score(row).score if there else np.nan for row, there in zip(rows.tolist(), known, strict=True)
-        ]
+        values = [score(row).score if there else np.nan for row, there in zip(rows.tolist(), known, strict=True)]
         return np.array(values, dtype=np.float64).reshape(totals.shape[:-1])
 
     @property

@@ -64,11 +64,7 @@ def options() -> dict[str, tuple[Metric, Quantity | None]]:
 def sign_of(option: str) -> int:
     """1 where a low number means redundant, -1 where a high one does: times this, the lower, the sooner it goes."""
     metric, quantity = options()[option]
-    low = (
-        quantity.low_is_redundant
-        if quantity
-        else isinstance(metric, CosineMetric) and metric.low_is_redundant
-    )
+    low = quantity.low_is_redundant if quantity else isinstance(metric, CosineMetric) and metric.low_is_redundant
     return 1 if low else -1
 
 

@@ -94,9 +94,7 @@ class AudioLLM(Family):
 
     def sampling_rate(self, processor: Any) -> int:
         """What the processor expects, Hz."""
-        extractor = getattr(processor, "feature_extractor", None) or getattr(
-            processor, "audio_processor", None
-        )
+        extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
         return int(getattr(extractor, "sampling_rate", 16_000))
 
     def longest(self, processor: Any) -> float | None:
@@ -124,9 +122,7 @@ class AudioLLM(Family):
             # Some processors drop the template of their folder; their tokenizers have it.
             options["chat_template"] = template
         turn = {"role": "user", "content": content}
-        return str(
-            processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **options)
-        )
+        return str(processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **options))
 
     def chat_template(self, processor: Any) -> str:
         """The processor's chat template, or its tokenizer's.

@@ -111,11 +111,7 @@ class Family(ABC):
         saved = self.text_config(model)
         held = (getattr(module, "config", None) for module in self.decoder(model).modules())
         found = {id(saved): saved}
-        found |= {
-            id(each): each
-            for each in held
-            if isinstance(each, PreTrainedConfig) and type(each) is type(saved)
-        }
+        found |= {id(each): each for each in held if isinstance(each, PreTrainedConfig) and type(each) is type(saved)}
         return list(found.values())
 
     def depth_field(self, config: PreTrainedConfig) -> str:
@@ -148,9 +144,7 @@ class Family(ABC):
         Raises:
             ModelError: a field may depend on the depth and is not understood.
         """
-        return fields.per_layer_fields(
-            config, getattr(config, self.depth_field(config)), handled=self.handles
-        )
+        return fields.per_layer_fields(config, getattr(config, self.depth_field(config)), handled=self.handles)
 
     def pruned_fields(self, config: PreTrainedConfig, keep: Sequence[int]) -> dict[str, Any]:
         """What to set in the decoder's config so that it describes the layers in `keep` (ascending) only.
@@ -198,9 +192,7 @@ class Family(ABC):
             fix="add a family for it in shoal/models/families",
         )
 
-    def other_fields(
-        self, config: PreTrainedConfig, depth: int, keep: Sequence[int]
-    ) -> Mapping[tuple[str, ...], Any]:
+    def other_fields(self, config: PreTrainedConfig, depth: int, keep: Sequence[int]) -> Mapping[tuple[str, ...], Any]:
         """What else in the model's config follows the decoder's depth, beside the decoder's own config.
 
         Args:
@@ -217,9 +209,7 @@ class Family(ABC):
         del config, depth, keep
         return {}
 
-    def generation_fields(
-        self, config: GenerationConfig, depth: int, keep: Sequence[int]
-    ) -> Mapping[str, Any]:
+    def generation_fields(self, config: GenerationConfig, depth: int, keep: Sequence[int]) -> Mapping[str, Any]:
         """What in the generation config names layers, and the value it takes; arguments as `other_fields`."""
         del config, depth, keep
         return {}

@@ -123,9 +123,7 @@ NOT_PER_LAYER = frozenset(
 """Lists whose length has nothing to do with the depth, though it may equal it in a small model."""
 
 
-def per_layer_fields(
-    config: PreTrainedConfig, depth: int, *, handled: Collection[str] = ()
-) -> dict[str, Any]:
+def per_layer_fields(config: PreTrainedConfig, depth: int, *, handled: Collection[str] = ()) -> dict[str, Any]:
     """The fields of `config` that change when layers are removed, with their present values.
 
     Raises:

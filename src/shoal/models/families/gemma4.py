@@ -28,9 +28,7 @@ class GlobalLayers(SharedKeys):
             ModelError: the last layer would be a local one, or see `SharedKeys`.
         """
         if config.layer_types[keep[-1]] != LAST:
-            raise fields.refusal(
-                config, "layer_types", f"has to end with {LAST}, and layer {keep[-1]} is none"
-            )
+            raise fields.refusal(config, "layer_types", f"has to end with {LAST}, and layer {keep[-1]} is none")
         values = super().pruned_fields(config, keep)
         if config.is_heterogeneous:
             values["per_layer_config"] = fields.kept_overrides(config, keep)

@@ -20,9 +20,7 @@ class HiggsAudio(SpeechGenerator):
     name = "higgs_audio"
     classes = ("HiggsAudioV2ForConditionalGeneration",)
     encoder_names = ()
-    limits = (
-        "measured on the words of a clip followed by its codes; its processor needs torchaudio for the codec"
-    )
+    limits = "measured on the words of a clip followed by its codes; its processor needs torchaudio for the codec"
 
     def head(self, model: PreTrainedModel) -> nn.Module | None:
         """What gives the codes of all codebooks at once."""

@@ -89,11 +89,7 @@ def shared_layers(config: PreTrainedConfig, keep: Sequence[int]) -> int:
     first = config.num_hidden_layers - getattr(config, FIELD)
     left = [layer for layer in keep if layer >= first]
     if gone := sorted(sources(config) - set(keep)):
-        raise fields.refusal(
-            config, FIELD, f"lets later layers read the keys and values of {gone}, which would go"
-        )
+        raise fields.refusal(config, FIELD, f"lets later layers read the keys and values of {gone}, which would go")
     if first < config.num_hidden_layers and not left:
-        raise fields.refusal(
-            config, FIELD, "would be 0: at least one layer that reads others' keys has to stay"
-        )
+        raise fields.refusal(config, FIELD, "would be 0: at least one layer that reads others' keys has to stay")
     return len(left)

@@ -95,9 +95,7 @@ class KyutaiSpeechToText(AudioLLM):
         config = model.config
         batch = super().silent_inputs(model) or {}
         shape = (*batch["input_ids"].shape, config.num_codebooks)
-        codes = torch.randint(
-            0, config.codebook_vocab_size, shape, generator=torch.Generator().manual_seed(0)
-        )
+        codes = torch.randint(0, config.codebook_vocab_size, shape, generator=torch.Generator().manual_seed(0))
         return batch | {"input_ids": torch.cat([batch["input_ids"].unsqueeze(-1), codes], dim=-1)}
 
     def _heard(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples]) -> dict[str, Tensor]:

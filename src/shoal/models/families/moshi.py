@@ -90,8 +90,7 @@ class Moshi(SpeechGenerator):
         shape = (len(tokens["input_ids"]), model.config.num_codebooks, tokens["input_ids"].shape[1])
         generator = torch.Generator().manual_seed(0)
         return tokens | {
-            name: torch.randint(0, model.config.audio_vocab_size, shape, generator=generator)
-            for name in STREAMS
+            name: torch.randint(0, model.config.audio_vocab_size, shape, generator=generator) for name in STREAMS
         }
 
 

@@ -34,7 +34,6 @@ class Nemotron(AudioLLM):
             raise ModelError(
                 f"no {ATTENTION} layer of layers_block_type would be left, and without one it cannot decode",
                 where=type(config).__name__,
-                fix="keep one of the layers "
-                + ", ".join(str(i) for i, b in enumerate(blocks) if b == ATTENTION),
+                fix="keep one of the layers " + ", ".join(str(i) for i, b in enumerate(blocks) if b == ATTENTION),
             )
         return super().pruned_fields(config, keep)

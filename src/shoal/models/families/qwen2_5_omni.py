@@ -45,14 +45,10 @@ class Qwen25Omni(Omni):
         turns = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in asked]
         template = self.chat_template(processor)
         return str(
-            processor.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=False, chat_template=template
-            )
+            processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, chat_template=template)
         )
 
-    def spoken_batch(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Clip], task: Task
-    ) -> PreparedBatch:
+    def spoken_batch(self, model: PreTrainedModel, processor: Any, clips: Sequence[Clip], task: Task) -> PreparedBatch:
         """The request for each clip's words, the words as the thinker's reply, and the row's speech tokens.
 
         Raises:

@@ -36,9 +36,7 @@ class Qwen3OmniMoe(Omni):
         del model
         return one_by_one(processor, self.prompt(processor, instruction), clips)
 
-    def other_fields(
-        self, config: PreTrainedConfig, depth: int, keep: Sequence[int]
-    ) -> Mapping[tuple[str, ...], Any]:
+    def other_fields(self, config: PreTrainedConfig, depth: int, keep: Sequence[int]) -> Mapping[tuple[str, ...], Any]:
         """The number of the state that the talker reads.
 
         Raises:

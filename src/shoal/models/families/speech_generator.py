@@ -49,9 +49,7 @@ class SpeechGenerator(AudioLLM):
         del model
         text = self.prompt(processor, instruction)
         inputs = processor(text=[text] * len(clips), audio=list(clips), return_tensors="pt", padding=True)
-        return dict(inputs) | _without(
-            inputs, processor.tokenizer.convert_tokens_to_ids(self.mark(processor))
-        )
+        return dict(inputs) | _without(inputs, processor.tokenizer.convert_tokens_to_ids(self.mark(processor)))
 
     def with_response(self, processor: Any, line: TokenRow, ids: Sequence[int], samples: Samples) -> TokenRow:
         """The words in their place, before the audio."""

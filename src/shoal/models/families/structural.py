@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 BY_LAYER = re.compile(r"deepstack|(^|_)(layer|layers)(_|$)")
 """Fields beside the decoder's config that may name its layers."""
-ENCODERS = re.compile(
-    r"vision|image|video|visual|audio|speech|acoustic|encoder|feature|qformer|q_former|norm"
-)
+ENCODERS = re.compile(r"vision|image|video|visual|audio|speech|acoustic|encoder|feature|qformer|q_former|norm")
 """Fields, or configs, that speak of another part."""
 
 POINTERS = re.compile(r"position|start|_idx$|_ind(ex|ices)$|_slots?$")

@@ -86,9 +86,7 @@ def _support(name: str, facts: Mapping[str, Any]) -> Support:
             "generates_speech": family.speaks(name),
             "limits": family.limits_of(name),
         }
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()
-    }
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     return Support(class_name=name, **said, **values)
 
 

@@ -188,9 +188,7 @@ def _inputs(model: Any, batch: PreparedBatch) -> list[Tensor]:
     states = thinker(**inputs, output_hidden_states=True, use_cache=False).hidden_states
     read = states[0] + states[-1]
     voice = next(iter(model.speaker_map.values()))
-    marks = torch.tensor(
-        [int(voice["bos_token"]), talker.text_eos_token, talker.text_pad_token], device=read.device
-    )
+    marks = torch.tensor([int(voice["bos_token"]), talker.text_eos_token, talker.text_pad_token], device=read.device)
     begin, end, pad = thinker.get_input_embeddings()(marks).split(1)
     first = torch.tensor([talker.codec_pad_token, talker.codec_bos_token], device=read.device)
     rows = []

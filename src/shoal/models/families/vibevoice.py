@@ -26,9 +26,7 @@ class VibeVoice(SpeechGenerator):
         del instruction
         words = [{"type": "text", "text": self.mark(processor)}]
         script = str(
-            processor.apply_chat_template(
-                [{"role": "0", "content": words}], tokenize=False, add_generation_prompt=True
-            )
+            processor.apply_chat_template([{"role": "0", "content": words}], tokenize=False, add_generation_prompt=True)
         )
         begins = "" if script.rstrip().endswith(processor.audio_bos_token) else processor.audio_bos_token
         return f"{script}{begins}{processor.audio_token}{processor.audio_eos_token}"

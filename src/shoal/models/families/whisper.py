@@ -77,9 +77,7 @@ class Whisper(AudioLLM):
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return inputs | {"input_features": noise.to(model.dtype)}
 
-    def generation_fields(
-        self, config: GenerationConfig, depth: int, keep: Sequence[int]
-    ) -> Mapping[str, Any]:
+    def generation_fields(self, config: GenerationConfig, depth: int, keep: Sequence[int]) -> Mapping[str, Any]:
         """Pairs (layer, head) whose attention aligns words with time; without any left, there are no word times."""
         del depth
         heads = getattr(config, "alignment_heads", None)
