@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from functools import cache
@@ -76,6 +77,14 @@ def test_files_and_rooms_exist(page):
     named = {code for code in codes if re.fullmatch(r"[a-z][a-z0-9_/]*(?:\.py|\.md|/)", code)}
     homes = [rooms, ROOT, *(room for room in rooms.iterdir() if room.is_dir())]
     assert [code for code in named if not any((home / code).exists() for home in homes)] == []
+
+
+def test_every_room_is_in_the_design():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = {room.strip() for layer in layers for room in layer.split("|")} - {"_version"}
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert [room for room in rooms if f"`{room}/`" not in design and f"`{room}.py`" not in design] == []
 
 
 def commands(text: str) -> Iterator[list[str]]:
