@@ -546,7 +546,6 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
         past_key_values: Any | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         input_features: Tensor | None = None,
         input_values: Tensor | None = None,
@@ -555,7 +554,8 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Run the model: arguments of every causal LM, and the audio arguments of `get_audio_features`.
 
-        Audio positions in `labels` (B, T) do not count in the loss, nor do those of -100.
+        `use_cache` and whatever else the decoder takes is passed on to it. Audio positions in `labels` (B, T) do not
+        count in the loss, nor do those of -100.
 
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`, or audio without its places.
@@ -577,7 +577,6 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
-            use_cache=use_cache,
             **kwargs,
         )
 
