@@ -106,7 +106,7 @@ FSDP = HERE.parents[1] / "recipes" / "accelerate" / "fsdp2.yaml"
 # On a CPU, `distributed_type: MULTI_CPU` starts a single process, and `--multi_gpu` as many as it is told.
 LAUNCHER = {
     "ddp": (["--multi_gpu", "--num_machines", "1"], "DistributedDataParallel x2 Parameter"),
-    "fsdp2": (["--config_file", str(FSDP)], "FSDPStudent x2 DTensor"),
+    "fsdp2": (["--config_file", str(FSDP)], "FSDPModelWithLoss x2 DTensor"),
 }
 """Options of `accelerate launch`, and what the training then is."""
 
