@@ -21,6 +21,10 @@ def raw() -> dict:
 
 def test_its_values_and_best_blocks_are_where_they_are_now(raw):
     audit = Audit.load(OLD / "audit.json")
+    assert (raw["schema_version"], audit.schema_version) == (
+        1,
+        2,
+    )  # so that yesterday's Shoal refuses it by its version
     for kind, part in raw["inputs"].items():
         for scope, old in part["scopes"].items():
             metrics = audit.inputs[kind].scopes[scope].metrics

@@ -185,6 +185,8 @@ class Audit(Document):
     """How redundant the decoder layers are. Per-utterance sums lie beside it in the `.npz`."""
 
     kind: Literal["audit"] = "audit"
+    schema_version: int = 2
+    """Before version 2 metrics had fields of their own; `old_audits` reads those files."""
     model: ModelInfo
     data: DataInfo
     task: str

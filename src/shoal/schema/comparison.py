@@ -55,6 +55,8 @@ class Comparison(Document):
     """How alike two audits are."""
 
     kind: Literal["comparison"] = "comparison"
+    schema_version: int = 2
+    """Before version 2 metrics had fields of their own; `old_audits` reads those files."""
     a: ComparedAudit
     b: ComparedAudit
     paired: bool
