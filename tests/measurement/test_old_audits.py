@@ -24,7 +24,7 @@ def test_its_values_and_best_blocks_are_where_they_are_now(raw):
     assert (raw["schema_version"], audit.schema_version) == (
         1,
         2,
-    )  # so that yesterday's Shoal refuses it by its version
+    )  # an older Shoal refuses it by that
     for kind, part in raw["inputs"].items():
         for scope, old in part["scopes"].items():
             metrics = audit.inputs[kind].scopes[scope].metrics
