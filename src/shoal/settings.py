@@ -53,6 +53,12 @@ class Settings(BaseModel):
     )
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        for field in cls.model_fields.values():
+            if field.description:  # a docstring keeps its line breaks, and help breaks lines by itself
+                field.description = " ".join(field.description.split())
+
+    @classmethod
     def of(cls, settings: Self | None, options: Mapping[str, Any]) -> Self:
         """`settings`, or the defaults, with `options` in their place.
 

@@ -35,6 +35,7 @@ def test_every_option_says_what_it_is(path: tuple[str, ...], command: App, capsy
             assert len(text.split()) >= 3, about
             assert STARTS.match(text), about
             assert not text.startswith(("Of ", "See ")), about
+            assert "\n" not in text, about
     assert main([*path, "--help"]) == 0
     assert "--help" not in capsys.readouterr().err
 
@@ -56,3 +57,8 @@ def test_an_option_that_is_given_again_replaces_the_first(tmp_path, capsys) -> N
     line = ["train", missing, "--workers", "-1", "--out", str(tmp_path / "a"), "--workers", "2"]
     assert main(line) == 2
     assert missing in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(capsys) -> None:
+    assert main(["slect"]) == 2
+    assert capsys.readouterr().err == 'shoal: Unknown command "slect". Did you mean "select"?; see shoal --help\n'

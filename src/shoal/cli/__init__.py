@@ -98,7 +98,8 @@ def _usage_error(error: CycloptsError) -> UsageError:
     if isinstance(error.__cause__, ValidationError) and error.argument is not None:
         return usage_error(error.__cause__, error.argument.hint)
     command = " ".join(["shoal", *(error.command_chain or ())])
-    return UsageError(str(error).strip().rstrip("."), fix=f"see {command} --help")
+    problem = str(error).partition(" Available commands:")[0]  # an incomplete list, and help has all of them
+    return UsageError(problem.strip().rstrip("."), fix=f"see {command} --help")
 
 
 def _fail(message: str, code: int) -> int:

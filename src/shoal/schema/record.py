@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """Base of all parts: unknown keys are ignored, numbers must be finite."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, validate_assignment=True)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, validate_assignment=True, defer_build=True)
 
 
 class Estimate(Record):
