@@ -30,7 +30,7 @@ def prefetch(items: Iterable[T], *, depth: int) -> Iterator[T]:
 
 def _in_thread(items: Iterator[T], depth: int) -> Iterator[T]:
     end: Any = object()
-    with ThreadPoolExecutor(1, "shoal-ahead") as thread:
+    with ThreadPoolExecutor(1, "shoal-prefetch") as thread:
         coming = deque(thread.submit(next, items, end) for _ in range(depth + 1))
         try:
             while (item := coming.popleft().result()) is not end:

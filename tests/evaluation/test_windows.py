@@ -164,7 +164,7 @@ def test_embedding_beside_the_decoding_says_the_same(model, data, monkeypatch):
     monkeypatch.setattr(window, "prepare", prepare)
     beside = evaluate(model, data, plans=[plan(1)], **FEW)
     assert beside.examples == here.examples
-    assert threads == {"shoal-ahead"}
+    assert threads == {"shoal-prefetch_0"}
 
 
 # How many at once

@@ -50,7 +50,7 @@ def test_the_audit_equals_loops_over_the_four_states_of_altup(side, folders, dat
 
 
 def test_decoding_gives_the_tokens_of_generate(folders, data):  # noqa: F811
-    contract.test_decoding_gives_the_tokens_of_generate(NAME, folders, data)
+    contract.test_decoding_gives_the_tokens_of_generate(NAME, lambda name: contract.load(folders(name)), data)
 
 
 @pytest.mark.parametrize("layers", [[1, 3], [0, 5, 7]])
