@@ -10,7 +10,7 @@ from shoal.prefetch import prefetch
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("shoal-ahead")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("shoal-prefetch")]
 
 
 def test_gives_the_same_items_in_order_from_another_thread():
@@ -22,7 +22,7 @@ def test_gives_the_same_items_in_order_from_another_thread():
             yield number
 
     assert list(prefetch(items(), depth=2)) == list(range(20))
-    assert made_in == {"shoal-ahead_0"}
+    assert made_in == {"shoal-prefetch_0"}
     assert threads() == []
 
 
@@ -81,7 +81,7 @@ def test_the_thread_ends_and_cleans_up_when_its_items_are_no_longer_wanted(how):
     else:
         with pytest.raises(ZeroDivisionError):
             consume()
-    assert cleaned == ["shoal-ahead_0"]
+    assert cleaned == ["shoal-prefetch_0"]
     assert threads() == []
 
 
