@@ -31,7 +31,7 @@ from shoal.progress import Progress
 from shoal.schema import write_text
 from shoal.training.examples import to_device
 from shoal.training.fsdp import check_fsdp, ready_to_shard
-from shoal.training.micro_batches import Steps, halved
+from shoal.training.micro_batches import TrainingSteps, halved
 from shoal.training.run_folder import (
     LOG,
     MARKER,
@@ -156,8 +156,8 @@ class _Trainer(Trainer):
     # --- What it is fed ---
 
     def get_train_dataloader(self) -> Any:
-        """One item a step, of this process's share; not prepared, since `Steps` knows the processes itself."""
-        steps = Steps(
+        """One item a step, of this process's share; not prepared, since `TrainingSteps` knows the processes itself."""
+        steps = TrainingSteps(
             self.student.batches,
             self._sampled,
             self.args.process_index,

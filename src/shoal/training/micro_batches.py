@@ -36,7 +36,7 @@ def halved(slices: Sequence[slice]) -> list[slice]:
     return halves
 
 
-class Steps(Dataset[dict[str, Any]]):
+class TrainingSteps(Dataset[dict[str, Any]]):
     """Step k as this process takes it: its clips, cut into micro-batches and put together.
 
     Where processes go `together`, each makes as many passes as the one with most micro-batches: every pass through
