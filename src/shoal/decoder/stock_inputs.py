@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from shoal.data.clip import SAMPLE_RATE
 from shoal.errors import ModelError
 from shoal.models.batch import Kind, PreparedBatch, TokenRow, stacked
 from shoal.models.contexts import quiet
 from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.base import needs_family
 from shoal.schema import InputKind
 
 if TYPE_CHECKING:
@@ -139,10 +141,9 @@ def request(loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], i
         with quiet():
             return family.request(loaded.model, loaded.processor, samples, instruction)
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise ModelError(
-            f"its processor ({type(loaded.processor).__name__}) cannot make the inputs "
-            f"({type(error).__name__}: {reason})",
+            f"its processor ({type(loaded.processor).__name__}) cannot make the inputs ({reason})",
             where=loaded.ref,
             fix="check that the processor's files belong to these weights",
         ) from error
@@ -165,13 +166,10 @@ def _lines(inputs: dict[str, Any], family: AudioLLM, audio: Sequence[int]) -> li
 
 def _with_text(line: TokenRow, ids: Sequence[int], ref: str) -> TokenRow:
     """The line with `ids` where the audio was."""
-    places = (line.kinds == Kind.AUDIO).nonzero()[:, 0]
-    if not len(places):
+    positions = (line.kinds == Kind.AUDIO).nonzero()[:, 0]
+    if not len(positions):
         raise ModelError("its prompt has no place for the audio", where=ref, fix="use the speech input")
-    first, last = int(places[0]), int(places[-1])
-    before = TokenRow(line.ids[:first], line.kinds[:first]).then(ids, Kind.AUDIO)
-    rest = line.kinds[last + 1 :]
-    return TokenRow(torch.cat([before.ids, line.ids[last + 1 :]]), torch.cat([before.kinds, rest]))
+    return line.replaced(int(positions[0]), int(positions[-1]) + 1, ids, Kind.AUDIO)
 
 
 def _batch(
@@ -190,11 +188,8 @@ def _batch(
     call = family.call(loaded.model, moved)
     embeds = call.get("inputs_embeds")
     if embeds is not None and embeds.shape[:2] != ids.shape:
-        raise ModelError(
-            f"its decoder sees {embeds.shape[1]} positions where its processor made {ids.shape[1]}",
-            where=type(loaded.model).__name__,
-            fix="add a family for it in shoal/models/families",
-        )
+        problem = f"its decoder sees {embeds.shape[1]} positions where its processor made {ids.shape[1]}"
+        raise needs_family(loaded.model, problem)
     tokens = torch.where((kinds == Kind.PAD) | (kinds == Kind.AUDIO), -1, ids)
     return PreparedBatch(
         names,
@@ -208,13 +203,9 @@ def _batch(
 
 def _padded(lines: list[TokenRow], pad: int, side: str) -> tuple[Tensor, Tensor]:
     """(B, T) token ids and kinds."""
-    shape = (len(lines), max(len(line.ids) for line in lines))
-    ids, kinds = torch.full(shape, pad), torch.full(shape, int(Kind.PAD))
-    for row, line in enumerate(lines):
-        at = shape[1] - len(line.ids) if side == "left" else 0
-        ids[row, at : at + len(line.ids)] = line.ids
-        kinds[row, at : at + len(line.ids)] = line.kinds
-    return ids, kinds
+    options: dict[str, Any] = {"batch_first": True, "padding_side": side}
+    ids = pad_sequence([line.ids for line in lines], padding_value=pad, **options)
+    return ids, pad_sequence([line.kinds for line in lines], padding_value=int(Kind.PAD), **options)
 
 
 def _retyped(inputs: dict[str, Any], family: AudioLLM, kinds: Tensor) -> dict[str, Any]:

@@ -108,9 +108,9 @@ def _run(model: PreTrainedModel, family: Family) -> None:
     try:
         runner(**moved, use_cache=False)
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise ModelError(
-            f"it cannot be run on random tokens, by which its parts are found ({type(error).__name__}: {reason})",
+            f"it cannot be run on random tokens, by which its parts are found ({reason})",
             where=type(model).__name__,
             fix="measure and remove whole layers",
         ) from error

@@ -139,9 +139,9 @@ def _take_updates(tensors: Mapping[str, Tensor], spec: LoraSpec | None) -> lora.
 
 
 def _fill_projector(model: SpeechLLM, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    given = {name.removeprefix(_PROJECTOR): tensor for name, tensor in tensors.items() if name.startswith(_PROJECTOR)}
+    weights = {name.removeprefix(_PROJECTOR): tensor for name, tensor in tensors.items() if name.startswith(_PROJECTOR)}
     try:
-        model.projector.load_state_dict(given, strict=True)
+        model.projector.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ModelError(
             f"the projector's weights do not fit ({error})", where=where, fix=f"compare with {ADAPTERS_FILE}"

@@ -34,10 +34,10 @@ class AudioCache:
         keys = [hashlib.sha256(clip.samples.tobytes()).digest() for clip in clips]
         missing = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in self._vectors}
         fresh = dict(zip(missing, encode(list(missing.values())), strict=True)) if missing else {}
-        found = [fresh[key] if key in fresh else self._vectors[key] for key in keys]
+        vectors_of_clips = [fresh[key] if key in fresh else self._vectors[key] for key in keys]
         for key, vectors in fresh.items():
             self._keep(key, vectors)
-        return found
+        return vectors_of_clips
 
     def clear(self) -> None:
         """Forget everything: whoever times the encoder must not be served from here."""

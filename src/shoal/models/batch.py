@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +70,7 @@ class PreparedBatch:
         if scope == "last":
             before = (self.kinds == Kind.AUDIO) | (self.kinds == Kind.PROMPT)
             return before & (before.flip(1).cumsum(1).flip(1) == 1)
-        wanted = {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "text": Kind.TEXT}[scope]
-        return self.kinds == wanted
+        return self.kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "text": Kind.TEXT}[scope]
 
     def scopes(self) -> Tensor:
         """(B, T, 5) bool: `scope` for every entry of `SCOPES`, in that order."""
@@ -81,15 +80,8 @@ class PreparedBatch:
 
     def to(self, device: torch.device | str) -> PreparedBatch:
         """The same batch on another device."""
-        return PreparedBatch(
-            self.ids,
-            self.embeds.to(device),
-            self.kinds.to(device),
-            self.token_ids.to(device),
-            _to(self.call, device),
-            _to(self.inputs, device),
-            self.ends,
-        )
+        tensors = {name: getattr(self, name).to(device) for name in ("embeds", "kinds", "token_ids")}
+        return replace(self, **tensors, call=_to(self.call, device), inputs=_to(self.inputs, device))
 
 
 def _to(values: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
@@ -107,17 +99,15 @@ class TokenRow:
 
     def then(self, ids: Sequence[int], kind: Kind) -> TokenRow:
         """This, and `ids` after it."""
+        return self.replaced(len(self.ids), len(self.ids), ids, kind)
+
+    def replaced(self, start: int, stop: int, ids: Sequence[int], kind: Kind) -> TokenRow:
+        """This, with `ids` in the place of positions `start … stop-1`."""
         import torch
 
-        more = torch.tensor(list(ids), dtype=torch.long)
-        return TokenRow(torch.cat([self.ids, more]), torch.cat([self.kinds, torch.full_like(more, int(kind))]))
-
-    def at(self, place: int, ids: Sequence[int], kind: Kind) -> TokenRow:
-        """This, with `ids` before position `place`."""
-        import torch
-
-        before = TokenRow(self.ids[:place], self.kinds[:place]).then(ids, kind)
-        return TokenRow(torch.cat([before.ids, self.ids[place:]]), torch.cat([before.kinds, self.kinds[place:]]))
+        new = torch.tensor(list(ids), dtype=torch.long)
+        kinds = [self.kinds[:start], torch.full_like(new, int(kind)), self.kinds[stop:]]
+        return TokenRow(torch.cat([self.ids[:start], new, self.ids[stop:]]), torch.cat(kinds))
 
 
 STACKED = frozenset({"inputs_embeds", "attention_mask"})
@@ -164,6 +154,6 @@ def padded(tensors: Sequence[Tensor], *, left: bool, value: int) -> Tensor:
     shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
     whole = tensors[0].new_full((len(tensors), *shape[1:]), value)
     for row, tensor in zip(whole, tensors, strict=True):
-        places = [slice(-size, None) if left else slice(size) for size in tensor.shape[1:]]
-        row[tuple(places)] = tensor[0]
+        spans = [slice(-size, None) if left else slice(size) for size in tensor.shape[1:]]
+        row[tuple(spans)] = tensor[0]
     return whole

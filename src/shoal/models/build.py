@@ -102,9 +102,9 @@ def assemble(heard: LoadedEncoder, spoken: LoadedDecoder, **settings: Any) -> tu
     Raises:
         ValueError: a setting is wrong, or the encoder is of a kind that is not supported.
     """
-    known = [field.name for field in fields(ProjectorSettings)]
-    if unknown := sorted({*settings["projector"]} - {*known}):
-        raise ValueError(f"a projector has no setting {unknown[0]!r} (there are {', '.join(known)})")
+    names = [field.name for field in fields(ProjectorSettings)]
+    if unknown := sorted({*settings["projector"]} - {*names}):
+        raise ValueError(f"a projector has no setting {unknown[0]!r} (there are {', '.join(names)})")
     config = SpeechLLMConfig(
         encoder_config=heard.model.config,
         text_config=spoken.model.config,
@@ -119,8 +119,8 @@ def assemble(heard: LoadedEncoder, spoken: LoadedDecoder, **settings: Any) -> tu
 
 def _greedy(spoken: LoadedDecoder, processor: SpeechLLMProcessor) -> GenerationConfig:
     """Greedy decoding that ends where decoder or template end; checkpoints differ in how they sample."""
-    known = getattr(spoken.model.generation_config, "eos_token_id", None)
-    ends = [known] if isinstance(known, int) else list(known or [])
+    stated = getattr(spoken.model.generation_config, "eos_token_id", None)
+    ends = [stated] if isinstance(stated, int) else list(stated or [])
     ends.append(processor.tokenizer.convert_tokens_to_ids(processor.end_token))
     return GenerationConfig(
         do_sample=False,

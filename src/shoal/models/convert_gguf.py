@@ -148,9 +148,9 @@ def check_config(fields: Fields, config: PreTrainedConfig) -> None:
         _check("rope.freq_base", theta, _rope_theta(config))
 
 
-def _check(key: str, expected: float, found: float | None) -> None:
-    if found is None or abs(found - expected) > 1e-5 * abs(expected):
-        raise WeightsError(f"the GGUF file says {key} = {expected}, the config made from it says {found}")
+def _check(key: str, expected: float, actual: float | None) -> None:
+    if actual is None or abs(actual - expected) > 1e-5 * abs(expected):
+        raise WeightsError(f"the GGUF file says {key} = {expected}, the config made from it says {actual}")
 
 
 def _rope_theta(config: PreTrainedConfig) -> float | None:

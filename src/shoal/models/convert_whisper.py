@@ -152,8 +152,8 @@ def whisper_tokenizer(path: Path, size: int) -> WhisperTokenizer:
 
 
 def _check_ids(expected: dict[str, int], tokenizer: WhisperTokenizer, size: int) -> None:
-    found = tokenizer.get_vocab()
-    wrong = [token for token, number in expected.items() if found.get(token) != number]
+    vocabulary = tokenizer.get_vocab()
+    wrong = [token for token, number in expected.items() if vocabulary.get(token) != number]
     if wrong or len(tokenizer) != size:
         raise WeightsError(f"the tokenizer's ids changed on the way ({len(wrong)} tokens, size {len(tokenizer)})")
 

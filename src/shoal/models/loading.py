@@ -108,8 +108,8 @@ class LoadedModel:
         Raises:
             AudioError: a clip is longer than the processor's window.
         """
-        for place in np.flatnonzero(data.seconds() > self._longest_clip()):
-            self.check_length(float(data.seconds()[place]), data.rows[int(place)])
+        for index in np.flatnonzero(data.seconds() > self._longest_clip()):
+            self.check_length(float(data.seconds()[index]), data.rows[int(index)])
 
     def _longest_clip(self) -> float:
         """What the model hears of a clip (s)."""
@@ -151,8 +151,8 @@ class LoadedModel:
     def audio_dtype(self) -> torch.dtype:
         """What the encoder takes; the decoder's where there is none."""
         encoder = self.family.encoder(self.model)
-        found = None if encoder is None else next(encoder.parameters(), None)
-        return self.dtype if found is None else found.dtype
+        parameter = None if encoder is None else next(encoder.parameters(), None)
+        return self.dtype if parameter is None else parameter.dtype
 
     @property
     def dtype_name(self) -> str:
@@ -162,11 +162,11 @@ class LoadedModel:
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
         """Tokens that end a response."""
-        found: list[int] = []
+        ids: list[int] = []
         for source in (self.model.generation_config, self.family.text_config(self.model), self.tokenizer):
             value = getattr(source, "eos_token_id", None)
-            found += [value] if isinstance(value, int) else list(value or [])
-        return tuple(dict.fromkeys(found))
+            ids += [value] if isinstance(value, int) else list(value or [])
+        return tuple(dict.fromkeys(ids))
 
     def response_text(self, text: str) -> str:
         """`text` as this model writes its responses (lower case without punctuation, say)."""

@@ -109,8 +109,7 @@ def add_lora(
     except Exception as error:  # PEFT refuses some models and modules, with many kinds of errors
         for name, layer in list(lora_layers(model)):
             model.set_submodule(name, layer.get_base_layer())
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"cannot take low-rank layers ({reason})", where=type(model).__name__) from None
+        raise ModelError(f"cannot take low-rank layers ({str(error)[:300]})", where=type(model).__name__) from None
     finally:
         for parameter, value in trainable.items():
             parameter.requires_grad_(value)
@@ -147,19 +146,19 @@ def _check(model: nn.Module, modules: Sequence[str]) -> None:
         raise ModelError("it has low-rank layers already", where=where, fix="merge them first")
     if not modules:
         raise ModelError("no modules to adapt", where=where)
-    there = dict(model.named_modules())
+    modules_by_name = dict(model.named_modules())
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for name in modules:
-        if name not in there:
+        if name not in modules_by_name:
             raise ModelError("the model has no such module", where=name, fix="give its full name")
-        if type(there[name]) not in KINDS:
+        if type(modules_by_name[name]) not in KINDS:
             kinds = " or ".join(kind.__name__ for kind in KINDS)
             raise ModelError(
-                f"a low-rank update needs a {kinds}, and this is a {type(there[name]).__name__}",
+                f"a low-rank update needs a {kinds}, and this is a {type(modules_by_name[name]).__name__}",
                 where=name,
                 fix="train it whole, or leave it out",
             )
-        if uses[id(there[name].weight)] > 1:
+        if uses[id(modules_by_name[name].weight)] > 1:
             raise ModelError(
                 "its weights are tied to another module's, which a merged update would change too",
                 where=name,
@@ -328,10 +327,10 @@ def merge(model: PreTrainedModel, ref: str, *, replace: bool = False) -> None:
             setattr(model.config, name, value)
 
 
-def unusable(ref: str, what: str) -> ModelError:
+def unusable(ref: str, problem: str) -> ModelError:
     """Why the adapter of the model `ref` cannot be used."""
     return ModelError(
-        f"the adapter beside its weights cannot be used: {what}",
+        f"the adapter beside its weights cannot be used: {problem}",
         where=ref,
         fix="merge it into the weights with the library it was made with, or move it away",
     )

@@ -46,21 +46,21 @@ def base_of(folder: Path, ref: str) -> str:
         ModelError: its config names none, or cannot be read.
     """
     try:
-        named = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        beside = folder / named
+        base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        beside = folder / base
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(
             "the adapter does not say which model it was made for",
             where=f"{ref} ({CONFIG})",
             fix="set base_model_name_or_path to that model's folder or id",
         ) from None
-    if not named or beside.resolve() == folder.resolve():
+    if not base or beside.resolve() == folder.resolve():
         raise ModelError(
-            f"the adapter names {named!r} as its base, which is no model",
+            f"the adapter names {base!r} as its base, which is no model",
             where=f"{ref} ({CONFIG})",
             fix="set base_model_name_or_path to the folder or id of the model it was made for",
         )
-    return str(beside) if beside.is_dir() else str(named)
+    return str(beside) if beside.is_dir() else str(base)
 
 
 def apply_adapter(model: PreTrainedModel, folder: Path, ref: str) -> None:
@@ -84,7 +84,7 @@ def apply_adapter(model: PreTrainedModel, folder: Path, ref: str) -> None:
             # Only this call says what is missing.
             report = adapted.load_adapter(str(folder), "default", torch_device="cpu")
     except Exception as error:  # PEFT raises many kinds; all mean: this adapter is not one for this model
-        raise _unfit(ref, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
+        raise _unfit(ref, f"{type(error).__name__}: {str(error)[:300]}") from None
     if problem := _problem(report):
         raise _unfit(ref, problem)
     merge(model, ref, replace=True)
@@ -93,11 +93,11 @@ def apply_adapter(model: PreTrainedModel, folder: Path, ref: str) -> None:
 @contextmanager
 def without_adapter(folder: Path) -> Iterator[Path]:
     """A folder of links to all that is in `folder` but the adapter, while the block runs."""
-    with TemporaryDirectory(prefix="shoal-base-") as place:
+    with TemporaryDirectory(prefix="shoal-base-") as directory:
         for path in folder.iterdir():
             if not path.name.startswith("adapter_"):
-                Path(place, path.name).symlink_to(path.resolve(), target_is_directory=path.is_dir())
-        yield Path(place)
+                Path(directory, path.name).symlink_to(path.resolve(), target_is_directory=path.is_dir())
+        yield Path(directory)
 
 
 def add_adapter(model: PreTrainedModel, folder: Path, ref: str) -> PreTrainedModel:
@@ -132,9 +132,9 @@ def _problem(report: Any) -> str:
     return ""
 
 
-def _unfit(ref: str, what: str) -> ModelError:
+def _unfit(ref: str, problem: str) -> ModelError:
     return ModelError(
-        f"the adapter does not fit its base model ({what})",
+        f"the adapter does not fit its base model ({problem})",
         where=ref,
         fix=f"check base_model_name_or_path in its {CONFIG}",
     )

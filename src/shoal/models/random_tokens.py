@@ -1,10 +1,12 @@
-"""Random tokens to run a model on where no data are at hand: the same every time.
+"""Random tokens, codes and features to run a model on where no data are at hand: the same every time.
 
-They are harsher than text: they reach rows of the embedding that text rarely uses, and a short and a long row in one
+Tokens are harsher than text: they reach rows of the embedding that text rarely uses, and a short and a long row in one
 left-padded batch show wrong positions and wrong masks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,3 +26,13 @@ def token_batch(vocabulary: int, *, pad: int = 0, avoid: int | None = None, seed
         ids[row, : max(LENGTHS) - length] = pad if 0 <= pad < vocabulary else 0
         mask[row, : max(LENGTHS) - length] = 0
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def random_codes(codes: int, shape: Sequence[int]) -> Tensor:
+    """Codes of an audio codec in 0 … `codes`-1, int64."""
+    return torch.randint(0, codes, tuple(shape), generator=torch.Generator().manual_seed(0))
+
+
+def noise(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Standard normal features or samples."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0)).to(dtype)

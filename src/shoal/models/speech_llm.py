@@ -375,10 +375,10 @@ class SpeechLLMConfig(PreTrainedConfig, Wording):
             raise ValueError(f"projector settings: {error}") from None
 
 
-def _sub_config(given: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:
-    if isinstance(given, PreTrainedConfig):
-        return given
-    fields = dict(given or {})
+def _sub_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:
+    if isinstance(config, PreTrainedConfig):
+        return config
+    fields = dict(config or {})
     return AutoConfig.for_model(fields.pop("model_type", default), **fields)
 
 
@@ -451,19 +451,7 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
         input_values: Tensor | None = None,
         audio_samples: Tensor | None = None,
     ) -> list[Tensor]:
-        """Encode and project clips.
-
-        Args:
-            input_features: see `encode`.
-            input_values: see `encode`.
-            audio_samples: see `encode`.
-
-        Returns:
-            One (n_i, d) tensor for each clip.
-
-        Raises:
-            ValueError: not exactly one kind of audio input, or no `audio_samples`.
-        """
+        """Encode and project clips, given as for `encode`; one (n_i, d) tensor for each."""
         return self.projector(self.encode(input_features, input_values, audio_samples))
 
     def encode(
@@ -531,9 +519,9 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
         # The audio id may lie outside the table, whose size stays that of the base model.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(audio, 0))
         clips = self.get_audio_features(**audio_inputs) if _any_given(audio_inputs) else []
-        places, positions = int(audio.sum()), sum(len(clip) for clip in clips)
-        if places != positions:
-            raise ValueError(f"the text has {places} audio positions but the audio gives {positions}")
+        slots, positions = int(audio.sum()), sum(len(clip) for clip in clips)
+        if slots != positions:
+            raise ValueError(f"the text has {slots} audio positions but the audio gives {positions}")
         if not clips:
             return embeds
         return embeds.masked_scatter(audio[..., None], torch.cat(clips).to(embeds.device, embeds.dtype))
@@ -741,8 +729,8 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
         if unknown:
             raise TypeError(f"unknown arguments: {', '.join(sorted(unknown))}")
         texts = [text] if isinstance(text, str) else list(text)
-        given = [audio] if isinstance(audio, np.ndarray) else audio
-        clips = [np.asarray(clip, dtype=np.float32) for clip in (given if given is not None else ())]
+        audios = [audio] if isinstance(audio, np.ndarray) else audio
+        clips = [np.asarray(clip, dtype=np.float32) for clip in (audios if audios is not None else ())]
         if any(clip.ndim != 1 for clip in clips):
             raise ValueError("a clip must be one-dimensional: (samples,), mono, 16 kHz")
         counts = iter([self.positions(len(clip)) for clip in clips])
@@ -764,8 +752,8 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
         samples = torch.tensor([len(clip) for clip in padded])
         if self._geometry.window is None:
             # One by one, so that each is normalised over itself alone.
-            each = [self._extract(clip, padding=False)["input_values"][0] for clip in padded]
-            return {"input_values": pad_sequence(each, batch_first=True), "audio_samples": samples}
+            values = [self._extract(clip, padding=False)["input_values"][0] for clip in padded]
+            return {"input_values": pad_sequence(values, batch_first=True), "audio_samples": samples}
         features = [self._mel_windows(clip) for clip in padded]
         return {"input_features": pad_sequence(features, batch_first=True), "audio_samples": samples}
 

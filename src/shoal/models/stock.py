@@ -90,16 +90,16 @@ def stock_class(config: PreTrainedConfig, ref: str) -> Any:
     for name in AUTO_CLASSES:
         if name in own_code:
             return getattr(transformers, name)
-    named = (config.architectures or [""])[0]
-    if not named:
+    class_name = (config.architectures or [""])[0]
+    if not class_name:
         return AutoModelForCausalLM
-    if (found := getattr(transformers, named, None)) is None:
+    if (model_class := getattr(transformers, class_name, None)) is None:
         raise ModelError(
-            f"transformers {transformers.__version__} has no class {named}",
+            f"transformers {transformers.__version__} has no class {class_name}",
             where=ref,
             fix="install the version that the checkpoint was made with (config.json, transformers_version)",
         )
-    return found
+    return model_class
 
 
 def _fed(model: PreTrainedModel, path: Path, trust_remote_code: bool) -> Parts:
@@ -118,7 +118,7 @@ def _processor(path: Path, trust_remote_code: bool) -> tuple[Any | None, str]:
     try:
         return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code), ""
     except Exception as error:  # whatever a processor's own code raises: there is none to be had, or none that sees
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        problem = f"{type(error).__name__}: {str(error)[:200]}"
     try:
         return audio_processor(path), ""
     except Exception:

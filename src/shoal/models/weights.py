@@ -262,8 +262,8 @@ class _Lines:
         self.ref = ref
         self.said: set[str] = set()
 
-    def __call__(self, what: str, _done: int, total: int) -> None:
-        if what not in self.said:
-            self.said.add(what)
+    def __call__(self, step: str, _done: int, total: int) -> None:
+        if step not in self.said:
+            self.said.add(step)
             size = f" ({total / 1e6:.0f} MB, once)" if total > 1 else ""
-            print(f"shoal: {self.ref}: {what}{size}", file=sys.stderr)
+            print(f"shoal: {self.ref}: {step}{size}", file=sys.stderr)

@@ -110,14 +110,14 @@ def problems(entry: PackageWeights) -> list[str]:
     record = read_record(path)
     if record is None:
         return [f"{RECORD} is missing or damaged"]
-    found = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {RECORD}
-    wrong = [f"{name} does not belong there" for name in sorted(found - set(record.files))]
+    names = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {RECORD}
+    problems_found = [f"{name} does not belong there" for name in sorted(names - set(record.files))]
     for name, file in record.files.items():
-        if name not in found:
-            wrong.append(f"{name} is missing")
+        if name not in names:
+            problems_found.append(f"{name} is missing")
         elif file_sha256(path / name) != file.sha256:
-            wrong.append(f"{name} is damaged (SHA-256 differs)")
-    return wrong
+            problems_found.append(f"{name} is damaged (SHA-256 differs)")
+    return problems_found
 
 
 @contextmanager

@@ -116,10 +116,10 @@ def check(path: Path, sha256: str) -> None:
     Raises:
         WeightsError: they differ.
     """
-    found = file_sha256(path)
-    if found != sha256:
+    actual = file_sha256(path)
+    if actual != sha256:
         raise WeightsError(
-            f"SHA-256 is {found[:12]}…, not the pinned {sha256[:12]}… ({path.stat().st_size} bytes)",
+            f"SHA-256 is {actual[:12]}…, not the pinned {sha256[:12]}… ({path.stat().st_size} bytes)",
             where=path.name,
             fix="the file is damaged or not the one Shoal knows; nothing was kept, try again",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from shoal.models.families.windowed import Windowed
+from shoal.models.families.audio_llm import AudioLLM
 
 _SENTENCE = re.compile(
     r"""The\ (?:spoken\ content|transcription|content)\ of\ the\ (?:input\ )?audio\ is\ (["'])(.*)\1\.?""",
@@ -17,17 +17,17 @@ _SENTENCE = re.compile(
 """How Audio Flamingo 3 was trained to give a transcript."""
 
 
-class AudioFlamingo(Windowed):
+class AudioFlamingo(AudioLLM):
     """`AudioFlamingo3ForConditionalGeneration` and `MusicFlamingoForConditionalGeneration`."""
 
     name = "audio_flamingo"
     classes = ("AudioFlamingo3ForConditionalGeneration", "MusicFlamingoForConditionalGeneration")
+    whole_windows = True
 
     def answer(self, processor: Any, text: str) -> str:
         """What stands in quotation marks, where the answer is a sentence about the audio's content."""
-        del processor
-        found = _SENTENCE.fullmatch(text.strip())
-        return found[2] if found else text
+        match = _SENTENCE.fullmatch(text.strip())
+        return match[2] if match else text
 
 
 FAMILY = AudioFlamingo()

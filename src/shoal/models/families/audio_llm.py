@@ -30,6 +30,9 @@ Entry = Literal["slot", "added", "cross", "codes", "none"]
 """How audio enters the decoder: in the place of audio tokens, added to every token's embedding, by cross-attention, as
 tokens of an audio codec, or not at all here (speech comes out of the model, not in)."""
 
+PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+"""Inputs with one value for each token."""
+
 
 class AudioLLM(Family):
     """A class of transformers that hears, loaded and fed by its own class and processor."""
@@ -47,6 +50,10 @@ class AudioLLM(Family):
     """Whether the model, or a part that reads its decoder's states, answers in speech."""
     encodes_one_by_one: ClassVar[bool] = False
     """Whether what is heard in a clip depends on the clips it is padded with; then each is encoded by itself."""
+    one_window: ClassVar[bool] = False
+    """Whether the model hears one window of its (Whisper-like) feature extractor and no more."""
+    whole_windows: ClassVar[bool] = False
+    """Whether the encoder has one position embedding, or one mask, for a whole window, to which clips are padded."""
     template_options: ClassVar[Mapping[str, Any]] = {}
     """What the chat template is told besides, such as to leave out thinking."""
     no_training_reason: ClassVar[str] = ""
@@ -58,12 +65,10 @@ class AudioLLM(Family):
 
     def limits_of(self, class_name: str) -> str:
         """`limits`, for one of `classes`."""
-        del class_name
         return self.limits
 
     def speaks(self, class_name: str) -> bool:
         """`generates_speech`, for one of `classes`."""
-        del class_name
         return self.generates_speech
 
     def matches(self, model: PreTrainedModel) -> bool:
@@ -72,7 +77,6 @@ class AudioLLM(Family):
 
     def inputs_of(self, model: PreTrainedModel, processor: Any) -> tuple[InputKind, ...]:
         """What `model` can be measured with: nothing without a processor."""
-        del model
         return self.inputs if processor is not None else ()
 
     def lm(self, model: PreTrainedModel) -> nn.Module:
@@ -99,6 +103,8 @@ class AudioLLM(Family):
 
     def longest(self, processor: Any) -> float | None:
         """Seconds of a clip that the model hears at most, since its processor cuts off the rest; None: no limit."""
+        if self.one_window:
+            return float(processor.feature_extractor.n_samples / processor.feature_extractor.sampling_rate)
         limit = getattr(processor, "max_audio_len", None)
         return None if limit is None else float(limit)
 
@@ -154,20 +160,18 @@ class AudioLLM(Family):
             Keyword arguments of `model(**inputs)`: `input_ids` and `attention_mask` (B, T), padded on either side, and
             the audio.
         """
-        del model
-        text = self.prompt(processor, instruction)
-        return dict(processor(text=[text] * len(clips), audio=list(clips), return_tensors="pt", padding=True))
+        text = [self.prompt(processor, instruction)] * len(clips)
+        if self.whole_windows:
+            # A padding asked for here would reach the audio too, and shorten the window.
+            return dict(processor(text=text, audio=list(clips)))
+        return dict(processor(text=text, audio=list(clips), return_tensors="pt", padding=True))
 
     def response(self, text: str) -> str:
         """`text` as the model writes it when it is the answer."""
         return text
 
     def call(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The keyword arguments with which `model(**inputs)` calls its decoder.
-
-        Raises:
-            ModelError: see `shoal.decoder.stock_inputs.decoder_call`.
-        """
+        """See `decoder_call`."""
         from shoal.models.families.decoder_call import decoder_call
 
         return decoder_call(model, self, self.forward_inputs(model, inputs))
@@ -181,7 +185,6 @@ class AudioLLM(Family):
             ids: the response (n,).
             samples: what is heard in the row.
         """
-        del processor, samples
         return line.then(ids, Kind.TEXT)
 
     def own_batch(
@@ -207,7 +210,6 @@ class AudioLLM(Family):
         Returns:
             The batch; None where there is nothing unusual about it.
         """
-        del model, processor, names, samples, response, padding_side
         return None
 
     @property
@@ -221,7 +223,6 @@ class AudioLLM(Family):
         Raises:
             ModelError: one is not there.
         """
-        del model
 
     def check_spoken(self, row: Row) -> None:
         """Make sure that a row holds the speech tokens, where there is a `tokens_field`.
@@ -229,13 +230,11 @@ class AudioLLM(Family):
         Raises:
             ManifestError: it does not.
         """
-        del row
 
     def spoken_batch(
         self, model: PreTrainedModel, processor: Any, clips: Sequence[Clip], task: Task
     ) -> PreparedBatch | None:
         """What `spoken_losses` takes; None where that is the clips with their words, padded on the right."""
-        del model, processor, clips, task
         return None
 
     def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
@@ -252,7 +251,6 @@ class AudioLLM(Family):
         Raises:
             ModelError: the model has no speech tokens, or what they are is not known here.
         """
-        del batch
         raise ModelError(
             "the loss of its speech tokens is not known",
             where=type(model).__name__,
@@ -291,7 +289,6 @@ class AudioLLM(Family):
         Raises:
             ModelError: the class does not speak, or how it does is not known here.
         """
-        del processor, texts, seconds, instruction
         raise ModelError(
             "how it says a given text is not known",
             where=type(model).__name__,
@@ -316,8 +313,4 @@ class AudioLLM(Family):
 
     def without_audio(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of `inputs` is left when no audio is heard: what belongs to the tokens."""
-        return {
-            name: value
-            for name, value in inputs.items()
-            if name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-        }
+        return {name: value for name, value in inputs.items() if name in PER_TOKEN}

@@ -26,6 +26,11 @@ INDEX_ATTRIBUTES = ("layer_idx", "layer_id", "layer_index", "layer_number", "blo
 """Names under which modules remember which layer they belong to (they address the cache with it)."""
 
 
+def needs_family(owner: object, problem: str) -> ModelError:
+    """The refusal of a model or processor that only a family of its own would know how to handle."""
+    return ModelError(problem, where=type(owner).__name__, fix="add a family for it in shoal/models/families")
+
+
 class Family(ABC):
     """Where the parts of an architecture are, and what follows its depth. Instances hold no state."""
 
@@ -74,11 +79,8 @@ class Family(ABC):
         decoder = self.decoder(model)
         if name := _layer_list(decoder):
             return name
-        raise ModelError(
-            f"its decoder ({type(decoder).__name__}) has no list of layers under {', '.join(LAYER_LISTS)}",
-            where=type(model).__name__,
-            fix="add a family for it in shoal/models/families",
-        )
+        kind = type(decoder).__name__
+        raise needs_family(model, f"its decoder ({kind}) has no list of layers under {', '.join(LAYER_LISTS)}")
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
         """The decoder's layers, first to last."""
@@ -110,9 +112,8 @@ class Family(ABC):
 
         saved = self.text_config(model)
         held = (getattr(module, "config", None) for module in self.decoder(model).modules())
-        found = {id(saved): saved}
-        found |= {id(each): each for each in held if isinstance(each, PreTrainedConfig) and type(each) is type(saved)}
-        return list(found.values())
+        copies = [config for config in held if isinstance(config, PreTrainedConfig) and type(config) is type(saved)]
+        return list({id(config): config for config in (saved, *copies)}.values())
 
     def depth_field(self, config: PreTrainedConfig) -> str:
         """The field of the decoder's config that holds the number of layers.
@@ -158,7 +159,6 @@ class Family(ABC):
 
     def reads_tokens(self, model: PreTrainedModel) -> bool:
         """Whether the decoder reads the tokens themselves, so that it cannot be run from their embeddings."""
-        del model
         return False
 
     def answering_path(self, model: PreTrainedModel) -> str:
@@ -166,7 +166,6 @@ class Family(ABC):
 
         A model that also speaks may have no forward pass of its own.
         """
-        del model
         return ""
 
     def answering(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -186,11 +185,7 @@ class Family(ABC):
         target = self.text_config(model)
         if (path := _path_to(model.config, target)) is not None:
             return path
-        raise ModelError(
-            f"the decoder's config ({type(target).__name__}) is not inside the model's",
-            where=type(model).__name__,
-            fix="add a family for it in shoal/models/families",
-        )
+        raise needs_family(model, f"the decoder's config ({type(target).__name__}) is not inside the model's")
 
     def other_fields(self, config: PreTrainedConfig, depth: int, keep: Sequence[int]) -> Mapping[tuple[str, ...], Any]:
         """What else in the model's config follows the decoder's depth, beside the decoder's own config.
@@ -206,12 +201,10 @@ class Family(ABC):
         Raises:
             ModelError: it cannot follow.
         """
-        del config, depth, keep
         return {}
 
     def generation_fields(self, config: GenerationConfig, depth: int, keep: Sequence[int]) -> Mapping[str, Any]:
         """What in the generation config names layers, and the value it takes; arguments as `other_fields`."""
-        del config, depth, keep
         return {}
 
     def layered_tensors(self, config: PreTrainedConfig) -> Mapping[str, int]:
@@ -224,7 +217,6 @@ class Family(ABC):
             Name in the decoder (such as `embed_tokens_per_layer.weight`) → the dimension along which the parts
             of the L layers follow each other, all of the same length.
         """
-        del config
         return {}
 
     def attributes(self, model: PreTrainedModel, keep: Sequence[int]) -> Iterator[tuple[nn.Module, str, Any]]:
@@ -234,7 +226,6 @@ class Family(ABC):
             model: before its layers are removed, with its config pruned already.
             keep: indices of the layers that stay, ascending.
         """
-        del model, keep
         yield from ()
 
     def state(self, hidden: Tensor) -> Tensor:
@@ -243,17 +234,14 @@ class Family(ABC):
 
     def token_limit(self, processor: Any, seconds: float, limit: int) -> int:
         """How many tokens a clip of `seconds` may get, where the general rule says `limit`."""
-        del processor, seconds
         return limit
 
     def answer(self, processor: Any, text: str) -> str:
         """What of `text`, which the model wrote, is its answer: without the marks of a form of its own."""
-        del processor
         return text
 
     def forward_inputs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
         """What of `inputs`, with which `generate` goes on from the tokens, a forward pass over the tokens takes."""
-        del model
         return inputs
 
     def layer_indices(self, layer: nn.Module) -> Iterator[tuple[nn.Module, str, int]]:
@@ -272,8 +260,8 @@ def _layer_list(stack: nn.Module) -> str | None:
     return next((name for name in LAYER_LISTS if isinstance(getattr(stack, name, None), nn.ModuleList)), None)
 
 
-def _qualified_name(model: nn.Module, wanted: nn.Module) -> str:
-    return next(name for name, module in model.named_modules(remove_duplicate=False) if module is wanted)
+def _qualified_name(model: nn.Module, target: nn.Module) -> str:
+    return next(name for name, module in model.named_modules(remove_duplicate=False) if module is target)
 
 
 def _path_to(config: PreTrainedConfig, target: PreTrainedConfig) -> tuple[str, ...] | None:

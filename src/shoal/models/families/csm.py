@@ -34,9 +34,8 @@ class Csm(SpeechGenerator):
 
     def prompt(self, processor: Any, instruction: str) -> str:
         """What speaker 0 says, and how."""
-        del instruction
-        said = [{"type": "text", "text": self.mark(processor)}, {"type": "audio"}]
-        return str(processor.apply_chat_template([{"role": "0", "content": said}], tokenize=False))
+        content = [{"type": "text", "text": self.mark(processor)}, {"type": "audio"}]
+        return str(processor.apply_chat_template([{"role": "0", "content": content}], tokenize=False))
 
     def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """The default padding token of the config is the audio token, which would take a frame: pad with 0."""
@@ -53,9 +52,9 @@ class Csm(SpeechGenerator):
         output = model(**batch.inputs, labels=labels, use_cache=False)
         merge: Any = model._merge_input_ids_with_input_values
         codes = merge(**inputs, labels=labels)["labels"]  # (B, T, codebooks)
-        clips, places = (codes[..., 0] != -100).nonzero(as_tuple=True)
-        frames = codes[clips, places]  # (F, codebooks)
-        first = cross_entropy(output.logits[clips, places - 1].float(), frames[:, 0], reduction="none")
+        clips, positions = (codes[..., 0] != -100).nonzero(as_tuple=True)
+        frames = codes[clips, positions]  # (F, codebooks)
+        first = cross_entropy(output.logits[clips, positions - 1].float(), frames[:, 0], reduction="none")
         others = output.depth_decoder_logits.float().view(*frames[:, 1:].shape, -1)
         rest = cross_entropy(others.flatten(0, 1), frames[:, 1:].flatten(), reduction="none")
         return torch.cat([first, rest]), torch.cat([clips, clips.repeat_interleave(frames.shape[1] - 1)])
@@ -73,7 +72,6 @@ class Csm(SpeechGenerator):
 
         from shoal.models.contexts import quiet
 
-        del instruction
         before, after = self.prompt(processor, "").split(self.mark(processor), 1)
         after = after.partition(processor.audio_token)[0]
         inputs = processor.tokenizer(
@@ -94,7 +92,7 @@ class Csm(SpeechGenerator):
                 max_new_tokens=frames,
                 **self.generate_options,
             )  # (B, F, codebooks)
-            return [_samples(codec, each, model.config.codebook_eos_token_id) for each in codes]
+            return [_samples(codec, clip_codes, model.config.codebook_eos_token_id) for clip_codes in codes]
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random text tokens."""
@@ -109,11 +107,11 @@ class Csm(SpeechGenerator):
 def _samples(codec: Any, codes: Tensor, end: int) -> Samples:
     """What the codec makes of codes (F, codebooks), up to the frame that is the end."""
     ends = (codes == end).all(dim=-1).nonzero()
-    kept = codes[: int(ends.min())] if len(ends) else codes
-    if not len(kept):
+    frames = codes[: int(ends.min())] if len(ends) else codes
+    if not len(frames):
         return np.zeros(0, dtype=np.float32)
-    kept = kept.clamp(max=codec.config.codebook_size - 1)
-    samples: Samples = codec.decode(kept.T[None]).audio_values[0, 0].float().cpu().numpy()
+    frames = frames.clamp(max=codec.config.codebook_size - 1)
+    samples: Samples = codec.decode(frames.T[None]).audio_values[0, 0].float().cpu().numpy()
     return samples
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -26,16 +27,13 @@ def decoder_call(model: PreTrainedModel, family: Family, inputs: dict[str, Any])
     Raises:
         ModelError: the forward pass fails, or does not call its decoder.
     """
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     decoder = family.decoder(model)
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args:
-            import inspect
-
-            names = list(inspect.signature(type(module).forward).parameters)[1:]
-            found.update(zip(names, args, strict=False))
-        found.update(kwargs)
+        names = list(inspect.signature(type(module).forward).parameters)[1:]
+        arguments.update(zip(names, args, strict=False))
+        arguments.update(kwargs)
         raise _Reached
 
     handle = decoder.register_forward_pre_hook(hook, with_kwargs=True)
@@ -44,16 +42,15 @@ def decoder_call(model: PreTrainedModel, family: Family, inputs: dict[str, Any])
     except _Reached:
         pass
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"its forward pass fails on its own processor's inputs ({type(error).__name__}: {reason})",
+            f"its forward pass fails on its own processor's inputs ({type(error).__name__}: {str(error)[:300]})",
             where=type(model).__name__,
             fix="check that processor and weights belong together",
         ) from error
     finally:
         handle.remove()
     dropped = ("past_key_values", "use_cache", "labels", "output_hidden_states", "return_dict")
-    call = {name: value for name, value in found.items() if value is not None and name not in dropped}
+    call = {name: value for name, value in arguments.items() if value is not None and name not in dropped}
     if not call:
         raise ModelError("its forward pass does not call its decoder", where=type(model).__name__)
     return call

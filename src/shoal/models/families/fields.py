@@ -131,11 +131,11 @@ def per_layer_fields(config: PreTrainedConfig, depth: int, *, handled: Collectio
     """
     refuse_unknown(config, depth, handled=handled)
     present = vars(config)
-    found = {name: value for name, value in present.items() if _is_sliced(name, value, depth)}
-    found |= {name: present[name] for name in LAYER_INDICES if isinstance(present.get(name), list | tuple)}
-    found |= {name: present[name] for name in FIRST_LAYERS if isinstance(present.get(name), int)}
-    found |= {name: present[name] for name in ("decoder_sparse_step", "attention_types") if name in present}
-    return found
+    fields = {name: value for name, value in present.items() if _is_sliced(name, value, depth)}
+    fields |= {name: present[name] for name in LAYER_INDICES if isinstance(present.get(name), list | tuple)}
+    fields |= {name: present[name] for name in FIRST_LAYERS if isinstance(present.get(name), int)}
+    fields |= {name: present[name] for name in ("decoder_sparse_step", "attention_types") if name in present}
+    return fields
 
 
 def pruned_fields(
@@ -153,11 +153,11 @@ def pruned_fields(
         ModelError: as `refuse_unknown`.
     """
     fields = per_layer_fields(config, depth, handled=handled)
-    place = {old: new for new, old in enumerate(keep)}
+    new_index = {old: new for new, old in enumerate(keep)}
     values: dict[str, Any] = {}
     for name, value in fields.items():
         if name in LAYER_INDICES:
-            values[name] = _renumbered(value, place, first=LAYER_INDICES[name])
+            values[name] = _renumbered(value, new_index, first=LAYER_INDICES[name])
         elif name in FIRST_LAYERS:
             values[name] = sum(layer < value for layer in keep)
         elif _is_sliced(name, value, depth):
@@ -212,14 +212,14 @@ def _is_sliced(name: str, value: Any, depth: int) -> bool:
 
 def _looks_per_layer(name: str, value: Any, depth: int) -> bool:
     """Whether an unknown field could hold one entry per layer."""
-    known = name in ONE_PER_LAYER or name in LAYER_INDICES or name in NOT_PER_LAYER or name in _REWRITES
+    is_known = name in ONE_PER_LAYER or name in LAYER_INDICES or name in NOT_PER_LAYER or name in _REWRITES
     generic = name.startswith("_") or name.endswith(("token_id", "token_ids", "tokens"))
-    return not known and not generic and isinstance(value, list | tuple) and depth > 1 and len(value) == depth
+    return not is_known and not generic and isinstance(value, list | tuple) and depth > 1 and len(value) == depth
 
 
-def _renumbered(indices: Sequence[int], place: Mapping[int, int], *, first: int) -> list[int]:
+def _renumbered(indices: Sequence[int], new_index: Mapping[int, int], *, first: int) -> list[int]:
     """Drop the removed layers from `indices` and give the others their new place."""
-    return [place[index - first] + first for index in indices if index - first in place]
+    return [new_index[index - first] + first for index in indices if index - first in new_index]
 
 
 def _listed_dense_layers(fields: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:

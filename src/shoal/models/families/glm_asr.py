@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from shoal.models.families.windowed import Windowed
+from shoal.models.families.audio_llm import AudioLLM
 
 
-class GlmAsr(Windowed):
+class GlmAsr(AudioLLM):
     """`GlmAsrForConditionalGeneration`."""
 
     name = "glm_asr"
     classes = ("GlmAsrForConditionalGeneration",)
+    whole_windows = True
 
 
 FAMILY = GlmAsr()

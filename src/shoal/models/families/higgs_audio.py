@@ -29,12 +29,10 @@ class HiggsAudio(SpeechGenerator):
 
     def audio_tokens(self, model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
         """Of frames, and of those at the end in which the later codebooks catch up."""
-        del processor
         return (model.config.audio_token_id, model.config.audio_delay_token_id)
 
     def prompt(self, processor: Any, instruction: str) -> str:
         """The user's text, and the assistant's speech."""
-        del instruction
         turns = [
             {"role": "user", "content": [{"type": "text", "text": self.mark(processor)}]},
             {"role": "assistant", "content": [{"type": "audio"}]},
@@ -49,28 +47,25 @@ class HiggsAudio(SpeechGenerator):
         logits = model(**batch.inputs, use_cache=False).logits
         logits = logits.view(*logits.shape[:2], config.num_codebooks, config.codebook_size).float()
         frame = batch.kinds == Kind.AUDIO
-        clips, places = frame.nonzero(as_tuple=True)
+        clips, positions = frame.nonzero(as_tuple=True)
         codes = batch.inputs["audio_input_ids"][batch.inputs["audio_input_ids_mask"].bool()]  # (F, codebooks)
-        losses = cross_entropy(logits[clips, places - 1].flatten(0, 1), codes.flatten(), reduction="none")
+        losses = cross_entropy(logits[clips, positions - 1].flatten(0, 1), codes.flatten(), reduction="none")
         return losses, clips.repeat_interleave(config.num_codebooks)
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random tokens, and random codes at the end of both rows: layers treat the two apart."""
         import torch
 
-        from shoal.models.random_tokens import LENGTHS, token_batch
+        from shoal.models.random_tokens import LENGTHS, random_codes, token_batch
 
         config = model.config
         tokens = token_batch(config.vocab_size, avoid=config.audio_delay_token_id)
         ids, frames = tokens["input_ids"], min(LENGTHS) - 2
         ids[ids == config.audio_token_id] = 0
         ids[:, -frames:] = config.audio_token_id
-        shape = (len(ids), frames, config.num_codebooks)
-        codes = torch.randint(0, config.codebook_size, shape, generator=torch.Generator().manual_seed(0))
-        return tokens | {
-            "audio_input_ids": codes,
-            "audio_input_ids_mask": torch.ones(shape[:2], dtype=torch.bool),
-        }
+        codes = random_codes(config.codebook_size, (len(ids), frames, config.num_codebooks))
+        mask = torch.ones(codes.shape[:2], dtype=torch.bool)
+        return tokens | {"audio_input_ids": codes, "audio_input_ids_mask": mask}
 
 
 FAMILY = HiggsAudio()

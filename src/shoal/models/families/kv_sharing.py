@@ -46,10 +46,10 @@ class SharedKeys(Family):
         if FIRST in vars(decoder):
             config = self.text_config(model)
             yield decoder, FIRST, config.num_hidden_layers - getattr(config, FIELD)
-        place = {old: new for new, old in enumerate(keep)}
+        new_index = {old: new for new, old in enumerate(keep)}
         for module in model.modules():
             if unused := vars(module).get(UNUSED):
-                yield module, UNUSED, type(unused)(_moved(unused, place))
+                yield module, UNUSED, type(unused)(_moved(unused, new_index))
 
     def reads_tokens(self, model: PreTrainedModel) -> bool:
         """Whether every layer has an embedding of the token."""
@@ -62,14 +62,14 @@ class SharedKeys(Family):
         return {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
 
 
-def _moved(patterns: Iterable[str], place: Mapping[int, int]) -> Iterator[str]:
+def _moved(patterns: Iterable[str], new_index: Mapping[int, int]) -> Iterator[str]:
     """Patterns of names, those of layers that stay under their new number, those of others left out."""
     for pattern in patterns:
         match = re.match(r"layers\.(\d+)\.", pattern)
         if match is None:
             yield pattern
-        elif (old := int(match[1])) in place:
-            yield f"layers.{place[old]}.{pattern[match.end() :]}"
+        elif (old := int(match[1])) in new_index:
+            yield f"layers.{new_index[old]}.{pattern[match.end() :]}"
 
 
 def sources(config: PreTrainedConfig) -> set[int]:

@@ -50,7 +50,6 @@ class KyutaiSpeechToText(AudioLLM):
             `input_ids` (B, T, 1 + codebooks), a text token and the codes of an audio frame at each position, and
             `attention_mask` (B, T), padded on the left.
         """
-        del instruction
         return _padded([self._own_run(model, processor, clip) for clip in clips], "left")
 
     def own_batch(
@@ -69,7 +68,7 @@ class KyutaiSpeechToText(AudioLLM):
         from shoal.models.batch import Kind, PreparedBatch
 
         if response:
-            inputs = _padded([self._own_run(model, processor, each) for each in samples], padding_side)
+            inputs = _padded([self._own_run(model, processor, clip) for clip in samples], padding_side)
             tokens = inputs["input_ids"][..., 0]
         else:
             inputs = self._heard(model, processor, samples)
@@ -92,10 +91,11 @@ class KyutaiSpeechToText(AudioLLM):
         """Random text tokens and codes (2, T, 1 + codebooks), the first row left-padded."""
         import torch
 
+        from shoal.models.random_tokens import random_codes
+
         config = model.config
         batch = super().silent_inputs(model) or {}
-        shape = (*batch["input_ids"].shape, config.num_codebooks)
-        codes = torch.randint(0, config.codebook_vocab_size, shape, generator=torch.Generator().manual_seed(0))
+        codes = random_codes(config.codebook_vocab_size, (*batch["input_ids"].shape, config.num_codebooks))
         return batch | {"input_ids": torch.cat([batch["input_ids"].unsqueeze(-1), codes], dim=-1)}
 
     def _heard(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples]) -> dict[str, Tensor]:
@@ -118,8 +118,7 @@ class KyutaiSpeechToText(AudioLLM):
 
         seen: list[Tensor] = []
 
-        def hook(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            del args
+        def hook(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
             seen.append(kwargs["input_ids"][0])
 
         handle = self.decoder(model).register_forward_pre_hook(hook, with_kwargs=True)
@@ -135,12 +134,11 @@ def _padded(runs: Sequence[Tensor], side: str) -> dict[str, Tensor]:
     """Runs (T, 1 + codebooks) of several lengths as one batch."""
     from torch.nn.utils.rnn import pad_sequence
 
-    ids = pad_sequence(list(runs), batch_first=True, padding_side=side)
-    ones = [run.new_ones(len(run)) for run in runs]
-    return {
-        "input_ids": ids,
-        "attention_mask": pad_sequence(ones, batch_first=True, padding_side=side),
-    }
+    ids, mask = (
+        pad_sequence(rows, batch_first=True, padding_side=side)
+        for rows in (list(runs), [run.new_ones(len(run)) for run in runs])
+    )
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _kinds(tokens: Tensor, mask: Tensor, *, silent: Sequence[int]) -> Tensor:

@@ -31,7 +31,6 @@ class Moonshine(AudioLLM):
 
         In a batch, padding changes what is heard: the first norm is over all of a row's samples.
         """
-        del instruction
         samples = _samples(processor, clips, self.sampling_rate(processor))
         rows = [self._heard(model, processor, clip) for clip in clips]
         return samples | {"encoder_outputs": self.stacked(rows)} | _beginning(model, len(clips))
@@ -49,14 +48,11 @@ class Moonshine(AudioLLM):
         """Random tokens over a second of noise: there is no decoding without anything to attend to."""
         import torch
 
-        from shoal.models.random_tokens import token_batch
+        from shoal.models.random_tokens import noise, token_batch
 
         tokens = token_batch(model.config.vocab_size, pad=model.config.pad_token_id or 0)
-        noise = torch.randn((2, 16_000), generator=torch.Generator().manual_seed(0))
-        audio = {
-            "input_values": noise.to(model.dtype),
-            "attention_mask": torch.ones_like(noise, dtype=torch.long),
-        }
+        samples = noise((2, 16_000), model.dtype)
+        audio = {"input_values": samples, "attention_mask": torch.ones_like(samples, dtype=torch.long)}
         return self.with_tokens(audio, tokens["input_ids"], tokens["attention_mask"])
 
     def _heard(self, model: PreTrainedModel, processor: Any, clip: Samples) -> Any:
@@ -82,9 +78,9 @@ def _beginning(model: PreTrainedModel, rows: int) -> dict[str, Tensor]:
     import torch
 
     sources = (model.generation_config, model.config)
-    named = ("decoder_start_token_id", "bos_token_id")
-    found = (getattr(source, name, None) for name in named for source in sources)
-    start = next(value for value in found if value is not None)
+    names = ("decoder_start_token_id", "bos_token_id")
+    values = (getattr(source, name, None) for name in names for source in sources)
+    start = next(value for value in values if value is not None)
     ids = torch.full((rows, 1), start)
     return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
 

@@ -30,27 +30,22 @@ class Moshi(SpeechGenerator):
 
     def inputs_of(self, model: PreTrainedModel, processor: Any) -> tuple[InputKind, ...]:
         """Speech; there is no processor of this class, and none is needed."""
-        del model, processor
         return self.inputs
 
     def sampling_rate(self, processor: Any) -> int:
         """That of its codec."""
-        del processor
         return RATE
 
     def audio_token(self, model: PreTrainedModel, processor: Any) -> int | None:
         """Text padding: at every frame there is audio."""
-        del processor
         return _padding(model)
 
     def words_at(self, processor: Any) -> int:
         """Nowhere: it says nothing while it listens."""
-        del processor
         return 0
 
     def response(self, text: str) -> str:
         """No words."""
-        del text
         return ""
 
     def request(
@@ -60,7 +55,6 @@ class Moshi(SpeechGenerator):
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        del processor, instruction
         heard = [_codes(model, clip) for clip in clips]
         silent = [_codes(model, 0 * clip) for clip in clips]
         lengths = torch.tensor([len(codes) for codes in heard])
@@ -82,16 +76,12 @@ class Moshi(SpeechGenerator):
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random tokens and codes."""
-        import torch
-
-        from shoal.models.random_tokens import token_batch
+        from shoal.models.random_tokens import random_codes, token_batch
 
         tokens = token_batch(model.config.vocab_size)
-        shape = (len(tokens["input_ids"]), model.config.num_codebooks, tokens["input_ids"].shape[1])
-        generator = torch.Generator().manual_seed(0)
-        return tokens | {
-            name: torch.randint(0, model.config.audio_vocab_size, shape, generator=generator) for name in STREAMS
-        }
+        rows, length = tokens["input_ids"].shape
+        codes = random_codes(model.config.audio_vocab_size, (len(STREAMS), rows, model.config.num_codebooks, length))
+        return tokens | dict(zip(STREAMS, codes, strict=True))
 
 
 def _padding(model: PreTrainedModel) -> int:

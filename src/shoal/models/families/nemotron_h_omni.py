@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.models.families.nemotron import Nemotron
 
@@ -22,9 +22,7 @@ class NemotronHOmni(Nemotron):
 
     def head(self, model: PreTrainedModel) -> nn.Module | None:
         """That of the causal LM inside."""
-        inner: Any = model.language_model
-        found: nn.Module | None = inner.get_output_embeddings()
-        return found
+        return super().head(model.language_model)
 
 
 FAMILY = NemotronHOmni()

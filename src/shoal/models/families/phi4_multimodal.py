@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shoal.models.families.audio_llm import AudioLLM
 
@@ -25,8 +25,7 @@ class Phi4Multimodal(AudioLLM):
 
     def encoder(self, model: PreTrainedModel) -> nn.Module | None:
         """The conformer."""
-        found: nn.Module = self._audio(model).encoder
-        return found
+        return cast("nn.Module", self._audio(model).encoder)
 
     def projector(self, model: PreTrainedModel) -> nn.Module | None:
         """The two linear layers that are used when there is no image."""
@@ -37,7 +36,6 @@ class Phi4Multimodal(AudioLLM):
 
     def audio_token(self, model: PreTrainedModel, processor: Any) -> int | None:
         """The one of the audio config."""
-        del processor
         return int(model.config.audio_config.audio_token_id)
 
     def call(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.models.families import talker
 from shoal.models.families.omni import Omni
-from shoal.models.families.windowed import one_window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,12 +23,9 @@ class Qwen25Omni(Omni):
 
     name = "qwen2_5_omni"
     classes = ("Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2_5OmniForConditionalGeneration")
+    one_window = True
     tokens_field = talker.FIELD
     limits = "The talker was trained on the states of the whole thinker."
-
-    def longest(self, processor: Any) -> float | None:
-        """One window."""
-        return one_window(processor)
 
     def check_talks(self, model: PreTrainedModel) -> None:
         """See `shoal.models.families.talker.check_talks`."""
@@ -72,7 +68,6 @@ class Qwen25Omni(Omni):
 
     def spoken_rate(self, processor: Any) -> int:
         """The vocoder's."""
-        del processor
         return talker.RATE
 
     def speeches(
@@ -100,8 +95,7 @@ class Qwen25Omni(Omni):
         instruction: str = "",
     ) -> list[Samples]:
         """The thinker replies and the talker speaks as it does; nothing where either ends at once."""
-        found = self.speeches(model, processor, texts, seconds, instruction)
-        return [each.samples for each in found]
+        return [speech.samples for speech in self.speeches(model, processor, texts, seconds, instruction)]
 
 
 FAMILY = Qwen25Omni()

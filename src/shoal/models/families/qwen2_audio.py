@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from shoal.models.families.audio_llm import AudioLLM
-from shoal.models.families.windowed import one_window
 
 
 class Qwen2Audio(AudioLLM):
@@ -13,10 +10,7 @@ class Qwen2Audio(AudioLLM):
 
     name = "qwen2_audio"
     classes = ("Qwen2AudioForConditionalGeneration",)
-
-    def longest(self, processor: Any) -> float | None:
-        """One window."""
-        return one_window(processor)
+    one_window = True
 
 
 FAMILY = Qwen2Audio()

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.models.families import fields
+from shoal.models.families.audio_llm import PER_TOKEN, Samples
 from shoal.models.families.omni import Omni, thinker_config
-from shoal.models.families.one_by_one import one_by_one
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
-
-    from shoal.models.families.audio_llm import Samples
 
 TALKER_READS = ("talker_config", "accept_hidden_layer")
 """Which state of the thinker the talker reads: the k-th is what k layers have made of the embeddings."""
@@ -32,9 +30,16 @@ class Qwen3OmniMoe(Omni):
     def request(
         self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
     ) -> dict[str, Tensor]:
-        """One by one: the processor pads a clip before it takes its spectrum."""
-        del model
-        return one_by_one(processor, self.prompt(processor, instruction), clips)
+        """One by one, then stacked: beside a longer clip, padding would leak into the last frame of its spectrum."""
+        from shoal.models.batch import padded
+
+        text = self.prompt(processor, instruction)
+        rows = [dict(processor(text=[text], audio=[clip], return_tensors="pt")) for clip in clips]
+        pad = int(getattr(processor.tokenizer, "pad_token_id", None) or 0)
+        return {
+            name: padded([row[name] for row in rows], left=name in PER_TOKEN, value=pad if name == "input_ids" else 0)
+            for name in rows[0]
+        }
 
     def other_fields(self, config: PreTrainedConfig, depth: int, keep: Sequence[int]) -> Mapping[tuple[str, ...], Any]:
         """The number of the state that the talker reads.

@@ -46,7 +46,6 @@ class SpeechGenerator(AudioLLM):
         self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
     ) -> dict[str, Tensor]:
         """The prompt without the mark, and the clips as their answers."""
-        del model
         text = self.prompt(processor, instruction)
         inputs = processor(text=[text] * len(clips), audio=list(clips), return_tensors="pt", padding=True)
         return dict(inputs) | _without(inputs, processor.tokenizer.convert_tokens_to_ids(self.mark(processor)))
@@ -55,12 +54,12 @@ class SpeechGenerator(AudioLLM):
         """The words in their place, before the audio."""
         from shoal.models.batch import Kind
 
-        del samples
-        return line.at(self.words_at(processor), ids, Kind.TEXT)
+        position = self.words_at(processor)
+        return line.replaced(position, position, ids, Kind.TEXT)
 
 
 def _without(inputs: Mapping[str, Tensor], mark: int) -> dict[str, Tensor]:
     """Tokens and mask without the first `mark` of every row."""
-    found = inputs["input_ids"] == mark
-    kept = ~(found & (found.cumsum(1) == 1))
-    return {name: inputs[name][kept].view(len(found), -1) for name in ("input_ids", "attention_mask")}
+    marks = inputs["input_ids"] == mark
+    stays = ~(marks & (marks.cumsum(1) == 1))
+    return {name: inputs[name][stays].view(len(marks), -1) for name in ("input_ids", "attention_mask")}

@@ -6,7 +6,7 @@ says nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.models.families.base import Family
 
@@ -30,8 +30,7 @@ class SpeechLLMFamily(Family):
 
     def head(self, model: PreTrainedModel) -> nn.Module | None:
         """The LM head of the language model inside."""
-        inner: Any = model.decoder
-        return inner.get_output_embeddings()
+        return super().head(model.decoder)
 
 
 FAMILY = SpeechLLMFamily()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import ModelError
 from shoal.models.families import fields
 from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.base import needs_family
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,11 +59,8 @@ class Structural(AudioLLM):
         if model.config is not config:
             fields.refuse_unknown(model.config, depth)
         for path in _suspicious(model.config, config):
-            raise ModelError(
-                f"the config field {path} may name layers of the decoder, and its class is not known to Shoal",
-                where=type(model).__name__,
-                fix="add a family for it in shoal/models/families",
-            )
+            problem = f"the config field {path} may name layers of the decoder, and its class is not known to Shoal"
+            raise needs_family(model, problem)
 
     def text_config(self, model: PreTrainedModel) -> PreTrainedConfig:
         """The decoder's config, where there is one only.
@@ -73,11 +71,8 @@ class Structural(AudioLLM):
         try:
             return super().text_config(model)
         except ValueError as error:
-            raise ModelError(
-                f"several of its configs could be its decoder's ({' '.join(str(error).split())[:120]})",
-                where=type(model).__name__,
-                fix="add a family for it in shoal/models/families",
-            ) from error
+            problem = f"several of its configs could be its decoder's ({str(error)[:120]})"
+            raise needs_family(model, problem) from error
 
     def head(self, model: PreTrainedModel) -> nn.Module | None:
         """The model's own, or that of the language model inside."""
@@ -100,18 +95,12 @@ class Structural(AudioLLM):
         """
         inputs = super().request(model, processor, clips, instruction)
         for name in filter(POINTERS.search, inputs):
-            raise ModelError(
-                f"its processor gives {name}, which may point at positions that move when a batch is laid out",
-                where=type(processor).__name__,
-                fix="add a family for it in shoal/models/families",
-            )
+            problem = f"its processor gives {name}, which may point at positions that move when a batch is laid out"
+            raise needs_family(processor, problem)
         token = self.audio_token(model, processor)
         if token is None or not bool(inputs["input_ids"].eq(token).any(dim=1).all()):
-            raise ModelError(
-                f"its processor puts no audio token ({token}) into the prompt, so the audio's place is not known",
-                where=type(processor).__name__,
-                fix="add a family for it in shoal/models/families",
-            )
+            problem = f"its processor puts no audio token ({token}) into the prompt, so the audio's place is not known"
+            raise needs_family(processor, problem)
         return inputs
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
@@ -135,12 +124,12 @@ def _suspicious(config: PreTrainedConfig, decoder: PreTrainedConfig, path: str =
 
     own_depth = path or config is decoder
     for name, value in vars(config).items():
-        place = f"{path}{name}"
+        field = f"{path}{name}"
         if isinstance(value, PreTrainedConfig):
             if value is not decoder:
-                yield from _suspicious(value, decoder, f"{place}.")
+                yield from _suspicious(value, decoder, f"{field}.")
         elif _set(value) and ("deepstack" in name or (not own_depth and _names_layers(name))):
-            yield place
+            yield field
 
 
 def _names_layers(name: str) -> bool:

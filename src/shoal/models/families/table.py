@@ -67,8 +67,8 @@ class Support:
 def supported() -> tuple[Support, ...]:
     """Every class that the contract tests cover, those that hear first, by family."""
     record = json.loads(RECORD.read_text(encoding="utf-8"))["classes"]
-    found = [_support(name, facts) for name, facts in record.items()]
-    return tuple(sorted(found, key=lambda one: (one.audio == "text", one.family, one.class_name)))
+    classes = [_support(name, facts) for name, facts in record.items()]
+    return tuple(sorted(classes, key=lambda support: (support.audio == "text", support.family, support.class_name)))
 
 
 def transformers_version() -> str:
@@ -77,48 +77,42 @@ def transformers_version() -> str:
 
 
 def _support(name: str, facts: Mapping[str, Any]) -> Support:
-    known = {one.name: one for one in families.families()}
-    family = known.get(facts["family"])
-    said: dict[str, Any] = {}
-    if isinstance(family, AudioLLM):
-        said = {
-            "audio": family.entry,
-            "generates_speech": family.speaks(name),
-            "limits": family.limits_of(name),
-        }
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
-    return Support(class_name=name, **said, **values)
+    family = next((family for family in families.families() if family.name == facts["family"]), None)
+    if isinstance(family, AudioLLM):
+        values |= {"audio": family.entry, "generates_speech": family.speaks(name), "limits": family.limits_of(name)}
+    return Support(class_name=name, **values)
 
 
 def as_json() -> str:
     """The table for machines."""
-    document = {"transformers": transformers_version(), "classes": [asdict(one) for one in supported()]}
+    document = {"transformers": transformers_version(), "classes": [asdict(support) for support in supported()]}
     return json.dumps(document, indent=1)
 
 
 def as_markdown() -> str:
     """The table for people, as `docs/families.md` holds it."""
-    rows = [_cells(one) for one in supported()]
+    rows = [_cells(support) for support in supported()]
     headings = list(rows[0])
     lines = [headings, ["---"] * len(headings), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cells(one: Support) -> dict[str, str]:
-    speaks = "Answers in speech: what pruning does to that is not validated. " if one.generates_speech else ""
-    no_processor = "" if one.processor == "stock" else f"No processor in the tests: {one.processor}. "
-    stand_in = f"In the tests a stand-in does the work of {one.stand_in}. " if one.stand_in else ""
+def _cells(support: Support) -> dict[str, str]:
+    speaks = "Answers in speech: what pruning does to that is not validated. " if support.generates_speech else ""
+    no_processor = "" if support.processor == "stock" else f"No processor in the tests: {support.processor}. "
+    stand_in = f"In the tests a stand-in does the work of {support.stand_in}. " if support.stand_in else ""
     return {
-        "family": one.family,
-        "class": one.class_name if " " in one.class_name else f"`{one.class_name}`",
-        "decoder": f"{one.decoder}, `{one.depth_field}`",
-        "audio enters as": ENTRIES[one.audio],
-        "audit": ", ".join(one.audit) or "–",
-        "prune": ", ".join(one.prune) or "–",
-        "heal": ", ".join(one.heal) or "–",
-        "evaluate": one.evaluate or "–",
-        "verified": verified(one),
-        "limits": (speaks + no_processor + stand_in + _sentence(one.limits)).strip() or "–",
+        "family": support.family,
+        "class": support.class_name if " " in support.class_name else f"`{support.class_name}`",
+        "decoder": f"{support.decoder}, `{support.depth_field}`",
+        "audio enters as": ENTRIES[support.audio],
+        "audit": ", ".join(support.audit) or "–",
+        "prune": ", ".join(support.prune) or "–",
+        "heal": ", ".join(support.heal) or "–",
+        "evaluate": support.evaluate or "–",
+        "verified": verified(support),
+        "limits": (speaks + no_processor + stand_in + _sentence(support.limits)).strip() or "–",
     }
 
 
@@ -127,10 +121,10 @@ def _sentence(text: str) -> str:
     return text and text[0].upper() + text[1:].rstrip(".") + "."
 
 
-def verified(one: Support) -> str:
+def verified(support: Support) -> str:
     """How it was verified, in a few words."""
-    if one.how:
-        return one.how
-    where = "fresh process" if "load" in one.checks else "not verified"
-    missing = [name for name in ("logits", "round_trip", "cache") if name not in one.checks]
+    if support.how:
+        return support.how
+    where = "fresh process" if "load" in support.checks else "not verified"
+    missing = [name for name in ("logits", "round_trip", "cache") if name not in support.checks]
     return where if not missing or where == "not verified" else f"{where}, without {', '.join(missing)}"

@@ -85,15 +85,15 @@ def given(row: Row, talker: Any) -> list[int]:
     """
     check_given(row)
     tokens: list[int] = row.fields[FIELD]
-    strange = [each for each in tokens if not 0 <= each < talker.codebook_size or each in ends(talker)]
-    if strange:
-        raise _strange(row, f"holds {strange[0]}, which the talker cannot say")
+    invalid = [token for token in tokens if not 0 <= token < talker.codebook_size or token in ends(talker)]
+    if invalid:
+        raise _strange(row, f"holds {invalid[0]}, which the talker cannot say")
     return tokens
 
 
-def _strange(row: Row, what: str) -> ManifestError:
+def _strange(row: Row, problem: str) -> ManifestError:
     fix = "write what the unpruned model said, without the end (docs/tasks.md)"
-    return ManifestError(f"{FIELD} {what}", where=row.place, fix=fix)
+    return ManifestError(f"{FIELD} {problem}", where=row.place, fix=fix)
 
 
 def ends(talker: Any) -> list[int]:
@@ -153,17 +153,17 @@ def losses(model: Any, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
     rows = _inputs(model, batch)
     embeds = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
-    places = torch.arange(embeds.shape[1], device=embeds.device)
+    columns = torch.arange(embeds.shape[1], device=embeds.device)
     logits = model.talker(
         inputs_embeds=embeds,
-        attention_mask=(places < lengths[:, None]).long(),
+        attention_mask=(columns < lengths[:, None]).long(),
         # With positions given, the talker does not add its own first tokens to the last two embeddings.
-        position_ids=places.expand(3, len(rows), -1),
+        position_ids=columns.expand(3, len(rows), -1),
         use_cache=False,
     ).logits.float()
     counts = (speech >= 0).sum(1) + 1
     clips = torch.arange(len(rows), device=embeds.device).repeat_interleave(counts)
-    wanted = torch.cat(
+    predicted = torch.cat(
         [
             logits[row, len(each) - int(count) : len(each)]
             for row, (each, count) in enumerate(zip(rows, counts, strict=True))
@@ -171,9 +171,9 @@ def losses(model: Any, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
     )
     end = speech.new_full((1,), -1)
     tokens = torch.cat([torch.cat([row[row >= 0], end]) for row in speech])
-    known = wanted.gather(1, tokens.clamp(min=0)[:, None])[:, 0]
-    ending = wanted[:, ends(model.talker)].logsumexp(-1)
-    return wanted.logsumexp(-1) - torch.where(tokens < 0, ending, known), clips
+    chosen = predicted.gather(1, tokens.clamp(min=0)[:, None])[:, 0]
+    ending = predicted[:, ends(model.talker)].logsumexp(-1)
+    return predicted.logsumexp(-1) - torch.where(tokens < 0, ending, chosen), clips
 
 
 def _inputs(model: Any, batch: PreparedBatch) -> list[Tensor]:
@@ -235,8 +235,8 @@ def say(model: Any, inputs: dict[str, Tensor], seconds: float) -> list[Speech]:
                     # One token of the reply is read beside each speech token.
                     thinker_max_new_tokens=most + 2,
                 )
-    found = iter(spoken)
-    return [next(found) if each else Speech([], _nothing()) for each in replied.tolist()]
+    speeches = iter(spoken)
+    return [next(speeches) if has_reply else Speech([], _nothing()) for has_reply in replied.tolist()]
 
 
 def _replies(model: Any, inputs: dict[str, Tensor], options: dict[str, Any]) -> Tensor:

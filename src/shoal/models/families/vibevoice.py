@@ -23,7 +23,6 @@ class VibeVoice(SpeechGenerator):
 
     def prompt(self, processor: Any, instruction: str) -> str:
         """The script of one speaker, and the speech."""
-        del instruction
         words = [{"type": "text", "text": self.mark(processor)}]
         script = str(
             processor.apply_chat_template([{"role": "0", "content": words}], tokenize=False, add_generation_prompt=True)

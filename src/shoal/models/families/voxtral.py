@@ -57,32 +57,27 @@ def _assembled(
 ) -> dict[str, Tensor]:
     """`<s>[INST][BEGIN_AUDIO][AUDIO]…instruction[/INST]`, and the features of windows (W, mel, 3000)."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     windows = [_windows(processor.feature_extractor, clip, rate) for clip in clips]
     tokenizer, audio = processor.tokenizer, model.config.audio_config
     slots = audio.max_source_positions * audio.hidden_size // audio.intermediate_size
     *begin, end, pad = tokenizer.convert_tokens_to_ids(["<s>", "[INST]", "[BEGIN_AUDIO]", "[/INST]", "<pad>"])
     asked = [*tokenizer(instruction, add_special_tokens=False)["input_ids"], end]
-    rows = [[*begin, *[model.config.audio_token_id] * slots * len(each), *asked] for each in windows]
-    width = max(map(len, rows))
+    rows = [[*begin, *[model.config.audio_token_id] * slots * len(clip_windows), *asked] for clip_windows in windows]
+    ids = [torch.tensor(row) for row in rows]
+    options: dict[str, Any] = {"batch_first": True, "padding_side": "left"}
     return {
-        "input_ids": torch.tensor([[pad] * (width - len(row)) + row for row in rows]),
-        "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+        "input_ids": pad_sequence(ids, padding_value=pad, **options),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], **options),
         "input_features": torch.cat(windows),
     }
 
 
 def _windows(extractor: Any, clip: Samples, rate: int) -> Tensor:
     """(W, mel, 3000): the features of a clip, padded to whole windows."""
-    found = extractor(
-        clip,
-        sampling_rate=rate,
-        padding=True,
-        truncation=False,
-        pad_to_multiple_of=WINDOW_SECONDS * rate,
-        return_tensors="pt",
-    )
-    features: Tensor = found["input_features"]
+    padding = {"padding": True, "truncation": False, "pad_to_multiple_of": WINDOW_SECONDS * rate}
+    features: Tensor = extractor(clip, sampling_rate=rate, return_tensors="pt", **padding)["input_features"]
     return features.reshape(features.shape[1], -1, WINDOW_FRAMES).transpose(0, 1)
 
 

@@ -41,30 +41,22 @@ class VoxtralRealtime(AudioLLM):
 
     def audio_token(self, model: PreTrainedModel, processor: Any) -> None:
         """None: audio has no place of its own."""
-        del model, processor
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """Random tokens and features, since the stock forward pass wants audio; some is left to go on with."""
         import torch
 
-        from shoal.models.random_tokens import token_batch
+        from shoal.models.random_tokens import noise, token_batch
 
-        text, audio = self.text_config(model), model.config.audio_config
-        ids = token_batch(text.vocab_size)["input_ids"]
+        ids = token_batch(self.text_config(model).vocab_size)["input_ids"]
         frames = (ids.shape[1] + SPARE) * model.config.audio_length_per_tok
-        generator = torch.Generator().manual_seed(0)
-        features = torch.randn((len(ids), audio.num_mel_bins, frames), generator=generator)
-        return {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "input_features": features.to(model.dtype),
-        }
+        features = noise((len(ids), model.config.audio_config.num_mel_bins, frames), model.dtype)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "input_features": features}
 
     def request(
         self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
     ) -> dict[str, Tensor]:
         """See `AudioLLM.request`: the tokens before the first one that it writes, and all of the audio."""
-        del model, instruction
         return dict(processor(list(clips), return_tensors="pt"))
 
     def forward_inputs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:

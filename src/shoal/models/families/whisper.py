@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.models.families.audio_llm import AudioLLM, Samples
-from shoal.models.families.windowed import one_window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +22,8 @@ class Whisper(AudioLLM):
     engine = False
     tokens = ("decoder_input_ids", "decoder_attention_mask")
     projector_names = ()
+    one_window = True
     limits = "instructed by task tokens only, in the checkpoint's language or the one it detects"
-
-    def longest(self, processor: Any) -> float | None:
-        """One window."""
-        return one_window(processor)
 
     def request(
         self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
@@ -38,11 +34,11 @@ class Whisper(AudioLLM):
         rate = self.sampling_rate(processor)
         features = processor(audio=list(clips), sampling_rate=rate, return_tensors="pt").input_features
         with torch.no_grad():
-            heard = self.encoder(model)(features.to(model.device, model.dtype))  # type: ignore[misc]
-        prompt = _prompt(model, heard, instruction)
+            encoded = self.encoder(model)(features.to(model.device, model.dtype))  # type: ignore[misc]
+        prompt = _prompt(model, encoded, instruction)
         return {
             "input_features": features,
-            "encoder_outputs": heard,
+            "encoder_outputs": encoded,
             "decoder_input_ids": prompt,
             "decoder_attention_mask": torch.ones_like(prompt),
         }
@@ -63,28 +59,21 @@ class Whisper(AudioLLM):
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random tokens over random spectrograms: there is no decoding without anything to attend to."""
-        import torch
+        from shoal.models.random_tokens import noise, token_batch
 
-        from shoal.models.random_tokens import token_batch
-
-        tokens = token_batch(model.config.vocab_size, pad=model.config.pad_token_id or 0)
+        config = model.config
+        tokens = token_batch(config.vocab_size, pad=config.pad_token_id or 0)
         inputs = self.with_tokens({}, tokens["input_ids"], tokens["attention_mask"])
-        shape = (
-            len(inputs["decoder_input_ids"]),
-            model.config.num_mel_bins,
-            2 * model.config.max_source_positions,
-        )
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        return inputs | {"input_features": noise.to(model.dtype)}
+        shape = (len(tokens["input_ids"]), config.num_mel_bins, 2 * config.max_source_positions)
+        return inputs | {"input_features": noise(shape, model.dtype)}
 
     def generation_fields(self, config: GenerationConfig, depth: int, keep: Sequence[int]) -> Mapping[str, Any]:
         """Pairs (layer, head) whose attention aligns words with time; without any left, there are no word times."""
-        del depth
         heads = getattr(config, "alignment_heads", None)
         if not heads:
             return {}
-        place = {old: new for new, old in enumerate(keep)}
-        return {"alignment_heads": [[place[layer], head] for layer, head in heads if layer in place] or None}
+        new_index = {old: new for new, old in enumerate(keep)}
+        return {"alignment_heads": [[new_index[layer], head] for layer, head in heads if layer in new_index] or None}
 
 
 def _prompt(model: PreTrainedModel, heard: Any, instruction: str) -> Tensor:
@@ -113,8 +102,8 @@ def _languages(model: Any, heard: Any) -> Tensor:
     fixed = _language_id(settings.lang_to_id, name) if name else forced[0][1]
     if fixed is not None:
         return torch.full((len(heard.last_hidden_state),), fixed)
-    found: Tensor = model.detect_language(encoder_outputs=heard, generation_config=settings)
-    return found.cpu()
+    languages: Tensor = model.detect_language(encoder_outputs=heard, generation_config=settings)
+    return languages.cpu()
 
 
 def _language_id(known: Mapping[str, int], name: str) -> int:
