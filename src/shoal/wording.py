@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from itertools import chain
+from itertools import count as count_from
 
 from shoal.schema import Estimate, Part, Plan
 
@@ -199,3 +201,9 @@ def level_name(level: float) -> str:
 def listing(words: Sequence[str]) -> str:
     """`a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def unused(name: str, taken: Container[str], separator: str) -> str:
+    """`name`, or the first of `NAME#2`, `NAME#3` … (with the separator `#`) that is not taken."""
+    candidates = chain([name], (f"{name}{separator}{number}" for number in count_from(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)

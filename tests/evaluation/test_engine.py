@@ -138,9 +138,9 @@ def test_a_step_is_for_rows_that_need_it_only():
     ran = []
 
     class Watched(EagerSteps):
-        def run(self, board, rows, count):
+        def run(self, state, rows, count):
             ran.append(rows)
-            return super().run(board, rows, count)
+            return super().run(state, rows, count)
 
     limits = [14, 2, 2, 2, 2, 2, 5, 3, 2]
     engine = Engine(model, eos_ids=(), slots=3, steps=Watched(model, at_once=1))
@@ -182,8 +182,8 @@ def test_a_recorded_step_touches_only_tensors_that_stay():
     def watch(function, undo):
 
         def play():
-            held = [layer.keys for layer in engine._board.cache.layers]
-            held += [engine._board.mask, engine._board.tokens, engine._board.positions]
+            held = [layer.keys for layer in engine._state.cache.layers]
+            held += [engine._state.mask, engine._state.tokens, engine._state.positions]
             seen.append([(id(tensor), tensor.data_ptr()) for tensor in held])
             function()
             assert [(id(tensor), tensor.data_ptr()) for tensor in held] == seen[-1]

@@ -21,7 +21,7 @@ from shoal.evaluation.scores.errors import Cer, Wer
 from shoal.evaluation.scores.labels import Accuracy, MacroF1, Uar
 from shoal.evaluation.scores.losses import BitsPerByte, Loss, Perplexity, WordPerplexity
 from shoal.evaluation.scores.questions import ExactMatch, TokenF1
-from shoal.evaluation.scores.registry import by_name, headline, scores_of
+from shoal.evaluation.scores.registry import BY_NAME, headline, scores_of
 from shoal.evaluation.scores.translation import Bleu, Chrf
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.system_outputs import Output
@@ -228,11 +228,11 @@ def test_over_a_perfect_full_model_errors_are_infinitely_more():
 def test_every_task_has_a_headline(task, name):
     assert headline(tasks.get(task)).name == name
     assert [score.name for score in scores_of(tasks.get(task))] == list(tasks.get(task).scored_by)
-    assert by_name(name).name == name
+    assert BY_NAME[name].name == name
 
 
 def test_the_scores_that_a_yaml_may_name_are_those_there_are():
-    assert set(NEEDS) == set(registry._SCORES)
+    assert set(NEEDS) == set(registry.BY_NAME)
 
 
 # SQuAD 1.1's published algorithm, written once more from its description.
@@ -364,7 +364,7 @@ def test_free_answers_are_scored_as_scikit_learn_does():
         "macro-F1": metrics.f1_score(references, said, labels=labels, average="macro"),
     }
     for name, value in wanted.items():
-        assert corpus_of(by_name(name), "ser", found) == pytest.approx(value)
+        assert corpus_of(BY_NAME[name], "ser", found) == pytest.approx(value)
 
 
 def test_a_likelihood_that_is_not_a_number_is_never_the_highest():

@@ -43,7 +43,7 @@ class Politeness(Score):
 
 @pytest.fixture
 def scored(tmp_path, monkeypatch):
-    monkeypatch.setitem(registry._SCORES, "politeness", Politeness())
+    monkeypatch.setitem(registry.BY_NAME, "politeness", Politeness())
     monkeypatch.setitem(settings.NEEDS, "politeness", "decode")
     path = tmp_path / "butler.yaml"
     path.write_text("kind: sqa\nanswered_by: [decode]\nscored_by: [politeness, exact match]\n")

@@ -11,10 +11,10 @@ from test_evaluate import counting
 from shoal import tasks
 from shoal.data import Dataset
 from shoal.errors import UsageError
-from shoal.evaluation import auto_batch_size, decode_window, evaluate, window
-from shoal.evaluation.auto_batch_size import slots_that_fit
-from shoal.evaluation.decode_systems import SystemsDecoder
-from shoal.evaluation.engine import Engine, engine_cache, memory
+from shoal.evaluation import decode_systems, decode_window, evaluate, window
+from shoal.evaluation.decode_systems import SystemsDecoder, slots_that_fit
+from shoal.evaluation.engine import Engine, memory
+from shoal.evaluation.engine import run as engine_run
 from shoal.evaluation.settings import DecodingSettings, TokenLimit
 from shoal.evaluation.system_outputs import SystemOutputs
 from shoal.evaluation.window import windows
@@ -140,7 +140,7 @@ def test_progress_counts_every_clip_of_every_system_once(model, data):
 
 def test_a_cache_of_another_kind_is_decoded_without_the_engine(model, data, monkeypatch):
     with_engine = evaluate(model, data, **FEW)
-    monkeypatch.setattr(engine_cache, "supported", lambda _: False)
+    monkeypatch.setattr(engine_run, "supported", lambda _: False)
     monkeypatch.setattr(Engine, "run", lambda *_: pytest.fail("the engine ran"))
     assert evaluate(model, data, **FEW).examples == with_engine.examples
 
@@ -191,9 +191,9 @@ def test_as_many_rows_as_memory_allows(model, data):
 def test_auto_looks_at_the_longest_clip_and_the_free_memory(model, data, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        auto_batch_size, "fitting_slots", lambda lm, embeds, limit, **how: asked.append((limit, how)) or 3
+        decode_systems, "fitting_slots", lambda lm, embeds, limit, **how: asked.append((limit, how)) or 3
     )
-    monkeypatch.setattr(auto_batch_size, "free_memory", lambda device: 77)
+    monkeypatch.setattr(decode_systems, "free_memory", lambda device: 77)
     rows = list(data.rows)
     assert slots_that_fit(model, data, rows[5], tasks.get("asr"), TokenLimit(9)) == 3
     assert asked == [(9, {"held": window.WINDOW_BATCHES, "free": 77})]

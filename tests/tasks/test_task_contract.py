@@ -173,7 +173,7 @@ def test_right_answers_are_perfect_and_wrong_ones_are_not_on_every_score(task) -
     right = values(task, [output(task, place, said, 0.0) for place, said in enumerate(targets)])
     wrong = values(task, [output(task, place, WRONG, 9.0) for place in range(4)])
     for name in task.scored_by:
-        score = registry.by_name(name)
+        score = registry.BY_NAME[name]
         better = right[name] > wrong[name] if score.higher_is_better else right[name] < wrong[name]
         assert better, name
         assert right[name] == pytest.approx(PERFECT.get(name, float(score.higher_is_better))), name

@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import tasks
-from shoal.evaluation.auto_batch_size import slots_that_fit
 from shoal.evaluation.decode_window import decode_window
-from shoal.evaluation.engine import EngineCache
+from shoal.evaluation.engine import EngineCache, fitting_slots, prompts_of, supported
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.locks import Locks
 from shoal.evaluation.model_checks import check_can_answer
 from shoal.evaluation.scores.registry import headline
-from shoal.evaluation.settings import DecodingSettings, TokenLimit
+from shoal.evaluation.settings import DecodingSettings, TokenLimit, limit_of
 from shoal.evaluation.shards import Shard, open_shard, open_whole
 from shoal.evaluation.systems import System, open_systems
-from shoal.evaluation.window import windows
+from shoal.evaluation.window import WINDOW_BATCHES, embed, read_clips, windows
+from shoal.machine import free_memory
 from shoal.progress import Progress
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Lacking = npt.NDArray[np.bool_]
 """(N, S): whether system s has no output for row n yet. All that is kept of the rows."""
+USUAL_BATCH_SIZE = 16
+"""Where the memory that a clip takes is not known: models that only their own `generate` decodes."""
 
 
 def decode_systems(
@@ -206,3 +208,24 @@ def _equal(systems: Sequence[System]) -> list[list[int]]:
     for column, system in enumerate(systems):
         groups.setdefault((system.part, tuple(system.removed)), []).append(column)
     return list(groups.values())
+
+
+def slots_that_fit(loaded: LoadedModel, data: Dataset, longest: Row, task: Task, limit: TokenLimit) -> int:
+    """What `--batch-size auto` is: as many clips as the free memory allows, if all were like the longest.
+
+    Args:
+        loaded: the whole model; it embeds the longest clip.
+        data: reads its audio.
+        longest: the row of the longest clip.
+        task: what is asked.
+        limit: how many tokens a clip may get.
+    """
+    if not loaded.engine or not supported(loaded.lm):
+        return USUAL_BATCH_SIZE
+    clips = read_clips(data, [longest], task)
+    if not clips:
+        return USUAL_BATCH_SIZE
+    batch = embed(loaded, clips, task)
+    (prompt,) = prompts_of(batch.prepared, [limit_of(loaded, limit, longest)])
+    # The window that is decoded, with the embeddings of all its clips.
+    return fitting_slots(loaded.lm, prompt.embeds, prompt.limit, held=WINDOW_BATCHES, free=free_memory(loaded.device))

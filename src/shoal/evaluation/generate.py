@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from shoal.evaluation.engine.run import RowState
+from shoal.evaluation.engine.steps import next_tokens
 from shoal.models.batch import PreparedBatch
 from shoal.models.contexts import quiet
 
@@ -68,7 +70,8 @@ def greedy(
     Raises:
         ValueError: the batch is padded on the right, or there is not one positive limit for each row.
     """
-    rows = _Rows(_limits(max_new_tokens, len(batch.ids)), frozenset(eos_ids))
+    rows = _rows(max_new_tokens, len(batch.ids))
+    active = list(range(len(rows)))
     mask, positions = batch.attention_mask, batch.position_ids
     if not bool(mask[:, -1].all()):
         raise ValueError("greedy decoding needs a batch that is padded on the left")
@@ -79,7 +82,7 @@ def greedy(
     prefilled = clock(device)
     position = positions[:, -1:]
     while True:
-        stay = rows.take(tokens.tolist())
+        stay = _take(rows, active, tokens.tolist(), eos_ids)
         if not stay:
             break
         if len(stay) < len(tokens):
@@ -89,7 +92,7 @@ def greedy(
         mask = torch.cat([mask, mask.new_ones(len(stay), 1)], dim=1)
         position = position + 1
         tokens = _step(lm, cache, mask, position, input_ids=tokens[:, None])
-    return Decoded(rows.tokens, rows.truncated, prefilled - start, clock(device) - prefilled)
+    return _decoded(rows, prefilled - start, clock(device) - prefilled)
 
 
 @torch.inference_mode()
@@ -113,7 +116,7 @@ def generated(
     Returns:
         The tokens of every row; all the time counts as decoding, since `generate` does not tell its parts apart.
     """
-    limits = _limits(max_new_tokens, len(batch.ids))
+    rows = _rows(max_new_tokens, len(batch.ids))
     start = clock(batch.kinds.device)
     with quiet():
         sequences: Any = model.generate(
@@ -121,18 +124,17 @@ def generated(
             do_sample=False,
             num_beams=1,
             repetition_penalty=1.0,
-            max_new_tokens=max(limits),
+            max_new_tokens=max(row.limit for row in rows),
             eos_token_id=list(eos_ids) or None,
             pad_token_id=next(iter(eos_ids), 0),
             **options,
         )
     seconds = clock(batch.kinds.device) - start
     prompt = batch.inputs.get("decoder_input_ids", batch.inputs.get("input_ids"))
-    rows = _Rows(limits, frozenset(eos_ids))
-    for step in sequences[:, _repeated(sequences, prompt) :].T:
-        if not rows.take(step[torch.tensor(rows.active, device=step.device)].tolist()):
-            break
-    return Decoded(rows.tokens, rows.truncated, 0.0, seconds)
+    for row, tokens in zip(rows, sequences[:, _repeated(sequences, prompt) :].tolist(), strict=True):
+        for token in tokens:
+            row.take(token, eos_ids)
+    return _decoded(rows, 0.0, seconds)
 
 
 def decoded(loaded: LoadedModel, batch: PreparedBatch, limits: Sequence[int]) -> Decoded:
@@ -166,33 +168,13 @@ def _repeated(sequences: Tensor, prompt: Tensor | None) -> int:
     return length if prompt is not None and torch.equal(sequences[:, :length], prompt) else 0
 
 
-@dataclass(slots=True)
-class _Rows:
-    """What every row has so far, and which rows are still in the batch."""
-
-    limits: list[int]
-    eos_ids: frozenset[int]
-    tokens: list[list[int]] = field(init=False)
-    truncated: list[bool] = field(init=False)
-    active: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokens = [[] for _ in self.limits]
-        self.truncated = [False for _ in self.limits]
-        self.active = list(range(len(self.limits)))
-
-    def take(self, new: list[int]) -> list[int]:
-        """Add one token to every active row; returns the places in the batch that stay."""
-        stay = [place for place, token in enumerate(new) if self._goes_on(self.active[place], token)]
-        self.active = [self.active[place] for place in stay]
-        return stay
-
-    def _goes_on(self, row: int, token: int) -> bool:
-        if token in self.eos_ids:
-            return False
-        self.tokens[row].append(token)
-        self.truncated[row] = len(self.tokens[row]) >= self.limits[row]
-        return not self.truncated[row]
+def _take(rows: Sequence[RowState], active: list[int], tokens: Sequence[int], eos_ids: Collection[int]) -> list[int]:
+    """Add a token to every active row, and drop the finished ones from `active`; returns where the others are."""
+    for row, token in zip(active, tokens, strict=True):
+        rows[row].take(token, eos_ids)
+    stay = [index for index, row in enumerate(active) if not rows[row].ended]
+    active[:] = [active[index] for index in stay]
+    return stay
 
 
 def _step(lm: nn.Module, cache: DynamicCache, mask: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
@@ -205,13 +187,15 @@ def _step(lm: nn.Module, cache: DynamicCache, mask: Tensor, positions: Tensor, *
         use_cache=True,
         logits_to_keep=1,
     )
-    # float32 first, as `generate` does, so that ties in half precision are broken the same way.
-    best: Tensor = output.logits[:, -1].float().argmax(dim=-1)
-    return best
+    return next_tokens(output.logits)
 
 
-def _limits(max_new_tokens: int | Sequence[int], rows: int) -> list[int]:
-    limits = [max_new_tokens] * rows if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    if len(limits) != rows or min(limits, default=1) < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, one for each of {rows} rows: {max_new_tokens!r}")
-    return limits
+def _rows(max_new_tokens: int | Sequence[int], count: int) -> list[RowState]:
+    limits = [max_new_tokens] * count if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    if len(limits) != count or min(limits, default=1) < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, one for each of {count} rows: {max_new_tokens!r}")
+    return [RowState(number, limit) for number, limit in enumerate(limits)]
+
+
+def _decoded(rows: Sequence[RowState], prefill_seconds: float, decode_seconds: float) -> Decoded:
+    return Decoded([row.tokens for row in rows], [row.left == 0 for row in rows], prefill_seconds, decode_seconds)

@@ -67,16 +67,16 @@ class Recogniser:
     def longest(self) -> float:
         """Seconds of a clip that it hears at most."""
         family = self._asr.family
-        found = family.longest(self._asr.processor) if isinstance(family, AudioLLM) else None
-        return np.inf if found is None else found
+        seconds = family.longest(self._asr.processor) if isinstance(family, AudioLLM) else None
+        return np.inf if seconds is None else seconds
 
     def hear(self, clips: Sequence[Clip]) -> list[str]:
         """What is said in each clip, greedily; nothing in one that is too short to say anything."""
         texts = [""] * len(clips)
-        loud = [place for place, clip in enumerate(clips) if clip.row.duration >= SHORTEST]
-        if loud:
-            for place, text in zip(loud, self._written([clips[place] for place in loud]), strict=True):
-                texts[place] = text
+        audible = [index for index, clip in enumerate(clips) if clip.row.duration >= SHORTEST]
+        if audible:
+            for index, text in zip(audible, self._written([clips[index] for index in audible]), strict=True):
+                texts[index] = text
         return texts
 
     def _written(self, clips: Sequence[Clip]) -> list[str]:
@@ -147,13 +147,13 @@ def recognised(
     most = [min(TIMES_AS_LONG * clip.row.duration + SECONDS_MORE, listener.longest) for clip in clips]
     words = [task.target(clip.row) for clip in clips]
     speech = family.speak(loaded.model, loaded.processor, words, max(most), task.instruction)
-    said = [
+    spoken = [
         _cut(samples, family.spoken_rate(loaded.processor), seconds)
         for samples, seconds in zip(speech, most, strict=True)
     ]
-    again = [_clip(clip, samples) for clip, (samples, _) in zip(clips, said, strict=True)]
-    for clip, mine, (_, cut), text in zip(clips, again, said, listener.hear(again), strict=True):
-        yield RecognisedSpeech(clip, text, cut, mine.row.duration)
+    generated = [_clip(clip, samples) for clip, (samples, _) in zip(clips, spoken, strict=True)]
+    for clip, speech_clip, (_, cut), text in zip(clips, generated, spoken, listener.hear(generated), strict=True):
+        yield RecognisedSpeech(clip, text, cut, speech_clip.row.duration)
 
 
 def _cut(samples: Samples, rate: int, seconds: float) -> tuple[Samples, bool]:

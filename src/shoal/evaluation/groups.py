@@ -112,15 +112,15 @@ def check_fields(group_by: Sequence[str] | None, rows: Iterable[Row]) -> None:
     Raises:
         UsageError: no row has a field.
     """
-    wanted = set(group_by or ()) - {"speaker", "lang", DATA, DOMAIN}
+    missing = set(group_by or ()) - {"speaker", "lang", DATA, DOMAIN}
     known: set[str] = set()
-    for row in rows if wanted else ():
+    for row in rows if missing else ():
         present = {name for name, value in row.fields.items() if value is not None}
         known |= present
-        wanted -= present
-        if not wanted:
+        missing -= present
+        if not missing:
             return
-    for field in sorted(wanted):
+    for field in sorted(missing):
         raise _no_field(field, known | {"speaker", "lang", DATA})
 
 
@@ -137,8 +137,8 @@ def check_sets(out_of_domain: Sequence[str], known: Set[str]) -> None:
     """
     for name in out_of_domain:
         if name not in known:
-            there = f"sets are {', '.join(sorted(known))}" if known else "these outputs do not say their data set"
-            raise UsageError(f"no clip is of the data set {name!r}", where="--out-of-domain", fix=there)
+            fix = f"sets are {', '.join(sorted(known))}" if known else "these outputs do not say their data set"
+            raise UsageError(f"no clip is of the data set {name!r}", where="--out-of-domain", fix=fix)
 
 
 def _domains(clips: ClipTable, out_of_domain: Sequence[str]) -> Grouping:

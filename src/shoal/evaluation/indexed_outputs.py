@@ -86,8 +86,8 @@ class IndexedOutputs(Mapping[str, Output]):
         """
         entries: list[tuple[int, bytes, int]] = []
         for key, position in other._index.in_order():
-            mine = self._index.find(key)
-            if mine is None or mine.question != position.question:
+            own = self._index.find(key)
+            if own is None or own.question != position.question:
                 entries.append((key, other._line(position), position.question))
             if len(entries) == group:
                 self._append(entries)
@@ -172,7 +172,7 @@ def write_lines(path: Path, lines: Iterable[bytes], *, sync: bool) -> int:
     Raises:
         FileFormatError: the file cannot be written.
     """
-    fix = "choose another position with --out; the same command then goes on"
+    fix = "choose another place with --out; the same command then goes on"
     with writing(path, fix=fix), path.open("ab") as stream:
         start = stream.seek(0, os.SEEK_END)
         stream.write(b"".join(lines))

@@ -44,7 +44,7 @@ def check_can_answer(loaded: LoadedModel, task: Task) -> None:
         _check_speaks(loaded, task)
     elif task.input == "speech":
         check_hears(loaded)
-        _check_says_anything(loaded, task)
+        _check_has_likelihoods(loaded, task)
     else:
         loaded.check_fed()
         if "text" not in loaded.inputs or not loaded.family.writes:
@@ -82,11 +82,11 @@ def _check_speaks(loaded: LoadedModel, task: Task) -> None:
         )
 
 
-def _check_says_anything(loaded: LoadedModel, task: Task) -> None:
+def _check_has_likelihoods(loaded: LoadedModel, task: Task) -> None:
     """A model that writes a word when it hears it has no likelihood of a given answer."""
     family = loaded.family
-    given = {"choose", "loss"} & set(task.answered_by)
-    if given and isinstance(family, AudioLLM) and family.no_training_reason:
+    by_likelihood = {"choose", "loss"} & set(task.answered_by)
+    if by_likelihood and isinstance(family, AudioLLM) and family.no_training_reason:
         raise UsageError(
             f"the likelihood of a given answer is not known for {loaded.ref}: {family.no_training_reason}",
             where="MODEL",

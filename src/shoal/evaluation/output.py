@@ -1,7 +1,7 @@
 """What one system said to one clip, as a line of JSON and back.
 
 A line is the manifest row as NeMo writes transcriptions: its own fields, `text` (the reference), `pred_text` (what the
-model said, untouched) and, under `shoal`, what only we know.
+model said, untouched) and, under `shoal`, what only Shoal knows.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Output:
         return json.dumps(self._record(), ensure_ascii=False, default=str)
 
     def _record(self) -> dict[str, Any]:
-        own = {each.name: getattr(self, each.name) for each in dataclass_fields(self)}
+        own = {attribute.name: getattr(self, attribute.name) for attribute in dataclass_fields(self)}
         fields = own.pop("fields")
         main = {key: own.pop(key) for key in ("id", "audio_filepath", "duration", "offset", "text", "pred_text")}
         # `text` is the reference in a line, so the manifest's own needs another place.

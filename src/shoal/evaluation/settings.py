@@ -108,7 +108,7 @@ class EvaluateSettings(DecodingSettings, ScoringSettings):
 
 def limit_of(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:
     """The limit for one clip; a model may need more than the automatic one, but not more than the user allows."""
-    given = limit.of(row)
+    tokens = limit.of(row)
     if limit.fixed is not None:
-        return given
-    return loaded.family.token_limit(loaded.processor, row.duration, given)
+        return tokens
+    return loaded.family.token_limit(loaded.processor, row.duration, tokens)

@@ -83,7 +83,7 @@ def open_whole(path: Path, header: Mapping[str, Any], locks: Locks) -> SystemOut
     """
     locks.take(path)
     file = SystemOutputs.open(path, header)
-    take_up(file)
+    merge_shards(file)
     return file
 
 
@@ -117,7 +117,7 @@ def open_shard(path: Path, header: Mapping[str, Any], shard: Shard, locks: Locks
     return file
 
 
-def take_up(file: SystemOutputs) -> None:
+def merge_shards(file: SystemOutputs) -> None:
     """Move what the shards of a file hold into it; killed at any moment, the next call goes on.
 
     The file must be locked.

@@ -47,7 +47,7 @@ class PairedBootstrap:
         """Draw the replicates.
 
         Args:
-            clusters: for each of U utterances what it is resampled with, such as its speaker; None resamples
+            clusters: for each of U utterances the cluster it is resampled with, such as its speaker; None resamples
                 it by itself.
             replicates: number of draws B.
             seed: of the draws.
@@ -56,10 +56,10 @@ class PairedBootstrap:
         return cls(make_resampler(clusters, replicates=replicates, seed=seed), level)
 
     @classmethod
-    def of(cls, how: Intervals, speakers: Sequence[str | None]) -> PairedBootstrap:
+    def of(cls, intervals: Intervals, speakers: Sequence[str | None]) -> PairedBootstrap:
         """Draw over clips of these speakers, None where a clip names none."""
-        clusters = speakers if how.cluster == "speaker" else [None] * len(speakers)
-        return cls.draw(clusters, replicates=how.replicates, seed=how.seed, level=how.level)
+        clusters = speakers if intervals.cluster == "speaker" else [None] * len(speakers)
+        return cls.draw(clusters, replicates=intervals.replicates, seed=intervals.seed, level=intervals.level)
 
     def rates(self, errors: Ints, lengths: Ints) -> Rates:
         """Sum of `errors` (U,) over sum of reference `lengths` (U,), in the corpus and in every replicate.
@@ -138,7 +138,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The k-th smallest of m is multiplied by m - k + 1; none is smaller than the one before it, nor above 1.
     """
     adjusted, before = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        before = max(before, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = before
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        before = max(before, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = before
     return adjusted

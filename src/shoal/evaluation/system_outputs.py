@@ -2,7 +2,7 @@
 
 `shoal.evaluation.output` has what a line is. Beside `NAME.jsonl` lies `NAME.json`, the header: model, layers removed,
 task and decoding settings. Lines are only ever appended under the same header. A later line for the same clip replaces
-an earlier one. What is in memory is where each line stands, not the lines.
+an earlier one. What is in memory is the position of each line, not the lines.
 """
 
 from __future__ import annotations
@@ -102,14 +102,14 @@ def read_outputs(path: Path) -> Mapping[str, Output]:
     return IndexedOutputs(path)
 
 
-def check_header(path: Path, wanted: Mapping[str, Any]) -> None:
-    """Make sure that the outputs in `path` were made with the settings in `wanted`.
+def check_header(path: Path, header: Mapping[str, Any]) -> None:
+    """Make sure that the outputs in `path` were made with the settings in `header`.
 
     Raises:
         FileFormatError: the header is not there, or another one; the first difference is named.
     """
     before = _flat(read_json(header_path(path)))
-    now = _flat(json.loads(json.dumps(wanted)))
+    now = _flat(json.loads(json.dumps(header)))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:
         key = differing[0]
@@ -125,8 +125,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` → `{"a.b": 1}`, without what stands under `note`."""
     if not isinstance(value, dict):
         return {prefix: value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
         if key != "note":
-            found |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return found
+            flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import PlanError, UsageError
 from shoal.evaluation.score_systems import SystemIdentity
 from shoal.evaluation.system_outputs import SystemOutputs
+from shoal.wording import unused
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -90,16 +91,8 @@ def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
                 fix="make a plan from an audit of this model",
             )
         if plan.layers and not any((plan.name, plan.layers) == (p.name, p.layers) for p in named.values()):
-            named[_free(plan.name, named)] = plan
+            named[unused(plan.name, named, "#")] = plan
     return named
-
-
-def _free(name: str, taken: Mapping[str, Plan]) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}#{number}"
-    return free
 
 
 class _Files:
@@ -148,9 +141,9 @@ def _stem(identity: SystemIdentity, removed: Sequence[int], part: Part) -> str:
 
 def without(removed: Sequence[int], part: Part = "layer") -> str:
     """A file name for a model without some layers, or a part of each."""
-    what = "without" if part == "layer" else f"without-{part}"
-    stem = f"{what}-" + "+".join(map(str, removed))
+    prefix = "without" if part == "layer" else f"without-{part}"
+    stem = f"{prefix}-" + "+".join(map(str, removed))
     digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
     if list(removed) == list(range(removed[0], removed[-1] + 1)) and len(removed) > 1:
-        return f"{what}-{removed[0]}-to-{removed[-1]}"
-    return stem if len(stem) <= 60 else f"{what}-{len(removed)}-layers-{digest}"
+        return f"{prefix}-{removed[0]}-to-{removed[-1]}"
+    return stem if len(stem) <= 60 else f"{prefix}-{len(removed)}-layers-{digest}"

@@ -73,9 +73,9 @@ class _Read:
 
 
 def windows(
-    loaded: LoadedModel, data: Dataset, rows: Sequence[Row], places: Iterable[int], task: Task, *, slots: int
+    loaded: LoadedModel, data: Dataset, rows: Sequence[Row], indices: Iterable[int], task: Task, *, slots: int
 ) -> Iterator[Window]:
-    """Read and embed rows, window after window, in the order of `places`; audio is read ahead in a thread.
+    """Read and embed rows, window after window, in the order of `indices`; audio is read ahead in a thread.
 
     On a GPU the thread also embeds, beside the decoding. On a CPU it does not: both would want the same cores.
 
@@ -83,11 +83,11 @@ def windows(
         loaded: embeds.
         data: reads the audio.
         rows: all rows.
-        places: which of them.
+        indices: of the rows to embed.
         task: what is asked; one that takes no speech is given no audio.
         slots: rows that are decoded at once: most clips in a batch, and what a window's size follows.
     """
-    read = _read(data, _split(rows, places, slots), slots, task)
+    read = _read(data, _split(rows, indices, slots), slots, task)
     if embeds_beside(loaded, task):
         stretches = prefetch(_embedded(loaded, read, task), depth=WINDOW_BATCHES)
     else:
@@ -113,12 +113,12 @@ def _embedded(
     loaded: LoadedModel, read: Iterable[_Read], task: Task
 ) -> Iterator[tuple[Batch | None, list[Row] | None]]:
     stream = torch.cuda.Stream(loaded.device) if loaded.device.type == "cuda" else None
-    for each in read:
+    for chunk in read:
         with _on(stream):
-            parts = embedded_in_parts(loaded, each.clips, task) if each.clips else []
+            parts = embedded_in_parts(loaded, chunk.clips, task) if chunk.clips else []
         for part in parts[:-1]:
             yield part, None
-        yield parts[-1] if parts else None, each.rows
+        yield parts[-1] if parts else None, chunk.rows
 
 
 def embedded_in_parts(loaded: LoadedModel, clips: list[Clip], task: Task) -> list[Batch]:
@@ -135,7 +135,7 @@ def embedded_in_parts(loaded: LoadedModel, clips: list[Clip], task: Task) -> lis
     # Not in the handler: the error holds on to everything that was computed.
     return_memory()
     half = len(clips) // 2
-    return [part for some in (clips[:half], clips[half:]) for part in embedded_in_parts(loaded, some, task)]
+    return embedded_in_parts(loaded, clips[:half], task) + embedded_in_parts(loaded, clips[half:], task)
 
 
 @contextmanager
@@ -149,12 +149,12 @@ def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
     stream.synchronize()
 
 
-def _split(rows: Sequence[Row], places: Iterable[int], slots: int) -> Iterator[list[Row]]:
+def _split(rows: Sequence[Row], indices: Iterable[int], slots: int) -> Iterator[list[Row]]:
     """The rows of each window."""
     window: list[Row] = []
     seconds = 0.0
-    for place in places:
-        row = rows[int(place)]
+    for index in indices:
+        row = rows[int(index)]
         if window and (len(window) >= WINDOW_BATCHES * slots or seconds + row.duration > WINDOW_SECONDS):
             yield window
             window, seconds = [], 0.0

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from math import floor, log10
 
 from shoal import wording
+from shoal.evaluation.scores import registry
 from shoal.schema import Estimate
-from shoal.tasks.settings import NEEDS
 
-FRACTIONS = frozenset(name for name, way in NEEDS.items() if way != "loss" and name not in ("BLEU", "chrF"))
+FRACTIONS = frozenset(name for name, score in registry.BY_NAME.items() if score.fraction)
 """Scores of which 1 is a hundred per cent; all others are written as they are stored."""
 
 

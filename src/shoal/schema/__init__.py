@@ -13,93 +13,59 @@ from __future__ import annotations
 import os
 
 from shoal.errors import FileFormatError
-from shoal.schema.audit import (
-    Audit,
-    BestBlock,
-    Importance,
-    InputAudit,
-    MetricTrust,
-    MetricValues,
-    ScopeAudit,
-    Trust,
-)
-from shoal.schema.bench import Bench, SystemBench
-from shoal.schema.comparison import (
-    BlockOverlap,
-    ComparedAudit,
-    Comparison,
-    MetricComparison,
-    ScopeComparison,
-    TaskLoss,
-    TaskMatrix,
-)
-from shoal.schema.document import SCHEMA_VERSION, BadRow, DataInfo, Document, ModelInfo, Provenance
-from shoal.schema.files import read_json, write_text
-from shoal.schema.heal import Healing, HealingCell, HealRecord
-from shoal.schema.plan import Plan, PlanSource, plan_problem
-from shoal.schema.record import Estimate, Record
-from shoal.schema.scores import Counts, Delta, Example, GroupScore, MeasuredScore, Scores, SystemScores
-from shoal.schema.search import Budget, Confirmation, Search, SearchStep
-from shoal.schema.training import StageRecord, TrainingRecord, ValidationLoss
-from shoal.schema.words import PARTS, SCOPES, InputKind, Part, Scope, Triangle
-
-__all__ = [
-    "KINDS",
-    "PARTS",
-    "SCHEMA_VERSION",
-    "SCOPES",
-    "Audit",
-    "BadRow",
-    "Bench",
-    "BestBlock",
-    "BlockOverlap",
-    "Budget",
-    "ComparedAudit",
-    "Comparison",
-    "Confirmation",
-    "Counts",
-    "DataInfo",
-    "Delta",
-    "Document",
-    "Estimate",
-    "Example",
-    "GroupScore",
-    "HealRecord",
-    "Healing",
-    "HealingCell",
-    "Importance",
-    "InputAudit",
-    "InputKind",
-    "MeasuredScore",
-    "MetricComparison",
-    "MetricTrust",
-    "MetricValues",
-    "ModelInfo",
-    "Part",
-    "Plan",
-    "PlanSource",
-    "Provenance",
-    "Record",
-    "Scope",
-    "ScopeAudit",
-    "ScopeComparison",
-    "Scores",
-    "Search",
-    "SearchStep",
-    "StageRecord",
-    "SystemBench",
-    "SystemScores",
-    "TaskLoss",
-    "TaskMatrix",
-    "TrainingRecord",
-    "Triangle",
-    "Trust",
-    "ValidationLoss",
-    "load_document",
-    "plan_problem",
-    "read_json",
-    "write_text",
-]
+from shoal.schema.audit import Audit as Audit
+from shoal.schema.audit import BestBlock as BestBlock
+from shoal.schema.audit import Importance as Importance
+from shoal.schema.audit import InputAudit as InputAudit
+from shoal.schema.audit import MetricTrust as MetricTrust
+from shoal.schema.audit import MetricValues as MetricValues
+from shoal.schema.audit import ScopeAudit as ScopeAudit
+from shoal.schema.audit import Trust as Trust
+from shoal.schema.bench import Bench as Bench
+from shoal.schema.bench import SystemBench as SystemBench
+from shoal.schema.comparison import BlockOverlap as BlockOverlap
+from shoal.schema.comparison import ComparedAudit as ComparedAudit
+from shoal.schema.comparison import Comparison as Comparison
+from shoal.schema.comparison import MetricComparison as MetricComparison
+from shoal.schema.comparison import ScopeComparison as ScopeComparison
+from shoal.schema.comparison import TaskLoss as TaskLoss
+from shoal.schema.comparison import TaskMatrix as TaskMatrix
+from shoal.schema.document import SCHEMA_VERSION as SCHEMA_VERSION
+from shoal.schema.document import BadRow as BadRow
+from shoal.schema.document import DataInfo as DataInfo
+from shoal.schema.document import Document as Document
+from shoal.schema.document import ModelInfo as ModelInfo
+from shoal.schema.document import Provenance as Provenance
+from shoal.schema.files import read_json as read_json
+from shoal.schema.files import write_text as write_text
+from shoal.schema.heal import Healing as Healing
+from shoal.schema.heal import HealingCell as HealingCell
+from shoal.schema.heal import HealRecord as HealRecord
+from shoal.schema.plan import Plan as Plan
+from shoal.schema.plan import PlanSource as PlanSource
+from shoal.schema.plan import plan_problem as plan_problem
+from shoal.schema.record import Estimate as Estimate
+from shoal.schema.record import Record as Record
+from shoal.schema.scores import Counts as Counts
+from shoal.schema.scores import Delta as Delta
+from shoal.schema.scores import Example as Example
+from shoal.schema.scores import GroupScore as GroupScore
+from shoal.schema.scores import MeasuredScore as MeasuredScore
+from shoal.schema.scores import Scores as Scores
+from shoal.schema.scores import SystemScores as SystemScores
+from shoal.schema.search import Budget as Budget
+from shoal.schema.search import Confirmation as Confirmation
+from shoal.schema.search import Search as Search
+from shoal.schema.search import SearchStep as SearchStep
+from shoal.schema.training import StageRecord as StageRecord
+from shoal.schema.training import TrainingRecord as TrainingRecord
+from shoal.schema.training import ValidationLoss as ValidationLoss
+from shoal.schema.words import PARTS as PARTS
+from shoal.schema.words import SCOPES as SCOPES
+from shoal.schema.words import InputKind as InputKind
+from shoal.schema.words import Part as Part
+from shoal.schema.words import Scope as Scope
+from shoal.schema.words import Triangle as Triangle
 
 KINDS: dict[str, type[Document]] = {
     cls.model_fields["kind"].default: cls

@@ -101,10 +101,10 @@ class Document(Record):
     def parse(cls, data: Any, *, where: str) -> Self:
         """Check `data` (parsed JSON) and build the document; see `load`."""
         kind = cls.model_fields["kind"].default
-        found = data.get("kind") if isinstance(data, dict) else None
-        if found != kind:
+        actual = data.get("kind") if isinstance(data, dict) else None
+        if actual != kind:
             raise FileFormatError(
-                f"this is not a Shoal {kind} file (kind: {found!r})", where=where, fix=f"give a {kind} file"
+                f"this is not a Shoal {kind} file (kind: {actual!r})", where=where, fix=f"give a {kind} file"
             )
         version, newest = data.get("schema_version"), cls.model_fields["schema_version"].default
         if not isinstance(version, int) or not 1 <= version <= newest:
@@ -132,6 +132,6 @@ class Document(Record):
 def first_problem(error: ValidationError) -> str:
     """The first of the problems, and how many more there are, in one line."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "file"
+    key = ".".join(str(part) for part in first["loc"]) or "file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {first['msg']}{more}"
+    return f"{key}: {first['msg']}{more}"

@@ -56,13 +56,13 @@ def claim(path: Path, settings: Mapping[str, Any]) -> Difference | None:
     Raises:
         FileFormatError: the file cannot be read or written.
     """
-    wanted = json.loads(json.dumps(dict(settings), default=str))
+    now = json.loads(json.dumps(dict(settings), default=str))
     if not path.is_file():
-        write_text(path, json.dumps(wanted, indent=1) + "\n")
+        write_text(path, json.dumps(now, indent=1) + "\n")
         return None
-    found = read_json(path)
-    differing = (key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key))
-    return next((Difference(key, found.get(key), wanted.get(key)) for key in differing), None)
+    before = read_json(path)
+    differing = (key for key in sorted({*before, *now}) if before.get(key) != now.get(key))
+    return next((Difference(key, before.get(key), now.get(key)) for key in differing), None)
 
 
 def read_yaml(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str, Any]:
@@ -77,15 +77,15 @@ def read_yaml(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str,
         FileFormatError: not there, not readable, not YAML or no mapping.
     """
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileFormatError("no such file", where=str(path), fix="check the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise FileFormatError(f"not YAML that can be read ({reason})", where=str(path)) from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise FileFormatError(f"not {what}", where=str(path), fix=fix)
-    return found
+    return content
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -75,12 +75,12 @@ def restored(name: str, settings: Mapping[str, Any] | None) -> Task:
     if not settings:
         return get(name)
     try:
-        found = TaskSettings.model_validate(dict(settings))
+        kept = TaskSettings.model_validate(dict(settings))
     except ValidationError as error:
         raise FileFormatError(f"its task: {first_problem(error)}", where=name) from None
-    if found.kind not in _KINDS:
-        raise FileFormatError(f"its task is of an unknown kind {found.kind!r}", where=name)
-    return _made(found)
+    if kept.kind not in _KINDS:
+        raise FileFormatError(f"its task is of an unknown kind {kept.kind!r}", where=name)
+    return _made(kept)
 
 
 def settings_to_keep(task: Task) -> dict[str, Any]:

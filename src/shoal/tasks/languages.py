@@ -2,62 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
+import yaml
+
 from shoal.errors import UsageError
 
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo", "dz"})
 """Languages whose script does not put spaces between words: a word error rate would count sentences."""
 
-_NAMES = {
-    "ar": "Arabic",
-    "ca": "Catalan",
-    "cs": "Czech",
-    "cy": "Welsh",
-    "de": "German",
-    "el": "Greek",
-    "en": "English",
-    "es": "Spanish",
-    "et": "Estonian",
-    "fa": "Persian",
-    "fi": "Finnish",
-    "fr": "French",
-    "he": "Hebrew",
-    "hi": "Hindi",
-    "hu": "Hungarian",
-    "id": "Indonesian",
-    "it": "Italian",
-    "ja": "Japanese",
-    "ko": "Korean",
-    "lv": "Latvian",
-    "mn": "Mongolian",
-    "nl": "Dutch",
-    "pl": "Polish",
-    "pt": "Portuguese",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "sl": "Slovenian",
-    "sv": "Swedish",
-    "ta": "Tamil",
-    "th": "Thai",
-    "tr": "Turkish",
-    "uk": "Ukrainian",
-    "vi": "Vietnamese",
-    "yue": "Cantonese",
-    "zh": "Chinese",
-}
-"""Names of the languages that corpora translate into (CoVoST 2, FLEURS, Europarl-ST and a few more)."""
-_SPELLINGS = {
-    "en": ("eng", "english"),
-    "zh": ("zho", "chi", "cmn", "chinese", "mandarin"),
-    "yue": ("cantonese",),
-    "ja": ("jpn", "japanese"),
-    "th": ("tha", "thai"),
-    "lo": ("lao",),
-    "km": ("khm", "khmer"),
-    "my": ("mya", "bur", "burmese"),
-    "bo": ("bod", "tib", "tibetan"),
-    "dz": ("dzo", "dzongkha"),
-}
-_CODES = {spelling: code for code, spellings in _SPELLINGS.items() for spelling in spellings}
+_TABLE = yaml.safe_load((files("shoal.tasks") / "languages.yaml").read_text(encoding="utf-8"))
+_NAMES: dict[str, str] = _TABLE["names"]
+_CODES: dict[str, str] = {spelling: code for code, spellings in _TABLE["spellings"].items() for spelling in spellings}
 
 
 def primary(lang: str | None) -> str | None:

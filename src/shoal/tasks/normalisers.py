@@ -67,7 +67,7 @@ NONE = Normaliser("none", __version__, str)
 
 
 def _bare(text: str) -> str:
-    kept = ("" if unicodedata.category(each).startswith("P") else each for each in text)
+    kept = ("" if unicodedata.category(char).startswith("P") else char for char in text)
     return "".join(kept).lower()
 
 
@@ -77,7 +77,7 @@ LABEL = Normaliser("label", __version__, _bare)
 
 def _squad(text: str) -> str:
     """`normalize_answer` of SQuAD's `evaluate-v1.1.py`."""
-    bare = "".join(each for each in text.lower() if each not in string.punctuation)
+    bare = "".join(char for char in text.lower() if char not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", bare)
 
 

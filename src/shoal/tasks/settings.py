@@ -27,7 +27,7 @@ NEEDS: Mapping[str, Answering] = {
     **{f"{name}, {how}": "choose" for name in _CHOSEN for how in ("chosen", "chosen per byte")},
     **dict.fromkeys(("perplexity", "word perplexity", "bits per byte", "loss"), "loss"),
 }
-"""Every score (`shoal.evaluation.scores.registry`), and how the model must be asked for it."""
+"""Every score by name (the classes are in `shoal.evaluation.scores`), and how the model must be asked for it."""
 
 
 class TaskSettings(Record):
@@ -91,26 +91,26 @@ def read_settings(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> TaskS
     Raises:
         FileFormatError: no file, no YAML, no kind, an unknown key or a value that makes no sense.
     """
-    found = read_yaml(path, what="a task", fix="write kind: ser, instruction: …")
-    kind = found.get("kind")
+    settings = read_yaml(path, what="a task", fix="write kind: ser, instruction: …")
+    kind = settings.get("kind")
     if kind not in kinds:
         raise FileFormatError(
             "no kind" if kind is None else f"unknown kind {kind!r}",
             where=str(path),
             fix=f"write kind: with one of {', '.join(kinds)}",
         )
-    return _merged(built_in(str(kind)), found, Path(path))
+    return _merged(built_in(str(kind)), settings, Path(path))
 
 
-def _merged(base: TaskSettings, found: dict[str, Any], path: Path) -> TaskSettings:
-    fields = found.get("fields") or {}
+def _merged(base: TaskSettings, changes: dict[str, Any], path: Path) -> TaskSettings:
+    fields = changes.get("fields") or {}
     if isinstance(fields, dict) and (strange := sorted(map(str, set(fields) - set(base.fields)))):
         raise FileFormatError(
             f"fields: {base.kind} reads no {strange[0]!r}",
             where=str(path),
             fix=f"name {', '.join(base.fields)}",
         )
-    whole = base.model_dump() | {"name": path.stem} | found
+    whole = base.model_dump() | {"name": path.stem} | changes
     if isinstance(fields, dict):
         whole["fields"] = base.fields | fields
     try:

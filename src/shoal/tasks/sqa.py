@@ -57,11 +57,11 @@ class Sqa(Task):
         name = self.settings.fields[role]
         values = fields.get(name)
         values = [] if values is None else values
-        if not isinstance(values, list) or not all(isinstance(each, str) and each.strip() for each in values):
+        if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
             raise ManifestError(
                 f"{name} is not a list of texts", where=row.place if row else None, fix='write ["one", "two"]'
             )
-        lines = list(dict.fromkeys(" ".join(each.split()) for each in values))
+        lines = list(dict.fromkeys(" ".join(value.split()) for value in values))
         if role == "choices" and len(lines) == 1:
             raise ManifestError(f"a single one in {name}", where=row.place if row else None, fix="give two or more")
         return lines

@@ -106,7 +106,7 @@ def _segments(answers: Answers) -> list[dict[str, str]]:
             fix="add the field text to the manifest and evaluate again in another --out, or leave --comet out",
         )
     texts = zip(sources, answers.hypotheses, answers.references, strict=True)
-    return [{"src": source or "", "mt": said, "ref": wanted} for source, said, wanted in texts]
+    return [{"src": source or "", "mt": answer, "ref": reference} for source, answer, reference in texts]
 
 
 def _python() -> str:
@@ -120,14 +120,14 @@ def _installed() -> str:
         UsageError: it is not there.
     """
     try:
-        found = subprocess.run([_python(), "-c", _LOOK], capture_output=True, text=True, check=False)
+        process = subprocess.run([_python(), "-c", _LOOK], capture_output=True, text=True, check=False)
     except OSError as error:
         raise UsageError(
             f"{_python()} cannot be run ({error.strerror})", where=VARIABLE, fix="check the path"
         ) from None
-    if found.returncode:
+    if process.returncode:
         raise UsageError("COMET is not installed", where="--comet", fix=FIX)
-    return found.stdout.strip()
+    return process.stdout.strip()
 
 
 def _start(model: str) -> subprocess.Popen[str]:
@@ -150,8 +150,8 @@ def _answer(process: subprocess.Popen[str], segments: Sequence[dict[str, str]]) 
     except BrokenPipeError:
         return {"error": "its process ended"}
     line = process.stdout.readline()
-    found: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
-    return found
+    answer: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
+    return answer
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -31,8 +31,8 @@ def scores(model: Any, segments: list[dict[str, str]]) -> list[float]:
     import torch
 
     gpus = int(torch.cuda.is_available())
-    found = model.predict(segments, batch_size=BATCH_SIZE, gpus=gpus, progress_bar=False)
-    return [float(score) for score in found.scores]
+    prediction = model.predict(segments, batch_size=BATCH_SIZE, gpus=gpus, progress_bar=False)
+    return [float(score) for score in prediction.scores]
 
 
 def main() -> None:

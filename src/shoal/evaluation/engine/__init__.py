@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from shoal.evaluation.engine.cache import supported
-from shoal.evaluation.engine.engine_cache import EngineCache
 from shoal.evaluation.engine.memory import BatchSize, fitting_slots
-from shoal.evaluation.engine.run import Engine, Finished, Prompt, prompts_of
+from shoal.evaluation.engine.run import Engine, EngineCache, Finished, Prompt, prompts_of
 
 __all__ = [
     "BatchSize",

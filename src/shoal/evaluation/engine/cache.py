@@ -39,7 +39,7 @@ def supported(lm: nn.Module) -> bool:
 
 @dataclass(slots=True)
 class ColumnRange:
-    """Where the next forward pass writes and what it reads; all layers look here."""
+    """Where the next forward pass writes and what it reads; all layers share it."""
 
     start: int = 0
     """First column that a step reads."""
@@ -56,17 +56,17 @@ class ColumnRange:
 
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, (slots, heads, capacity, head size), written in place."""
+    """Keys and values of one layer, (slots, heads, capacity, head size), written in columns."""
 
-    def __init__(self, place: ColumnRange, slots: int, *, sliding: bool) -> None:
+    def __init__(self, columns: ColumnRange, slots: int, *, sliding: bool) -> None:
         super().__init__()
-        self.place, self.slots, self.is_sliding = place, slots, sliding
+        self.columns, self.slots, self.is_sliding = columns, slots, sliding
         self.capacity = 0
 
     @property
     def is_compileable(self) -> bool:
         """With a column in a tensor, masks are always made, whatever is in them: nothing waits for the device."""
-        return self.place.column is not None
+        return self.columns.column is not None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate; zeros, because what is masked is still multiplied."""
@@ -82,34 +82,34 @@ class SlotLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None  # noqa: PT018
-        place = self.place
-        if place.slots is not None:
-            columns = slice(place.end - key_states.shape[2], place.end)
-            self.keys[place.slots, :, columns] = key_states
-            self.values[place.slots, :, columns] = value_states
+        columns = self.columns
+        if columns.slots is not None:
+            written = slice(columns.end - key_states.shape[2], columns.end)
+            self.keys[columns.slots, :, written] = key_states
+            self.values[columns.slots, :, written] = value_states
             return key_states, value_states
-        keys, values = self.keys[: place.rows], self.values[: place.rows]
-        if place.column is not None:
-            keys.index_copy_(2, place.column, key_states)
-            values.index_copy_(2, place.column, value_states)
-            return keys[:, :, : place.width], values[:, :, : place.width]
-        keys[:, :, place.end : place.end + 1] = key_states
-        values[:, :, place.end : place.end + 1] = value_states
-        return keys[:, :, place.start : place.end + 1], values[:, :, place.start : place.end + 1]
+        keys, values = self.keys[: columns.rows], self.values[: columns.rows]
+        if columns.column is not None:
+            keys.index_copy_(2, columns.column, key_states)
+            values.index_copy_(2, columns.column, value_states)
+            return keys[:, :, : columns.width], values[:, :, : columns.width]
+        keys[:, :, columns.end : columns.end + 1] = key_states
+        values[:, :, columns.end : columns.end + 1] = value_states
+        return keys[:, :, columns.start : columns.end + 1], values[:, :, columns.start : columns.end + 1]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """How many columns are read, and the first one's number."""
-        if self.place.slots is not None:
+        if self.columns.slots is not None:
             return query_length, 0
-        if self.place.column is not None:
-            return self.place.width, 0
-        return self.place.end + 1 - self.place.start, 0
+        if self.columns.column is not None:
+            return self.columns.width, 0
+        return self.columns.end + 1 - self.columns.start, 0
 
     def get_seq_length(self) -> Any:
         """The query's column, counted from the first that is read; a tensor where the column is one."""
-        if self.place.slots is not None:
+        if self.columns.slots is not None:
             return 0
-        return self.place.end - self.place.start if self.place.column is None else self.place.column
+        return self.columns.end - self.columns.start if self.columns.column is None else self.columns.column
 
     def get_max_length(self) -> int:
         """None is known."""
@@ -138,9 +138,11 @@ class SlotCache(Cache):
     """The cache of `slots` rows for a model as it is when this is made (inside `pruned`, the pruned one)."""
 
     def __init__(self, lm: nn.Module, slots: int) -> None:
-        self.place = ColumnRange()
+        self.columns = ColumnRange()
         stock: Any = DynamicCache(config=lm.config).layers
-        layers = [SlotLayer(self.place, slots, sliding=isinstance(layer, DynamicSlidingWindowLayer)) for layer in stock]
+        layers = [
+            SlotLayer(self.columns, slots, sliding=isinstance(layer, DynamicSlidingWindowLayer)) for layer in stock
+        ]
         super().__init__(layers=layers)
 
     def move(self, source: int, target: int, length: int, capacity: int) -> None:

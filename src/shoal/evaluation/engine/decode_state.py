@@ -42,14 +42,14 @@ class DecodeState:
     @property
     def end(self) -> int:
         """The column that the next step writes."""
-        return self.cache.place.end
+        return self.cache.columns.end
 
     @property
     def live(self) -> int:
         """Columns of the longest row."""
         return max(self.lengths)
 
-    def make_room(self, *, prompt: int, steps: int) -> None:
+    def reserve(self, *, prompt: int, steps: int) -> None:
         """Make sure that a prompt of `prompt` positions can end at `end`, and `steps` columns are free after it."""
         if self.end >= prompt and self.end + steps <= self.width:
             return
@@ -73,7 +73,7 @@ class DecodeState:
             self.mask.copy_(moved)
         else:
             self.mask = moved
-        self.capacity, self.cache.place.end = capacity, end
+        self.capacity, self.cache.columns.end = capacity, end
 
     def fill(self, slots: Sequence[int], lengths: Sequence[int]) -> Tensor:
         """Prompts of `lengths` positions go into `slots`, ending at `end`; returns `slots` (k,) on the device."""
@@ -93,9 +93,9 @@ class DecodeState:
         # A table of learned positions has an end that such a row must not pass.
         self.positions[torch.tensor(slots, device=self.device)] = 0
 
-    def took(self, steps: int) -> None:
+    def advance(self, steps: int) -> None:
         """Steps were run: every row is longer."""
-        self.cache.place.end += steps
+        self.cache.columns.end += steps
         self.lengths = [length + steps if length else 0 for length in self.lengths]
 
     def copy_slot(self, source: int, target: int) -> None:

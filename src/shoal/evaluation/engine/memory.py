@@ -43,7 +43,7 @@ def cache_bytes(lm: nn.Module, embeds: Tensor) -> tuple[int, int]:
         logits_to_keep=1,
     )
     states: list[Any] = [states for layer in cache.layers for states in (layer.keys, layer.values)]
-    return sum(each.nbytes for each in states if each is not None), output.logits.shape[-1]
+    return sum(tensor.nbytes for tensor in states if tensor is not None), output.logits.shape[-1]
 
 
 def fitting_slots(lm: nn.Module, embeds: Tensor, limit: int, *, held: int, free: int) -> int:

@@ -1,10 +1,10 @@
-"""The loop: rows are let into free slots, all rows go on together, finished rows leave."""
+"""The loop: rows enter free slots, all rows advance together, finished rows leave."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from shoal.evaluation.engine.cache import supported
 from shoal.evaluation.engine.decode_state import DecodeState
 from shoal.evaluation.engine.memory import PREFILL_POSITIONS
 from shoal.evaluation.engine.steps import EagerSteps, GraphSteps, Steps, cuda_graph, next_tokens
@@ -24,6 +25,8 @@ AT_ONCE = {"cpu": 1, "cuda": 4}
 """Steps between two looks at the tokens: a row may be run a few tokens too far, which are left out."""
 REFILL = {"cpu": 0.25, "cuda": 0.125}
 """A prefill waits until this share of the slots is free, one at least: several rows cost less than one by one."""
+KEPT = {"cpu": 1, "cuda": 4}
+"""Engines at once: each holds a cache of keys and values; on CUDA making one again costs the recording of graphs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Finished:
     """A row after it is decoded."""
 
     row: int
-    """Its place among the prompts."""
+    """Its index among the prompts."""
     tokens: list[int]
     """Without the end token."""
     truncated: bool
@@ -63,14 +66,14 @@ def prompts_of(batch: PreparedBatch, limits: Sequence[int]) -> list[Prompt]:
 
 
 @dataclass(slots=True)
-class _Row:
-    """A row in a slot."""
+class RowState:
+    """A row that is being decoded."""
 
     number: int
     limit: int
-    prefill_seconds: float
-    since: float
-    """The meter when its steps began."""
+    prefill_seconds: float = 0.0
+    since: float = 0.0
+    """The engine's meter when its steps began."""
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 
@@ -103,15 +106,15 @@ class Engine:
             raise ValueError(f"there must be a slot: {slots}")
         self._lm, self._eos_ids, self.slots = lm, frozenset(eos_ids), slots
         self._steps = steps
-        self._board: DecodeState | None = None
-        self._rows: dict[int, _Row] = {}
+        self._state: DecodeState | None = None
+        self._rows: dict[int, RowState] = {}
         self._meter = 0.0
         """Seconds that a row which was in every step would have to answer for."""
 
     def run(self, prompts: Sequence[Prompt]) -> Iterator[Finished]:
         """Decode all prompts; each is given once, when it is finished.
 
-        Prompts are let in in the order they have. Longest first keeps padding small and the end short.
+        Prompts are admitted in their order. Longest first keeps padding small and the end short.
 
         Raises:
             ValueError: a limit below 1.
@@ -124,11 +127,11 @@ class Engine:
         waiting = deque(range(len(prompts)))
         try:
             while waiting or self._rows:
-                yield from self._go_on(prompts, waiting)
+                yield from self._advance_or_halve(prompts, waiting)
         finally:
-            self._leave()
+            self._forget_rows()
 
-    def _go_on(self, prompts: Sequence[Prompt], waiting: deque[int]) -> list[Finished]:
+    def _advance_or_halve(self, prompts: Sequence[Prompt], waiting: deque[int]) -> list[Finished]:
         """`_advance`; with half the slots where memory is short."""
         try:
             return self._advance(prompts, waiting)
@@ -136,31 +139,31 @@ class Engine:
             if self.slots == 1 or not out_of_memory(error):
                 raise
         # Not in the handler: the error holds on to everything that was computed.
-        self._start_again(waiting)
+        self._halve_slots(waiting)
         return []
 
     @torch.inference_mode()
     def _advance(self, prompts: Sequence[Prompt], waiting: deque[int]) -> list[Finished]:
-        """Let rows in, or run steps; returns the rows that are then done."""
+        """Admit rows, or run steps; returns the rows that are then done."""
         device = prompts[0].embeds.device
         self._steps = self._steps or default_steps(self._lm, device)
-        self._board = self._board or DecodeState(self._lm, self.slots, device, tight=self._steps.tight)
+        self._state = self._state or DecodeState(self._lm, self.slots, device, tight=self._steps.tight)
         free = self.slots - len(self._rows)
         enough = min(len(waiting), max(1, int(REFILL.get(device.type, 0.0) * self.slots)))
         if waiting and (not self._rows or free >= enough):
-            self._let_in(prompts, waiting, free)
+            self._admit(prompts, waiting, free)
         else:
             self._step()
         return self._done()
 
-    def _let_in(self, prompts: Sequence[Prompt], waiting: deque[int], free: int) -> None:
+    def _admit(self, prompts: Sequence[Prompt], waiting: deque[int], free: int) -> None:
         """Prefill as many waiting rows as fit.
 
         Clocks need not wait for a device here: the tokens have been read when they are looked at.
         """
-        assert self._board is not None
+        assert self._state is not None
         start = time.perf_counter()
-        most = PREFILL_POSITIONS.get(self._board.device.type, min(PREFILL_POSITIONS.values()))
+        most = PREFILL_POSITIONS.get(self._state.device.type, min(PREFILL_POSITIONS.values()))
         numbers: list[int] = []
         longest = 0
         for number in waiting:
@@ -173,84 +176,83 @@ class Engine:
         share = (time.perf_counter() - start) / len(numbers)
         for number, slot, token in zip(numbers, slots, first, strict=True):
             waiting.popleft()
-            row = self._rows[slot] = _Row(number, prompts[number].limit, share, self._meter)
+            row = self._rows[slot] = RowState(number, prompts[number].limit, share, self._meter)
             row.take(token, self._eos_ids)
 
     def _prefill(self, embeds: Sequence[Tensor], slots: Sequence[int]) -> list[int]:
         """Run prompts into `slots`; returns the first token of each."""
-        board = self._board
-        assert board is not None
-        lengths = [len(each) for each in embeds]
+        state = self._state
+        assert state is not None
+        lengths = [len(prompt) for prompt in embeds]
         longest = max(lengths)
-        board.make_room(prompt=longest, steps=1)
-        index = board.fill(slots, lengths)
+        state.reserve(prompt=longest, steps=1)
+        index = state.fill(slots, lengths)
         padded = embeds[0].new_zeros((len(embeds), longest, embeds[0].shape[1]))
-        for row, each in enumerate(embeds):
-            padded[row, longest - len(each) :] = each
-        mask = board.mask[index, board.end - longest : board.end]
-        place = board.cache.place
-        place.slots = index
+        for row, prompt in enumerate(embeds):
+            padded[row, longest - len(prompt) :] = prompt
+        mask = state.mask[index, state.end - longest : state.end]
+        state.cache.columns.slots = index
         output = self._lm(
             inputs_embeds=padded,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0) * mask,
-            past_key_values=board.cache,
+            past_key_values=state.cache,
             use_cache=True,
             logits_to_keep=1,
         )
         best = next_tokens(output.logits)
-        board.tokens[index, 0] = best
-        found: list[int] = best.tolist()
-        return found
+        state.tokens[index, 0] = best
+        first: list[int] = best.tolist()
+        return first
 
     def _step(self) -> None:
         """Run a few steps."""
-        assert self._board is not None and self._steps is not None  # noqa: PT018
+        assert self._state is not None and self._steps is not None  # noqa: PT018
         start = time.perf_counter()
         active = len(self._rows)
         rows = min(self._steps.rows_for(active), self.slots)
         if max(self._rows) >= rows:
-            self._close_ranks(self._board)
+            self._compact(self._state)
         count = min(self._steps.at_once, *(row.left for row in self._rows.values()))
-        self._board.make_room(prompt=0, steps=count)
-        for tokens in self._steps.run(self._board, rows, count):
+        self._state.reserve(prompt=0, steps=count)
+        for tokens in self._steps.run(self._state, rows, count):
             for slot, row in self._rows.items():
                 row.take(tokens[slot], self._eos_ids)
         self._meter += (time.perf_counter() - start) / active
 
-    def _close_ranks(self, board: DecodeState) -> None:
+    def _compact(self, state: DecodeState) -> None:
         """Move rows into free slots, so that the first ones hold all of them."""
         for target in range(len(self._rows)):
             if target not in self._rows:
                 source = max(self._rows)
-                board.copy_slot(source, target)
+                state.copy_slot(source, target)
                 self._rows[target] = self._rows.pop(source)
 
     def _done(self) -> list[Finished]:
         """Rows that are done; their slots are free then."""
-        assert self._board is not None
+        assert self._state is not None
         done = [slot for slot, row in self._rows.items() if row.ended]
         if done:
-            self._board.free(done)
+            self._state.free(done)
         rows = [self._rows.pop(slot) for slot in done]
         return [
             Finished(row.number, row.tokens, row.left == 0, row.prefill_seconds, self._meter - row.since)
             for row in rows
         ]
 
-    def _start_again(self, waiting: deque[int]) -> None:
+    def _halve_slots(self, waiting: deque[int]) -> None:
         """Half the slots, and the rows that were in them from their beginning."""
         waiting.extendleft(sorted((row.number for row in self._rows.values()), reverse=True))
-        self._leave()
-        self._board = None
+        self._forget_rows()
+        self._state = None
         self.slots = max(1, self.slots // 2)
         return_memory()
 
-    def _leave(self) -> None:
+    def _forget_rows(self) -> None:
         """Forget all rows."""
         self._rows.clear()
-        if self._board is not None:
-            self._board.lengths = [0] * self.slots
+        if self._state is not None:
+            self._state.lengths = [0] * self.slots
 
 
 def default_steps(lm: nn.Module, device: torch.device) -> Steps:
@@ -260,3 +262,35 @@ def default_steps(lm: nn.Module, device: torch.device) -> Steps:
         return EagerSteps(lm, at_once=at_once)
     pool = torch.cuda.graph_pool_handle()
     return GraphSteps(lm, at_once=at_once, capture=partial(cuda_graph, pool=pool))
+
+
+class EngineCache:
+    """An engine for every system, made when it is first asked for; the one not used for longest goes first.
+
+    Args:
+        slots: rows at once, at most.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._kept: OrderedDict[Hashable, Engine] = OrderedDict()
+
+    def get(self, system: Hashable, lm: nn.Module, device: str, *, eos_ids: Collection[int]) -> Engine | None:
+        """The engine of a system; None if the cache of its model is of another kind.
+
+        Args:
+            system: tells one from another: the model and what is removed from it.
+            lm: its language model, as it is now (inside `pruned`).
+            device: the type of its device.
+            eos_ids: tokens that end a row.
+        """
+        if system not in self._kept:
+            if not supported(lm):
+                return None
+            # Where memory was too short for one system, it will be for the next.
+            slots = min([self.slots, *(engine.slots for engine in self._kept.values())])
+            while len(self._kept) >= KEPT.get(device, 1):
+                self.slots = min(self.slots, self._kept.popitem(last=False)[1].slots)
+            self._kept[system] = Engine(lm, eos_ids=eos_ids, slots=slots)
+        self._kept.move_to_end(system)
+        return self._kept[system]

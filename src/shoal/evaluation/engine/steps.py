@@ -31,12 +31,12 @@ class Steps(Protocol):
     at_once: int
     """Steps after which tokens are worth reading: reading waits for the device."""
     tight: bool
-    """Whether a step reads all columns below the board's width."""
+    """Whether a step reads all columns below the width of the state."""
 
     def rows_for(self, active: int) -> int:
         """How many slots are run for `active` rows in the first slots."""
 
-    def run(self, board: DecodeState, rows: int, count: int) -> list[list[int]]:
+    def run(self, state: DecodeState, rows: int, count: int) -> list[list[int]]:
         """Run `count` steps of the first `rows` slots; returns `count` lists of `rows` tokens."""
 
 
@@ -62,28 +62,28 @@ class EagerSteps:
         return active
 
     @torch.inference_mode()
-    def run(self, board: DecodeState, rows: int, count: int) -> list[list[int]]:
+    def run(self, state: DecodeState, rows: int, count: int) -> list[list[int]]:
         """See `Steps.run`."""
-        place = board.cache.place
-        place.slots, place.column, place.rows = None, None, rows
-        place.start = board.end - board.live
+        columns = state.cache.columns
+        columns.slots, columns.column, columns.rows = None, None, rows
+        columns.start = state.end - state.live
         tokens = []
         for _ in range(count):
-            board.mask[:rows, board.end] = 1
+            state.mask[:rows, state.end] = 1
             logits = self._lm(
-                input_ids=board.tokens[:rows],
-                attention_mask=board.mask[:rows, place.start : board.end + 1],
-                position_ids=board.positions[:rows],
-                past_key_values=board.cache,
+                input_ids=state.tokens[:rows],
+                attention_mask=state.mask[:rows, columns.start : state.end + 1],
+                position_ids=state.positions[:rows],
+                past_key_values=state.cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits
             tokens.append(next_tokens(logits))
-            board.tokens[:rows, 0] = tokens[-1]
-            board.positions[:rows] += 1
-            board.took(1)
-        found: list[list[int]] = torch.stack(tokens).tolist()
-        return found
+            state.tokens[:rows, 0] = tokens[-1]
+            state.positions[:rows] += 1
+            state.advance(1)
+        rows_of_tokens: list[list[int]] = torch.stack(tokens).tolist()
+        return rows_of_tokens
 
 
 class GraphSteps:
@@ -108,38 +108,38 @@ class GraphSteps:
         return 1 << (active - 1).bit_length()
 
     @torch.inference_mode()
-    def run(self, board: DecodeState, rows: int, count: int) -> list[list[int]]:
+    def run(self, state: DecodeState, rows: int, count: int) -> list[list[int]]:
         """See `Steps.run`."""
-        rows = min(rows, board.slots)
-        self._begin(board)
-        place = board.cache.place
-        place.slots, place.column, place.rows, place.width = None, self._column, rows, board.width
-        self._column.fill_(board.end)
+        rows = min(rows, state.slots)
+        self._begin(state)
+        columns = state.cache.columns
+        columns.slots, columns.column, columns.rows, columns.width = None, self._column, rows, state.width
+        self._column.fill_(state.end)
         self._step.zero_()
-        play = self._graphs.get((rows, board.width)) or self._record(board, rows)
+        play = self._graphs.get((rows, state.width)) or self._record(state, rows)
         for _ in range(count):
             play()
-        board.took(count)
-        found: list[list[int]] = self._history[:count, :rows].tolist()
-        return found
+        state.advance(count)
+        tokens: list[list[int]] = self._history[:count, :rows].tolist()
+        return tokens
 
-    def _begin(self, board: DecodeState) -> None:
-        """Recordings are of one board with its tensors as they are; another board or new tensors end them."""
+    def _begin(self, state: DecodeState) -> None:
+        """Recordings are of one state with its tensors as they are; another state or new tensors end them."""
         # By the tensors themselves: an address may be used again.
-        tensors = (board.mask, *(layer.keys for layer in board.cache.layers))
+        tensors = (state.mask, *(layer.keys for layer in state.cache.layers))
         if self._recorded is not None and all(a is b for a, b in zip(self._recorded, tensors, strict=True)):
             return
         self._recorded = tensors
         self._graphs.clear()
-        self._column, self._step = (torch.zeros(1, dtype=torch.long, device=board.device) for _ in range(2))
-        self._history = torch.zeros((self.at_once, board.slots), dtype=torch.long, device=board.device)
+        self._column, self._step = (torch.zeros(1, dtype=torch.long, device=state.device) for _ in range(2))
+        self._history = torch.zeros((self.at_once, state.slots), dtype=torch.long, device=state.device)
 
-    def _record(self, board: DecodeState, rows: int) -> Play:
-        moving = (board.mask, board.tokens, board.positions, self._column, self._step)
+    def _record(self, state: DecodeState, rows: int) -> Play:
+        moving = (state.mask, state.tokens, state.positions, self._column, self._step)
         before = [tensor.clone() for tensor in moving]
 
         def step() -> None:
-            self._one(board, rows)
+            self._one(state, rows)
 
         def undo() -> None:
             for tensor, value in zip(moving, before, strict=True):
@@ -152,23 +152,23 @@ class GraphSteps:
                 raise
             play = step  # a forward pass that looks at values cannot be recorded, but it can be run
         undo()
-        self._graphs[rows, board.width] = play
+        self._graphs[rows, state.width] = play
         return play
 
-    def _one(self, board: DecodeState, rows: int) -> None:
-        board.mask.index_fill_(1, self._column, 1)
+    def _one(self, state: DecodeState, rows: int) -> None:
+        state.mask.index_fill_(1, self._column, 1)
         logits = self._lm(
-            input_ids=board.tokens[:rows],
-            attention_mask=board.mask[:rows, : board.cache.place.width],
-            position_ids=board.positions[:rows],
-            past_key_values=board.cache,
+            input_ids=state.tokens[:rows],
+            attention_mask=state.mask[:rows, : state.cache.columns.width],
+            position_ids=state.positions[:rows],
+            past_key_values=state.cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits
         best = next_tokens(logits)
         self._history[:, :rows].index_copy_(0, self._step, best[None])
-        board.tokens[:rows, 0].copy_(best)
-        board.positions[:rows].add_(1)
+        state.tokens[:rows, 0].copy_(best)
+        state.positions[:rows].add_(1)
         self._column.add_(1)
         self._step.add_(1)
 

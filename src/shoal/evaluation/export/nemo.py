@@ -18,7 +18,7 @@ def write(folder: Path, stored: ScoredOutputs) -> None:
     for name, _, outputs in stored.systems():
         with replaced(folder / f"{name}.json") as stream:
             for block in stored.read(outputs):
-                stream.writelines(json.dumps(row(each), ensure_ascii=False, default=str) + "\n" for each in block)
+                stream.writelines(json.dumps(row(output), ensure_ascii=False, default=str) + "\n" for output in block)
 
 
 def row(output: Output) -> dict[str, object]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from shoal.evaluation.utterance_counts import blocks
 from shoal.schema import files
+from shoal.wording import unused
 
 if TYPE_CHECKING:
     from shoal.evaluation.system_outputs import Output
@@ -43,15 +44,11 @@ class ScoredOutputs:
 
 def file_names(names: Sequence[str]) -> list[str]:
     """Names without what some file system or tool trips over, all different."""
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9._+-]+", "_", name).lstrip(".") or "system"
-        number, free = 1, plain
-        while free in found:
-            number += 1
-            free = f"{plain}_{number}"
-        found.append(free)
-    return found
+        unique.append(unused(plain, unique, "_"))
+    return unique
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class EditCounts:
         return self.table[:, [0, 1, 3]].sum(axis=1, dtype=np.int64)
 
     def select(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> EditCounts:
-        """The counts of some utterances, given as a mask (U,) or by their places."""
+        """The counts of some utterances, given as a mask (U,) or by their indices."""
         return EditCounts(self.table[rows])
 
     def total(self) -> Counts:
@@ -99,11 +99,11 @@ def compound_errors(references: Sequence[str], hypotheses: Sequence[str]) -> Int
 
 def _kaldi_errors(references: Sequence[str], hypotheses: Sequence[str], *, merge_compounds: bool) -> Ints:
     pairs = zip(references, hypotheses, strict=True)
-    found = (
+    errors = (
         kaldialign.edit_distance(reference.split(), hypothesis.split(), merge_compounds=merge_compounds)["total"]
         for reference, hypothesis in pairs
     )
-    return np.fromiter(found, np.int64, len(references))
+    return np.fromiter(errors, np.int64, len(references))
 
 
 def _counts(align: Any, references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:

@@ -82,3 +82,6 @@ class CompoundWer(Score):
     def signature(self) -> str:
         """The aligner and its version."""
         return second_scorer_name()
+
+
+SCORES = (Wer(), Cer(), CompoundWer())

@@ -6,7 +6,7 @@ Each judges what was written freely, or, as `chosen`, the likeliest of the answe
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from shoal.statistics import Floats
 Judged = Literal["written", "chosen", "chosen per byte"]
 """What was written freely; the allowed answer with the highest log-likelihood, summed over its tokens and its end; or
 the one with the highest log-likelihood per byte of UTF-8, as `acc_norm` of lm-evaluation-harness."""
-CHOSEN_BY = {
+CHOSEN_BY: Mapping[Judged, str] = {
     "written": "",
     "chosen": ", by log-likelihood",
     "chosen per byte": ", by log-likelihood per byte",
@@ -142,3 +142,8 @@ class MacroF1(OverLabels):
     def of_label(self, hit: Floats, right: Floats, answered: Floats) -> Floats:
         """2 · hits / (references + answers)."""
         return ratio(2 * hit, right + answered)
+
+
+SCORES = tuple(
+    score for judged in CHOSEN_BY for score in (Accuracy(judged), Uar(judged=judged), MacroF1(judged=judged))
+)

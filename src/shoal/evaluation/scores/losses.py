@@ -92,3 +92,6 @@ class BitsPerByte(LossScore):
     def of_mean(self, nats: Floats) -> Floats:
         """Nats over ln 2."""
         return nats / math.log(2)
+
+
+SCORES = (Loss(), Perplexity(), WordPerplexity(), BitsPerByte())

@@ -63,5 +63,8 @@ class TokenF1(BestOfAccepted):
         return 2 * shared / (len(right) + len(said)) if shared else 0.0
 
 
+SCORES = (ExactMatch(), TokenF1())
+
+
 def _tokens(text: str, unit: Unit) -> list[str]:
     return spaced(text, unit).split()

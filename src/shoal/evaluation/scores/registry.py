@@ -1,41 +1,30 @@
-"""All scores by name, and those of a task."""
+"""All scores by name, and those of a task.
+
+A score is found by its file: every module of this folder has its scores in `SCORES`.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from shoal.errors import UsageError
+from shoal.evaluation import scores as package
 from shoal.evaluation.scores.base import Score
-from shoal.evaluation.scores.errors import Cer, CompoundWer, Wer
-from shoal.evaluation.scores.labels import Accuracy, Judged, MacroF1, Uar
-from shoal.evaluation.scores.losses import BitsPerByte, Loss, Perplexity, WordPerplexity
-from shoal.evaluation.scores.questions import ExactMatch, TokenF1
-from shoal.evaluation.scores.translation import Bleu, Chrf
 
 if TYPE_CHECKING:
     from shoal.tasks import Task
 
-JUDGED: tuple[Judged, ...] = ("written", "chosen", "chosen per byte")
-_SCORES: dict[str, Score] = {
-    score.name: score
-    for score in (
-        Wer(),
-        Cer(),
-        CompoundWer(),
-        Bleu(),
-        Chrf(),
-        *(Accuracy(judged) for judged in JUDGED),
-        *(Uar(judged=judged) for judged in JUDGED),
-        *(MacroF1(judged=judged) for judged in JUDGED),
-        ExactMatch(),
-        TokenF1(),
-        Loss(),
-        Perplexity(),
-        WordPerplexity(),
-        BitsPerByte(),
-    )
-}
+
+def _all_scores() -> dict[str, Score]:
+    modules = (import_module(f"{package.__name__}.{module.name}") for module in pkgutil.iter_modules(package.__path__))
+    return {score.name: score for module in modules for score in getattr(module, "SCORES", ())}
+
+
+BY_NAME = _all_scores()
+"""Every score, as tasks without settings of their own have it."""
 
 
 def scores_of(task: Task, labels: Iterable[str] | None = None) -> tuple[Score, ...]:
@@ -45,13 +34,8 @@ def scores_of(task: Task, labels: Iterable[str] | None = None) -> tuple[Score, .
         task: names its scores.
         labels: all references, normalised, where the corpus is scored in parts; None takes those of each part.
     """
-    suited = tuple(_SCORES[name].suited(task) for name in task.scored_by)
+    suited = tuple(BY_NAME[name].suited(task) for name in task.scored_by)
     return suited if labels is None else tuple(score.over(labels) for score in suited)
-
-
-def by_name(name: str) -> Score:
-    """The score of that name, as tasks without settings of their own have it."""
-    return _SCORES[name]
 
 
 def headline(task: Task) -> Score:

@@ -83,6 +83,9 @@ class Chrf(SacreBleu):
     width = 18
 
 
+SCORES = (Bleu(), Chrf())
+
+
 @lru_cache(maxsize=8)
 def _sacrebleu(name: str, settings: tuple[tuple[str, str], ...]) -> Any:
     from sacrebleu import metrics
