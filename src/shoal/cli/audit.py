@@ -17,6 +17,7 @@ from shoal.schema.plan import DISTANCE_METRIC
 from shoal.settings import OUTPUT
 
 
+@options.command
 def audit(
     model: options.Model,
     /,

@@ -30,6 +30,7 @@ HEADINGS = (
 )
 
 
+@options.command
 def bench(
     model: options.Model,
     /,

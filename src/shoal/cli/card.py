@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.cards.facts import CardFacts
 
 
+@options.command
 def card(
     folder: Annotated[Path, DATA, Parameter(name="DIR", help="Folder of the checkpoint.")],
     /,

@@ -25,6 +25,7 @@ class CompareOptions(CompareSettings, MatrixSettings):
     scope: Annotated[Scope, Parameter(parse=False)] = "all"
 
 
+@options.command
 def compare(
     audits: Annotated[
         list[Path],

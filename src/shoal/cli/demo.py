@@ -14,6 +14,7 @@ from shoal.models.settings import ModelSettings
 from shoal.settings import DATA, OUTPUT
 
 
+@options.command
 def demo(
     model: options.Model = "pkg:reference",
     /,

@@ -93,6 +93,7 @@ class EvaluateFiles(ScoreRequirements):
         ]
 
 
+@options.command
 def evaluate(
     model: Annotated[
         str | None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from shoal.cli.options import Json
+from shoal.cli.options import Json, command
 
 
+@command
 def families(*, json: Json = False) -> None:
     """Print the classes that Shoal's contract tests cover, as a Markdown table or as JSON."""
     from shoal.models.families import table

@@ -16,6 +16,7 @@ from shoal.schema import HealRecord, Plan
 from shoal.settings import DATA, MODEL, OUTPUT
 
 
+@options.command
 def heal(
     model: Annotated[
         str, MODEL, Parameter(name="PRUNED", help="Folder from shoal prune; or, with --plan, model to prune.")

@@ -63,6 +63,7 @@ class Depths(Settings):
         ]
 
 
+@options.command
 def heal_grid(
     model: options.Model,
     /,

@@ -16,6 +16,7 @@ from shoal.schema import ModelInfo, Plan
 from shoal.settings import OUTPUT
 
 
+@options.command
 def prune(
     model: options.Model,
     /,

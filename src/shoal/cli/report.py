@@ -7,9 +7,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from shoal.cli import options
 from shoal.settings import DATA, OUTPUT
 
 
+@options.command
 def report(
     files: Annotated[
         list[Path],

@@ -21,6 +21,7 @@ STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "holds"
 TEST_HEADINGS = ("on unseen clips", "removed", "{score}", "worse by %", "p", "p Holm", "holds")
 
 
+@options.command
 def search(
     model: options.Model,
     /,

@@ -14,6 +14,7 @@ from shoal.selection.settings import SelectSettings
 from shoal.settings import DATA, OUTPUT
 
 
+@options.command
 def select(
     audits: Annotated[
         list[Path],

@@ -13,6 +13,7 @@ from shoal.settings import DATA, OUTPUT
 from shoal.training.settings import TrainSettings
 
 
+@options.command
 def train(
     recipe: Annotated[Path, DATA, Parameter(name="RECIPE", help="YAML file of what to build, on which data, and how.")],
     /,

@@ -39,6 +39,7 @@ class Evaluation(DecodingSettings, Intervals):
     """Folder for scores.json and outputs/ of that evaluation; the same again resumes."""
 
 
+@options.command
 def validate(
     checkpoint: Annotated[
         str | None,

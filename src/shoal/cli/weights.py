@@ -7,14 +7,14 @@ import sys
 from dataclasses import asdict
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from shoal.cli.options import CHECK_FAILED, Json
+from shoal.cli.options import CHECK_FAILED, Command, Json
 from shoal.cli.progress import in_megabytes, progress_bars
 
-weights = App(name="weights", help="List, fetch and check the weights Shoal knows.")
+weights = Command("weights", help="List, fetch and check the weights Shoal knows.")
 
 _PIPED_WIDTH = 160
 """Wide enough for one line an entry, so that grep works on it."""
