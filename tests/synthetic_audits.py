@@ -13,8 +13,8 @@ from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise, summarise_importance
 from shoal.measurement.sums import Sums, SumsFile, save_sums
 from shoal.schema import SCOPES, Audit, InputKind, ModelInfo, Part, Provenance
-from shoal.schema.words import Candidate
 from shoal.statistics import make_resampler
+from shoal.terms import Candidate
 
 DEPTH = 6
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from shoal.errors import FileFormatError, ShoalError
 
 if TYPE_CHECKING:
@@ -39,6 +37,8 @@ def out_of_memory(error: BaseException) -> bool:
 def free_memory(device: torch.device | None = None) -> int:
     """Bytes that can still be had on `device`; without one, in the machine's own memory, without swapping."""
     if device is None or device.type != "cuda":
+        import psutil
+
         return int(psutil.virtual_memory().available)
     import torch
 

@@ -7,10 +7,14 @@ the type says how an option is shown: its group in the help, and its name where 
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from cyclopts import Group, Parameter
@@ -48,15 +52,13 @@ _ADVICE = {
 class Settings(BaseModel):
     """Base of everything a person sets: an unknown name is a mistake, and nothing changes afterwards."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        for field in cls.model_fields.values():
-            if field.description:  # a docstring keeps its line breaks, and help breaks lines by itself
-                field.description = " ".join(field.description.split())
+        docstrings = _field_docstrings(cls.__module__).get(cls.__name__, {})
+        for name in docstrings.keys() & cls.model_fields.keys():
+            cls.model_fields[name].description = docstrings[name]
 
     @classmethod
     def of(cls, settings: Self | None, options: Mapping[str, Any]) -> Self:
@@ -76,6 +78,30 @@ class Settings(BaseModel):
     def narrowed_to(self, model: type[S]) -> S:
         """Those of the settings that `model`, a base of this one, has."""
         return model(**{name: getattr(self, name) for name in self.model_fields_set & model.model_fields.keys()})
+
+
+@cache
+def _field_docstrings(module: str) -> dict[str, dict[str, str]]:
+    """Class → field → docstring, in one line because help breaks lines by itself.
+
+    Pydantic's `use_attribute_docstrings` reads and parses the source again for every class, which `--help` would feel.
+    """
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError):  # typed into an interpreter
+        return {}
+    return {
+        node.name: {
+            field.target.id: " ".join(text.value.value.split())
+            for field, text in pairwise(node.body)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        }
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 class Bootstrap(Settings):

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from itertools import chain
 from itertools import count as count_from
+from typing import TYPE_CHECKING
 
-from shoal.schema import Estimate, Part, Plan
+from shoal.terms import Part
+
+if TYPE_CHECKING:
+    from shoal.schema import Estimate, Plan
 
 SPACE = "\u202f"
 MISSING = "not measured"

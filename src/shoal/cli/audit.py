@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal import wording
 from shoal.cli import options
 from shoal.data.settings import DataSettings
 from shoal.measurement.settings import AuditSettings
 from shoal.models.settings import ModelSettings
-from shoal.schema import Audit, BestBlock, Importance, Scope, Trust
-from shoal.schema.plan import DISTANCE_METRIC
 from shoal.settings import OUTPUT
+
+if TYPE_CHECKING:
+    from shoal.schema import Audit, BestBlock, Importance, Scope, Trust
 
 
 @options.command
@@ -31,7 +33,6 @@ def audit(
     json: options.Json = False,
 ) -> None:
     """Measure what the decoder layers do: by similarity in one pass, by gradients, by leaving them out."""
-    import shoal
     from shoal.cli.progress import progress_bars
 
     dataset = options.read_data(data, rows, task, settings.seed)
@@ -80,6 +81,8 @@ def _first(item: Importance) -> str:
 
 def _trusted(trust: Trust) -> list[str]:
     """For every block size, the metric whose choice costs least, and what the default metric's choice costs."""
+    from shoal.schema.plan import DISTANCE_METRIC
+
     lines = []
     for n in sorted({metric.n for metric in trust.metrics}):
         found = [metric for metric in trust.metrics if metric.n == n and not metric.measured]

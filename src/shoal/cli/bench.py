@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal import wording
 from shoal.benchmarking.settings import BenchSettings
 from shoal.cli import options
 from shoal.cli.table import aligned
 from shoal.data.settings import DataSettings
 from shoal.models.settings import ModelSettings
-from shoal.schema import Bench, Plan, SystemBench
 from shoal.settings import OUTPUT
+
+if TYPE_CHECKING:
+    from shoal.schema import Bench, SystemBench
 
 HEADINGS = (
     "system",
@@ -45,10 +48,9 @@ def bench(
     json: options.Json = False,
 ) -> None:
     """Time the unpruned model and every plan, interleaved on the same clips, and compare their sizes."""
-    import shoal
     from shoal.cli.progress import progress_bars
 
-    plans = [Plan.load(path) for path in plan]
+    plans = [shoal.Plan.load(path) for path in plan]
     dataset = options.read_data(data, rows, task, settings.seed)
     loaded = shoal.load(model, loading)
     settings = BenchSettings.of(settings, {"trust_remote_code": loading.trust_remote_code})

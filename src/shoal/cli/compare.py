@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
 
+import shoal
 from shoal import wording
 from shoal.cli import options
 from shoal.cli.table import aligned
 from shoal.comparison.settings import CompareSettings, MatrixSettings
 from shoal.errors import UsageError
-from shoal.schema import Comparison, Estimate, MetricComparison, Scope, TaskLoss, TaskMatrix
 from shoal.settings import DATA, OUTPUT, Settings, option_name
+from shoal.terms import Scope
+
+if TYPE_CHECKING:
+    from shoal.schema import Comparison, Estimate, MetricComparison, TaskLoss, TaskMatrix
 
 S = TypeVar("S", bound=Settings)
 
@@ -49,8 +53,6 @@ def compare(
 
     Three or more, of one model, make a matrix: besides, what each task loses under a plan made for another or for all.
     """
-    import shoal
-
     paths = options.audit_paths(audits)
     document: Comparison | TaskMatrix
     if matrix or len(paths) > 2:
@@ -78,7 +80,7 @@ def _part(settings: CompareOptions, model: type[S], fix: str) -> S:
 
 
 def _summary(document: Comparison | TaskMatrix) -> str:
-    return matrix_summary(document) if isinstance(document, TaskMatrix) else summary(document)
+    return matrix_summary(document) if isinstance(document, shoal.TaskMatrix) else summary(document)
 
 
 def summary(document: Comparison) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
+import shoal
 from shoal.cli import options, shards
 from shoal.cli.card import warn_if_unheard
 from shoal.cli.evaluation_tables import summary
@@ -17,12 +18,12 @@ from shoal.data.settings import DataSettings
 from shoal.errors import UsageError
 from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
 from shoal.models.settings import ModelSettings
-from shoal.schema import Plan, Scores
 from shoal.settings import DATA, MODEL, OUTPUT, SPEED, option_name
 from shoal.validation.settings import ScoreRequirements
 
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
+    from shoal.schema import Scores
     from shoal.tasks import Task
 
 
@@ -118,7 +119,7 @@ def evaluate(
         raise UsageError("no model given", where="MODEL", fix="name one, or score stored outputs with --rescore")
     else:
         result = _evaluated(model, files, rows, loading, settings)
-        if not isinstance(result, Scores):
+        if not isinstance(result, shoal.Scores):
             print(json_format.dumps(shards.as_json(result)) if json else shards.as_text(result))
             return 0
         scores = result
@@ -134,13 +135,12 @@ def _evaluated(
     model: str, files: EvaluateFiles, rows: DataSettings, loading: ModelSettings, settings: EvaluateSettings
 ) -> Scores | ShardOutputs:
     """Decode and score, or decode a part."""
-    import shoal
     from shoal.cli.progress import progress_bars
     from shoal.evaluation import evaluate_shard
     from shoal.evaluation.generated_speech import with_recogniser
     from shoal.evaluation.shards import Shard
 
-    task, plans = _asked(files, settings), [Plan.load(path) for path in files.plan]
+    task, plans = _asked(files, settings), [shoal.Plan.load(path) for path in files.plan]
     if files.workers:
         shards.run_workers(model, [files, rows, settings], loading, files.workers)
     elif files.shard:

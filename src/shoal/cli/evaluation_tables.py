@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shoal import wording
 from shoal.cli.table import aligned
 from shoal.data_names import DATA, DOMAIN, set_columns, set_name
-from shoal.schema import Delta, Estimate, MeasuredScore, Scores, SystemScores
+
+if TYPE_CHECKING:
+    from shoal.schema import Delta, Estimate, MeasuredScore, Scores, SystemScores
 
 
 def summary(scores: Scores, out: Path) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal.cli import options
 from shoal.cli.card import warn_of_speech
 from shoal.data.settings import DataSettings
 from shoal.healing.settings import HealSettings
 from shoal.models.settings import ModelSettings
-from shoal.schema import HealRecord, Plan
 from shoal.settings import DATA, MODEL, OUTPUT
+
+if TYPE_CHECKING:
+    from shoal.schema import HealRecord
 
 
 @options.command
@@ -38,12 +41,11 @@ def heal(
     json: options.Json = False,
 ) -> None:
     """Heal a pruned model and write it, verified; the same command again goes on where it was interrupted."""
-    import shoal
     from shoal.cards.spoken_answers import speech_untested
     from shoal.cli.progress import progress_bars
 
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
-    removed = None if plan is None else Plan.load(plan)
+    removed = None if plan is None else shoal.Plan.load(plan)
     dataset = options.read_data(data, rows, task, settings.seed)
     every = rows.model_copy(update={"limit": None})
     watched = options.read_data(validation, every, task, settings.seed) if validation else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from pydantic import Field
 
+import shoal
 from shoal import wording
 from shoal.cli import options
 from shoal.cli.table import aligned
@@ -15,10 +16,11 @@ from shoal.data.settings import DataSettings, Fields
 from shoal.errors import UsageError
 from shoal.healing.settings import HealGridSettings
 from shoal.models.settings import ModelSettings
-from shoal.schema import Audit, Healing, Plan
-from shoal.schema.heal import NONE
 from shoal.selection.settings import StrategyName
 from shoal.settings import DATA, OUTPUT, CommaSeparated, Settings
+
+if TYPE_CHECKING:
+    from shoal.schema import Healing, Plan
 
 
 class TestClips(Settings):
@@ -50,14 +52,12 @@ class Depths(Settings):
         Raises:
             UsageError: there is no source of them, or there are two.
         """
-        import shoal
-
         if bool(self.plans) == (self.audit is not None):
             raise UsageError("no layers to remove, or two sources of them", fix="give either --audit or --plan")
         if self.audit is None:
-            return [Plan.load(path) for path in self.plans]
+            return [shoal.Plan.load(path) for path in self.plans]
         (path,) = options.audit_paths([self.audit])
-        audit = Audit.load(path)
+        audit = shoal.Audit.load(path)
         return [
             shoal.select(audit, count, strategy=self.strategy, source_path=str(self.audit)) for count in self.layers
         ]
@@ -95,6 +95,8 @@ def heal_grid(
 
 def table(healing: Healing, out: Path) -> str:
     """One line a cell, the unpruned model first."""
+    from shoal.schema.heal import NONE
+
     fraction = healing.baseline.fraction
     scale = 100 if fraction else 1
     score = f"{healing.score_name} %" if fraction else healing.score_name

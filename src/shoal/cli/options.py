@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, ArgumentCollection, Parameter
 
+import shoal
 from shoal.data.settings import DataSettings
 from shoal.progress import Progress
 from shoal.settings import DATA, FLAT, MODEL, OUTPUT
@@ -60,7 +61,10 @@ class Command(App):
     """
 
     def assemble_argument_collection(
-        self, *, default_parameter: Parameter | None = None, parse_docstring: bool = False
+        self,
+        *,
+        default_parameter: Parameter | None = None,
+        parse_docstring: bool = False,  # noqa: ARG002
     ) -> ArgumentCollection:
         """The arguments; `parse_docstring` is not followed."""
         return super().assemble_argument_collection(default_parameter=default_parameter)
@@ -98,7 +102,6 @@ def read_data(
     progress: Progress | None = None,
 ) -> Dataset:
     """The data set that a command's options name."""
-    import shoal
     from shoal import tasks
 
     needs_text = tasks.get(task).needs_text

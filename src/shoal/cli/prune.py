@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal.cli import options
 from shoal.cli.card import warn_of_speech
 from shoal.errors import UsageError
 from shoal.pruning.settings import PruneLoading, PruneSettings
-from shoal.schema import ModelInfo, Plan
 from shoal.settings import OUTPUT
+
+if TYPE_CHECKING:
+    from shoal.schema import ModelInfo, Plan
 
 
 @options.command
@@ -28,7 +31,6 @@ def prune(
     json: options.Json = False,
 ) -> None:
     """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
-    import shoal
     from shoal.cards.spoken_answers import speech_untested
     from shoal.models.weights import resolve
     from shoal.pruning.from_folder import choose_way
@@ -54,7 +56,7 @@ def prune(
 def _given_plan(settings: PruneSettings) -> Plan | None:
     if (settings.plan is None) == (settings.layers_list is None):
         raise UsageError("nothing to remove or two lists of it", fix="give either --plan or --layers-list")
-    return None if settings.plan is None else Plan.load(settings.plan)
+    return None if settings.plan is None else shoal.Plan.load(settings.plan)
 
 
 def _listed(settings: PruneSettings, model: str, info: ModelInfo) -> Plan:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal.cli import options
 from shoal.settings import DATA, OUTPUT
 
@@ -27,7 +28,6 @@ def report(
     title: Annotated[str | None, OUTPUT, Parameter(help="Heading of the page; default: names the model.")] = None,
 ) -> None:
     """Make a report that needs no network: one HTML file from any Shoal files."""
-    import shoal
     from shoal.schema import load_document
 
     print(shoal.render([(str(path), load_document(path)) for path in files], out, title=title))

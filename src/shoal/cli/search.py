@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal import wording
 from shoal.cli import options
 from shoal.cli.table import aligned
 from shoal.data.settings import DataSettings
 from shoal.models.settings import ModelSettings
 from shoal.plan_search.settings import SearchSettings
-from shoal.schema import Confirmation, Estimate, Search, SearchStep
 from shoal.settings import DATA, OUTPUT
+
+if TYPE_CHECKING:
+    from shoal.schema import Confirmation, Estimate, Search, SearchStep
 
 STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "holds")
 TEST_HEADINGS = ("on unseen clips", "removed", "{score}", "worse by %", "p", "p Holm", "holds")
@@ -45,7 +48,6 @@ def search(
     json: options.Json = False,
 ) -> int:
     """Find the shallowest plan within a budget, and confirm it on clips that the search has not seen."""
-    import shoal
     from shoal import tasks
     from shoal.cli.progress import progress_bars
     from shoal.evaluation.scores.registry import headline

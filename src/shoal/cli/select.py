@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal import wording
 from shoal.cli import options
-from shoal.schema import Audit, Plan, write_text
 from shoal.selection.settings import SelectSettings
 from shoal.settings import DATA, OUTPUT
+
+if TYPE_CHECKING:
+    from shoal.schema import Plan
 
 
 @options.command
@@ -30,12 +33,12 @@ def select(
     json: options.Json = False,
 ) -> None:
     """Choose the layers to remove from an audit, or from several of one model, and write the plan."""
-    import shoal
+    from shoal.schema import write_text
     from shoal.selection import mergekit_yaml
 
     paths = options.audit_paths(audits)
     plan = shoal.select(
-        [Audit.load(path) for path in paths], layers, settings, source_path=[str(path) for path in paths]
+        [shoal.Audit.load(path) for path in paths], layers, settings, source_path=[str(path) for path in paths]
     )
     yaml = None if mergekit is None else mergekit_yaml(plan)
     plan.save(out)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal.cli import options
-from shoal.schema import TrainingRecord
 from shoal.settings import DATA, OUTPUT
 from shoal.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from shoal.schema import TrainingRecord
 
 
 @options.command
@@ -26,7 +29,6 @@ def train(
 
     The same command again goes on where it was interrupted. `accelerate launch -m shoal train …` takes several GPUs.
     """
-    import shoal
     from shoal.cli.progress import progress_bars
 
     with progress_bars() as progress:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shoal
 from shoal.cli import options
 from shoal.cli.card import is_folder, warn_if_unheard
 from shoal.cli.table import aligned
@@ -134,7 +135,6 @@ def _check(
 
 def _evaluated(checkpoint: str, evaluation: Evaluation, rows: DataSettings, loading: ModelSettings) -> Scores:
     """The scores of the checkpoint and of what it is compared with, on the given clips."""
-    import shoal
     from shoal.cli.progress import progress_bars
 
     dataset = options.read_data([*evaluation.data], rows, evaluation.task, evaluation.seed)

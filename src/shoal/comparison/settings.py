@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from shoal.schema.words import InputKind, Scope
 from shoal.selection.settings import Combine
 from shoal.settings import Bootstrap, CommaSeparated
+from shoal.terms import InputKind, Scope
 
 
 class CompareSettings(Bootstrap):

@@ -8,7 +8,6 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from shoal.evaluation.settings import DecodingSettings
-from shoal.schema.words import InputKind
 from shoal.settings import (
     DATA,
     FLAT,
@@ -20,6 +19,7 @@ from shoal.settings import (
     Settings,
     comma_separated,
 )
+from shoal.terms import InputKind
 from shoal.training.settings import TRAINED, TRAINING, LoraSettings, Objective, Optimisation, RuntimeOptions
 
 TargetName = Literal["receiver", "projector", "decoder", "joint", "joint-decoder", "head", "replace", "linear"]

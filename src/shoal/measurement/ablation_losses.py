@@ -22,8 +22,8 @@ from shoal.decoder.loss_targets import Targets, targets_of
 from shoal.decoder.states import decoder_arguments, last_states
 from shoal.measurement.replay import NotReplayable, Recording, Replayer, record
 from shoal.pruning.in_memory import pruned, removal_problem
-from shoal.schema.words import Candidate
 from shoal.statistics import Floats, Ints
+from shoal.terms import Candidate
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from shoal.errors import UsageError
 from shoal.schema import Triangle
-from shoal.schema.words import Candidate
+from shoal.terms import Candidate
 
 CHUNK_BYTES = 32 * 2**20
 """Upper bound for the float64 copy of a chunk of states; fits a CPU's last-level cache better than one big copy."""

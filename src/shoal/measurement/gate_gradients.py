@@ -31,8 +31,8 @@ from shoal.decoder.sublayers import Sublayers, exact, sublayers_of
 from shoal.errors import MeasureError, ModelError
 from shoal.measurement.blocks import CHUNK_BYTES, block_ends, block_layers
 from shoal.measurement.importance import ImportanceSums, refuse_bad
-from shoal.schema.words import Candidate
 from shoal.statistics import Floats, Ints
+from shoal.terms import Candidate
 
 if TYPE_CHECKING:
     from shoal.models.batch import PreparedBatch

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from shoal.schema import Part, Scope
-from shoal.schema.words import Candidate
 from shoal.statistics import Floats, Ints, Resampler
+from shoal.terms import Candidate
 
 
 @dataclass(frozen=True)

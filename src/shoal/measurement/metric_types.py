@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from shoal.progress import Progress
-from shoal.schema import PARTS, SCOPES, InputKind, Part, Scope
-from shoal.schema.words import Candidate
+from shoal.terms import PARTS, SCOPES, Candidate, InputKind, Part, Scope
 
 if TYPE_CHECKING:
     from torch import Tensor

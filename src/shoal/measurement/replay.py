@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from shoal.decoder.states import decoder_arguments, first_of, last_states, layer_hooks, state_in
 from shoal.decoder.sublayers import Sublayers, sublayers_of
 from shoal.errors import ModelError
-from shoal.schema.words import Candidate
+from shoal.terms import Candidate
 
 if TYPE_CHECKING:
     from shoal.decoder.loss_targets import Targets

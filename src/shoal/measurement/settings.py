@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from shoal.errors import UsageError
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions
 from shoal.measurement.metrics import METRICS, check_known, cosine_metrics, importances
-from shoal.schema.words import PARTS, InputKind, Part, Scope
 from shoal.settings import SPEED, Intervals, comma_separated
+from shoal.terms import PARTS, InputKind, Part, Scope
 
 EXTRAS = ("race", "decode")
 """Options that only some importances know."""

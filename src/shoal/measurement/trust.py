@@ -15,8 +15,8 @@ from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics, importance_named
 from shoal.measurement.sums import Sums
 from shoal.schema import SCOPES, MetricTrust, Scope, Trust
-from shoal.schema.words import is_block
 from shoal.statistics import Bools, Floats, Resampler, estimate_rows, spearman
+from shoal.terms import is_block
 
 TOP_K = 3
 MIN_CANDIDATES = 4

@@ -19,8 +19,8 @@ from shoal.plan_search.paths import Measure
 from shoal.plan_search.settings import SearchSettings
 from shoal.pruning.in_memory import removal_problem
 from shoal.schema import read_json, write_text
-from shoal.schema.words import Candidate
 from shoal.statistics import Floats
+from shoal.terms import Candidate
 
 if TYPE_CHECKING:
     from shoal.data import Dataset

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from shoal.plan_search.settings import SearchSettings
 from shoal.schema import Estimate
-from shoal.schema.words import Candidate
 from shoal.selection.strategy import Choice
 from shoal.statistics import Floats
+from shoal.terms import Candidate
 
 Measure = Callable[[Sequence[Candidate]], Floats]
 """What is lost without each of C candidates, (C,), the less the better; NaN for one that must not be chosen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from cyclopts import Group, Parameter
 from pydantic import Field, field_validator, model_validator
@@ -11,9 +11,11 @@ from pydantic import Field, field_validator, model_validator
 from shoal.errors import UsageError
 from shoal.measurement.metric_types import CosineMetric, ImportanceMetric
 from shoal.measurement.metrics import options
-from shoal.schema.search import Budget
-from shoal.schema.words import InputKind, Part, Scope
 from shoal.settings import SHARE, SPEED, Intervals, Share
+from shoal.terms import InputKind, Part, Scope
+
+if TYPE_CHECKING:
+    from shoal.schema.search import Budget
 
 BUDGET = Parameter(group=Group("Budget", sort_key=2.5))
 StrategyName = Literal["greedy", "beam", "contiguous", "lowest"]
@@ -102,6 +104,8 @@ class SearchSettings(Intervals):
     @property
     def budget(self) -> Budget:
         """What a plan must keep to, for the record."""
+        from shoal.schema.search import Budget
+
         return Budget(**{name: getattr(self, name) for name in Budget.model_fields})
 
     @property

@@ -14,7 +14,7 @@ from shoal.report.figure_style import stretch_for
 from shoal.report.parts import Figure
 from shoal.report.units import unit_of
 from shoal.schema import Audit, Estimate, Importance
-from shoal.schema.words import is_block
+from shoal.terms import is_block
 
 Cell = tuple[Estimate | None, str]
 """The value as it is drawn (None: refused), and what the pointer adds."""

@@ -60,12 +60,12 @@ from shoal.schema.search import SearchStep as SearchStep
 from shoal.schema.training import StageRecord as StageRecord
 from shoal.schema.training import TrainingRecord as TrainingRecord
 from shoal.schema.training import ValidationLoss as ValidationLoss
-from shoal.schema.words import PARTS as PARTS
-from shoal.schema.words import SCOPES as SCOPES
-from shoal.schema.words import InputKind as InputKind
-from shoal.schema.words import Part as Part
-from shoal.schema.words import Scope as Scope
-from shoal.schema.words import Triangle as Triangle
+from shoal.terms import PARTS as PARTS
+from shoal.terms import SCOPES as SCOPES
+from shoal.terms import InputKind as InputKind
+from shoal.terms import Part as Part
+from shoal.terms import Scope as Scope
+from shoal.terms import Triangle as Triangle
 
 KINDS: dict[str, type[Document]] = {
     cls.model_fields["kind"].default: cls

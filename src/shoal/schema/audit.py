@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from shoal.schema import old_audits
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.record import Estimate, Record
-from shoal.schema.words import InputKind, Part, Scope, Triangle, is_block
+from shoal.terms import InputKind, Part, Scope, Triangle, is_block
 
 
 class BestBlock(Record):

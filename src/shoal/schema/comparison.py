@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from shoal.schema import old_audits
 from shoal.schema.document import Document
 from shoal.schema.record import Estimate, Record
-from shoal.schema.words import InputKind, Scope
+from shoal.terms import InputKind, Scope
 
 
 class BlockOverlap(Record):

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from shoal.errors import FileFormatError, PlanError
 from shoal.schema.document import Document
 from shoal.schema.record import Estimate, Record
-from shoal.schema.words import InputKind, Part, Scope
+from shoal.terms import InputKind, Part, Scope
 
 DISTANCE_METRIC = "angular"
 """The metric that `Plan.distance` is of."""

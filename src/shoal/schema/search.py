@@ -9,7 +9,7 @@ from pydantic import Field
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.plan import Plan
 from shoal.schema.record import Estimate, Record
-from shoal.schema.words import InputKind, Part, Scope
+from shoal.terms import InputKind, Part, Scope
 
 
 class Budget(Record):

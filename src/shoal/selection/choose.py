@@ -26,12 +26,12 @@ from shoal.schema import (
     plan_problem,
 )
 from shoal.schema.plan import DISTANCE_METRIC
-from shoal.schema.words import is_block
 from shoal.selection.consensus import check_one_model, check_weights
 from shoal.selection.settings import REGISTRY, SelectSettings
 from shoal.selection.strategy import Choice, Request, Strategy
 from shoal.selection.values import Values, find_importance
 from shoal.settings import takes
+from shoal.terms import is_block
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from shoal.schema.words import InputKind, Part, Scope
 from shoal.settings import INTERVALS, CommaSeparated, Settings
+from shoal.terms import InputKind, Part, Scope
 
 StrategyName = Literal["contiguous", "deepest", "uniform", "random", "lowest", "consensus"]
 REGISTRY: tuple[StrategyName, ...] = get_args(StrategyName)

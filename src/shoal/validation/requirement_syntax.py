@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from shoal.errors import UsageError
 from shoal.validation.requirements import (
@@ -111,3 +113,19 @@ def _no_requirement(text: str) -> UsageError:
         where="--require",
         fix='write "UAR>=0.6", "WER<=10%" or "BLEU drop<=1.5"',
     )
+
+
+OPTIONS: dict[str, Callable[[Any], Requirement]] = {
+    "max_latency_ratio": max_latency_ratio,
+    "min_speedup": min_speedup,
+    "max_wer": max_wer,
+    "max_wer_increase": max_wer_increase,
+    "max_group_increase": max_group_increase,
+    "min_bleu": lambda text: parse(f"BLEU>={text}"),
+    "min_chrf": lambda text: parse(f"chrF>={text}"),
+    "min_accuracy": lambda text: parse(f"accuracy>={text}"),
+    "min_uar": lambda text: parse(f"UAR>={text}"),
+    "max_bleu_drop": lambda text: parse(f"BLEU drop<={text}"),
+    "max_size": max_size,
+}
+"""Option → the requirement that its value makes."""

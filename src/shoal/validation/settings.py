@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 from pydantic import Field
 
 from shoal.settings import SHARE, Settings, Share
-from shoal.validation import requirement_syntax as syntax
-from shoal.validation.requirements import Requirement
+
+if TYPE_CHECKING:
+    from shoal.validation.requirements import Requirement
 
 REQUIRED = Parameter(group=Group("Requirements", sort_key=3))
-LIMITS: dict[str, Callable[[Any], Requirement]] = {
-    "max_latency_ratio": syntax.max_latency_ratio,
-    "min_speedup": syntax.min_speedup,
-    "max_wer": syntax.max_wer,
-    "max_wer_increase": syntax.max_wer_increase,
-    "max_group_increase": syntax.max_group_increase,
-    "min_bleu": lambda text: syntax.parse(f"BLEU>={text}"),
-    "min_chrf": lambda text: syntax.parse(f"chrF>={text}"),
-    "min_accuracy": lambda text: syntax.parse(f"accuracy>={text}"),
-    "min_uar": lambda text: syntax.parse(f"UAR>={text}"),
-    "max_bleu_drop": lambda text: syntax.parse(f"BLEU drop<={text}"),
-    "max_size": syntax.max_size,
-}
-"""Field → the requirement that its value makes."""
 
 
 class ScoreRequirements(Settings):
@@ -57,9 +43,11 @@ class ScoreRequirements(Settings):
         Raises:
             UsageError: one cannot be read.
         """
-        given = ((make, getattr(self, name, None)) for name, make in LIMITS.items())
+        from shoal.validation import requirement_syntax as syntax
+
+        limits = ((make, getattr(self, name, None)) for name, make in syntax.OPTIONS.items())
         return [
-            *(make(value) for make, value in given if value is not None),
+            *(make(limit) for make, limit in limits if limit is not None),
             *map(syntax.parse, self.require),
         ]
 
@@ -85,4 +73,6 @@ class ValidateSettings(ScoreRequirements):
         Raises:
             UsageError: one cannot be read.
         """
+        from shoal.validation import requirement_syntax as syntax
+
         return [*super().listed(), *map(syntax.require_task, self.require_task)]

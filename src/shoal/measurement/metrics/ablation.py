@@ -15,8 +15,8 @@ from shoal.measurement.importance import ImportanceSums, refuse_bad
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
 from shoal.measurement.racing import RISK, Race, rounds_of
 from shoal.schema import PARTS, Part
-from shoal.schema.words import Candidate
 from shoal.statistics import Floats, Ints
+from shoal.terms import Candidate
 
 if TYPE_CHECKING:
     from shoal.data import Row

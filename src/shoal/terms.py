@@ -1,4 +1,4 @@
-"""The words of the field as types: scopes, inputs, parts, triangles."""
+"""The terms of the field as types: scopes, inputs, parts, triangles."""
 
 from __future__ import annotations
 
