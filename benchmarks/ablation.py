@@ -34,8 +34,8 @@ from shoal.models.batch import PreparedBatch
 from shoal.models.loading import LoadedModel, load
 from shoal.pruning.in_memory import pruned
 from shoal.schema import InputKind
-from shoal.schema.words import Candidate
 from shoal.statistics import Floats, Ints
+from shoal.terms import Candidate
 from support.interleave import Figures, interleaved, median_ratio, print_times, rounded, seconds_of
 
 ROOT = Path(__file__).resolve().parents[1]
