@@ -90,18 +90,15 @@ def _field_docstrings(module: str) -> dict[str, dict[str, str]]:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except (OSError, TypeError):  # typed into an interpreter
         return {}
-    return {
-        node.name: {
-            field.target.id: " ".join(text.value.value.split())
-            for field, text in pairwise(node.body)
-            if isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        }
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef)
-    }
+    docstrings: dict[str, dict[str, str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            fields = docstrings[node.name] = {}
+            for pair in pairwise(node.body):
+                match pair:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        fields[name] = " ".join(text.split())
+    return docstrings
 
 
 class Bootstrap(Settings):
