@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,13 @@ def test_texts_are_a_list_of_str(texts) -> None:
     assert [packed[-place] for place in range(1, len(texts) + 1)] == texts[::-1]
     with pytest.raises(IndexError):
         packed[len(texts)]
+
+
+def test_rows_are_read_where_the_system_has_no_pread(tone, manifest, monkeypatch) -> None:
+    """Windows has none; several threads read at once."""
+    tone()
+    rows = read_manifests(manifest(*(GOOD | {"id": str(number)} for number in range(50)))).rows
+    expected = list(rows)
+    monkeypatch.delattr(os, "pread")
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(rows.__getitem__, range(50))) == expected

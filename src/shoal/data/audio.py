@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.data.clip import SAMPLE_RATE, AudioBytes, Clip, Row
+from shoal.data.clip import SAMPLE_RATE, Clip, Row
 from shoal.errors import AudioError
 
 Samples = npt.NDArray[np.float32]
@@ -79,12 +79,12 @@ def load_audio(row: Row) -> Clip:
     """
     with _opened(row) as file:
         rate, first = file.samplerate, round(row.offset * file.samplerate)
-        wanted = min(round(row.duration * rate), file.frames - first)
-        if wanted < 1:
+        frames = min(round(row.duration * rate), file.frames - first)
+        if frames < 1:
             raise AudioError(f"offset {row.offset:g} s lies behind the end of {row.audio_name}", where=row.place)
         file.seek(first)
-        channels: Samples = file.read(wanted, dtype="float32", always_2d=True)
-    _check_samples(channels, wanted, rate, row)
+        channels: Samples = file.read(frames, dtype="float32", always_2d=True)
+    _check_samples(channels, frames, rate, row)
     mono = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1, dtype=np.float32)
     return Clip(row, _resampled(mono, rate))
 
@@ -97,12 +97,12 @@ def _resampled(mono: Samples, rate: int) -> Samples:
     return np.asarray(soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
 
 
-def _check_samples(channels: Samples, wanted: int, rate: int, row: Row) -> None:
+def _check_samples(channels: Samples, frames: int, rate: int, row: Row) -> None:
     """Refuse what would poison a measurement without anyone noticing."""
-    missing = (wanted - len(channels)) / rate
-    if not len(channels) or missing > tolerance(wanted / rate):
+    missing = (frames - len(channels)) / rate
+    if not len(channels) or missing > tolerance(frames / rate):
         raise AudioError(
-            f"audio file {row.audio_name} is cut off: {missing:.2f} s of {wanted / rate:.2f} s are missing",
+            f"audio file {row.audio_name} is cut off: {missing:.2f} s of {frames / rate:.2f} s are missing",
             where=row.place,
         )
     peak = float(np.abs(channels).max())
@@ -123,9 +123,9 @@ def _opened(row: Row) -> Iterator[Any]:
         with _open(row) as file:
             yield file
     except soundfile.SoundFileError as error:
-        raise AudioError(
-            f"{row.audio_name} is not audio that can be read ({_reason(error)})", where=row.place
-        ) from None
+        # libsndfile's words, without the path that it repeats.
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
+        raise AudioError(f"{row.audio_name} is not audio that can be read ({reason})", where=row.place) from None
 
 
 def _open(row: Row) -> Any:
@@ -141,10 +141,12 @@ def _open(row: Row) -> Any:
 
 
 def _openable(row: Row) -> str | io.BytesIO:
-    if row.blob is not None:
-        return io.BytesIO(_fetched(row, row.blob))
     try:
+        if row.blob is not None:
+            return io.BytesIO(row.blob())
         mode = row.audio.stat().st_mode
+    except AudioError as error:
+        raise AudioError(error.what, where=row.place) from None
     except FileNotFoundError:
         raise AudioError(f"no such audio file {row.audio_name}", where=row.place) from None
     except ValueError:
@@ -155,15 +157,3 @@ def _openable(row: Row) -> str | io.BytesIO:
     if row.audio.stat().st_size == 0:
         raise AudioError(f"audio file {row.audio_name} is empty", where=row.place)
     return str(row.audio)
-
-
-def _fetched(row: Row, blob: AudioBytes) -> bytes:
-    try:
-        return blob()
-    except AudioError as error:
-        raise AudioError(error.what, where=row.place) from None
-
-
-def _reason(error: Exception) -> str:
-    """The words of libsndfile, without the path it repeats."""
-    return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__

@@ -77,17 +77,17 @@ class Dataset:
 
     def info(self) -> DataInfo:
         """What was used, for the record; call it after decoding to have every skipped row in it."""
-        found = self.rows.facts if isinstance(self.rows, Rows) else facts(self.rows)
+        known = self.rows.facts if isinstance(self.rows, Rows) else facts(self.rows)
         return DataInfo(
             manifests=self.manifests,
             clips=len(self.rows),
-            seconds=found.seconds,
-            speakers=found.speakers or None,
-            languages=found.languages,
+            seconds=known.seconds,
+            speakers=known.speakers or None,
+            languages=known.languages,
             skipped=self.skipped,
             audio_decoder=decoder_name(),
             resampler=resampler_name(),
-            fingerprint=found.fingerprint,
+            fingerprint=known.fingerprint,
         )
 
     def _leave_out(self, row: Row, reason: str) -> None:

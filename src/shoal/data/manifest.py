@@ -62,17 +62,17 @@ def read_manifests(
     index = RowIndex([read_source(ref) for ref in refs], needs_text=needs_text, lang=settings.lang)
     survey = _Survey(index, settings.where)
     with _GroupedAudioCheck(index, Limits(max_seconds=settings.max_clip_seconds), progress) as audio:
-        for place, row in survey.rows():
+        for position, row in survey.rows():
             # Where all rows are used, each is looked at while it is at hand; else the end tells which are.
             if settings.limit is None:
-                audio.add(place, row)
+                audio.add(position, row)
         broken = _in_order(survey.bad)
         bad_rows.refuse_too_many(broken, len(index) + len(broken), max_bad)
         chosen = evenly_spaced(range(len(index)), settings.limit, settings.seed)
         if settings.limit is not None:
             audio.total = len(chosen)
-            for place in chosen:
-                audio.add(place, index.row(place))
+            for position in chosen:
+                audio.add(position, index.row(position))
     bad = audio.bad if max_bad < 1 else _in_order(broken + audio.bad)
     bad_rows.refuse_too_many(bad, len(chosen), max_bad)
     return _dataset(refs, Rows(index, audio.kept, audio.facts), broken, audio.bad, max_bad)
@@ -102,13 +102,13 @@ class _Survey:
         self.bad: list[BadRow] = []
 
     def rows(self) -> Iterator[tuple[int, Row]]:
-        """Place in the index and row, which gets its id when its source has come to its end.
+        """Position in the index and row, which gets its id when its source has come to its end.
 
         Raises:
             ManifestError: a source cannot be read.
             UsageError: `where` leaves no row.
         """
-        ids, named, wanted = Ids(), 0, 0
+        ids, named, matching = Ids(), 0, 0
         for number, source in enumerate(self._index.sources):
             names = SourceNames(source.label)
             for within, raw in source.read():
@@ -117,13 +117,13 @@ class _Survey:
                     named += 1
                     if not matches(raw.fields, self._where):
                         continue
-                    wanted += 1
+                    matching += 1
                     row = self._index.add(number, within, raw)
                     names.keep()
                     yield len(self._index) - 1, row
             self._index.name(ids.of(names))
             self.bad.extend(source.bad)
-        if named and not wanted:
+        if named and not matching:
             raise no_match([raw.fields for source in self._index.sources for raw in source.rows], self._where)
 
 
@@ -144,7 +144,7 @@ class _GroupedAudioCheck:
         self.total = 0
         """Rows that will be looked at; 0 as long as nobody knows."""
         self.kept: list[int] = []
-        """Places of the rows whose audio can be used."""
+        """Positions of the rows whose audio can be used."""
         self.bad: list[BadRow] = []
 
     def __enter__(self) -> Self:
@@ -160,20 +160,20 @@ class _GroupedAudioCheck:
         """Of the rows that are kept."""
         return self._facts.facts()
 
-    def add(self, place: int, row: Row) -> None:
+    def add(self, position: int, row: Row) -> None:
         """Look at a row, now or together with those that come after it."""
-        self._waiting.append((place, row))
+        self._waiting.append((position, row))
         if len(self._waiting) >= AT_ONCE:
             self._check_group()
 
     def _check_group(self) -> None:
         self._check.look((row for _, row in self._waiting), self._pool)
-        for place, row in self._waiting:
+        for position, row in self._waiting:
             with _noting(row, self.bad):
                 checked = self._check(row)
-                self._index.seconds[place] = checked.duration
+                self._index.seconds[position] = checked.duration
                 self._facts.add(checked)
-                self.kept.append(place)
+                self.kept.append(position)
         self._looked += len(self._waiting)
         self._waiting = []
         if self._progress is not None and time.monotonic() - self._begun > QUIET_SECONDS:

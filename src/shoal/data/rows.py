@@ -19,7 +19,7 @@ from shoal.data.clip import Row
 from shoal.data.sources import RawRow, Source
 from shoal.data.texts import Texts
 
-Places = npt.NDArray[np.uint32]
+Positions = npt.NDArray[np.uint32]
 
 
 class RowIndex:
@@ -44,7 +44,7 @@ class RowIndex:
 
         Args:
             source: number of its source.
-            within: its place there.
+            within: its position there.
             raw: the row.
 
         Raises:
@@ -62,24 +62,24 @@ class RowIndex:
             self._ids.append(row_id)
             self._sums.append(crc32(row_id.encode("utf-8", "surrogatepass")))
 
-    def row(self, place: int) -> Row:
+    def row(self, position: int) -> Row:
         """Read a row.
 
         Raises:
             ManifestError: its manifest has changed.
         """
-        raw = self.sources[self._source[place]].rows[self._within[place]]
-        return self._parsed(raw, self._ids[place], self.seconds[place])
+        raw = self.sources[self._source[position]].rows[self._within[position]]
+        return self._parsed(raw, self._ids[position], self.seconds[position])
 
-    def id(self, place: int) -> str:
+    def id(self, position: int) -> str:
         """The id of a row, without reading it."""
-        return self._ids[place]
+        return self._ids[position]
 
-    def places_of(self, row_id: str, places: Places) -> Places:
-        """Which of `places` hold the row of this id; checksums are compared first, so that it is quick."""
-        sums = np.frombuffer(self._sums, np.uint32)[places]
-        likely = places[sums == crc32(row_id.encode("utf-8", "surrogatepass"))]
-        return np.array([place for place in likely if self.id(int(place)) == row_id], np.uint32)
+    def positions_of(self, row_id: str, positions: Positions) -> Positions:
+        """Which of `positions` hold the row of this id; checksums are compared first, so that it is quick."""
+        sums = np.frombuffer(self._sums, np.uint32)[positions]
+        likely = positions[sums == crc32(row_id.encode("utf-8", "surrogatepass"))]
+        return np.array([position for position in likely if self.id(int(position)) == row_id], np.uint32)
 
     def _parsed(self, raw: RawRow, row_id: str, seconds: float | None) -> Row:
         return parse_row(raw, row_id, needs_text=self.needs_text, lang=self._lang, duration=seconds)
@@ -92,44 +92,44 @@ class Rows(Sequence[Row]):
 
     Args:
         index: knows all rows.
-        places: those that are in here.
+        positions: those that are in here.
         facts: of these rows, where they are known already.
     """
 
-    def __init__(self, index: RowIndex, places: Iterable[int], facts: RowFacts | None = None) -> None:
+    def __init__(self, index: RowIndex, positions: Iterable[int], facts: RowFacts | None = None) -> None:
         self._index = index
-        self._places = np.fromiter(places, np.uint32)
+        self._positions = np.fromiter(positions, np.uint32)
         self._facts = facts
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     @overload
-    def __getitem__(self, place: int) -> Row: ...
+    def __getitem__(self, position: int) -> Row: ...
     @overload
-    def __getitem__(self, place: slice) -> Rows: ...
-    def __getitem__(self, place: int | slice) -> Row | Rows:
-        if isinstance(place, slice):
-            return Rows._of(self._index, self._places[place])
-        return self._index.row(int(self._places[place]))
+    def __getitem__(self, position: slice) -> Rows: ...
+    def __getitem__(self, position: int | slice) -> Row | Rows:
+        if isinstance(position, slice):
+            return Rows._of(self._index, self._positions[position])
+        return self._index.row(int(self._positions[position]))
 
     def __iter__(self) -> Iterator[Row]:
-        for place in self._places:
-            yield self._index.row(int(place))
+        for position in self._positions:
+            yield self._index.row(int(position))
 
     def ids(self) -> Iterator[str]:
         """The ids in order, without reading the rows."""
-        for place in self._places:
-            yield self._index.id(int(place))
+        for position in self._positions:
+            yield self._index.id(int(position))
 
     def without(self, row_id: str) -> Rows:
         """All but one."""
-        gone = self._index.places_of(row_id, self._places)
-        return Rows._of(self._index, self._places[~np.isin(self._places, gone)])
+        gone = self._index.positions_of(row_id, self._positions)
+        return Rows._of(self._index, self._positions[~np.isin(self._positions, gone)])
 
     def seconds(self) -> npt.NDArray[np.float64]:
         """(N,) durations in order, without reading the rows."""
-        return np.frombuffer(self._index.seconds)[self._places]
+        return np.frombuffer(self._index.seconds)[self._positions]
 
     @property
     def texts_checked(self) -> bool:
@@ -144,9 +144,9 @@ class Rows(Sequence[Row]):
         return self._facts
 
     @classmethod
-    def _of(cls, index: RowIndex, places: Places) -> Rows:
+    def _of(cls, index: RowIndex, positions: Positions) -> Rows:
         rows = cls(index, ())
-        rows._places = places
+        rows._positions = positions
         return rows
 
 

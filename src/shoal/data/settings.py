@@ -20,10 +20,10 @@ def _pairs(value: object) -> object:
         return value
     fields: dict[str, str] = {}
     for text in texts:
-        field, equals, wanted = str(text).partition("=")
+        field, equals, required = str(text).partition("=")
         if not equals or not field or field in fields:
             raise ValueError(f"{text!r} is not FIELD=VALUE, or the field stands twice; write --where split=test")
-        fields[field] = wanted
+        fields[field] = required
     return fields
 
 

@@ -21,9 +21,9 @@ def matches(fields: Mapping[str, Any], where: Mapping[str, str]) -> bool:
 
 def no_match(fields: Sequence[Mapping[str, Any]], where: Mapping[str, str]) -> UsageError:
     """Says that no row has the values of `where`, and which values there are."""
-    wanted = " and ".join(f"{key}={value}" for key, value in where.items())
+    condition = " and ".join(f"{key}={value}" for key, value in where.items())
     available = "; ".join(_available(fields, key) for key in where)
-    return UsageError(f"none of {len(fields)} rows has {wanted} ({available})", fix="change --where")
+    return UsageError(f"none of {len(fields)} rows has {condition} ({available})", fix="change --where")
 
 
 def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:

@@ -24,13 +24,13 @@ class Texts(Sequence[str]):
         return len(self._ends)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        end = self._ends[place]  # raises IndexError
-        place = range(len(self))[place]
-        start = self._ends[place - 1] if place else 0
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        end = self._ends[index]  # raises IndexError
+        index = range(len(self))[index]
+        start = self._ends[index - 1] if index else 0
         return self._content[start:end].decode("utf-8", "surrogatepass")

@@ -188,7 +188,7 @@ def _paths(audio: Any, column: str) -> list[str | None]:
 def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
     """The same fields with `text`, `speaker` and `lang` filled from the columns that usually hold them."""
     for target, names in {"text": _TEXT, **_ALIASES}.items():
-        found = next((name for name in names if fields.get(name) is not None), None)
-        if found is not None:
-            fields.setdefault(target, fields[found])
+        column = next((name for name in names if fields.get(name) is not None), None)
+        if column is not None:
+            fields.setdefault(target, fields[column])
     return fields

@@ -42,14 +42,14 @@ class ManifestRows(Sequence[RawRow]):
         return len(self._starts)
 
     @overload
-    def __getitem__(self, place: int) -> RawRow: ...
+    def __getitem__(self, index: int) -> RawRow: ...
     @overload
-    def __getitem__(self, place: slice) -> list[RawRow]: ...
-    def __getitem__(self, place: int | slice) -> RawRow | list[RawRow]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        number = self._lines[place]
-        raw = self._file.read(self._starts[place], self._lengths[place])
+    def __getitem__(self, index: slice) -> list[RawRow]: ...
+    def __getitem__(self, index: int | slice) -> RawRow | list[RawRow]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        number = self._lines[index]
+        raw = self._file.read(self._starts[index], self._lengths[index])
         try:
             fields = _parse(_decode(raw, self._path, number))
         except ValueError as error:  # a change that left size and time as they were
