@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shoal.training.loop import terms_of
 from shoal.training.step import ModelWithLoss, StepTotals
 from support.plain_training import Collator, Item
 from support.step_clock import Laps
@@ -70,7 +69,7 @@ def our_step(student: ModelWithLoss, examples: Sequence[int]) -> Step:
     laps.lap("collate")
     moved = {name: each.to(device) if isinstance(each, Tensor) else each for name, each in batch.items()}
     scale = StepTotals(tokens=float(batches.targets[chosen].sum()), clips=float(len(chosen)))
-    loss = student(moved, scale, terms_of(student.objective, 0))["loss"]
+    loss = student(moved, scale, student.objective.weights(0))["loss"]
     laps.lap("forward")
     loss.backward()
     laps.lap("backward")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from shoal.errors import PlanError
 from shoal.healing.cuts import Cut, cuts_of
-from shoal.healing.settings import TARGET_TITLES
+from shoal.healing.settings import TargetName
 from shoal.healing.targets import LAST, TARGETS
 from tiny_speech import plan
 
@@ -35,6 +37,7 @@ def test_parts_of_layers_leave_no_cut():
         cuts_of(plan(1).model_copy(update={"part": "mlp"}))
 
 
-def test_every_target_has_a_title_in_the_order_of_the_registry():
-    assert list(TARGET_TITLES) == list(TARGETS)
-    assert f"last {LAST} layers" in TARGET_TITLES["head"]
+def test_every_target_has_a_title_and_is_a_choice_of_the_command():
+    assert list(get_args(TargetName)) == list(TARGETS)
+    assert all(target.title for target in TARGETS.values())
+    assert f"last {LAST} layers" in TARGETS["head"].title

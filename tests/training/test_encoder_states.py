@@ -53,7 +53,7 @@ def store(parts, tmp_path, **options):
 
 def states(kept, refs):
     """What is kept, by row and variant."""
-    return {name: kept.read([ref]) for name, ref in refs.items()}
+    return {name: kept.files.read([ref]) for name, ref in refs.items()}
 
 
 def assert_same(left, right, **tolerance):
@@ -74,8 +74,8 @@ def test_projecting_what_was_read_gives_the_audio_features(tmp_path, encoder, dt
     atol = 3e-3 if dtype == torch.float16 else 1e-5
     with torch.inference_mode():
         for clip in data.clips():
-            read = kept.read([refs[clip.id, PLAIN]])
-            assert (read.shape[1], torch.from_numpy(read).dtype) == (kept.size, dtype)
+            read = kept.files.read([refs[clip.id, PLAIN]])
+            assert (read.shape[1], torch.from_numpy(read).dtype) == (kept.files.size, dtype)
             wanted = model.get_audio_features(**processor.audio_inputs([clip.samples]))[0]
             found = model.projector([torch.from_numpy(read).float()])[0]
             torch.testing.assert_close(found, wanted, atol=atol, rtol=atol)
@@ -84,13 +84,13 @@ def test_projecting_what_was_read_gives_the_audio_features(tmp_path, encoder, dt
 def test_reading_several_gives_one_array_in_the_order_asked_for(parts, tmp_path, data):
     kept = store(parts, tmp_path)
     refs = list(kept.ensure(data, data.rows).values())[::-1]
-    whole = kept.read(refs)
+    whole = kept.files.read(refs)
     assert whole.dtype == np.float16
-    assert whole.shape == (sum(ref.frames for ref in refs), kept.size)
-    assert np.array_equal(whole, np.concatenate([kept.read([ref]) for ref in refs]))
-    assert kept.read([]).shape == (0, kept.size)
+    assert whole.shape == (sum(ref.frames for ref in refs), kept.files.size)
+    assert np.array_equal(whole, np.concatenate([kept.files.read([ref]) for ref in refs]))
+    assert kept.files.read([]).shape == (0, kept.files.size)
     whole[:] = 0
-    assert kept.read(refs).any()
+    assert kept.files.read(refs).any()
 
 
 def test_nothing_is_computed_twice(parts, tmp_path, data, encoded):
@@ -215,7 +215,7 @@ def test_a_file_that_is_gone_is_computed_again(parts, tmp_path, data):
     paths(kept)[0].unlink()
     lost = store(parts, tmp_path)
     with pytest.raises(FileFormatError, match="gone or cut off; run again"):
-        kept.read(list(refs.values()))
+        kept.files.read(list(refs.values()))
     assert_same(states(lost, lost.ensure(data, data.rows)), wanted)
 
 

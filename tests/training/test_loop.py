@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import adapted, sampled_of, student_of
+from transformers import TrainingArguments
 
 from shoal.errors import TrainingError, UsageError
 from shoal.training import run_folder
-from shoal.training.loop import terms_of, train
+from shoal.training.loop import train
 from shoal.training.run_folder import last_checkpoint, read_log
 from shoal.training.settings import Objective, Optimisation, RuntimeOptions
 from shoal.training.step import StepTotals
@@ -227,7 +228,13 @@ def test_prefetching_processes_change_nothing(tmp_path):
 
 def test_terms_come_when_they_are_due():
     objective = Objective(ce=1.0, ctc=0.3, ctc_every=4)
-    assert [terms_of(objective, step)["ctc"] for step in range(5)] == [0.3, 0.0, 0.0, 0.0, 0.3]
+    assert [objective.weights(step)["ctc"] for step in range(5)] == [0.3, 0.0, 0.0, 0.0, 0.3]
+
+
+def test_a_step_must_have_a_clip_for_each_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "world_size", 64)
+    with pytest.raises(UsageError, match="cannot be shared by 64 processes"):
+        run(tmp_path)
 
 
 def test_dropout_is_in_low_rank_layers_alone(tmp_path):

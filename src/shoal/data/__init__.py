@@ -11,16 +11,7 @@ if TYPE_CHECKING:
     from shoal.data.manifest import read_manifests
     from shoal.data.rows import Rows, fingerprint
 
-__all__ = [
-    "SAMPLE_RATE",
-    "Clip",
-    "Dataset",
-    "Row",
-    "Rows",
-    "fingerprint",
-    "load_audio",
-    "read_manifests",
-]
+__all__ = ["SAMPLE_RATE", "Clip", "Dataset", "Row", "Rows", "fingerprint", "load_audio", "read_manifests"]
 
 __getattr__ = lazy_exports(
     __name__,

@@ -92,7 +92,8 @@ class AudioCheck:
         Raises:
             AudioError: the file cannot be used, or disagrees with the row.
         """
-        return check_audio(row, self._length(row), self._limits)
+        length = None if row.blob is not None else self._lengths.get(row.audio)
+        return check_audio(row, read_header(row).seconds if length is None else length, self._limits)
 
     def look(self, rows: Iterable[Row], pool: Executor) -> None:
         """Read the headers of several rows at once: where files come over a network, waiting is most of the work.
@@ -105,13 +106,6 @@ class AudioCheck:
         for audio, length in zip(files, pool.map(_length_if_sound, files.values()), strict=True):
             if length is not None:
                 self._lengths[audio] = length
-
-    def _length(self, row: Row) -> float:
-        """Of the whole file (s)."""
-        if row.blob is not None:
-            return read_header(row).seconds
-        length = self._lengths.get(row.audio)
-        return read_header(row).seconds if length is None else length
 
 
 MOST_LENGTHS = 4096
@@ -143,14 +137,12 @@ def check_audio(row: Row, length: float, limits: Limits) -> Row:
         raise AudioError(f"offset {row.offset:g} s is outside {name}, which lasts {length:.2f} s", where=row.place)
     if row.duration - rest > tolerance(row.duration):
         raise AudioError(
-            f"duration {row.duration:g} s is more than {name} has ({rest:.2f} s from the offset)",
-            where=row.place,
+            f"duration {row.duration:g} s is more than {name} has ({rest:.2f} s from the offset)", where=row.place
         )
     whole = row.fields.get("offset") is None
     if whole and row.duration and rest - row.duration > tolerance(row.duration):
         raise AudioError(
-            f"duration {row.duration:g} s, but {name} lasts {length:.2f} s (a segment needs an offset)",
-            where=row.place,
+            f"duration {row.duration:g} s, but {name} lasts {length:.2f} s (a segment needs an offset)", where=row.place
         )
     seconds = min(row.duration or rest, rest)
     if not limits.min_seconds <= seconds <= limits.max_seconds:

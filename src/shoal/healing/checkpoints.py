@@ -157,11 +157,11 @@ def cast(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[None]:
         for config in _configs(model.config):
             undo.callback(setattr, config, "dtype", config.dtype)
             config.dtype = dtype
-        wanted = _dtypes(model, dtype)
+        dtypes = _dtypes(model, dtype)
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if name in wanted and tensor.is_floating_point() and tensor.dtype != wanted[name]:
+            if name in dtypes and tensor.is_floating_point() and tensor.dtype != dtypes[name]:
                 undo.callback(setattr, tensor, "data", tensor.data)
-                tensor.data = tensor.data.to(wanted[name])
+                tensor.data = tensor.data.to(dtypes[name])
         yield
 
 
@@ -245,9 +245,8 @@ def _config(model: PreTrainedModel, base: str, modules: Sequence[str]) -> Any:
     from peft.utils.constants import DUMMY_TARGET_MODULES
 
     adapted = [name for name, _ in lora_layers(model)]
-    given = getattr(model, "peft_config", {}).get(ADAPTER) or LoraConfig()
     return replace(
-        given,
+        getattr(model, "peft_config", {}).get(ADAPTER) or LoraConfig(),
         target_modules=exactly(adapted) if adapted else DUMMY_TARGET_MODULES,
         modules_to_save=list(modules) or None,
         base_model_name_or_path=base,
@@ -265,11 +264,7 @@ def _expected(loaded: LoadedModel, draft: Path, tensors: Mapping[str, Tensor], m
         | {
             "dtype": loaded.dtype_name,
             "tensors": _without(whole.facts["tensors"], lora_layers(loaded.model), modules),
-            "adapter": {
-                "folder": str(draft.resolve()),
-                "modules": list(modules),
-                "tensors": tensor_digests(tensors),
-            },
+            "adapter": {"folder": str(draft.resolve()), "modules": list(modules), "tensors": tensor_digests(tensors)},
         },
     )
 

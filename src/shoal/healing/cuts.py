@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from shoal.errors import PlanError
-from shoal.schema import Plan
+
+if TYPE_CHECKING:
+    from shoal.schema import Plan
 
 
 @dataclass(frozen=True, slots=True)

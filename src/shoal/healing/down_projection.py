@@ -113,10 +113,10 @@ def prove_projections(projections: Sequence[DownProjection], mask: Tensor, run: 
 
 @dataclass(slots=True)
 class _Flow:
-    """Copies of what modules took and gave in one pass; a layer may go on to write into a tensor."""
+    """Copies of what entered and left modules in one pass; a layer may go on to write into a tensor."""
 
-    taken: dict[nn.Module, Tensor] = field(default_factory=dict)
-    given: dict[nn.Module, Tensor] = field(default_factory=dict)
+    inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
 
 
 @contextmanager
@@ -125,10 +125,10 @@ def _recorded(projections: Sequence[DownProjection]) -> Iterator[_Flow]:
     flow = _Flow()
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        flow.taken[module] = (args[0] if args else kwargs["hidden_states"]).clone()
+        flow.inputs[module] = (args[0] if args else kwargs["hidden_states"]).clone()
 
     def after(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        flow.given[module] = first_of(output).clone()
+        flow.outputs[module] = first_of(output).clone()
 
     with ExitStack() as hooks:
         for projection in projections:
@@ -141,8 +141,8 @@ def _recorded(projections: Sequence[DownProjection]) -> Iterator[_Flow]:
 
 def _factor(projection: DownProjection, flow: _Flow, mask: Tensor) -> float:
     """The c of x_s = a·x + c·(attention + MLP), a form that `prove` made sure of; positions count alike."""
-    added = [flow.given[part] for part in projection.parts.modules() if part in flow.given]
-    entered, left = flow.taken[projection.layer], flow.given[projection.layer]
+    added = [flow.outputs[part] for part in projection.parts.modules() if part in flow.outputs]
+    entered, left = flow.inputs[projection.layer], flow.outputs[projection.layer]
     x, y, *gave = (exact(positions(tensor, mask)) for tensor in (entered, left, *added))
     sizes = torch.linalg.vector_norm(y, dim=1, keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)
     columns = torch.stack([(part / sizes).flatten() for part in (x, sum(gave, torch.zeros_like(x)), y)], 1)
@@ -152,13 +152,13 @@ def _factor(projection: DownProjection, flow: _Flow, mask: Tensor) -> float:
 
 def _last_linear(projection: DownProjection, flow: _Flow, mask: Tensor) -> nn.Linear | Conv1D:
     """The linear layer whose output is, to the last bit, what the MLP gives."""
-    given = positions(flow.given[projection.parts.mlp], mask)
+    expected = positions(flow.outputs[projection.parts.mlp], mask)
     equal = [
         linear
         for linear in projection.linears()
-        if linear in flow.given
-        and flow.given[linear].shape[-1] == given.shape[-1]
-        and torch.equal(positions(flow.given[linear], mask), given)
+        if (output := flow.outputs.get(linear)) is not None
+        and output.shape[-1] == expected.shape[-1]
+        and torch.equal(positions(output, mask), expected)
     ]
     if not equal:
         raise projection.unfit("what its MLP gives is not the output of one linear layer")

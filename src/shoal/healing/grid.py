@@ -30,17 +30,7 @@ from shoal.models.settings import ModelSettings
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
-from shoal.schema import (
-    Delta,
-    Estimate,
-    Healing,
-    HealingCell,
-    MeasuredScore,
-    ModelInfo,
-    Plan,
-    read_json,
-    write_text,
-)
+from shoal.schema import Delta, Estimate, Healing, HealingCell, MeasuredScore, ModelInfo, Plan, read_json, write_text
 from shoal.schema.files import claim
 from shoal.schema.heal import NONE
 from shoal.training.batches import Losses, examples_of, fill_audio_cache, make_batches, response_losses
@@ -136,9 +126,7 @@ def _cell(grid: Grid, plan: Plan | None, target: str) -> _Cell:
         _fill(grid, plan, target, folder)
     record = read_json(folder / CELL)
     losses = Losses(
-        record["losses"]["ids"],
-        np.array(record["losses"]["sums"]),
-        np.array(record["losses"]["counts"], np.int64),
+        record["losses"]["ids"], np.array(record["losses"]["sums"]), np.array(record["losses"]["counts"], np.int64)
     )
     return _Cell(plan, target, record["facts"], losses, folder)
 
@@ -165,7 +153,7 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
         loaded = healed.loaded
         facts["heal"] = healed.record.model_dump(mode="json")
     info = loaded.info()
-    lora = sum(each.numel() for name, each in loaded.model.named_parameters() if ".lora_" in name)
+    lora = sum(weight.numel() for name, weight in loaded.model.named_parameters() if ".lora_" in name)
     facts |= {"layers": len(loaded.layers), "parameters": info.total_parameters - lora}
     batches = make_batches(
         loaded, examples_of(grid.test, grid.task), features=grid.settings.how.features, progress=grid.progress
@@ -227,11 +215,7 @@ def _key(cell: _Cell) -> tuple[int, ...]:
 
 
 def _scored(
-    cell: _Cell,
-    score: MeasuredScore,
-    rates: tuple[Rates, Rates, Rates],
-    bootstrap: PairedBootstrap,
-    ids: Sequence[str],
+    cell: _Cell, score: MeasuredScore, rates: tuple[Rates, Rates, Rates], bootstrap: PairedBootstrap, ids: Sequence[str]
 ) -> HealingCell:
     """One cell; `rates` are those of the unpruned model, of the plan without healing, and of the cell."""
     full, unhealed, healed = rates

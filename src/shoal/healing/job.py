@@ -77,9 +77,7 @@ class HealingJob:
             raise UsageError("no term has a weight, so there is nothing to learn", fix="give --ce, --kl or --hidden")
         if self.settings.save == "adapters" and not target.adapts:
             raise UsageError(
-                f"{target.name} changes whole weights, which adapters do not hold",
-                where="--save",
-                fix="use merged",
+                f"{target.name} changes whole weights, which adapters do not hold", where="--save", fix="use merged"
             )
         if self.settings.save == "adapters" and self.plan is not None:
             raise UsageError(
@@ -94,12 +92,10 @@ class HealingJob:
         if self.validation is not None:
             return list(rows), []
         count = min(MOST_HELD_OUT, round(HELD_OUT * len(rows)))
-        ordered = sorted(range(len(rows)), key=lambda at: rows[at].id)
-        chosen = set(np.random.default_rng([self.settings.seed, 7]).permutation(ordered)[:count].tolist())
-        return (
-            [row for at, row in enumerate(rows) if at not in chosen],
-            [row for at, row in enumerate(rows) if at in chosen],
-        )
+        # By id, so that the order of the manifest does not matter.
+        ids = sorted(self.data.ids())
+        chosen = set(np.random.default_rng([self.settings.seed, 7]).permutation(ids)[:count].tolist())
+        return [row for row in rows if row.id not in chosen], [row for row in rows if row.id in chosen]
 
 
 def finished(model: ModelInfo, job: HealingJob) -> HealRecord | None:

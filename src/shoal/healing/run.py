@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,17 +105,16 @@ def heal(
     task = tasks.get(task) if isinstance(task, str) else task
     job = HealingJob(data, task, settings, plan, validation, out, progress)
     job.check()
-    given = model.info()
+    source = model.info()
     processes = Processes.now(cpu=model.device.type == "cpu")
-    if (record := finished(given, job)) is not None:
-        folder = str(job.out)
-        return HealedModel(lambda: _load(folder, model, job), record, job.out if processes.rank == 0 else None)
+    if (record := finished(source, job)) is not None:
+        return HealedModel(lambda: _load(str(out), model, job), record, job.out if processes.rank == 0 else None)
     if job.out is not None:
         check_target(job.out, model.path if model.path != Path() else None, settings.force)
     history = pruning_history(model, job.plan)
     with work_folder(job.out, "healing", processes) as work:
         student = _student(model, job, history)
-        healed = _Healing(job, history, student, work, processes).run(given)
+        healed = _Healing(job, history, student, work, processes).run(source.fingerprint)
         if job.plan is not None or student is not model:
             healed.plan = None if history.plan is None else job.target.kept(history.plan)
         if job.out is not None and processes.rank == 0:
@@ -157,46 +156,35 @@ class _Healing:
     """
 
     def __init__(
-        self,
-        job: HealingJob,
-        history: PruningHistory,
-        student: LoadedModel,
-        work: Path,
-        processes: Processes,
+        self, job: HealingJob, history: PruningHistory, student: LoadedModel, work: Path, processes: Processes
     ) -> None:
         self._job, self._history, self._student, self._work = job, history, student, work
-        self._processes = processes
-        self._target = job.target
+        self._processes, self._target = processes, job.target
         self._plan = None if history.plan is None else self._target.kept(history.plan)
         self._cuts = [] if self._plan is None else cuts_of(self._plan)
         self._teacher: LoadedModel | None = None
         self._linear_tensors: dict[str, torch.Tensor] = {}
         self._notes: list[str] = []
 
-    def run(self, given: ModelInfo) -> HealedModel:
-        """Heal, and say how.
-
-        Args:
-            given: the model that healing was asked for, before anything was removed from it.
-        """
+    def run(self, source_fingerprint: str) -> HealedModel:
+        """Heal, and say how; the fingerprint is that of the model before anything was removed from it."""
         job, first = self._job, self._processes.rank == 0
         info = self._pruned_info()
         rows, held_out = job.split()
-        examples = examples_of(job.data, job.task)
-        watched = self._watched(_among(examples, held_out))
+        watched = self._watched(held_out)
         parts = self._target.choose(self._student, self._cuts)
         before = self._loss(watched)
         result, parameters = TrainingResult(0, [], 0.0, 0), 0
         if not self._target.trained or job.settings.start == "linear":
             result.seconds, parameters = self._fit_linear(rows)
         if self._target.trained:
-            result, parameters = self._train(parts, _among(examples, rows))
+            result, parameters = self._train(parts, examples_of(job.data, job.task, rows=rows))
             if result.sharded is not None and first:
                 self._student = self._gathered(parts, result.sharded)
         record = HealRecord(
             provenance=provenance(device=str(self._student.device), dtype=self._student.dtype_name),
             model=info,
-            source_fingerprint=given.fingerprint,
+            source_fingerprint=source_fingerprint,
             teacher=None if self._teacher is None else self._teacher.ref,
             target=self._target.name,
             settings=job.described,
@@ -221,10 +209,10 @@ class _Healing:
         self._student.forget_info()
         return info if self._plan is None else info.model_copy(update={"removed_layers": self._plan.layers})
 
-    def _watched(self, held_out: Sequence[TrainingExample]) -> Batches | None:
+    def _watched(self, held_out: Sequence[Row]) -> Batches | None:
         """Clips that are not trained on, for the loss before and after."""
-        validation = self._job.validation
-        examples = held_out if validation is None else examples_of(validation, self._job.task)
+        validation, task = self._job.validation, self._job.task
+        examples = examples_of(validation, task) if validation else examples_of(self._job.data, task, rows=held_out)
         return self._batches(examples) if examples else None
 
     def _batches(self, examples: Sequence[TrainingExample], *, through: bool = False) -> Batches:
@@ -336,29 +324,11 @@ class _Healing:
         }
 
 
-def _among(examples: Iterable[TrainingExample], rows: Sequence[Row]) -> list[TrainingExample]:
-    ids = {row.id for row in rows}
-    return [example for example in examples if example.row.id in ids]
-
-
 def _write(healed: HealedModel, job: HealingJob, source: LoadedModel, out: Path) -> Path:
+    loaded, record, force = healed.loaded, healed.record, job.settings.force
     if job.settings.save == "adapters":
-        return write_adapters(
-            healed.loaded,
-            out,
-            base=source.ref,
-            record=healed.record,
-            modules_to_save=healed.whole,
-            force=job.settings.force,
-        )
-    return write_merged(
-        healed.loaded,
-        out,
-        record=healed.record,
-        plan=healed.plan,
-        dtype=stored_dtype(source.path),
-        force=job.settings.force,
-    )
+        return write_adapters(loaded, out, base=source.ref, record=record, modules_to_save=healed.whole, force=force)
+    return write_merged(loaded, out, record=record, plan=healed.plan, dtype=stored_dtype(source.path), force=force)
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from shoal.evaluation.settings import DecodingSettings
-from shoal.settings import (
-    DATA,
-    FLAT,
-    INTERVALS,
-    MODEL,
-    NO_OPTION,
-    OUTPUT,
-    Intervals,
-    Settings,
-    comma_separated,
-)
+from shoal.healing.targets import TARGETS
+from shoal.settings import DATA, FLAT, INTERVALS, MODEL, NO_OPTION, OUTPUT, Intervals, Settings, comma_separated
 from shoal.terms import InputKind
 from shoal.training.settings import TRAINED, TRAINING, LoraSettings, Objective, Optimisation, RuntimeOptions
 
-TargetName = Literal["receiver", "projector", "decoder", "joint", "joint-decoder", "head", "replace", "linear"]
-TARGET_TITLES: dict[str, str] = {
-    "receiver": "LoRA on the MLP behind the cut",
-    "projector": "the projector",
-    "decoder": "LoRA on all decoder layers",
-    "joint": "LoRA on the MLP behind the cut, and the projector",
-    "joint-decoder": "LoRA on all decoder layers, and the projector",
-    "head": "LM head and last 3 layers",
-    "replace": "one layer in place of each block",
-    "linear": "the down projection before the cut, by least squares",
-}
-"""What each target of `shoal.healing.targets` trains; here, so that it can be said without loading torch."""
-TARGETS: tuple[TargetName, ...] = get_args(TargetName)
+if TYPE_CHECKING:
+    TargetName = str
+else:
+    TargetName = Literal[tuple(TARGETS)]  # so that the command line knows the choices
 RIDGE = 0.1
 """Of 1, 0.1, 0.01, 0.001 and 0.0001 the best for `weights` and `relative`: mean loss on held-out speech over four
 blocks of the reference model, fitted on 60 clips (3710 positions). With as few, far less can be worse than nothing."""
@@ -97,7 +79,7 @@ class HealSettings(HealMethod):
 def _all_targets(value: object) -> object:
     """`all` means every target."""
     parts = comma_separated(value)
-    return TARGETS if parts == ["all"] else parts
+    return tuple(TARGETS) if parts == ["all"] else parts
 
 
 class HealGridSettings(HealMethod, DecodingSettings, Intervals):
@@ -105,5 +87,5 @@ class HealGridSettings(HealMethod, DecodingSettings, Intervals):
 
     targets: Annotated[
         tuple[TargetName, ...], BeforeValidator(_all_targets), TRAINED, Parameter(metavar="NAME,NAME…|all")
-    ] = TARGETS
+    ] = tuple(TARGETS)
     """Targets to compare, as for shoal heal, such as linear,joint; default: all."""

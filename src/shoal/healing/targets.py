@@ -1,6 +1,6 @@
 """The heal targets: what of a pruned model is trained, or computed.
 
-A new one is a function, a line in `TARGETS`, and its name in `TargetName` and `TARGET_TITLES`.
+A new one is a function and a line in `TARGETS`. Importing it is quick, for help names targets too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import ModelError, PlanError
 from shoal.healing.cuts import Cut, cuts_of
-from shoal.healing.settings import TargetName
 from shoal.healing.trained_parts import TrainedParts, layer_path, mlp_layers, projector_paths
-from shoal.models.lora import linear_layers
-from shoal.schema import Plan
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
+    from shoal.schema import Plan
 
 LAST = 3
 """Layers that the target `head` trains beside the head."""
@@ -27,7 +25,9 @@ LAST = 3
 class Target:
     """One way to heal."""
 
-    name: TargetName
+    name: str
+    title: str
+    """What it trains, in a few words."""
     parts: Callable[[LoadedModel, Sequence[Cut]], TrainedParts]
     """What is trained in the pruned model, whose layers are missing at these cuts; see `choose`."""
     trained: bool = True
@@ -76,7 +76,7 @@ class Target:
                 fix="use it for blocks of two layers or more",
             )
         gone = [layer for cut in cuts for layer in cut.layers[1:]]
-        return Plan.model_validate(plan.model_dump() | {"layers": gone, "distance": None, "importance": None})
+        return type(plan).model_validate(plan.model_dump() | {"layers": gone, "distance": None, "importance": None})
 
 
 def _receiver(loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
@@ -96,6 +96,8 @@ def _projector(loaded: LoadedModel, _: Sequence[Cut]) -> TrainedParts:
 
 def _decoder(loaded: LoadedModel, _: Sequence[Cut]) -> TrainedParts:
     """Low-rank updates of all linear layers in the decoder's layers; experts that share one tensor stay as they are."""
+    from shoal.models.lora import linear_layers
+
     layers = linear_layers(loaded.model, [loaded.family.layers_path(loaded.model)])
     if not layers:
         raise ModelError(
@@ -145,17 +147,18 @@ def _linear(_: LoadedModel, __: Sequence[Cut]) -> TrainedParts:
     return TrainedParts()
 
 
-TARGETS: dict[TargetName, Target] = {
+TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("receiver", _receiver, needs_cuts=True),
-        Target("projector", _projector),
-        Target("decoder", _decoder),
-        Target("joint", _joint, needs_cuts=True),
-        Target("joint-decoder", _joint_decoder),
-        Target("head", _head, adapts=False),
+        Target("receiver", "LoRA on the MLP behind the cut", _receiver, needs_cuts=True),
+        Target("projector", "the projector", _projector),
+        Target("decoder", "LoRA on all decoder layers", _decoder),
+        Target("joint", "LoRA on the MLP behind the cut, and the projector", _joint, needs_cuts=True),
+        Target("joint-decoder", "LoRA on all decoder layers, and the projector", _joint_decoder),
+        Target("head", f"LM head and last {LAST} layers", _head, adapts=False),
         Target(
             "replace",
+            "one layer in place of each block",
             _replace,
             adapts=False,
             needs_cuts=True,
@@ -164,6 +167,7 @@ TARGETS: dict[TargetName, Target] = {
         ),
         Target(
             "linear",
+            "the down projection before the cut, by least squares",
             _linear,
             trained=False,
             adapts=False,

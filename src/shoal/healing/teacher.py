@@ -62,11 +62,11 @@ def check_teacher(teacher: LoadedModel, student: LoadedModel, plan: Plan | None)
     Raises:
         ModelError: it cannot be.
     """
-    wanted = plan.depth if plan is not None else len(student.layers)
+    expected = plan.depth if plan is not None else len(student.layers)
     depth, width = len(teacher.layers), teacher.info().hidden_size
-    if depth != wanted or width != student.info().hidden_size or teacher.family.name != student.family.name:
+    if depth != expected or width != student.info().hidden_size or teacher.family.name != student.family.name:
         raise ModelError(
-            f"it has {depth} layers of width {width}, and the model that was pruned had {wanted} of "
+            f"it has {depth} layers of width {width}, and the model that was pruned had {expected} of "
             f"{student.info().hidden_size}",
             where=f"teacher {teacher.ref}",
             fix="give the unpruned model with --teacher",

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from shoal.decoder.sublayers import BARE_MLP, MLP
 from shoal.errors import ModelError
-from shoal.models.lora import add_lora, linear_layers
 
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
@@ -31,6 +26,10 @@ class TrainedParts:
 
     def mark(self, loaded: LoadedModel, lora: LoraSettings, seed: int) -> None:
         """Freeze everything else, and put the low-rank layers in; their start depends on the seed alone."""
+        import torch
+
+        from shoal.models.lora import add_lora
+
         loaded.model.requires_grad_(False)
         if self.lora:
             with torch.random.fork_rng(devices=[]):
@@ -59,6 +58,11 @@ def mlp_layers(loaded: LoadedModel, layer: int) -> tuple[str, ...]:
         ModelError: it has none under a name that is known, or a mixture of experts whose weights are one tensor: an
             update of what is linear beside them would leave out most of the MLP.
     """
+    from torch import nn
+
+    from shoal.decoder.sublayers import BARE_MLP, MLP
+    from shoal.models.lora import linear_layers
+
     path = layer_path(loaded, layer)
     module = loaded.model.get_submodule(path)
     names = [name for name in MLP if isinstance(getattr(module, name, None), nn.Module)][:1] or [

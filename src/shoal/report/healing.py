@@ -132,8 +132,8 @@ def _settings(healing: Healing) -> Table | None:
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Nested settings as `optimisation.steps`, `500`."""
     if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _flat(f"{name}.{key}" if name else str(key), each)
+        for key, nested in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), nested)
     elif isinstance(value, list):
         yield name, ", ".join(map(str, value)) or "none"
     else:

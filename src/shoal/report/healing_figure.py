@@ -72,8 +72,8 @@ def _draw(healing: Healing, axis: str) -> go.Figure:
         plot.update_yaxes(range=[0, 100 * CLIP])
     score_lines.draw_unpruned(plot, healing.baseline, UNPRUNED, ends)
     names = target_order([cell.target for cell in healing.cells])
-    for place, name in enumerate(names):
-        shift = SPREAD * gap * ((place + 0.5) / len(names) - 0.5)
+    for index, name in enumerate(names):
+        shift = SPREAD * gap * ((index + 0.5) / len(names) - 0.5)
         _draw_target(plot, name, [cell for cell in healing.cells if cell.target == name], shift)
     return plot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shoal import wording
-from shoal.healing.settings import TARGET_TITLES
+from shoal.healing.targets import TARGETS
 from shoal.report.bundle import Bundle
 from shoal.report.healing_cells import (
     JOINT,
@@ -45,12 +45,12 @@ def target_title(name: str) -> str:
     """What a target trains, in a few words."""
     if name == NONE:
         return "nothing"
-    return TARGET_TITLES.get(name, "not known to this Shoal")
+    return TARGETS[name].title if name in TARGETS else "not known to this Shoal"
 
 
 def target_order(names: Sequence[str]) -> list[str]:
     """Each name once: no healing, then the targets in the order of their registry, then any others."""
-    known = [NONE, *TARGET_TITLES]
+    known = [NONE, *TARGETS]
     others = sorted({*names} - {*known})
     return [name for name in (*known, *others) if name in names]
 
@@ -73,9 +73,8 @@ def headline_words(healing: Healing) -> tuple[str, str]:
     group, within = leading_plan(healing, TOLERANCE)
     if group is None or group.best is None:
         return "What healing buys was not measured", _nothing_healed(healing, by_plan(healing))
-    return _verdict(healing, group), " ".join(
-        [effect_words(healing, group), _why_this(healing, within), _unpruned(healing)]
-    )
+    unpruned = f"The unpruned model: {value_text(healing.baseline)}."
+    return _verdict(healing, group), " ".join([effect_words(healing, group), _why_this(healing, within), unpruned])
 
 
 def _verdict(healing: Healing, group: PlanCells) -> str:
@@ -91,15 +90,11 @@ def _verdict(healing: Healing, group: PlanCells) -> str:
 
 def _why_this(healing: Healing, within: bool) -> str:
     name, limit = healing.score_name, tolerance_words(healing.baseline)
-    tried = wording.plural(sum(1 for each in by_plan(healing) if each.best), "healed plan")
+    tried = wording.plural(sum(1 for group in by_plan(healing) if group.best), "healed plan")
     if within:
         return f"Of {tried}, this one removes the most layers while {name} is within {limit} of the unpruned model."
     best = f"the {_best(healing.baseline)} {name}"
     return f"Of {tried}, this one has {best}; none is within {limit} of the unpruned model."
-
-
-def _unpruned(healing: Healing) -> str:
-    return f"The unpruned model: {value_text(healing.baseline)}."
 
 
 def effect_words(healing: Healing, group: PlanCells) -> str:
@@ -151,29 +146,29 @@ def _gone(group: PlanCells) -> str:
 def _nothing_healed(healing: Healing, groups: Sequence[PlanCells]) -> str:
     if not groups:
         return "Nothing was measured: the document holds no models."
-    values = [f"{value_text(group.cells[0].score)} {_place(group, groups)}" for group in groups[:4]]
+    values = [f"{value_text(group.cells[0].score)} {_removed(group, groups)}" for group in groups[:4]]
     return f"Nothing was healed: {healing.score_name} is {wording.listing(values)}."
 
 
-def _place(group: PlanCells, groups: Sequence[PlanCells]) -> str:
+def _removed(group: PlanCells, groups: Sequence[PlanCells]) -> str:
     """Such as `with 4 layers gone`; with their names where another plan removes as many."""
-    same = sum(1 for each in groups if each.n == group.n) > 1
+    same = sum(1 for other in groups if other.n == group.n) > 1
     name = f" ({group.plan.strategy}: {wording.removed_names(group.plan)})" if same else ""
     return f"with {wording.plural(group.n, 'layer')} gone{name}"
 
 
 def _receiver_or_joint(groups: Sequence[PlanCells]) -> str:
     pairs = [(group, group.find(RECEIVER), group.find(JOINT)) for group in groups]
-    found = [
-        (_place(group, groups), _rates(receiver, joint), _which(receiver, joint))
+    results = [
+        (
+            _removed(group, groups),
+            f"{value_text(receiver.score)} against {value_text(joint.score)}",
+            _which(receiver, joint),
+        )
         for group, receiver, joint in pairs
         if receiver and joint
     ]
-    return _clauses("Receiver against joint", found)
-
-
-def _rates(first: HealingCell, second: HealingCell) -> str:
-    return f"{value_text(first.score)} against {value_text(second.score)}"
+    return _clauses("Receiver against joint", results)
 
 
 def _which(first: HealingCell, second: HealingCell) -> str:
@@ -184,23 +179,24 @@ def _which(first: HealingCell, second: HealingCell) -> str:
 
 def _linear_or_nothing(groups: Sequence[PlanCells]) -> str:
     pairs = [(group, group.find(LINEAR)) for group in groups]
-    found = [
-        (_place(group, groups), delta_text(linear.score, linear.bought), UNTOLD.get(told(linear), ""))
+    results = [
+        (_removed(group, groups), delta_text(linear.score, linear.bought), UNTOLD.get(told(linear), ""))
         for group, linear in pairs
         if linear and linear.bought
     ]
-    return _clauses("Linear, a fit without training, against no healing", found)
+    return _clauses("Linear, a fit without training, against no healing", results)
 
 
-def _clauses(what: str, found: Sequence[tuple[str, str, str]]) -> str:
-    """One sentence of place, numbers and what may be said of them, for each plan."""
-    if not found:
+def _clauses(subject: str, results: Sequence[tuple[str, str, str]]) -> str:
+    """One sentence of what was removed, numbers and what may be said of them, for each plan."""
+    if not results:
         return ""
     clauses = [
-        f"{place} {numbers}" + (f", {said}" if said and said != CHANCE else "") for place, numbers, said in found
+        f"{removed} {numbers}" + (f", {verdict}" if verdict and verdict != CHANCE else "")
+        for removed, numbers, verdict in results
     ]
-    end = f"; {CHANCE}" if any(said == CHANCE for _, _, said in found) else ""
-    return f"{what}: {'; '.join(clauses)}{end}."
+    end = f"; {CHANCE}" if any(verdict == CHANCE for _, _, verdict in results) else ""
+    return f"{subject}: {'; '.join(clauses)}{end}."
 
 
 def _more_layers(healing: Healing) -> str:

@@ -101,8 +101,8 @@ def _article(named: Named[TrainingRecord]) -> dict[str, Any]:
 
 
 def _parts(record: TrainingRecord) -> str:
-    found = [str(record.recipe[name]) for name in ("encoder", "decoder") if record.recipe.get(name)]
-    return wording.listing(found) or "a model"
+    parts = [str(record.recipe[name]) for name in ("encoder", "decoder") if record.recipe.get(name)]
+    return wording.listing(parts) or "a model"
 
 
 def _training_words(record: TrainingRecord) -> str:
@@ -120,5 +120,5 @@ def _training_words(record: TrainingRecord) -> str:
 def _held_out(record: TrainingRecord) -> str:
     if not record.validation:
         return " No loss on other clips was measured."
-    losses = [f"{_loss(each.loss)} on {each.data} ({each.task})" for each in record.validation]
+    losses = [f"{_loss(clips.loss)} on {clips.data} ({clips.task})" for clips in record.validation]
     return f" Loss on clips it was not trained on, nats a token: {wording.listing(losses)}."

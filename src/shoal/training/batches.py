@@ -35,15 +35,18 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 
-def examples_of(data: Dataset, task: Task, source: int = 0) -> list[TrainingExample]:
-    """Every row of a data set as an example; its answer is read now, so that a bad row shows at once.
+def examples_of(
+    data: Dataset, task: Task, source: int = 0, *, rows: Sequence[Row] | None = None
+) -> list[TrainingExample]:
+    """The rows of a data set, or some of them, as examples; answers are read now, so that a bad row shows at once.
 
     Raises:
         ManifestError: a row does not hold the task's right answer.
     """
-    for row in data.rows:
+    rows = data.rows if rows is None else rows
+    for row in rows:
         task.target(row)
-    return [TrainingExample(row, task, data, source) for row in data.rows]
+    return [TrainingExample(row, task, data, source) for row in rows]
 
 
 def make_batches(
@@ -98,12 +101,7 @@ def _stacked(
         # The second time, what the other processes have encoded is there too.
         for data in _datasets(examples):
             stored = store.ensure(
-                data,
-                _rows(examples, data),
-                variants,
-                rank=processes.rank,
-                world=processes.world,
-                progress=progress,
+                data, _rows(examples, data), variants, rank=processes.rank, world=processes.world, progress=progress
             )
             refs |= {(id(data), row, variant): ref for (row, variant), ref in stored.items()}
         processes.wait()
@@ -114,7 +112,7 @@ def _stacked(
     usable = [example for example in examples if all(key(example, way) in refs for way in variants)]
     _check_any(usable)
     chosen = [[refs[key(example, way)] for way in variants] for example in usable]
-    return CachedBatches(loaded, usable, store, chosen, ctc_tokens=ctc_tokens)
+    return CachedBatches(loaded, usable, store.files, chosen, ctc_tokens=ctc_tokens)
 
 
 def _store(loaded: LoadedModel, folder: Path | None) -> EncoderStates:
@@ -206,7 +204,7 @@ def fill_audio_cache(
     weight = projector.output.weight
 
     def project(clips: list[Clip]) -> list[Tensor]:
-        states = [torch.from_numpy(store.read([by_row[clip.id]])) for clip in clips]
+        states = [torch.from_numpy(store.files.read([by_row[clip.id]])) for clip in clips]
         vectors: list[Tensor] = projector([state.to(weight.device, weight.dtype) for state in states])
         return vectors
 

@@ -26,18 +26,9 @@ from shoal.training.sampling import Ints
 if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.models.speech_llm import ProjectorSettings
-    from shoal.training.encoder_states import EncoderStates
-    from shoal.training.state_files import StateRef, States
+    from shoal.training.state_files import StateFiles, StateRef, States
 
-_INTS = (
-    "token_ids",
-    "audio_index",
-    "audio_counts",
-    "target_index",
-    "target_tokens",
-    "target_rows",
-    "lengths",
-)
+_INTS = ("token_ids", "audio_index", "audio_counts", "target_index", "target_tokens", "target_rows", "lengths")
 _CTC = ("ctc_tokens", "ctc_lengths")
 
 
@@ -47,7 +38,7 @@ class CachedBatches(Batches):
     Args:
         loaded: says how it is asked, how it answers and what its projector stacks.
         examples: E clips.
-        store: where their states are.
+        states: of the encoder.
         refs: for each example the states of its variants, all examples the same number.
         ctc_tokens: whether batches hold what a CTC loss is taken over: the response's tokens, where it is what is said.
     """
@@ -56,12 +47,12 @@ class CachedBatches(Batches):
         self,
         loaded: LoadedModel,
         examples: Sequence[TrainingExample],
-        store: EncoderStates,
+        states: StateFiles,
         refs: Sequence[Sequence[StateRef]],
         *,
         ctc_tokens: bool = False,
     ) -> None:
-        self.examples, self._store, self._ctc_tokens = list(examples), store, ctc_tokens
+        self.examples, self._states, self._ctc_tokens = list(examples), states, ctc_tokens
         self._settings: ProjectorSettings = loaded.model.projector.settings
         self._stacks = bool(loaded.model.projector.stacks)
         self._refs = [list(variants) for variants in refs]
@@ -139,10 +130,10 @@ class CachedBatches(Batches):
     def _frames(self, refs: Sequence[StateRef], counts: Ints) -> States:
         """(N, stack · d_enc) frames of all positions, or (frames, d_enc) where the projector does not stack."""
         if not self._stacks:
-            return self._store.read(refs)
+            return self._states.read(refs)
         size = self._settings.stack
         whole = [replace(ref, frames=ref.frames // size * size) for ref in refs if ref.frames >= size]
-        read = self._store.read(whole).reshape(-1, size * self._store.size)
+        read = self._states.read(whole).reshape(-1, size * self._states.size)
         if len(whole) == len(refs):
             return read
         # A clip shorter than one stack is padded with zero frames to one position.
@@ -150,7 +141,7 @@ class CachedBatches(Batches):
         short = np.array([ref.frames < size for ref in refs])
         frames[ragged(starts[~short], counts[~short])] = read
         for start, ref in zip(starts[short], [ref for ref in refs if ref.frames < size], strict=True):
-            frames[start, : ref.frames * self._store.size] = self._store.read([ref]).ravel()
+            frames[start, : ref.frames * self._states.size] = self._states.read([ref]).ravel()
         return frames
 
     def inputs(self, loaded: LoadedModel, batch: Batch) -> DecoderInputs:

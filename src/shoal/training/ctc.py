@@ -115,13 +115,13 @@ class CtcAlignment(nn.Module):
         if int(counts.sum()) != len(vectors):
             raise ValueError(f"{len(vectors)} vectors, but counts add up to {int(counts.sum())}")
         device = self.rows.device
-        vectors, counts, tokens, lengths = (each.to(device) for each in (vectors, counts, tokens, lengths))
+        vectors, counts, tokens, lengths = (tensor.to(device) for tensor in (vectors, counts, tokens, lengths))
         fits = self.alignable(counts, tokens, lengths)
         # Clips that do not fit go no further, so neither -1 classes nor infinities reach the kernels.
         log_probs = self.logits(vectors[_spread(fits, counts, len(vectors))]).log_softmax(-1)
         targets = self._classes(tokens)[_spread(fits, lengths, len(tokens))]
-        found = _losses(log_probs, counts[fits], targets, lengths[fits])
-        return log_probs.new_zeros(len(counts)).index_put((fits,), found)
+        losses = _losses(log_probs, counts[fits], targets, lengths[fits])
+        return log_probs.new_zeros(len(counts)).index_put((fits,), losses)
 
     def alignable(self, counts: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Which clips have a token, only tokens of the vocabulary, and enough positions: see `forward`.

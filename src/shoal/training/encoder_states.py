@@ -61,12 +61,7 @@ class EncoderStates:
         self._encoder_key = encoder_key(model, processor, dtype)
         self._dtype, self._sources = dtype, Sources()
         self.folder = folder / self._encoder_key[:16]
-        self._files = StateFiles(self.folder, self.size, _DTYPES[dtype])
-
-    @property
-    def size(self) -> int:
-        """d_enc."""
-        return int(self._model.config.encoder_config.hidden_size)
+        self.files = StateFiles(self.folder, int(model.config.encoder_config.hidden_size), _DTYPES[dtype])
 
     def ensure(
         self,
@@ -107,8 +102,7 @@ class EncoderStates:
         mine = [row for row in mine if row.id in sources]
         if missing := self._missing(mine, sources, variants):
             self._compute(data, missing, sources, progress)
-            found = ([self._find(sources[row.id], variant) for variant in variants] for row in mine)
-            _leave_out(data, [row for row, states in zip(mine, found, strict=True) if None in states])
+            _leave_out(data, [row for row in mine if None in [self._find(sources[row.id], way) for way in variants]])
         return {
             (row.id, variant): ref
             for row in rows
@@ -116,14 +110,6 @@ class EncoderStates:
             for variant in variants
             if (ref := self._find(sources[row.id], variant)) is not None
         }
-
-    def read(self, refs: Sequence[StateRef]) -> States:
-        """States one after the other, (sum of frames, d_enc) in the store's dtype, as one new array.
-
-        Raises:
-            FileFormatError: a file is gone or was cut off.
-        """
-        return self._files.read(refs)
 
     def _check(self, variants: Sequence[Variant], rank: int, world: int) -> None:
         if not 0 <= rank < world:
@@ -142,16 +128,12 @@ class EncoderStates:
         missing: dict[Variant, list[Row]] = {}
         for variant in dict.fromkeys(variants):
             keyed = {self._key(sources[row.id], variant): row for row in rows}
-            if absent := [row for key, row in keyed.items() if self._files.get(key) is None]:
+            if absent := [row for key, row in keyed.items() if self.files.get(key) is None]:
                 missing[variant] = absent
         return missing
 
     def _compute(
-        self,
-        data: Dataset,
-        missing: dict[Variant, list[Row]],
-        sources: dict[str, str],
-        progress: Progress | None,
+        self, data: Dataset, missing: dict[Variant, list[Row]], sources: dict[str, str], progress: Progress | None
     ) -> None:
         done, total = 0, sum(len(rows) for rows in missing.values())
         for variant, rows in missing.items():
@@ -163,7 +145,7 @@ class EncoderStates:
                 if clips := list(data.clips(absent)):
                     heard = [sources[clip.id] for clip in clips]
                     for source, state in zip(heard, self._encode(clips, heard, variant), strict=True):
-                        self._files.write(self._key(source, variant), state)
+                        self.files.write(self._key(source, variant), state)
                 done += len(batch)
                 if progress is not None:
                     progress("encode", done, total)
@@ -195,7 +177,7 @@ class EncoderStates:
             )
 
     def _find(self, source: str, variant: Variant) -> StateRef | None:
-        return self._files.get(self._key(source, variant))
+        return self.files.get(self._key(source, variant))
 
     def _key(self, source: str, variant: Variant) -> str:
         return state_key(self._encoder_key, source, variant)

@@ -43,7 +43,7 @@ from shoal.training.run_folder import (
     steps_of,
 )
 from shoal.training.sampling import Ints, SampledClips
-from shoal.training.settings import Objective, Optimisation, RuntimeOptions
+from shoal.training.settings import Optimisation, RuntimeOptions
 from shoal.training.step import ModelWithLoss, StepTotals
 
 NAMED = 8
@@ -143,7 +143,7 @@ class _Trainer(Trainer):
         world = self.args.world_size
         if self._sampled.examples.shape[1] < world:
             raise UsageError(
-                f"a step of {self._draws.examples.shape[1]} clips cannot be shared by {world} processes",
+                f"a step of {self._sampled.examples.shape[1]} clips cannot be shared by {world} processes",
                 where="--clips",
                 fix="give more clips a step, or start fewer processes",
             )
@@ -250,8 +250,9 @@ class _Trainer(Trainer):
 
     def _whole_step(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         step, world = inputs["step"], self.args.world_size
-        torch.manual_seed(_mixed(self._seed, step, self.args.process_index))
-        totals, terms = self._totals(step), terms_of(self.student.objective, step)
+        mixed = np.random.SeedSequence([self._seed, step, self.args.process_index]).generate_state(1, np.uint64)
+        torch.manual_seed(int(mixed[0] >> 1))
+        totals, terms = self._totals(step), self.student.objective.weights(step)
         total = torch.zeros((), device=self.args.device)
         sums: dict[str, Tensor] = {}
         passes = list(zip(inputs["batches"], inputs["slices"], strict=True))
@@ -401,19 +402,8 @@ class _Log(TrainerCallback):
             self._progress(self._what, state.global_step, state.max_steps)
 
 
-def terms_of(objective: Objective, step: int) -> dict[str, float]:
-    """The weight of each term in step `step` (0 …)."""
-    ctc = objective.ctc if step % objective.ctc_every == 0 else 0.0
-    return {"ce": objective.ce, "kl": objective.kl, "hidden": objective.hidden, "ctc": ctc}
-
-
 def _arguments(
-    optimisation: Optimisation,
-    steps: int,
-    folder: Path,
-    how: RuntimeOptions,
-    seed: int,
-    student: ModelWithLoss,
+    optimisation: Optimisation, steps: int, folder: Path, how: RuntimeOptions, seed: int, student: ModelWithLoss
 ) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -446,8 +436,3 @@ def _arguments(
     # Several GPUs in one process would mean DataParallel; `accelerate launch` gives each a process.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def _mixed(*numbers: int) -> int:
-    """One seed of several numbers."""
-    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)

@@ -52,14 +52,7 @@ class TrainingSteps(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self,
-        batches: Batches,
-        sampled: SampledClips,
-        rank: int,
-        world: int,
-        positions: int,
-        *,
-        together: bool,
+        self, batches: Batches, sampled: SampledClips, rank: int, world: int, positions: int, *, together: bool
     ) -> None:
         self._batches, self._sampled, self._rank, self._world = batches, sampled, rank, world
         self._positions, self._together = positions, together

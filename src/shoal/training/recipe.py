@@ -28,6 +28,11 @@ class TrainingData(Settings):
     max_seconds: float = Field(default=30.0, gt=0)
     """Longer clips are left out."""
 
+    @property
+    def name(self) -> str:
+        """As the recipe calls it."""
+        return self.data if isinstance(self.data, str) else ", ".join(self.data)
+
 
 class DecoderLora(LoraSettings):
     """Low-rank updates of the decoder, smaller than those that heal."""
@@ -51,11 +56,7 @@ class CtcStage(Settings):
     def optimisation(self) -> Optimisation:
         """As the training loop takes it."""
         return Optimisation(
-            steps=self.steps,
-            clips=self.clips,
-            projector_lr=self.lr,
-            warmup=self.warmup,
-            schedule=self.schedule,
+            steps=self.steps, clips=self.clips, projector_lr=self.lr, warmup=self.warmup, schedule=self.schedule
         )
 
 
@@ -116,9 +117,9 @@ class Recipe(Settings):
         Raises:
             FileFormatError: not there, not YAML, an unknown or missing key, a value out of range.
         """
-        found = read_yaml(path, what="a recipe", fix="write encoder:, decoder:, train: …")
+        recipe = read_yaml(path, what="a recipe", fix="write encoder:, decoder:, train: …")
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(recipe)
         except ValidationError as error:
             raise FileFormatError(
                 first_problem(error), where=str(path), fix="compare with recipes/reference.yaml"

@@ -22,11 +22,11 @@ from shoal.models.build import build
 from shoal.models.contexts import quiet
 from shoal.models.lineage import TRAINING_FILE
 from shoal.models.loading import DTYPES, LoadedModel, find_device, load_model
-from shoal.models.lora import add_lora
+from shoal.models.lora import add_lora, linear_layers
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder
-from shoal.schema import DataInfo, StageRecord, TrainingRecord, ValidationLoss, write_text
+from shoal.schema import StageRecord, TrainingRecord, ValidationLoss, write_text
 from shoal.settings import takes
 from shoal.training import loop
 from shoal.training.augment import PLAIN, Variant
@@ -163,7 +163,7 @@ class _Training:
 
     def _sampled(self, batches: Batches, steps: int, clips: int, stage: int) -> SampledClips:
         return sample_clips(
-            np.array([each.source for each in batches.examples], np.int64),
+            np.array([example.source for example in batches.examples], np.int64),
             batches.lengths,
             weights=[source.weight for source in self.recipe.train],
             steps=steps,
@@ -204,13 +204,8 @@ class _Training:
             decoder: Any = self.loaded.model.decoder
             names = lora_names(self.loaded, recipe.lora.modules)
             torch.manual_seed(recipe.seed + 1)
-            add_lora(
-                decoder,
-                names,
-                rank=recipe.lora.rank,
-                alpha=recipe.lora.alpha,
-                dropout=recipe.lora.dropout,
-            )
+            lora = recipe.lora
+            add_lora(decoder, names, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout)
         uses_ctc = stage.ctc_weight > 0 and ctc is not None
         objective = Objective(ctc=stage.ctc_weight if uses_ctc else 0.0, ctc_every=stage.ctc_every if uses_ctc else 1)
         student = ModelWithLoss(self.loaded, batches, objective, ctc=ctc if uses_ctc else None)
@@ -240,7 +235,7 @@ class _Training:
                 steps=result.steps,
                 clips=result.clips,
                 seconds=round(result.seconds, 2),
-                trained_parameters=sum(each.numel() for each in student.trainable().values()),
+                trained_parameters=sum(parameter.numel() for parameter in student.trainable().values()),
                 first_loss=result.losses[0],
                 last_loss=sum(tail) / len(tail),
             )
@@ -274,15 +269,14 @@ class _Training:
             record = TrainingRecord(
                 provenance=provenance(device=str(model.device), dtype=self.loaded.dtype_name),
                 recipe=recipe.model_dump(mode="json"),
-                data=[_info(rows, source) for rows, source in zip(data, recipe.train, strict=True)],
+                data=[
+                    rows.info().model_copy(update={"manifests": [source.name]})
+                    for rows, source in zip(data, recipe.train, strict=True)
+                ],
                 stages=self._stages,
                 validation=[
                     ValidationLoss(
-                        data=_name(source),
-                        task=source.task,
-                        clips=len(batches.examples),
-                        loss=own,
-                        loss_as_saved=kept,
+                        data=source.name, task=source.task, clips=len(batches.examples), loss=own, loss_as_saved=kept
                     )
                     for source, batches, own, kept in zip(recipe.validation, held_out, losses, saved, strict=True)
                 ],
@@ -294,33 +288,25 @@ class _Training:
         return record
 
 
-def lora_names(loaded: LoadedModel, wanted: Sequence[str] | None) -> list[str]:
+def lora_names(loaded: LoadedModel, endings: Sequence[str] | None) -> list[str]:
     """The linear layers of the decoder's layers that get an update, by their names in the causal LM.
 
     Args:
         loaded: the model that the causal LM is in.
-        wanted: last parts of their names; None is all.
+        endings: last parts of their names; None is all.
 
     Raises:
-        UsageError: a wanted name is nowhere.
+        UsageError: no name ends with one of these.
     """
-    from shoal.models.lora import linear_layers
-
-    prefix = "decoder."
-    every = [
-        name.removeprefix(prefix) for name in linear_layers(loaded.model, [loaded.family.layers_path(loaded.model)])
-    ]
-    if wanted is None:
-        return every
-    found = [name for name in every if name.rpartition(".")[2] in set(wanted)]
-    if missing := sorted(set(wanted) - {name.rpartition(".")[2] for name in every}):
-        known = sorted({name.rpartition(".")[2] for name in every})
+    path = loaded.family.layers_path(loaded.model)
+    names = {name.removeprefix("decoder."): name.rpartition(".")[2] for name in linear_layers(loaded.model, [path])}
+    if missing := sorted({*(endings or ())} - {*names.values()}):
         raise UsageError(
             f"no linear layer is called {missing[0]!r}",
             where="lora.modules",
-            fix=f"there are {', '.join(known)}",
+            fix=f"there are {', '.join(sorted({*names.values()}))}",
         )
-    return found
+    return [name for name, ending in names.items() if endings is None or ending in endings]
 
 
 def read_source(source: TrainingData, root: Path, seed: int) -> Dataset:
@@ -336,11 +322,3 @@ def read_source(source: TrainingData, root: Path, seed: int) -> Dataset:
         max_clip_seconds=source.max_seconds,
         seed=seed,
     )
-
-
-def _info(rows: Dataset, source: TrainingData) -> DataInfo:
-    return rows.info().model_copy(update={"manifests": [_name(source)]})
-
-
-def _name(source: TrainingData) -> str:
-    return source.data if isinstance(source.data, str) else ", ".join(source.data)

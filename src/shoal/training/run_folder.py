@@ -105,7 +105,7 @@ def load_trained(module: nn.Module, path: Path, prefix: str = "") -> None:
         FileFormatError: they are not those that are trained.
     """
     saved = load_file(path)
-    trained = {prefix + name: each for name, each in module.named_parameters() if each.requires_grad}
+    trained = {prefix + name: own for name, own in module.named_parameters() if own.requires_grad}
     if saved.keys() != trained.keys():
         raise FileFormatError(
             "the checkpoint is of another set of trained parameters",

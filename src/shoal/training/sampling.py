@@ -69,8 +69,8 @@ def sample_clips(
     chosen = np.random.default_rng([seed, 0]).choice(len(pools), size=total, p=shares / shares.sum())
     examples = np.empty(total, np.int64)
     for source, pool in enumerate(pools):
-        places = np.flatnonzero(chosen == source)
-        examples[places] = _stream(pool, len(places), np.random.default_rng([seed, 1, source]))
+        draws = np.flatnonzero(chosen == source)
+        examples[draws] = _stream(pool, len(draws), np.random.default_rng([seed, 1, source]))
     return _bucketed(examples, lengths, steps, clips, variants, np.random.default_rng([seed, 2]))
 
 

@@ -66,6 +66,11 @@ class Objective(Settings):
         """Whether the decoder must be run at all."""
         return self.ce > 0 or self.kl > 0 or self.hidden > 0
 
+    def weights(self, step: int) -> dict[str, float]:
+        """The weight of each term in step `step` (0 …)."""
+        ctc = self.ctc if step % self.ctc_every == 0 else 0.0
+        return {"ce": self.ce, "kl": self.kl, "hidden": self.hidden, "ctc": ctc}
+
 
 class LoraSettings(Settings):
     """Low-rank updates (LoRA, arXiv 2106.09685); the defaults are those of arXiv 2603.05121."""
@@ -73,7 +78,7 @@ class LoraSettings(Settings):
     rank: Annotated[int, TRAINED] = Field(default=64, ge=1)
     """LoRA rank."""
     alpha: Annotated[float, TRAINED, Parameter(show_default=False)] = Field(
-        default_factory=lambda given: float(given["rank"]), gt=0
+        default_factory=lambda fields: float(fields["rank"]), gt=0
     )
     """LoRA alpha: updates are scaled by alpha / rank; default: the rank, so that the scaling is 1."""
     dropout: Annotated[float, TRAINED] = Field(default=0.05, ge=0, lt=1)

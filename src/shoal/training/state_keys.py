@@ -58,8 +58,8 @@ def _file_digest(path: Path) -> str:
     """
     if not path.is_file():
         raise FileNotFoundError(path)
-    found = path.stat()
-    key = str(path), found.st_size, found.st_mtime_ns
+    status = path.stat()
+    key = str(path), status.st_size, status.st_mtime_ns
     if key not in _file_digests:
         with path.open("rb") as file:
             _file_digests[key] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -104,7 +104,7 @@ class ModelWithLoss(nn.Module):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What is trained, by name."""
-        return {name: each for name, each in self.named_parameters() if each.requires_grad}
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def forward(self, batch: Batch, scale: StepTotals, terms: Mapping[str, float]) -> dict[str, Tensor]:
         """The loss of a batch, and what it is made of.
@@ -119,38 +119,39 @@ class ModelWithLoss(nn.Module):
             already divided by its part of `scale`, so that the parts of a step add up.
         """
         inputs = self.batches.inputs(self.loaded, batch)
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         if any(terms.get(name) for name in ("ce", "kl", "hidden")):
-            found |= self._decoded(batch, inputs, scale, terms)
+            losses |= self._decoder_terms(batch, inputs, scale, terms)
         if terms.get("ctc"):
-            found["ctc"] = self._aligned(batch, inputs) / scale.ctc_tokens
-        zero = inputs.call["inputs_embeds"].sum() * 0.0 if not found else 0.0
-        loss = sum((terms[name] * each for name, each in found.items()), zero)
-        return {"loss": torch.as_tensor(loss)} | {name: each.detach() for name, each in found.items()}
+            losses["ctc"] = self._ctc_sum(batch, inputs) / scale.ctc_tokens
+        # A step without any term still needs a loss with a graph.
+        zero = inputs.call["inputs_embeds"].sum() * 0.0 if not losses else 0.0
+        total = sum((terms[name] * loss for name, loss in losses.items()), zero)
+        return {"loss": torch.as_tensor(total)} | {name: loss.detach() for name, loss in losses.items()}
 
-    def _decoded(
+    def _decoder_terms(
         self, batch: Batch, inputs: DecoderInputs, scale: StepTotals, terms: Mapping[str, float]
     ) -> dict[str, Tensor]:
         wants_logits = bool(terms.get("ce") or terms.get("kl"))
         at_cuts = [pair[0] for pair in self.cuts] if terms.get("hidden") else []
         states, last = run_decoder(self.loaded, inputs, at_cuts, whole=wants_logits)
-        taught: list[Tensor] = []
+        teacher_states: list[Tensor] = []
         teacher_last: Tensor | None = None
         teacher = self._held[2]
         if teacher is not None and (at_cuts or terms.get("kl")):
             with torch.no_grad():
-                given = self.batches.inputs(teacher, batch)
-                wanted = [pair[1] for pair in self.cuts] if at_cuts else []
-                taught, teacher_last = run_decoder(teacher, given, wanted, whole=bool(terms.get("kl")))
-        found: dict[str, Tensor] = {}
+                layers = [pair[1] for pair in self.cuts] if at_cuts else []
+                teacher_inputs = self.batches.inputs(teacher, batch)
+                teacher_states, teacher_last = run_decoder(teacher, teacher_inputs, layers, whole=bool(terms.get("kl")))
+        losses: dict[str, Tensor] = {}
         if last is not None:
             sums = self._logit_terms(inputs, last, teacher_last, terms)
-            found |= {name: each / scale.tokens for name, each in sums.items()}
+            losses |= {name: total / scale.tokens for name, total in sums.items()}
         if at_cuts:
-            pairs = zip(states, taught, strict=True)
-            each = torch.stack([relative_distance(ours, theirs, inputs.real) for ours, theirs in pairs])
-            found["hidden"] = each.mean(0).sum() / scale.clips
-        return found
+            pairs = zip(states, teacher_states, strict=True)
+            distances = torch.stack([relative_distance(ours, theirs, inputs.real) for ours, theirs in pairs])
+            losses["hidden"] = distances.mean(0).sum() / scale.clips
+        return losses
 
     def _logit_terms(
         self, inputs: DecoderInputs, last: Tensor, teacher_last: Tensor | None, terms: Mapping[str, float]
@@ -158,29 +159,28 @@ class ModelWithLoss(nn.Module):
         """Sums over all targets, a chunk of logits at a time."""
         ours = last.flatten(0, 1).index_select(0, inputs.index)
         theirs = None if teacher_last is None else teacher_last.flatten(0, 1).index_select(0, inputs.index)
-        sums: dict[str, list[Tensor]] = {}
+        parts: list[Tensor] = []
         chunks = logit_chunks(self.loaded, ours.detach())
         for chunk in chunks:
-            given = (ours[chunk], inputs.tokens[chunk], None if theirs is None else theirs[chunk])
+            args = (ours[chunk], inputs.tokens[chunk], None if theirs is None else theirs[chunk])
             # Of several chunks, none keeps its logits for the backward pass.
-            found = self._chunk(*given) if len(chunks) == 1 else checkpoint(self._chunk, *given, use_reentrant=False)
-            for name, each in zip(("ce", "kl"), found, strict=True):
-                if terms.get(name):
-                    sums.setdefault(name, []).append(each)
-        return {name: torch.stack(each).sum() for name, each in sums.items()}
+            part = self._chunk(*args) if len(chunks) == 1 else checkpoint(self._chunk, *args, use_reentrant=False)
+            parts.append(part)
+        ce, kl = torch.stack(parts).sum(0)
+        return {name: loss for name, loss in (("ce", ce), ("kl", kl)) if terms.get(name)}
 
-    def _chunk(self, states: Tensor, tokens: Tensor, taught: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _chunk(self, states: Tensor, tokens: Tensor, teacher_states: Tensor | None) -> Tensor:
+        """(2,): the cross-entropy and the divergence from the teacher, summed over some targets."""
         logits = logits_at(self.loaded, states)
         ce = token_losses(logits, tokens, self.loaded.eos_ids).sum()
-        if taught is None:
-            return ce, torch.zeros_like(ce)
         teacher = self._held[2]
-        assert teacher is not None
+        if teacher is None or teacher_states is None:
+            return torch.stack([ce, torch.zeros_like(ce)])
         with torch.no_grad():
-            wanted = logits_at(teacher, taught)
-        return ce, divergence(logits, wanted, self.objective.temperature)
+            teacher_logits = logits_at(teacher, teacher_states)
+        return torch.stack([ce, divergence(logits, teacher_logits, self.objective.temperature)])
 
-    def _aligned(self, batch: Batch, inputs: DecoderInputs) -> Tensor:
+    def _ctc_sum(self, batch: Batch, inputs: DecoderInputs) -> Tensor:
         """Sum of the CTC losses of the clips that can be aligned."""
         assert self.ctc is not None
         assert inputs.vectors is not None
@@ -213,8 +213,8 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def relative_distance(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
     """‖s − t‖² / ‖t‖², mean over the real positions of each clip: (B, T, d) twice and (B, T) to (B,) float32."""
     student, teacher = student.float(), teacher.float()
-    each = (student - teacher).square().sum(-1) / teacher.square().sum(-1).clamp(min=1e-12)
-    return each.masked_fill(~real, 0.0).sum(1) / real.sum(1)
+    distances = (student - teacher).square().sum(-1) / teacher.square().sum(-1).clamp(min=1e-12)
+    return distances.masked_fill(~real, 0.0).sum(1) / real.sum(1)
 
 
 def run_decoder(

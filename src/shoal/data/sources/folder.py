@@ -54,9 +54,7 @@ def read_folder(folder: Path) -> Source:
         raise ManifestError(f"cannot be read ({error.strerror})", where=str(folder)) from None
     if not files:
         raise ManifestError(
-            "the folder holds no audio file",
-            where=str(folder),
-            fix="give a manifest or a folder of audio + .txt",
+            "the folder holds no audio file", where=str(folder), fix="give a manifest or a folder of audio + .txt"
         )
     for number, path in enumerate(files, 1):
         try:

@@ -110,9 +110,7 @@ def _library(where: str) -> Any:
         import datasets
     except ImportError:
         raise UsageError(
-            "reading it needs the datasets library",
-            where=where,
-            fix="install it: pip install 'shoal[datasets]'",
+            "reading it needs the datasets library", where=where, fix="install it: pip install 'shoal[datasets]'"
         ) from None
     return datasets
 
@@ -123,9 +121,7 @@ def _source(name: str, label: str, load: Any) -> Source:
     except Exception as error:  # `datasets` raises whatever its back ends raise; all of it is about this input
         message = str(error).strip().partition("\n")[0]
         raise ManifestError(
-            f"the data set cannot be loaded ({type(error).__name__}: {message})",
-            where=name,
-            fix="check the reference",
+            f"the data set cannot be loaded ({type(error).__name__}: {message})", where=name, fix="check the reference"
         ) from None
     splits = loaded if isinstance(loaded, dict) else {str(loaded.split or ""): loaded}
     rows: list[RawRow] = []

@@ -123,9 +123,7 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
     except UnicodeDecodeError as error:
         raise ManifestError(
-            f"not UTF-8 text (byte {error.start + 1} of the line)",
-            where=where,
-            fix="save the manifest as UTF-8",
+            f"not UTF-8 text (byte {error.start + 1} of the line)", where=where, fix="save the manifest as UTF-8"
         ) from None
     if number == 1 and text.startswith("["):
         raise ManifestError(
