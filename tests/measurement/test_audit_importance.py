@@ -7,10 +7,10 @@ import pytest
 
 from shoal import tasks
 from shoal.errors import UsageError
+from shoal.measurement.ablation import LossMeasure, ablate
 from shoal.measurement.audit import audit
 from shoal.measurement.blocks import block_candidates
 from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
-from shoal.measurement.metrics.ablation import LossMeasure, ablate
 from shoal.measurement.sums import load_sums
 from shoal.schema import Audit
 from tiny_speech import dataset, loaded
@@ -69,7 +69,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path, data, monkeypatch):
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("shoal.measurement.metrics.ablation.ablate", never)
+    monkeypatch.setattr("shoal.measurement.ablation.ablate", never)
     monkeypatch.setattr("shoal.measurement.gate_gradients.gate_gradients", never)
     again = everything(model, data, tmp_path)
     assert [item.values for item in again.inputs["speech"].importance] == [

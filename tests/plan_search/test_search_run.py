@@ -15,8 +15,8 @@ from shoal.data import read_manifests
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation import evaluate
 from shoal.evaluation.system_outputs import read_outputs
+from shoal.measurement.ablation import LossMeasure
 from shoal.measurement.metric_types import ImportanceRequest
-from shoal.measurement.metrics.ablation import LossMeasure
 from shoal.plan_search.run import SearchRun, search
 from shoal.schema import Plan, Search
 from tiny_speech import dataset, loaded, write_clips

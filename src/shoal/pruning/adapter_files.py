@@ -59,10 +59,10 @@ def pruned_adapter(root: Path, folder: Path, names: KeyNames, layers: Layers) ->
     ]
     if not pieces:
         raise ModelError("every layer it adapts would be removed", where=str(folder), fix="move the adapter away first")
-    place = folder.relative_to(root)
-    file = NewFile((place / ADAPTER_WEIGHTS).as_posix(), header, pieces)
+    relative = folder.relative_to(root)
+    file = NewFile((relative / ADAPTER_WEIGHTS).as_posix(), header, pieces)
     config = _config(read_json_object(folder / ADAPTER_CONFIG), modules)
-    return NewAdapter(file, (place / ADAPTER_CONFIG).as_posix(), config)
+    return NewAdapter(file, (relative / ADAPTER_CONFIG).as_posix(), config)
 
 
 class _Modules:
@@ -95,10 +95,10 @@ class _Modules:
         key = self.resolve(module)
         if key is None:
             raise self.problem(f"adapts {module}, which is not a module of the model")
-        wanted = self.layers.moved(key)
-        if wanted is None or wanted == key:
-            return None if wanted is None else module
-        new = self.layers.renamed(module, key, wanted, self.resolve)
+        new_key = self.layers.moved(key)
+        if new_key is None or new_key == key:
+            return None if new_key is None else module
+        new = self.layers.renamed(module, key, new_key, self.resolve)
         if new is None:
             raise self.problem(f"adapts {module}, whose number cannot be changed")
         return new
@@ -123,10 +123,10 @@ class _Modules:
         left = {new for module in picked if (new := self.new[module]) is not None}
         if not left and (picked or self._numbered(pattern)):
             return None
-        there = [new for new in self.new.values() if new is not None]
-        for tried in self._candidates(pattern, picked):
-            if {module for module in there if matches(tried, module)} == left:
-                return tried
+        remaining = [new for new in self.new.values() if new is not None]
+        for candidate in self._candidates(pattern, picked):
+            if {module for module in remaining if matches(candidate, module)} == left:
+                return candidate
         raise self.problem(f"picks layers by {pattern!r}, which cannot be renumbered")
 
     def _candidates(self, pattern: str, picked: Iterable[str]) -> Iterable[str]:
@@ -140,9 +140,9 @@ class _Modules:
     def _numbered(self, pattern: str) -> bool:
         return re.search(rf"{re.escape(self.layers.list_name)}\W{{1,3}}\d", pattern) is not None
 
-    def problem(self, what: str) -> ModelError:
+    def problem(self, text: str) -> ModelError:
         """A refusal that names the adapter."""
-        return ModelError(what, where=str(self.folder), fix="merge the adapter, or move it away first")
+        return ModelError(text, where=str(self.folder), fix="merge the adapter, or move it away first")
 
 
 def _config(config: Mapping[str, Any], modules: _Modules) -> dict[str, Any]:
@@ -157,8 +157,8 @@ def _config(config: Mapping[str, Any], modules: _Modules) -> dict[str, Any]:
             new[field] = {names[old]: value for old, value in config[field].items() if names[old] is not None}
     for field in ("target_modules", "modules_to_save"):
         if isinstance(config.get(field), list):
-            names = {each: modules.followed(each, _ends_with) for each in config[field]}
-            new[field] = [each for each in names.values() if each is not None]
+            names = {name: modules.followed(name, _ends_with) for name in config[field]}
+            new[field] = [name for name in names.values() if name is not None]
         elif isinstance(config.get(field), str):
             new[field] = modules.followed(config[field], _fully_matches)
     return new

@@ -31,32 +31,32 @@ UNRELATED = frozenset({"_name_or_path", "transformers_version", "quantization_co
 QUANTISATION = "quantization_config"
 
 
-def wanted_fields(model: PreTrainedModel, family: Family, keep: Sequence[int]) -> dict[FieldPath, Any]:
+def field_changes(model: PreTrainedModel, family: Family, keep: Sequence[int]) -> dict[FieldPath, Any]:
     """Everything in the config of `model`, unpruned, that has to change, and to what.
 
     Raises:
         ModelError: a field cannot follow.
     """
     config, path = family.text_config(model), family.config_path(model)
-    found: dict[FieldPath, Any] = {(*path, name): value for name, value in family.pruned_fields(config, keep).items()}
-    return found | dict(family.other_fields(model.config, family.depth(model), keep))
+    changes: dict[FieldPath, Any] = {(*path, name): value for name, value in family.pruned_fields(config, keep).items()}
+    return changes | dict(family.other_fields(model.config, family.depth(model), keep))
 
 
-def pruned_config(raw: Mapping[str, Any], config: PreTrainedConfig, wanted: Mapping[FieldPath, Any]) -> dict[str, Any]:
-    """`raw`, the JSON that `config` was read from, with the values in `wanted` set.
+def pruned_config(raw: Mapping[str, Any], config: PreTrainedConfig, changes: Mapping[FieldPath, Any]) -> dict[str, Any]:
+    """`raw`, the JSON that `config` was read from, with the `changes` made.
 
     Raises:
-        ModelError: the class reads other values from it than those wanted.
+        ModelError: the class reads other values from it than `changes` has.
     """
-    first = _edited(raw, config, wanted, add=())
+    first = _edited(raw, config, changes, add=())
     try:
-        absent = _differing(_read(first, config), wanted)
+        absent = _differing(_read(first, config), changes)
     except Exception:  # a class may check its fields against each other: then all of them are needed
-        absent = list(wanted)
-    final = _edited(first, config, wanted, add=absent)
-    if wrong := _differing(_reread(final, config), wanted):
+        absent = list(changes)
+    final = _edited(first, config, changes, add=absent)
+    if wrong := _differing(_reread(final, config), changes):
         name = ".".join(wrong[0])
-        raise _refusal(config, f"{name} cannot be set to {wanted[wrong[0]]!r} in config.json")
+        raise _refusal(config, f"{name} cannot be set to {changes[wrong[0]]!r} in config.json")
     return final
 
 
@@ -66,11 +66,11 @@ def check_config(raw: Mapping[str, Any], pruned: PreTrainedConfig) -> None:
     Raises:
         ModelError: naming the first field that differs.
     """
-    here, there = _plain(_reread(raw, pruned).to_dict()), _plain(pruned.to_dict())
-    for name in sorted(here.keys() | there.keys()):
-        if here.get(name) != there.get(name):
-            what = f"{name} would be read as {here.get(name)!r}, but is {there.get(name)!r} after pruning"
-            raise _refusal(pruned, " ".join(what.split())[:400])
+    read, expected = _plain(_reread(raw, pruned).to_dict()), _plain(pruned.to_dict())
+    for name in sorted(read.keys() | expected.keys()):
+        if read.get(name) != expected.get(name):
+            problem = f"{name} would be read as {read.get(name)!r}, but is {expected.get(name)!r} after pruning"
+            raise _refusal(pruned, " ".join(problem.split())[:400])
 
 
 def _reread(raw: Mapping[str, Any], config: PreTrainedConfig) -> PreTrainedConfig:
@@ -90,19 +90,19 @@ def _read(raw: Mapping[str, Any], config: PreTrainedConfig) -> PreTrainedConfig:
 def _edited(
     raw: Mapping[str, Any],
     config: PreTrainedConfig,
-    wanted: Mapping[FieldPath, Any],
+    changes: Mapping[FieldPath, Any],
     *,
     add: Iterable[FieldPath],
 ) -> dict[str, Any]:
-    """`raw` with what it spells out of `wanted` changed, and those in `add` added if they are not there."""
+    """`raw` with those `changes` made that it spells out, and those in `add` added if they are not there."""
     edited, added = copy.deepcopy(dict(raw)), set(add)
-    for path, value in wanted.items():
+    for path, value in changes.items():
         node, owner = edited, config
         for name in path[:-1]:
             spelled = _spelled(node, owner, name)
             key = spelled[0] if spelled else owner.attribute_map.get(name, name)
-            there = node.get(key)
-            child: dict[str, Any] = there if isinstance(there, dict) else {}
+            value_there = node.get(key)
+            child: dict[str, Any] = value_there if isinstance(value_there, dict) else {}
             if spelled or path in added:
                 node[key] = child
             node, owner = child, getattr(owner, name)
@@ -121,8 +121,8 @@ def _spelled(node: Mapping[str, Any], config: PreTrainedConfig, name: str) -> li
     return [key for key in node if key in (own, name) or known.get(key) == own]
 
 
-def _differing(config: PreTrainedConfig, wanted: Mapping[FieldPath, Any]) -> list[FieldPath]:
-    return [path for path, value in wanted.items() if _json(_at(config, path)) != _json(value)]
+def _differing(config: PreTrainedConfig, changes: Mapping[FieldPath, Any]) -> list[FieldPath]:
+    return [path for path, value in changes.items() if _json(_at(config, path)) != _json(value)]
 
 
 def _at(config: Any, path: FieldPath) -> Any:
@@ -138,7 +138,7 @@ def _json(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items() if name not in UNRELATED}
+        return {str(name): _plain(item) for name, item in value.items() if name not in UNRELATED}
     return _json(value)
 
 
@@ -178,8 +178,8 @@ def _followed(value: Any, follow: Callable[[str], str | None]) -> Any:
         names = {name: follow(name) for name in value}
         return {new: _followed(value[name], follow) for name, new in names.items() if new is not None}
     if isinstance(value, list):
-        kept = [each for each in value if not isinstance(each, str) or follow(each) is not None]
-        return [_followed(each, follow) for each in kept]
+        kept = [item for item in value if not isinstance(item, str) or follow(item) is not None]
+        return [_followed(item, follow) for item in kept]
     return follow(value) if isinstance(value, str) else value
 
 
@@ -188,9 +188,9 @@ def to_text(raw: Mapping[str, Any]) -> str:
     return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
 
-def _refusal(config: PreTrainedConfig, what: str) -> ModelError:
+def _refusal(config: PreTrainedConfig, problem: str) -> ModelError:
     return ModelError(
-        what,
+        problem,
         where=type(config).__name__,
         fix="prune in memory, or add a family for it in shoal/models/families",
     )

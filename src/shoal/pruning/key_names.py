@@ -62,23 +62,23 @@ class Layers:
         prefix = f"{self.path}.{old}"
         return f"{self.path}.{self.keep.index(old)}{key[len(prefix) :]}"
 
-    def renamed(self, name: str, key: str, wanted: str, resolve: Callable[[str], str | None]) -> str | None:
+    def renamed(self, name: str, key: str, new_key: str, resolve: Callable[[str], str | None]) -> str | None:
         """Change the number of the layer in `name`, and nothing else.
 
         Args:
             name: a name on disk.
             key: what it is in the model: `resolve(name)`, in a layer.
-            wanted: what the new name has to be in the model.
+            new_key: what the new name has to be in the model.
             resolve: a name on disk → what it is in the model.
 
         Returns:
             The new name; None if no number in `name` can be changed to that end.
         """
-        old, new = self.index(key), self.index(wanted)
-        for first, last in _places(name, str(old), self.list_name):
-            tried = f"{name[:first]}{new}{name[last:]}"
-            if resolve(tried) == wanted:
-                return tried
+        old, new = self.index(key), self.index(new_key)
+        for first, last in _occurrences(name, str(old), self.list_name):
+            candidate = f"{name[:first]}{new}{name[last:]}"
+            if resolve(candidate) == new_key:
+                return candidate
         return None
 
     @property
@@ -138,21 +138,21 @@ class KeyNames:
         from transformers.core_model_loading import rename_source_key
 
         rules = (self._renamings, self._converters)
-        found: tuple[str, str | None] = rename_source_key(name, *rules, self._prefix, self.state)
-        if found[0] not in self.state and name in self.state:
-            found = rename_source_key(name, [], [], self._prefix, self.state)
-        return found
+        renamed: tuple[str, str | None] = rename_source_key(name, *rules, self._prefix, self.state)
+        if renamed[0] not in self.state and name in self.state:
+            renamed = rename_source_key(name, [], [], self._prefix, self.state)
+        return renamed
 
     def _made(self, key: str, pattern: str) -> frozenset[str]:
         targets = self._by_pattern[pattern].target_patterns
-        return frozenset(key.replace(targets[0], each) for each in targets) & self.state.keys() | {key}
+        return frozenset(key.replace(targets[0], pattern) for pattern in targets) & self.state.keys() | {key}
 
     def _anchored(self, key: str) -> str:
         """`key` with or without the base model's prefix: what reaches deepest into the model's modules."""
-        tried = [key]
+        candidates = [key]
         if self._prefix:
-            tried += [f"{self._prefix}.{key}", key.removeprefix(self._prefix + ".")]
-        return min(tried, key=self._outside)
+            candidates += [f"{self._prefix}.{key}", key.removeprefix(self._prefix + ".")]
+        return min(candidates, key=self._outside)
 
     def _outside(self, key: str) -> int:
         """How many components at the end of `key` are not part of the name of a module."""
@@ -172,17 +172,17 @@ class KeyNames:
         key = self._renamed(f"{path}.weight")[0]
         if key in self.state:
             return key.removesuffix(".weight")
-        found = self._anchored(key.removesuffix(".weight"))
-        return found if found in self._modules else None
+        anchored = self._anchored(key.removesuffix(".weight"))
+        return anchored if anchored in self._modules else None
 
     def missing(self, covered: Iterable[str]) -> list[str]:
         """Entries of the state dict that would not get a value if only `covered` do."""
-        given = set(covered)
-        given |= {name for group in self._same if group & given for name in group}
+        covered_names = set(covered)
+        covered_names |= {name for group in self._same if group & covered_names for name in group}
         optional = self._optional
         return sorted(
             name
-            for name in self.state.keys() - given
+            for name in self.state.keys() - covered_names
             if not name.endswith("_extra_state") and not (optional and optional.search(name))
         )
 
@@ -193,20 +193,20 @@ class KeyNames:
             ModelError: no number in the name can be changed so that the model would find the tensor again.
         """
         key = self.target(name).key
-        wanted = layers.moved(key)
-        if wanted is None or wanted == key:
-            return None if wanted is None else name
-        moved = layers.renamed(name, key, wanted, lambda tried: self.target(tried).key)
+        new_key = layers.moved(key)
+        if new_key is None or new_key == key:
+            return None if new_key is None else name
+        moved = layers.renamed(name, key, new_key, lambda candidate: self.target(candidate).key)
         if moved is None:
             raise ModelError(
-                f"{name} is {key} in the model, and no number in it can be changed to make it {wanted}",
+                f"{name} is {key} in the model, and no number in it can be changed to make it {new_key}",
                 where="its weights",
                 fix="load the model with transformers and save_pretrained it, which writes today's names",
             )
         return moved
 
 
-def _places(name: str, number: str, after: str) -> list[tuple[int, int]]:
+def _occurrences(name: str, number: str, after: str) -> list[tuple[int, int]]:
     """Where `number` is a component of `name`; behind the component `after` first."""
     spans = [match.span(1) for match in re.finditer(rf"(?:^|(?<=\.))({number})(?=\.|$)", name)]
     return sorted(spans, key=lambda span: not re.search(rf"(^|\.){after}\.$", name[: span[0]]))
@@ -228,13 +228,13 @@ def _same(model: PreTrainedModel) -> list[set[str]]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), set()).add(name)
     tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
-    found = [group for group in groups.values() if len(group) > 1]
-    return found + [{target, source} for target, source in tied.items()]
+    shared = [group for group in groups.values() if len(group) > 1]
+    return shared + [{target, source} for target, source in tied.items()]
 
 
 def _owners(state: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """Modules with values of their own → these; and each value → itself."""
-    found: dict[str, set[str]] = {name: {name} for name in state}
+    owners: dict[str, set[str]] = {name: {name} for name in state}
     for name in state:
-        found.setdefault(name.rpartition(".")[0], set()).add(name)
-    return {name: frozenset(keys) for name, keys in found.items()}
+        owners.setdefault(name.rpartition(".")[0], set()).add(name)
+    return {name: frozenset(keys) for name, keys in owners.items()}

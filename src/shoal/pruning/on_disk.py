@@ -161,9 +161,9 @@ def write_beside(
         adapters: more folders whose history is.
         plan: the last step of that history, if there was one.
     """
-    for part in (tokenizer, processor):
-        if part is not None:
-            part.save_pretrained(draft)
+    for preprocessor in (tokenizer, processor):
+        if preprocessor is not None:
+            preprocessor.save_pretrained(draft)
     if source is not None:
         carry_over(source, draft, adapters=adapters, plan_follows=plan is not None)
     if plan is not None:

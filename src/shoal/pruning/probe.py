@@ -81,11 +81,11 @@ def _audible(loaded: LoadedModel, family: AudioLLM, *, needed: bool) -> dict[str
 def _cases(name: str, loaded: LoadedModel, family: AudioLLM, inputs: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
     """`inputs` under `name`; where a forward pass takes less of them, whole for decoding too."""
     forward = family.forward_inputs(loaded.model, inputs)
-    found = {name: _tensors(forward)}
+    cases = {name: _tensors(forward)}
     if forward is not inputs:
         # Copies: the cases are written to one file, which takes no tensor twice.
-        found[DECODING] = {key: value.clone() for key, value in _tensors(inputs).items()}
-    return found
+        cases[DECODING] = {key: value.clone() for key, value in _tensors(inputs).items()}
+    return cases
 
 
 def _tensors(inputs: dict[str, Any]) -> dict[str, Tensor]:

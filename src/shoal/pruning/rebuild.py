@@ -39,11 +39,11 @@ def check_rebuild(model: PreTrainedModel, family: Family) -> None:
     """
     fresh = rebuilt(model)
     config = family.text_config(model)
-    here, there = family.layers(model), family.layers(fresh)
-    if len(here) != len(there):
-        raise _refusal(config, f"{len(there)} layers would be rebuilt, not {len(here)}")
-    for index, (layer, again) in enumerate(zip(here, there, strict=True)):
-        if difference := _difference(_traits(layer), _traits(again)):
+    layers, fresh_layers = family.layers(model), family.layers(fresh)
+    if len(layers) != len(fresh_layers):
+        raise _refusal(config, f"{len(fresh_layers)} layers would be rebuilt, not {len(layers)}")
+    for index, (layer, fresh_layer) in enumerate(zip(layers, fresh_layers, strict=True)):
+        if difference := _difference(_traits(layer), _traits(fresh_layer)):
             raise _refusal(config, f"layer {index} would be rebuilt with another {difference}")
     if difference := _difference(_shapes(model), _shapes(fresh)):
         raise _refusal(config, f"the model would be rebuilt with another {difference}")
@@ -94,20 +94,20 @@ def _shapes(model: nn.Module) -> dict[str, Any]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _difference(here: dict[str, Any], again: dict[str, Any]) -> str | None:
+def _difference(expected: dict[str, Any], actual: dict[str, Any]) -> str | None:
     """The first thing that differs, such as `self_attn.sliding_window (None, not 512)`."""
-    for name in sorted(here.keys() | again.keys()):
-        mine, other = here.get(name, "absent"), again.get(name, "absent")
-        if mine != other:
-            return f"{name} ({other}, not {mine})"
+    for name in sorted(expected.keys() | actual.keys()):
+        expected_value, actual_value = expected.get(name, "absent"), actual.get(name, "absent")
+        if expected_value != actual_value:
+            return f"{name} ({actual_value}, not {expected_value})"
     return None
 
 
-def _refusal(config: PreTrainedConfig, what: str) -> ModelError:
+def _refusal(config: PreTrainedConfig, problem: str) -> ModelError:
     names = fields.suspects(config)
     cause = f"; look at the config field{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
     return ModelError(
-        f"pruned layers would not load as they are: {what}{cause}",
+        f"pruned layers would not load as they are: {problem}{cause}",
         where=type(config).__name__,
         fix="prune in memory, or add a family for it in shoal/models/families",
     )

@@ -80,9 +80,9 @@ def rewrite(
     _check_whole(source, before, targets)
     _check_shapes(source, dict(shards.tensors()), targets, before, model)
     files = _new_files(shards, targets, before, layers, cuts)
-    adapters = [pruned_adapter(source, each, before, layers) for each in adapter_folders(source)]
-    wanted = config_files.wanted_fields(model, family, keep)
-    config = config_files.pruned_config(raw, model.config, wanted)
+    adapters = [pruned_adapter(source, folder, before, layers) for folder in adapter_folders(source)]
+    changes = config_files.field_changes(model, family, keep)
+    config = config_files.pruned_config(raw, model.config, changes)
     generation = _generation(source, model, family, depth, keep)
     prune_in_place(model, plan, family=family)
     check_rebuild(model, family)
@@ -158,10 +158,10 @@ def _new_files(
 
 
 def _cut(name: str, entry: TensorEntry, target: ModelTensor, cuts: Mapping[str, TensorSlice]) -> TensorSlice | None:
-    hit = next((key for key in cuts if key in target.makes), None)
-    if hit is None:
+    key_to_cut = next((key for key in cuts if key in target.makes), None)
+    if key_to_cut is None:
         return None
-    cut = cuts[hit]
+    cut = cuts[key_to_cut]
     problem = "it is stored in another form" if target.kind != "plain" else cut_problem(entry, cut)
     if problem:
         raise ModelError(
@@ -198,8 +198,8 @@ def _check_names(
 
 
 def _check_same(before: Iterable[str], after: Iterable[str], layers: Layers) -> None:
-    wanted = {key for name in before if (key := layers.moved(name)) is not None}
-    if difference := wanted ^ set(after):
+    expected = {key for name in before if (key := layers.moved(name)) is not None}
+    if difference := expected ^ set(after):
         raise _wrong(f"{len(difference)} weights would not be found again, such as {min(difference)}")
 
 
@@ -216,9 +216,9 @@ def _origin(key: str, layers: Layers) -> str:
     return f"{prefix}{layers.keep[int(number)]}" + (f".{rest}" if rest else "")
 
 
-def _wrong(what: str) -> ModelError:
+def _wrong(problem: str) -> ModelError:
     return ModelError(
-        what,
+        problem,
         where="its weights",
         fix="load the model with transformers and save_pretrained it, which writes today's names",
     )

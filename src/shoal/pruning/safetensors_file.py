@@ -172,16 +172,16 @@ class _TwiceError(Exception):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in unique:
             raise _TwiceError(name)
-        found[name] = value
-    return found
+        unique[name] = value
+    return unique
 
 
-def _damaged(path: Path, what: str) -> ModelError:
-    return ModelError(what, where=str(path), fix="fetch or write the file again")
+def _damaged(path: Path, problem: str) -> ModelError:
+    return ModelError(problem, where=str(path), fix="fetch or write the file again")
 
 
 def cut_problem(entry: TensorEntry, cut: TensorSlice) -> str | None:
@@ -294,11 +294,11 @@ def _range(source: BinaryIO, start: int, stop: int, size: int = CHUNK) -> Iterat
 def digests_of(path: Path) -> dict[str, str]:
     """Name → SHA-256 of the bytes of every tensor of `path`, in hexadecimal."""
     header = read_header(path)
-    found = {}
+    digests = {}
     with path.open("rb") as source:
         for name, entry in header.tensors.items():
             digest = hashlib.sha256()
             for chunk in _range(source, entry.start, entry.stop):
                 digest.update(chunk)
-            found[name] = digest.hexdigest()
-    return found
+            digests[name] = digest.hexdigest()
+    return digests

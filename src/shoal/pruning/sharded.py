@@ -128,11 +128,11 @@ def changed_tensors(folder: Path) -> list[str]:
     for name, expected in recorded.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise FileFormatError(f"names a file outside the folder ({name})", where=str(folder / TENSORS_FILE))
-        found = digests_of(folder / name)
+        present = digests_of(folder / name)
         problems += [
             f"{name}: {tensor}"
-            for tensor in sorted(found.keys() | expected.keys())
-            if found.get(tensor) != expected.get(tensor)
+            for tensor in sorted(present.keys() | expected.keys())
+            if present.get(tensor) != expected.get(tensor)
         ]
     return problems
 
@@ -199,7 +199,7 @@ def _check_written(folder: Path, work: Rewrite) -> None:
     """Read the headers back from the disk: every tensor is there, as it should be, and no other."""
     for file in work.tensor_files:
         header = read_header(folder / file.name)
-        found = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}
+        written = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}
         expected = {piece.name: (piece.source.dtype, piece.shape) for piece in file.pieces}
-        if found != expected or header.metadata != file.source.metadata:
+        if written != expected or header.metadata != file.source.metadata:
             raise VerificationError(f"{folder / file.name}: the file is not what was written; not kept")

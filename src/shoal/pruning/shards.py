@@ -55,11 +55,11 @@ def read_shards(folder: Path) -> Shards:
 
 def _indexed(folder: Path) -> Shards:
     index = read_json_object(folder / INDEX)
-    places = index.get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(p, str) for p in places.values()):
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(p, str) for p in weight_map.values()):
         raise ModelError("has no weight_map", where=str(folder / INDEX), fix="fetch or write it again")
     files = {}
-    for name in sorted(set(places.values())):
+    for name in sorted(set(weight_map.values())):
         if Path(name).name != name or not (folder / name).is_file():
             raise ModelError(
                 f"names {name}, which is not in the folder",
@@ -67,7 +67,7 @@ def _indexed(folder: Path) -> Shards:
                 fix="fetch the missing file",
             )
         files[name] = read_header(folder / name)
-    for tensor, name in places.items():
+    for tensor, name in weight_map.items():
         if tensor not in files[name].tensors:
             raise ModelError(
                 f"says that {tensor} is in {name}, where it is not",
@@ -122,5 +122,5 @@ def new_index(old: Shards, files: list[NewFile]) -> dict[str, Any]:
         before = sum(entry.values for _, entry in old.tensors())
         after = sum(prod(piece.shape) for file in files for piece in file.pieces)
         metadata["total_parameters"] = old.index["total_parameters"] - (before - after)
-    places = {piece.name: file.name for file in files for piece in file.pieces}
-    return {"metadata": metadata, "weight_map": dict(sorted(places.items()))}
+    weight_map = {piece.name: file.name for file in files for piece in file.pieces}
+    return {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}

@@ -24,16 +24,16 @@ def adapter_folders(source: Path) -> list[Path]:
     Raises:
         ModelError: an adapter without safetensors.
     """
-    places = [source, *(path.parent for path in _files(source) if path.name == ADAPTER_CONFIG)]
-    found = [path for path in places if (path / ADAPTER_CONFIG).is_file()]
-    for path in found:
+    candidates = [source, *(path.parent for path in _files(source) if path.name == ADAPTER_CONFIG)]
+    adapters = [path for path in candidates if (path / ADAPTER_CONFIG).is_file()]
+    for path in adapters:
         if not (path / ADAPTER_WEIGHTS).is_file():
             raise ModelError(
                 f"has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}",
                 where=str(path),
                 fix="save the adapter as safetensors",
             )
-    return found
+    return adapters
 
 
 def files_in_folders(source: Path) -> list[Path]:

@@ -141,5 +141,5 @@ class ZeroModule(nn.Module):
 def _cache_index(stand_in: ZeroModule) -> int | None:
     """Which layer's cache the attention, or a part of it, writes to; the stand-in's own number if it was given one."""
     parts = (stand_in, *stand_in.original.modules())
-    found = (getattr(part, name, None) for part in parts for name in INDEX_ATTRIBUTES)
-    return next((value for value in found if isinstance(value, int)), None)
+    indices = (getattr(part, name, None) for part in parts for name in INDEX_ATTRIBUTES)
+    return next((value for value in indices if isinstance(value, int)), None)

@@ -114,21 +114,21 @@ def verify_checkpoints(
     from safetensors.torch import save_file
 
     with tempfile.TemporaryDirectory(prefix="shoal-verify-") as scratch:
-        places = []
+        job_folders = []
         for number, (folder, expected) in enumerate(folders):
-            places.append(Path(scratch, str(number)))
-            places[-1].mkdir()
-            save_file(expected.tensors, places[-1] / "expected.safetensors")
+            job_folders.append(Path(scratch, str(number)))
+            job_folders[-1].mkdir()
+            save_file(expected.tensors, job_folders[-1] / "expected.safetensors")
             job = {"folder": str(folder.resolve()), **expected.facts}
-            (places[-1] / "expected.json").write_text(json.dumps(job), encoding="utf-8")
-        _run_child(folders[0][0], Path(scratch), places, timeout)
-        found = [json.loads((place / "result.json").read_text(encoding="utf-8")) for place in places]
+            (job_folders[-1] / "expected.json").write_text(json.dumps(job), encoding="utf-8")
+        _run_child(folders[0][0], Path(scratch), job_folders, timeout)
+        results = [json.loads((job_folder / "result.json").read_text(encoding="utf-8")) for job_folder in job_folders]
     return [
         VerificationReport(
             provenance=provenance(device=expected.facts["device"]),
             checks=[Check(**check) for check in checks],
         )
-        for (_, expected), checks in zip(folders, found, strict=True)
+        for (_, expected), checks in zip(folders, results, strict=True)
     ]
 
 
@@ -145,7 +145,7 @@ def checked(report: VerificationReport, draft: Path, out: Path, *, done: str = "
     return report
 
 
-def _run_child(folder: Path, scratch: Path, places: Sequence[Path], timeout: float) -> None:
+def _run_child(folder: Path, scratch: Path, job_folders: Sequence[Path], timeout: float) -> None:
     # Custom code is compiled into a cache by name: an own cache keeps an older checkpoint's code out.
     # Threads that wait must not spin: on a busy machine small products would take ten times as long.
     settings = {
@@ -155,7 +155,7 @@ def _run_child(folder: Path, scratch: Path, places: Sequence[Path], timeout: flo
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(CHILD), *map(str, places)],
+            [sys.executable, "-I", str(CHILD), *map(str, job_folders)],
             env=os.environ | settings,
             capture_output=True,
             text=True,

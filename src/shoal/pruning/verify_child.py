@@ -46,27 +46,27 @@ MISSING = ("missing_keys", "mismatched_keys", "error_msgs")
 Check = dict[str, Any]
 
 
-def main(*places: str) -> None:
+def main(*job_folders: str) -> None:
     """Check the checkpoint that each of `places` asks for, and leave the list of checks there."""
     # A checkpoint whose custom code needs Shoal does not stand alone: any such import fails.
     sys.modules["shoal"] = None  # type: ignore[assignment]
-    for place in map(Path, places):
-        wanted = json.loads((place / "expected.json").read_text(encoding="utf-8"))
-        torch.set_num_threads(wanted["threads"])
-        tensors = load_file(place / "expected.safetensors", device=wanted["device"])
-        checks = checkpoint_checks(Path(wanted["folder"]), wanted, tensors)
-        (place / "result.json").write_text(json.dumps(checks), encoding="utf-8")
+    for job_folder in map(Path, job_folders):
+        expected = json.loads((job_folder / "expected.json").read_text(encoding="utf-8"))
+        torch.set_num_threads(expected["threads"])
+        tensors = load_file(job_folder / "expected.safetensors", device=expected["device"])
+        checks = checkpoint_checks(Path(expected["folder"]), expected, tensors)
+        (job_folder / "result.json").write_text(json.dumps(checks), encoding="utf-8")
 
 
-def checkpoint_checks(folder: Path, wanted: dict[str, Any], tensors: dict[str, Tensor]) -> list[Check]:
+def checkpoint_checks(folder: Path, expected: dict[str, Any], tensors: dict[str, Tensor]) -> list[Check]:
     """All checks of `folder`.
 
     Args:
         folder: the checkpoint.
-        wanted: `Expectation.facts` of `shoal.pruning.verify`.
+        expected: `Expectation.facts` of `shoal.pruning.verify`.
         tensors: `Expectation.tensors`, on the device where the model is to run.
     """
-    return list(_checks(folder, wanted, _cases(tensors)))
+    return list(_checks(folder, expected, _cases(tensors)))
 
 
 def _cases(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -78,45 +78,45 @@ def _cases(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return cases
 
 
-def _checks(folder: Path, wanted: dict[str, Any], cases: dict[str, dict[str, Tensor]]) -> Iterator[Check]:
+def _checks(folder: Path, expected: dict[str, Any], cases: dict[str, dict[str, Tensor]]) -> Iterator[Check]:
     try:
-        model, report = _load(folder, wanted.get("dtype", "auto"))
+        model, report = _load(folder, expected.get("dtype", "auto"))
     except Exception as error:
         yield _check("load", False, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
         return
     yield _check("load", True, f"{type(model).__name__} from transformers {transformers.__version__}")
-    adapter = wanted.get("adapter")
+    adapter = expected.get("adapter")
     yield _keys(report, KEYS if adapter is None else MISSING)
-    yield _depth(model, wanted)
-    yield _config(model, wanted)
-    yield _tensors(model, wanted, left_out=[] if adapter is None else adapter["modules"])
+    yield _depth(model, expected)
+    yield _config(model, expected)
+    yield _tensors(model, expected, left_out=[] if adapter is None else adapter["modules"])
     if adapter is not None:
         yield (check := _guarded("adapter", lambda: _adapter(model, adapter)))
         if not check["passed"]:
             return
-    model = model.to(wanted["device"]).eval()
+    model = model.to(expected["device"]).eval()
     with torch.no_grad():
-        yield _guarded("logits", lambda: _logits(_answering(model, wanted), cases))
+        yield _guarded("logits", lambda: _logits(_answering(model, expected), cases))
         if adapter is None:
-            yield _guarded("round_trip", lambda: _round_trip(model, folder, wanted))
-        if wanted["cache_case"] is None:
+            yield _guarded("round_trip", lambda: _round_trip(model, folder, expected))
+        if expected["cache_case"] is None:
             return
-        yield _guarded("cache", lambda: _cache_in_float(model, cases[wanted["cache_case"]], wanted))
+        yield _guarded("cache", lambda: _cache_in_float(model, cases[expected["cache_case"]], expected))
 
 
-def _answering(model: Any, wanted: dict[str, Any]) -> Any:
+def _answering(model: Any, expected: dict[str, Any]) -> Any:
     """The part that hears and answers in text."""
-    return model.get_submodule(wanted["answering_path"])
+    return model.get_submodule(expected["answering_path"])
 
 
-def _adapter(model: Any, wanted: dict[str, Any]) -> Check:
+def _adapter(model: Any, expected: dict[str, Any]) -> Check:
     """Put the adapter into `model`, in place, as PEFT does."""
     from peft import PeftModel, get_peft_model_state_dict
 
-    adapted = PeftModel.from_pretrained(model, wanted["folder"], torch_device="cpu")
+    adapted = PeftModel.from_pretrained(model, expected["folder"], torch_device="cpu")
     # As it is written, whatever the size of the base's vocabulary: that question would go to the Hub.
-    found = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    return _equal("adapter", tensor_digests(found), wanted["tensors"])
+    tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return _equal("adapter", tensor_digests(tensors), expected["tensors"])
 
 
 def _load(folder: Path, dtype: str = "auto") -> tuple[Any, dict[str, Any]]:
@@ -140,44 +140,44 @@ def _load(folder: Path, dtype: str = "auto") -> tuple[Any, dict[str, Any]]:
 
 
 def _keys(report: dict[str, Any], kinds: tuple[str, ...] = KEYS) -> Check:
-    found = {kind.removesuffix("_keys"): sorted(str(key) for key in report.get(kind) or ()) for kind in kinds}
-    wrong = {kind: keys for kind, keys in found.items() if keys}
+    listed = {kind.removesuffix("_keys"): sorted(str(key) for key in report.get(kind) or ()) for kind in kinds}
+    wrong = {kind: keys for kind, keys in listed.items() if keys}
     detail = "; ".join(f"{len(keys)} {kind}, such as {keys[0]}" for kind, keys in wrong.items())
     return _check("keys", not wrong, detail or "none missing, unexpected or mismatched")
 
 
-def _depth(model: Any, wanted: dict[str, Any]) -> Check:
-    layers = len(model.get_submodule(wanted["layers_path"]))
-    stated = getattr(_decoder_config(model, wanted), wanted["depth_field"], None)
-    detail = f"{stated} stated, {layers} there, {wanted['depth']} expected"
-    return _check("depth", stated == layers == wanted["depth"], detail)
+def _depth(model: Any, expected: dict[str, Any]) -> Check:
+    layers = len(model.get_submodule(expected["layers_path"]))
+    stated = getattr(_decoder_config(model, expected), expected["depth_field"], None)
+    detail = f"{stated} stated, {layers} there, {expected['depth']} expected"
+    return _check("depth", stated == layers == expected["depth"], detail)
 
 
-def _decoder_config(model: Any, wanted: dict[str, Any]) -> Any:
+def _decoder_config(model: Any, expected: dict[str, Any]) -> Any:
     config = model.config
-    for name in wanted["config_path"]:
+    for name in expected["config_path"]:
         config = getattr(config, name)
     return config
 
 
-def _config(model: Any, wanted: dict[str, Any]) -> Check:
-    config = _decoder_config(model, wanted)
+def _config(model: Any, expected: dict[str, Any]) -> Check:
+    config = _decoder_config(model, expected)
     # Through JSON, so that a tuple equals the list it becomes on disk.
-    found = json.loads(json.dumps({name: getattr(config, name, None) for name in wanted["fields"]}))
-    wrong = [name for name, value in wanted["fields"].items() if found[name] != value]
-    detail = "; ".join(f"{name} is {found[name]}, not {wanted['fields'][name]}" for name in wrong)
-    return _check("config", not wrong, detail or f"{', '.join(wanted['fields'])} as expected")
+    actual = json.loads(json.dumps({name: getattr(config, name, None) for name in expected["fields"]}))
+    wrong = [name for name, value in expected["fields"].items() if actual[name] != value]
+    detail = "; ".join(f"{name} is {actual[name]}, not {expected['fields'][name]}" for name in wrong)
+    return _check("config", not wrong, detail or f"{', '.join(expected['fields'])} as expected")
 
 
-def _tensors(model: Any, wanted: dict[str, Any], left_out: Sequence[str] = ()) -> Check:
+def _tensors(model: Any, expected: dict[str, Any], left_out: Sequence[str] = ()) -> Check:
     inside = tuple(f"{module}." for module in left_out)
-    here = {name: digest for name, digest in digests(model).items() if not name.startswith(inside)}
-    return _equal("tensors", here, wanted["tensors"])
+    actual = {name: digest for name, digest in digests(model).items() if not name.startswith(inside)}
+    return _equal("tensors", actual, expected["tensors"])
 
 
-def _equal(name: str, here: dict[str, str], there: dict[str, str]) -> Check:
-    wrong = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
-    detail = f"{len(wrong)} of {len(there)} differ, such as {wrong[0]}" if wrong else f"{len(there)} identical"
+def _equal(name: str, actual: dict[str, str], expected: dict[str, str]) -> Check:
+    wrong = sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
+    detail = f"{len(wrong)} of {len(expected)} differ, such as {wrong[0]}" if wrong else f"{len(expected)} identical"
     return _check(name, not wrong, detail)
 
 
@@ -188,13 +188,13 @@ def digests(model: torch.nn.Module) -> dict[str, str]:
 
 def tensor_digests(tensors: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 over dtype, shape and bytes of every tensor."""
-    found = {}
+    digests_by_name = {}
     for name, tensor in tensors.items():
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(flat.numpy())
-        found[name] = digest.hexdigest()
-    return found
+        digests_by_name[name] = digest.hexdigest()
+    return digests_by_name
 
 
 def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
@@ -204,17 +204,17 @@ def _logits(model: Any, cases: dict[str, dict[str, Tensor]]) -> Check:
         return _check("logits", False, "there is nothing to compare with")
     for case in compared.values():
         expected = case["expected_logits"]
-        here = model(**_inputs(case), use_cache=False).logits.float()
-        if here.shape != expected.shape:
-            return _check("logits", False, f"shape {tuple(here.shape)}, not {tuple(expected.shape)}")
-        counted = _counted(case, here)
-        worst = max(worst, _distance(here[counted], expected[counted]))
+        logits = model(**_inputs(case), use_cache=False).logits.float()
+        if logits.shape != expected.shape:
+            return _check("logits", False, f"shape {tuple(logits.shape)}, not {tuple(expected.shape)}")
+        counted = _counted(case, logits)
+        worst = max(worst, _distance(logits[counted], expected[counted]))
         scale = max(scale, expected[counted].abs().max().item())
     detail = f"{len(compared)} batches: {', '.join(compared)}; scale {scale:.3g}"
     return _compared("logits", worst, LOGITS_TOLERANCE * scale, detail)
 
 
-def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
+def _round_trip(model: Any, folder: Path, expected: dict[str, Any]) -> Check:
     """Save, load what was saved, save that: the tensors are still those in memory, the files those of before."""
     if getattr(model, "_hf_peft_config_loaded", False):
         return _check("round_trip", True, "not done: a stock class cannot write a model with its adapter loaded")
@@ -230,7 +230,7 @@ def _round_trip(model: Any, folder: Path, wanted: dict[str, Any]) -> Check:
         again, report = _load(first)
         again.save_pretrained(second)
         _add_left_behind(folder, second)
-        keys, tensors = _keys(report), _tensors(again, wanted)
+        keys, tensors = _keys(report), _tensors(again, expected)
         differing = sorted(_files(first) ^ _files(second))
     if not (keys["passed"] and tensors["passed"]):
         return _check("round_trip", False, f"keys: {keys['detail']}; tensors: {tensors['detail']}")
@@ -244,26 +244,26 @@ def _add_left_behind(folder: Path, copy: Path) -> None:
         shutil.copyfile(path, copy / path.name)
     # Saving notes the dtype of the first parameter, which some classes keep in float32 in a model of half precision.
     path = copy / "config.json"
-    config, own = (json.loads((place / path.name).read_text(encoding="utf-8")) for place in (copy, folder))
+    config, own = (json.loads((root / path.name).read_text(encoding="utf-8")) for root in (copy, folder))
     if own.get("dtype"):
         path.write_text(json.dumps(config | {"dtype": own["dtype"]}, indent=2), encoding="utf-8")
 
 
 def _files(folder: Path) -> set[tuple[str, str]]:
     """(name, SHA-256) of every file."""
-    found = set()
+    digests = set()
     for path in (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         with path.open("rb") as file:
-            found.add((str(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()))
-    return found
+            digests.add((str(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()))
+    return digests
 
 
-def _cache_in_float(model: Any, case: dict[str, Tensor], wanted: dict[str, Any]) -> Check:
+def _cache_in_float(model: Any, case: dict[str, Tensor], expected: dict[str, Any]) -> Check:
     """In float32: half precision rounds cached and uncached products differently, so that close tokens may swap."""
     growth = sum(4 * tensor.numel() - tensor.nbytes for tensor in model.parameters() if tensor.is_cpu)
     if psutil.virtual_memory().available < 1.1 * growth:
         return _check("cache", True, f"not done: it needs {1.1 * growth / 2**30:.1f} GiB of free memory")
-    return _cache(_answering(model.float(), wanted), case, wanted["generate_options"])
+    return _cache(_answering(model.float(), expected), case, expected["generate_options"])
 
 
 def _cache(model: Any, case: dict[str, Tensor], options: dict[str, Any]) -> Check:
