@@ -111,22 +111,12 @@ def compare_scope(
     a: Sums, b: Sums, scope: Scope, resample_a: Resampler, resample_b: Resampler, level: float
 ) -> ScopeComparison:
     """Correlations and overlaps over one scope, each with a bootstrap interval."""
-    metrics = [
-        metric
-        for metric in cosine_metrics()
-        if metric.name in a.slices and metric.name in b.slices and scope in metric.scopes
-    ]
-    return ScopeComparison(
-        metrics={
-            metric.name: _compare_metric(
-                Pair(cost_rows(a, scope, metric, resample_a), cost_rows(b, scope, metric, resample_b)),
-                metric,
-                a.depth,
-                level,
-            )
-            for metric in metrics
-        }
-    )
+    comparisons = {}
+    for metric in cosine_metrics():
+        if metric.name in a.slices and metric.name in b.slices and scope in metric.scopes:
+            pair = Pair(cost_rows(a, scope, metric, resample_a), cost_rows(b, scope, metric, resample_b))
+            comparisons[metric.name] = _compare_metric(pair, metric, a.depth, level)
+    return ScopeComparison(metrics=comparisons)
 
 
 def _compare_metric(pair: Pair, metric: CosineMetric, depth: int, level: float) -> MetricComparison:

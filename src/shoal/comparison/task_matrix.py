@@ -11,14 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shoal.comparison.audits import (
-    Pair,
-    Side,
-    mean_overlap,
-    read_side,
-    resamplers_of,
-    within_sizes,
-)
+from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, resamplers_of, within_sizes
 from shoal.comparison.settings import MatrixSettings
 from shoal.data_names import short_name
 from shoal.errors import UsageError

@@ -174,12 +174,7 @@ class Ablation:
         return np.allclose(ours, true, rtol=allowed, atol=allowed, equal_nan=True)
 
     def _losses(
-        self,
-        batch: PreparedBatch,
-        targets: Targets,
-        last: Tensor,
-        ends: Iterable[tuple[int, Tensor]],
-        count: int,
+        self, batch: PreparedBatch, targets: Targets, last: Tensor, ends: Iterable[tuple[int, Tensor]], count: int
     ) -> BatchLosses:
         head = _Losses(self._loaded, targets, last[targets.rows, targets.positions])
         check_losses(head.full, targets, batch.ids)

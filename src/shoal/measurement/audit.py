@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import tasks
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import FileFormatError, UsageError
+from shoal.machine import writing
 from shoal.measurement.blocks import block_candidates
 from shoal.measurement.collector import collect
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceRequest
@@ -176,7 +177,8 @@ def measure(
 ) -> Sums:
     """One forward pass over all clips with one input; the sums lie in a temporary file in `spool`."""
     if spool is not None:
-        _make_folder(spool)
+        with writing(spool):
+            spool.mkdir(parents=True, exist_ok=True)
     writer = SumsWriter(len(model.layers), spool)
     speakers = {row.id: row.speaker for row in data.rows}
     watch = watch or Stopwatch()
@@ -253,12 +255,3 @@ def _already_measured(out: Path | None, key: str) -> SumsFile | None:
         return None
     known = all(sums.slices == metric_slices(sums.depth) for sums in measured.inputs.values())
     return measured if measured.key == key and known else None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot be made ({error.strerror})", where=str(folder), fix="choose another place with --out"
-        ) from None

@@ -162,12 +162,7 @@ class Replayer:
     """
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        recording: Recording,
-        *,
-        part: Part = "layer",
-        only: Targets | None = None,
+        self, loaded: LoadedModel, recording: Recording, *, part: Part = "layer", only: Targets | None = None
     ) -> None:
         self._loaded, self._layers, self._tape, self._part = loaded, loaded.layers, recording, part
         self._only, self._last = only, _last_sublayers(loaded) if only is not None else None

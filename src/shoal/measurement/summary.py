@@ -100,13 +100,7 @@ def _metric_values(metric: CosineMetric, sums: Sums, scope: Scope, resampler: Re
 
 
 def best_blocks(
-    metric: CosineMetric,
-    means: Floats,
-    replicates: Floats | None,
-    depth: int,
-    level: float,
-    *,
-    keep_last: bool = False,
+    metric: CosineMetric, means: Floats, replicates: Floats | None, depth: int, level: float, *, keep_last: bool = False
 ) -> list[BestBlock]:
     """The most redundant block for each n = 1 … L (with `keep_last`, to L-1).
 

@@ -23,12 +23,7 @@ MIN_CANDIDATES = 4
 """With fewer blocks of a size there is hardly an order to predict."""
 
 
-def trust_of(
-    sums: Sums,
-    importance: Sequence[ImportanceSums],
-    resampler: Resampler,
-    level: float,
-) -> list[Trust]:
+def trust_of(sums: Sums, importance: Sequence[ImportanceSums], resampler: Resampler, level: float) -> list[Trust]:
     """Hold every metric against every quantity of whole layers that a metric measured in earnest, as ablation does.
 
     A truth counts among blocks of n layers if it has four or more of them measured on all of its clips; blocks that a
@@ -165,26 +160,19 @@ def cost_rows(sums: Sums, scope: Scope, metric: CosineMetric, resampler: Resampl
     return rows if metric.low_is_redundant else -rows
 
 
-def _by_size(metric: Ranking, truth: Ranking, depth: int, level: float) -> list[MetricTrust]:
-    metrics = []
+def _by_size(metric: Ranking, truth: Ranking, depth: int, level: float) -> Iterator[MetricTrust]:
     for n in range(1, depth):
         part = block_slice(depth, n)
         starts = np.flatnonzero((truth.known & metric.known)[part])
         if len(starts) >= MIN_CANDIDATES:
-            columns = part.start + starts
-            metrics.append(_trust(metric, truth, n, starts, columns, level))
-    return metrics
+            yield _trust(metric, truth, n, starts, part.start + starts, level)
 
 
 def _trust(
-    metric: Ranking,
-    truth: Ranking,
-    n: int,
-    starts: npt.NDArray[np.intp],
-    columns: npt.NDArray[np.intp],
-    level: float,
+    metric: Ranking, truth: Ranking, n: int, starts: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], level: float
 ) -> MetricTrust:
     guess, real = metric.rows[:, columns], truth.rows[:, columns]
+    # A replicate counts only where every block has a value: a choice among fewer would be another choice.
     whole = np.isfinite(guess).all(1) & np.isfinite(real).all(1)
     guess, real = guess[whole], real[whole]
     return MetricTrust(

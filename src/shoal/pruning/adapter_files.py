@@ -16,9 +16,9 @@ from typing import Any
 
 from shoal.errors import ModelError
 from shoal.models.json_file import read_json_object
+from shoal.pruning.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from shoal.pruning.key_names import KeyNames, Layers
 from shoal.pruning.safetensors_file import NewFile, Piece, read_header
-from shoal.pruning.side_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 PREFIX = "base_model.model."
 _PART = re.compile(r"\.(lora_|vera_|ia3_|hada_|lokr_|oft_|boft_|modules_to_save|base_layer|original_module)")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import ModelError
 from shoal.models.contexts import quiet
 from shoal.models.families import fields
+from shoal.pruning.rebuild import config_refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -56,7 +57,7 @@ def pruned_config(raw: Mapping[str, Any], config: PreTrainedConfig, changes: Map
     final = _edited(first, config, changes, add=absent)
     if wrong := _differing(_reread(final, config), changes):
         name = ".".join(wrong[0])
-        raise _refusal(config, f"{name} cannot be set to {changes[wrong[0]]!r} in config.json")
+        raise config_refusal(config, f"{name} cannot be set to {changes[wrong[0]]!r} in config.json")
     return final
 
 
@@ -70,7 +71,7 @@ def check_config(raw: Mapping[str, Any], pruned: PreTrainedConfig) -> None:
     for name in sorted(read.keys() | expected.keys()):
         if read.get(name) != expected.get(name):
             problem = f"{name} would be read as {read.get(name)!r}, but is {expected.get(name)!r} after pruning"
-            raise _refusal(pruned, " ".join(problem.split())[:400])
+            raise config_refusal(pruned, " ".join(problem.split())[:400])
 
 
 def _reread(raw: Mapping[str, Any], config: PreTrainedConfig) -> PreTrainedConfig:
@@ -78,7 +79,7 @@ def _reread(raw: Mapping[str, Any], config: PreTrainedConfig) -> PreTrainedConfi
         return _read(raw, config)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise _refusal(config, f"its class does not read the pruned config ({reason})") from error
+        raise config_refusal(config, f"its class does not read the pruned config ({reason})") from error
 
 
 def _read(raw: Mapping[str, Any], config: PreTrainedConfig) -> PreTrainedConfig:
@@ -88,11 +89,7 @@ def _read(raw: Mapping[str, Any], config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _edited(
-    raw: Mapping[str, Any],
-    config: PreTrainedConfig,
-    changes: Mapping[FieldPath, Any],
-    *,
-    add: Iterable[FieldPath],
+    raw: Mapping[str, Any], config: PreTrainedConfig, changes: Mapping[FieldPath, Any], *, add: Iterable[FieldPath]
 ) -> dict[str, Any]:
     """`raw` with those `changes` made that it spells out, and those in `add` added if they are not there."""
     edited, added = copy.deepcopy(dict(raw)), set(add)
@@ -101,8 +98,7 @@ def _edited(
         for name in path[:-1]:
             spelled = _spelled(node, owner, name)
             key = spelled[0] if spelled else owner.attribute_map.get(name, name)
-            value_there = node.get(key)
-            child: dict[str, Any] = value_there if isinstance(value_there, dict) else {}
+            child: dict[str, Any] = node[key] if isinstance(node.get(key), dict) else {}
             if spelled or path in added:
                 node[key] = child
             node, owner = child, getattr(owner, name)
@@ -186,11 +182,3 @@ def _followed(value: Any, follow: Callable[[str], str | None]) -> Any:
 def to_text(raw: Mapping[str, Any]) -> str:
     """A config as transformers writes it, in the order it has."""
     return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
-
-
-def _refusal(config: PreTrainedConfig, problem: str) -> ModelError:
-    return ModelError(
-        problem,
-        where=type(config).__name__,
-        fix="prune in memory, or add a family for it in shoal/models/families",
-    )

@@ -1,7 +1,7 @@
 """The folder of a checkpoint: what may be replaced, what is carried over, and how it gets its name.
 
-A checkpoint is made under a temporary name beside the final one and renamed last, so under the final name there
-is either a whole checkpoint or what was there before.
+`shoal.pruning.sharded` says what becomes of which file, and why. A checkpoint is made under a temporary name beside
+the final one and renamed last, so under the final name there is either a whole checkpoint or what was there before.
 """
 
 from __future__ import annotations
@@ -11,19 +11,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from shoal.errors import UsageError
+from shoal.errors import ModelError, UsageError
 from shoal.machine import writing
 from shoal.models.adapters import ADAPTERS_FILE
-from shoal.models.lineage import (
-    HEAL_FILE,
-    PLAN_FILE,
-    SOURCE_FILE,
-    TRAINING_FILE,
-    heal_files,
-    numbered,
-    plan_files,
-)
+from shoal.models.json_file import read_json_object
+from shoal.models.lineage import HEAL_FILE, PLAN_FILE, SOURCE_FILE, TRAINING_FILE, heal_files, numbered, plan_files
+from shoal.models.meta_model import CONFIG
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"})
 NOT_CARRIED = frozenset({"config.json", "adapter_config.json", "README.md", ADAPTERS_FILE})
@@ -31,6 +26,8 @@ NOT_CARRIED = frozenset({"config.json", "adapter_config.json", "README.md", ADAP
 CARRIED_TENSORS = frozenset({"spk_dict.pt"})
 """Data in a weights' format that a stock class reads beside its weights (the voices of Qwen-Omni)."""
 LARGEST_SIDE_FILE = 256 * 2**20
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def check_target(out: Path, source: Path | None, force: bool) -> None:
@@ -105,3 +102,62 @@ def is_side_file(path: Path) -> bool:
     weights = tensors or path.name.endswith(".index.json")
     ours = path.name in NOT_CARRIED or path.name.startswith(("shoal-", "."))
     return path.is_file() and not weights and not ours and path.stat().st_size <= LARGEST_SIDE_FILE
+
+
+def adapter_folders(source: Path) -> list[Path]:
+    """The folders in `source`, itself included, that hold a PEFT adapter.
+
+    Raises:
+        ModelError: an adapter without safetensors.
+    """
+    candidates = [source, *(path.parent for path in _files(source) if path.name == ADAPTER_CONFIG)]
+    adapters = [path for path in candidates if (path / ADAPTER_CONFIG).is_file()]
+    for path in adapters:
+        if not (path / ADAPTER_WEIGHTS).is_file():
+            raise ModelError(
+                f"has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}",
+                where=str(path),
+                fix="save the adapter as safetensors",
+            )
+    return adapters
+
+
+def files_in_folders(source: Path) -> list[Path]:
+    """What is carried over as it is from the folders in `source`, relative to it; adapters are not.
+
+    Raises:
+        ModelError: one holds weights about which nothing says what they are.
+    """
+    return [path.relative_to(source) for path in _files(source) if _is_carried(path, source)]
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """Every file in a folder in `source`, but for hidden ones and copies of the model."""
+    own = _architectures(source)
+    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        if own is not None and _architectures(folder) == own:
+            continue
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            if not any(part.startswith(".") for part in path.relative_to(source).parts):
+                yield path
+
+
+def _architectures(folder: Path) -> Any:
+    path = folder / CONFIG
+    return read_json_object(path).get("architectures") if path.is_file() else None
+
+
+def _is_carried(path: Path, source: Path) -> bool:
+    if path.name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        return False
+    if path.suffix not in WEIGHT_SUFFIXES or path.name in CARRIED_TENSORS:
+        return True
+    if path.suffix != ".safetensors":
+        return False
+    if not (path.parent / CONFIG).is_file():
+        raise ModelError(
+            f"{path.relative_to(source)} holds weights, and nothing says of what",
+            where=str(source),
+            fix="move it away, or put its config.json beside it",
+        )
+    return True

@@ -37,11 +37,7 @@ SIZES = (("num_embeddings", "out_features"), ("embedding_dim", "in_features"))
 
 @contextmanager
 def pruned(
-    model: PreTrainedModel,
-    layers: Sequence[int] | Plan,
-    *,
-    part: Part = "layer",
-    family: Family | None = None,
+    model: PreTrainedModel, layers: Sequence[int] | Plan, *, part: Part = "layer", family: Family | None = None
 ) -> Iterator[PreTrainedModel]:
     """Remove `layers`, or a part of each, from `model` while the block runs; afterwards it is exactly as before.
 

@@ -137,7 +137,7 @@ def write_model(
     """
     check_saveable(model)
     check_rebuild(model, family)
-    check_space(model, draft)
+    check_disk(draft, sum(parameter.nbytes for parameter in model.parameters()))
     _save(model, draft)
     return expectation(model, cases, family=family) if cases else None
 
@@ -151,15 +151,9 @@ def write_beside(
     adapters: Sequence[Path] = (),
     plan: Plan | None = None,
 ) -> None:
-    """Write what belongs to a model besides its weights; arguments as `write_checkpoint`.
+    """Write what belongs to a model besides its weights to `draft`; arguments as `write_checkpoint`.
 
-    Args:
-        draft: the folder with the weights.
-        tokenizer: to save.
-        processor: to save.
-        source: folder whose other files and history are carried over.
-        adapters: more folders whose history is.
-        plan: the last step of that history, if there was one.
+    Without a `plan` the history in `source` and `adapters` is carried over as it is.
     """
     for preprocessor in (tokenizer, processor):
         if preprocessor is not None:
@@ -217,13 +211,3 @@ def check_saveable(model: PreTrainedModel) -> None:
         raise ModelError(
             "it has low-rank weights that are not merged", where=type(model).__name__, fix="merge them first"
         )
-
-
-def check_space(model: PreTrainedModel, draft: Path) -> None:
-    """Make sure, before anything is written, that the disk has room.
-
-    Raises:
-        InputError: it has not.
-    """
-    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    check_disk(draft, needed)

@@ -106,8 +106,13 @@ def _difference(expected: dict[str, Any], actual: dict[str, Any]) -> str | None:
 def _refusal(config: PreTrainedConfig, problem: str) -> ModelError:
     names = fields.suspects(config)
     cause = f"; look at the config field{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
+    return config_refusal(config, f"pruned layers would not load as they are: {problem}{cause}")
+
+
+def config_refusal(config: PreTrainedConfig, problem: str) -> ModelError:
+    """A model whose config cannot be pruned."""
     return ModelError(
-        f"pruned layers would not load as they are: {problem}{cause}",
+        problem,
         where=type(config).__name__,
         fix="prune in memory, or add a family for it in shoal/models/families",
     )

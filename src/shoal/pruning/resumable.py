@@ -7,7 +7,6 @@ goes on from there; a run with another key starts afresh. A lock keeps two runs 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -65,7 +64,7 @@ class ResumableFolder:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
         self.finished[name] = record
         state = {"key": self._key, "files": self.finished}
         write_text(self.folder / STATE, json.dumps(state))
@@ -98,19 +97,14 @@ def resumable_folder(out: Path, key: str, check: Callable[[], None]) -> Iterator
             check()
             (folder / STATE).unlink(missing_ok=True)
             put_in_place(folder, out)
-            sync_folder(out.parent)
+            _sync_folder(out.parent)
         except BaseException as error:
             if isinstance(error, ModelError | VerificationError) or not draft.finished:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
-def key_of(value: Any) -> str:
-    """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make renames in `folder` last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -18,12 +18,12 @@ from shoal.models.json_file import read_json_object
 from shoal.models.meta_model import CONFIG, GENERATION_CONFIG, meta_model
 from shoal.pruning import config_files
 from shoal.pruning.adapter_files import NewAdapter, pruned_adapter
+from shoal.pruning.folder import adapter_folders
 from shoal.pruning.in_memory import kept_layers, prune_in_place
 from shoal.pruning.key_names import KeyNames, Layers, ModelTensor
 from shoal.pruning.rebuild import check_rebuild
 from shoal.pruning.safetensors_file import NewFile, Piece, TensorEntry, TensorSlice, cut_problem
 from shoal.pruning.shards import Shards, new_index, numbered, read_shards
-from shoal.pruning.side_folders import adapter_folders
 from shoal.schema import ModelInfo, Plan
 
 if TYPE_CHECKING:
@@ -140,11 +140,7 @@ def _check_shapes(
 
 
 def _new_files(
-    shards: Shards,
-    targets: Mapping[str, ModelTensor],
-    names: KeyNames,
-    layers: Layers,
-    cuts: Mapping[str, TensorSlice],
+    shards: Shards, targets: Mapping[str, ModelTensor], names: KeyNames, layers: Layers, cuts: Mapping[str, TensorSlice]
 ) -> list[NewFile]:
     files = []
     for shard in shards.files:
@@ -173,11 +169,7 @@ def _cut(name: str, entry: TensorEntry, target: ModelTensor, cuts: Mapping[str, 
 
 
 def _check_names(
-    files: Sequence[NewFile],
-    old: Mapping[str, ModelTensor],
-    before: KeyNames,
-    after: KeyNames,
-    layers: Layers,
+    files: Sequence[NewFile], old: Mapping[str, ModelTensor], before: KeyNames, after: KeyNames, layers: Layers
 ) -> None:
     """The pruned model finds in `files`, by transformers' own rules, exactly what the model found before."""
     pieces = {piece.name: piece for file in files for piece in file.pieces}

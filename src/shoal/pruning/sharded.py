@@ -18,6 +18,8 @@ What becomes of the files:
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,12 +35,11 @@ from shoal.models.meta_model import CONFIG, GENERATION_CONFIG
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.config_files import to_text
-from shoal.pruning.folder import carry_over, check_target
-from shoal.pruning.resumable import ResumableFolder, key_of, resumable_folder
+from shoal.pruning.folder import carry_over, check_target, files_in_folders
+from shoal.pruning.resumable import ResumableFolder, resumable_folder
 from shoal.pruning.rewrite import Rewrite, rewrite
 from shoal.pruning.safetensors_file import NewFile, digests_of, read_header, write_file
 from shoal.pruning.shards import INDEX
-from shoal.pruning.side_folders import files_in_folders
 from shoal.schema import Document, Plan
 from shoal.schema.verification import VerificationReport
 
@@ -69,7 +70,7 @@ def write_sharded(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the checkpoint in `source` without the plan's layers to `out`.
+    """`shoal.prune_folder` for a folder, with a check of the caller's own; errors and other arguments are the same.
 
     Args:
         source: a checkpoint folder with safetensors.
@@ -82,15 +83,6 @@ def write_sharded(
         force: replace `out` if there is something already.
         trust_remote_code: run the checkpoint's own code to build its class.
         progress: called while tensors are copied.
-
-    Returns:
-        `out`.
-
-    Raises:
-        PlanError: the plan does not fit the model.
-        ModelError: the checkpoint is damaged or not whole, or cannot be pruned so that it loads again.
-        InputError: `out` is taken or being written, or cannot be written, or the disk is full.
-        VerificationError: what was written is not what should be; nothing is left of it.
     """
     check_target(out, source, force)
     work = rewrite(source, plan, ref=ref, licence=licence, trust_remote_code=trust_remote_code)
@@ -147,7 +139,8 @@ def _key(source: Path, plan: Plan, work: Rewrite) -> str:
     files = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items())
     names = [[file.name, [piece.name for piece in file.pieces]] for file in work.tensor_files]
     versions = [__version__, transformers.__version__]
-    return key_of([str(source.resolve()), files, plan.depth, plan.layers, names, versions])
+    parts = [str(source.resolve()), files, plan.depth, plan.layers, names, versions]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _check_space(draft: ResumableFolder, work: Rewrite, source: Path, extra: list[Path]) -> None:

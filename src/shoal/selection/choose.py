@@ -13,23 +13,11 @@ from pydantic import ValidationError
 
 from shoal.errors import PlanError, UsageError
 from shoal.provenance import provenance
-from shoal.schema import (
-    Audit,
-    Estimate,
-    InputAudit,
-    InputKind,
-    Part,
-    Plan,
-    PlanSource,
-    Scope,
-    ScopeAudit,
-    plan_problem,
-)
+from shoal.schema import Audit, Estimate, InputAudit, InputKind, Part, Plan, PlanSource, Scope, ScopeAudit, plan_problem
 from shoal.schema.plan import DISTANCE_METRIC
 from shoal.selection.consensus import check_one_model, check_weights
 from shoal.selection.settings import REGISTRY, SelectSettings
-from shoal.selection.strategy import Choice, Request, Strategy
-from shoal.selection.values import Values, find_importance
+from shoal.selection.strategy import Choice, Request, Strategy, Values, find_importance
 from shoal.settings import takes
 from shoal.terms import is_block
 
@@ -173,10 +161,7 @@ def layer_count(depth: int, layers: int | str) -> int:
 
 
 def _check_sides(
-    audits: Sequence[Audit],
-    strategy: Strategy,
-    paths: Sequence[str],
-    weights: Sequence[float] | None,
+    audits: Sequence[Audit], strategy: Strategy, paths: Sequence[str], weights: Sequence[float] | None
 ) -> None:
     if not audits or len(audits) != len(paths):
         raise UsageError(f"{len(audits)} audits and {len(paths)} paths", where="source_path", fix="give one each")
