@@ -149,7 +149,7 @@ def test_what_a_side_loses_under_a_plan_is_its_own_measure_of_it(paths, n):
 def test_without_ablation_on_every_side_plans_are_chosen_by_the_angular_distance(tmp_path, paths):
     bare = save(tmp_path, sides()[:2], importance=False)
     found = matrix([*bare[:1], paths[1]])
-    assert (found.measure, found.unit, found.sizes) == ("angular", "share of a half turn", [1, 2, 4])
+    assert (found.measure, found.unit, found.sizes) == ("angular", "share of pi", [1, 2, 4])
     own = next(loss for loss in found.losses if loss.n == 4 and loss.task == loss.plan)
     assert own.layers == shoal.select(shoal.Audit.load(bare[0]), 4).layers
     assert matrix(paths, sizes=[1, 3]).measure == "angular"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import shoal
+from shoal.measurement.metrics import METRICS
 from shoal.schema import Audit, Comparison
 
 OLD = Path(__file__).parent / "audit_of_0_1"
@@ -48,6 +49,13 @@ def test_its_importance_is_known_by_the_names_of_today():
         ("ablation score", "ablation-score", True, False),
     }
     assert next(item for item in items if item.quantity == "score").title == "rise of WER"
+
+
+def test_a_unit_that_was_called_something_else_is_called_as_today():
+    audit = Audit.load(OLD / "audit.json").model_dump(mode="json")
+    audit["inputs"]["speech"]["scopes"]["all"]["metrics"]["angular"]["unit"] = "share of a half turn"
+    again = Audit.model_validate(audit).inputs["speech"].scopes["all"].metrics["angular"]
+    assert again.unit == METRICS["angular"].unit == "share of pi"
 
 
 def test_plans_chosen_from_it_are_those_it_says(raw):

@@ -214,7 +214,7 @@ def _audited(audit: Audit, plan: Plan | None) -> Iterator[list[str]]:
 
 
 def _distance(part: ScopeAudit, layer: int, count: int, level: float) -> str:
-    """Of the block of `count` layers from `layer` on, by every metric of blocks; angles in units of pi."""
+    """Of the block of `count` layers from `layer` on, by every metric of blocks; angular distances as a share of pi."""
     titles = {"angular": "angular distance / π"}
     return ", ".join(
         f"{titles.get(name, values.title)} {plain(values.estimate(range(layer, layer + count), level), '.4f')}"

@@ -50,7 +50,7 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
         for values in measured.scopes[scope].of_blocks().values():
             lines.append(
                 f"{name} (scope {scope}): best block of n layers that keeps the last one, "
-                f"{values.title} as {values.unit}"
+                f"{values.title} ({values.unit})"
             )
             lines += [_best(best) for best in values.best_keeping_last if best.n in (1, 2, 4, 8) and best.n < depth]
         lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]

@@ -55,7 +55,7 @@ def summary(plan: Plan, out: Path) -> str:
     if plan.block is not None:
         lines.append(f"that is the block [{plan.block[0]}, {plan.block[1]}), 0-based, the last one not included")
     if (distance := plan.distance) is not None:
-        lines.append(f"angular distance {wording.plain(distance, '.4f')} in units of pi")
+        lines.append(f"angular distance {wording.plain(distance, '.4f')} as a share of pi")
     if plan.importance is not None and plan.source is not None:
         lines.append(f"{plan.source.metric} {wording.plain(plan.importance, '.4f')}")
     if plan.source is not None and plan.source.others:

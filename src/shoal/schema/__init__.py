@@ -5,7 +5,7 @@ tolerant of keys added by newer versions. Writing goes to a temporary name first
 either has its final name and is whole, or is not there.
 
 Words: a *block* `(l, n)` is layers `l … l+n-1`; a triangle is stored as rows `[n-1][l]`, so row `n-1` has `L-n+1`
-entries; distances are in units of pi radians (0 = parallel, 0.5 = orthogonal, 1 = opposite).
+entries; angular distances are a share of pi (0 = parallel, 0.5 = orthogonal, 1 = opposite).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from shoal.schema import old_audits
 from shoal.schema.document import DataInfo, Document, ModelInfo
@@ -31,7 +31,7 @@ class MetricValues(Record):
 
     title: str = ""
     """In words, such as `angular distance`."""
-    unit: str = ""
+    unit: Annotated[str, BeforeValidator(old_audits.unit)] = ""
     per: Literal["block", "layer"] = "block"
     low_is_redundant: bool = True
     values: Triangle

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from shoal.schema import old_audits
 from shoal.schema.document import Document
@@ -90,7 +90,7 @@ class TaskMatrix(Document):
     measure: str
     """What plans are chosen by and losses are counted in: what every side has measured in earnest, such as
     `ablation loss`, else a cosine metric."""
-    unit: str
+    unit: Annotated[str, BeforeValidator(old_audits.unit)]
     spearman: list[list[Estimate]]
     """Rank correlation of the triangles among blocks of the same size (mean over n)."""
     overlap: list[list[Estimate]]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 TITLES = {
-    "angular": ("angular distance", "share of a half turn"),
+    "angular": ("angular distance", "share of pi"),
     "influence": ("block influence", "1 - cosine"),
     "gradient absolute": ("absolute gradient importance", ""),
     "gradient signed": ("signed gradient importance", ""),
 }
+UNITS = {"share of a half turn": TITLES["angular"][1]}
+"""What units were called → what they are called now."""
 IMPORTANCES = {
     ("gradient", "absolute"): {"option": "gradient", "title": "absolute", "additive": True},
     ("gradient", "signed"): {"option": "gradient-signed", "title": "signed", "additive": True},
@@ -45,6 +47,11 @@ def _metric(data: dict[str, Any], name: str) -> dict[str, Any]:
         rows = {key: None if row is None else [row] for key, row in rows.items()}
     title, unit = TITLES[name]
     return {"title": title, "unit": unit, "per": per, **rows}
+
+
+def unit(name: Any) -> Any:
+    """A unit as it is called now."""
+    return UNITS.get(name, name)
 
 
 def importance(data: Any) -> Any:

@@ -51,7 +51,7 @@ class Plan(Document):
     allow_last: bool = False
     seed: int | None = None
     distance: Estimate | None = None
-    """Angular distance of the block in units of pi, if the layers are one block of whole layers."""
+    """Angular distance of the block as a share of pi, if the layers are one block of whole layers."""
     importance: Estimate | None = None
     """The value these layers were chosen by, if that is one number and not the angular distance: of the metric in
     `source`; where it has values of layers only, the sum over layers."""

@@ -20,4 +20,4 @@ def angular(cosines: Tensor, depth: int) -> Tensor:
     return cosines.clamp(-1.0, 1.0).acos_().div_(math.pi)
 
 
-METRIC = CosineMetric("angular", "angular distance", "share of a half turn", angular)
+METRIC = CosineMetric("angular", "angular distance", "share of pi", angular)
