@@ -80,7 +80,7 @@ def bench(
     task = tasks.get(task) if isinstance(task, str) else task
     check_hears(model)
     _check_engine(model)
-    model.check_lengths(data)
+    model.check_clips(data, task)
     info = model.info()
     named = named_plans(plans, info.depth)
     systems = _Systems([FULL, *named], [None, *named.values()])

@@ -44,7 +44,7 @@ class DataSettings(Settings):
     """Number of clips to use, evenly spaced over the rows; default: all. A clip whose audio turns out bad is left out
     and not replaced."""
     lang: Annotated[str | None, DATA] = None
-    """Language of rows that name none (en, de …); it picks the normaliser."""
+    """Language of rows that name none (en, de …); it picks the normaliser, and models that take a language are told."""
     max_bad: Annotated[float, DATA] = Field(default=0.01, ge=0)
     """Bad rows to tolerate: a share below 1, or a number of rows."""
     max_clip_seconds: Annotated[float, DATA] = Field(default=120.0, gt=0)

@@ -19,7 +19,7 @@ from shoal.data.clip import SAMPLE_RATE
 from shoal.errors import ModelError
 from shoal.models.batch import Kind, PreparedBatch, TokenRow, stacked
 from shoal.models.contexts import quiet
-from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 from shoal.models.families.base import needs_family
 from shoal.schema import InputKind
 
@@ -59,7 +59,9 @@ def prepare_native(
         )
         if own is not None:
             return own
-        inputs = request(loaded, family, audio, task.instruction)
+        languages = loaded.languages_told(task, [clip.row.lang for clip in clips])
+        question = Question(task.instruction, languages, transcribe=task.transcribes)
+        inputs = request(loaded, family, audio, question)
         lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
         if input == "text":
             inputs = family.without_audio(inputs)
@@ -131,7 +133,7 @@ def _placeholder(family: AudioLLM, processor: Any) -> Samples:
     return np.zeros(family.sampling_rate(processor) // 4, dtype=np.float32)
 
 
-def request(loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], instruction: str) -> dict[str, Any]:
+def request(loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], question: Question) -> dict[str, Any]:
     """`AudioLLM.request` of the loaded model.
 
     Raises:
@@ -139,7 +141,7 @@ def request(loaded: LoadedModel, family: AudioLLM, samples: Sequence[Samples], i
     """
     try:
         with quiet():
-            return family.request(loaded.model, loaded.processor, samples, instruction)
+            return family.request(loaded.model, loaded.processor, samples, question)
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise ModelError(

@@ -87,7 +87,7 @@ def asked_of(data: Dataset, task: Task | str, loaded: LoadedModel, against: Load
         if model is not None:
             check_can_answer(model, task)
             if task.input == "speech":
-                model.check_lengths(data)
+                model.check_clips(data, task)
             task = without_unmeasurable_loss(task, model, data.rows)
     return task
 
@@ -95,13 +95,15 @@ def asked_of(data: Dataset, task: Task | str, loaded: LoadedModel, against: Load
 def header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) -> dict[str, Any]:
     """What decides raw outputs, besides the system: the same header, the same outputs."""
     info = data.info()
+    # Which language each row names is part of its line; the header says whether the model was told.
+    told = {"language": "each row's"} if any(loaded.languages_told(task, info.languages)) else {}
     return {
         "task": task.decides,
-        "decoding": {"strategy": "greedy", "max_new_tokens": limit.label},
+        "decoding": {"strategy": "greedy", "max_new_tokens": limit.label, **told},
         "dtype": loaded.dtype_name,
         "device": loaded.device.type,
         "audio": {"decoder": info.audio_decoder, "resampler": info.resampler},
-        "note": {"manifests": info.manifests, "data_fingerprint": info.fingerprint},
+        "note": {"manifests": info.manifests, "data_fingerprint": info.fingerprint, "languages": info.languages},
     }
 
 

@@ -80,7 +80,7 @@ def audit(
     task = tasks.get(task) if isinstance(task, str) else task
     inputs = _inputs(model, task, data, settings.inputs)
     if "speech" in inputs:
-        model.check_lengths(data)
+        model.check_clips(data, task)
     _check(settings, model, task, inputs)
     key = _key(model, data, task, inputs)
     measured = _already_measured(folder, key)
@@ -241,6 +241,7 @@ def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKi
         task.asked,
         hashlib.sha256(answers.encode()).hexdigest(),
         list(inputs),
+        *model.languages_told(task, [row.lang for row in data.rows]),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,7 @@ from shoal.models.audio_cache import AudioCache
 from shoal.models.contexts import quiet
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.info import Kind, kind_of, model_info
+from shoal.models.languages import code_among
 from shoal.models.peft_folder import (
     CONFIG,
     add_adapter,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.data.clip import Row
     from shoal.models.families.base import Family
+    from shoal.tasks import Task
 
 WINDOW_TOLERANCE_SECONDS = 0.1
 """What a clip may be longer than the model's window: less than a sound."""
@@ -102,14 +106,46 @@ class LoadedModel:
                 fix="put the model's processor and tokenizer files beside its weights",
             )
 
-    def check_lengths(self, data: Dataset) -> None:
-        """Make sure, before anything is computed, that the model hears every clip to its end.
+    def check_clips(self, data: Dataset, task: Task) -> None:
+        """Make sure, before anything is computed, that the model hears every clip to its end and knows its language.
 
         Raises:
             AudioError: a clip is longer than the processor's window.
+            ModelError: the model is told the language of a clip, and does not know it.
         """
+        self.languages_told(task, data.info().languages)
         for index in np.flatnonzero(data.seconds() > self._longest_clip()):
             self.check_length(float(data.seconds()[index]), data.rows[int(index)])
+
+    def languages_told(self, task: Task, languages: Sequence[str | None]) -> tuple[str | None, ...]:
+        """What the model is told of the languages of clips, as manifests write them.
+
+        Returns:
+            A code for each clip, None where the model finds out; nothing if it takes no language, or none is named.
+
+        Raises:
+            ModelError: the model does not know a language.
+        """
+        if not (codes := self._languages(task)):
+            return ()
+        told = tuple(self._code(lang, codes) for lang in languages)
+        return told if any(told) else ()
+
+    def _languages(self, task: Task) -> Collection[str]:
+        if not isinstance(self.family, AudioLLM) or task.plain_text:
+            return ()
+        return self.family.languages(self.model, transcribe=task.transcribes)
+
+    def _code(self, lang: str | None, codes: Collection[str]) -> str | None:
+        if not lang or (code := code_among(lang, codes)):
+            return code if lang else None
+        close = difflib.get_close_matches(lang.lower(), codes, n=3, cutoff=0.4)
+        some = f" (it knows {len(codes)}, such as {', '.join(close or sorted(codes)[:5])})"
+        raise ModelError(
+            f"it does not know the language {lang!r} of a row{some}",
+            where=self.ref,
+            fix="correct `lang` in the manifest or --lang, or take it out: then the model finds out itself",
+        )
 
     def _longest_clip(self) -> float:
         """What the model hears of a clip (s)."""

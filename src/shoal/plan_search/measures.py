@@ -163,5 +163,6 @@ def _key(loaded: LoadedModel, data: Dataset, task: Task, settings: SearchSetting
         settings.input,
         settings.counted,
         settings.part,
+        *loaded.languages_told(task, [row.lang for row in data.rows]),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -86,7 +86,7 @@ def search(
     check_can_answer(model, task)
     parts = split(data, settings.seed) if confirm_data is None else as_given(data, confirm_data)
     for half in (parts.validation, parts.confirmation):
-        model.check_lengths(half)
+        model.check_clips(half, task)
     budget = limits.with_usual_increase(settings.budget, task.settings.kind)
     _check(model, task, budget, settings)
     # The same on both splits, whichever labels are in them.

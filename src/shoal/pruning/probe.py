@@ -15,7 +15,7 @@ import torch
 from shoal.data.clip import SAMPLE_RATE
 from shoal.decoder.stock_inputs import fed, request
 from shoal.errors import ModelError
-from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.families.audio_llm import AudioLLM, Question
 from shoal.models.random_tokens import token_batch
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _audible(loaded: LoadedModel, family: AudioLLM, *, needed: bool) -> dict[str
     """
     clips = noise(family.sampling_rate(loaded.processor))
     try:
-        return fed(loaded, request(loaded, family, clips, INSTRUCTION))
+        return fed(loaded, request(loaded, family, clips, Question(INSTRUCTION)))
     except ModelError:
         if needed:
             raise

@@ -75,6 +75,11 @@ class Task:
         return self.settings.scored_by
 
     @property
+    def transcribes(self) -> bool:
+        """Whether the answer is what is said, in the language in which it is said."""
+        return self.settings.kind == "asr"
+
+    @property
     def needs_text(self) -> bool:
         """Whether a row without `text` cannot be used."""
         return self.settings.fields.get("text") == "text"

@@ -25,6 +25,7 @@ from shoal.decoder.prepare import prepare
 from shoal.errors import ModelError
 from shoal.measurement.collector import collect
 from shoal.models import families
+from shoal.models.families.audio_llm import Question
 from shoal.models.loading import load_model
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import prune_in_place
@@ -244,14 +245,14 @@ def test_an_input_that_points_at_positions_is_refused(folder, name):
     loaded = load(folder)
     loaded.processor = pointing(loaded.processor, {name: torch.tensor([3])})
     with pytest.raises(ModelError, match=name):
-        loaded.family.request(loaded.model, loaded.processor, [np.zeros(8000, dtype=np.float32)], "Hear.")
+        loaded.family.request(loaded.model, loaded.processor, [np.zeros(8000, dtype=np.float32)], Question("Hear."))
 
 
 def test_a_prompt_without_the_audio_token_is_refused(folder):
     loaded = load(folder)
     loaded.model.config.audio_token_id = 299
     with pytest.raises(ModelError, match="no audio token"):
-        loaded.family.request(loaded.model, loaded.processor, [np.zeros(8000, dtype=np.float32)], "Hear.")
+        loaded.family.request(loaded.model, loaded.processor, [np.zeros(8000, dtype=np.float32)], Question("Hear."))
 
 
 def test_a_depth_that_is_not_stated_is_refused():

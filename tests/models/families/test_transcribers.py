@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from shoal.errors import ModelError
 from shoal.models.batch import Kind
 from shoal.models.families import find
+from shoal.models.families.audio_llm import Question
 from shoal.models.loading import load_model
 from shoal.pruning.from_folder import prune_folder
 from shoal.pruning.in_memory import pruned
@@ -33,11 +36,38 @@ def test_the_answer_is_the_transcript_without_languages_times_and_speakers(name,
     assert family.answer(processor, "words alone") == "words alone"
 
 
+def test_qwen3_asr_is_told_the_language_of_each_clip():
+    build = BUILDS["Qwen3ASRForConditionalGeneration"]
+    model, processor = build.build(2), build.processor()
+    family, clip = find(model), np.zeros(16_000, dtype=np.float32)
+    inputs = family.request(model, processor, [clip] * 3, Question("", ("de", None, "yue"), transcribe=True))
+    texts = processor.tokenizer.batch_decode(inputs["input_ids"])
+    assert texts[0].endswith("<|assistant|>language German<asr_text>")
+    assert texts[1].endswith("<|assistant|>")
+    assert texts[2].endswith("<|assistant|>language Cantonese<asr_text>")
+    assert {"de", "yue"} <= set(family.languages(model, transcribe=True))
+
+
+def test_fun_asr_nano_is_told_the_language_of_each_clip():
+    """Its feature extractor needs torchaudio, its requests do not."""
+    from transformers.models.fun_asr_nano.processing_fun_asr_nano import FunAsrNanoProcessor
+
+    processor = SimpleNamespace(
+        apply_transcription_request=lambda *args, **options: FunAsrNanoProcessor.apply_transcription_request(
+            processor, *args, **options
+        ),
+        apply_chat_template=lambda conversations, **_: [str(turn[0]["content"][1:]) for turn in conversations],
+    )
+    family = find(BUILDS["FunAsrNanoForConditionalGeneration"].build(2))
+    prompts = family.prompts(processor, Question("", ("zh", None), transcribe=True), 2)
+    assert prompts == ["[{'type': 'language', 'language': '中文'}]", "[]"]
+
+
 def test_vibevoice_hears_a_clip_the_same_way_twice():
     build = BUILDS["VibeVoiceAsrForConditionalGeneration"]
     model = build.build(2)
     clip = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
-    inputs = find(model).request(model, build.processor(), [clip], "")
+    inputs = find(model).request(model, build.processor(), [clip], Question(""))
     with torch.no_grad():
         first, second = (model(**inputs).logits for _ in range(2))
         noisy = model(**(inputs | {"sample": True})).logits
@@ -66,7 +96,7 @@ def test_kyutai_is_measured_on_what_it_hears_and_writes():
     build = BUILDS["KyutaiSpeechToTextForConditionalGeneration"]
     model, processor = build.build(2), build.processor()
     clip = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
-    inputs = find(model).request(model, processor, [clip], "")
+    inputs = find(model).request(model, processor, [clip], Question(""))
     text, codes = inputs["input_ids"][0, :, 0], inputs["input_ids"][0, :, 1:]
     with torch.no_grad():
         predicted = model(**inputs).logits[0].argmax(-1)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from io import BytesIO
+from typing import Any
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from shoal.models.batch import Kind, TokenRow
+from shoal.models.families.audio_llm import Question
 from shoal.models.families.voxtral import FAMILY as VOXTRAL
 from shoal.models.families.voxtral_realtime import FAMILY as REALTIME
 from tiny_audio import BUILDS, mistral, voxtral
@@ -19,19 +25,54 @@ PAD = 32
 def test_the_instruction_follows_the_audio():
     build = BUILDS["VoxtralForConditionalGeneration"]
     model, processor = build.build(2), build.processor()
-    inputs = VOXTRAL.request(model, processor, clips(), "Transcribe.")
+    inputs = VOXTRAL.request(model, processor, clips(), Question("Transcribe."))
     assert inputs["input_features"].shape[0] == 1 + 2
     assert (inputs["input_ids"] == 24).sum(1).tolist() == [375, 750]
     assert processor.tokenizer.decode(inputs["input_ids"][0].tolist()).endswith("Transcribe.[/INST]")
 
 
+def test_a_language_is_told_in_the_transcription_mode():
+    build = BUILDS["VoxtralForConditionalGeneration"]
+    model, processor = build.build(2), build.processor()
+    question = Question("Transcribe.", ("de", None), transcribe=True)
+    inputs = VOXTRAL.request(model, processor, clips(), question)
+    told, asked = (processor.tokenizer.decode(ids.tolist()) for ids in inputs["input_ids"])
+    assert told.endswith("[/INST]lang:de[TRANSCRIBE]")
+    assert asked.endswith("Transcribe.[/INST]")
+    assert "de" in VOXTRAL.languages(model, transcribe=True)
+    assert not VOXTRAL.languages(model, transcribe=False)
+
+
 @needs_mistral
-def test_without_mistral_common_the_request_is_the_same():
+@pytest.mark.parametrize("converted", [False, True])
+def test_the_request_is_what_mistral_common_writes(converted):
+    from mistral_common.protocol.transcription.request import TranscriptionRequest
+
     model = BUILDS["VoxtralForConditionalGeneration"].build(2)
-    stock = VOXTRAL.request(model, voxtral.processor(converted=False), clips(), "Transcribe the speech.")
-    ours = VOXTRAL.request(model, voxtral.processor(converted=True), clips(), "Transcribe the speech.")
-    assert stock.keys() == ours.keys()
-    assert all(torch.equal(stock[name], ours[name]) for name in stock)
+    stock, processor = voxtral.processor(converted=False), voxtral.processor(converted=converted)
+    words = {"type": "text", "text": "Transcribe the speech."}
+    turns = [[{"role": "user", "content": [audio_of(wav(clip)), words]}] for clip in clips()]
+    expected = dict(stock.apply_chat_template(turns))
+    inputs = VOXTRAL.request(model, processor, clips(), Question("Transcribe the speech."))
+    assert inputs.keys() == expected.keys()
+    assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+
+    inputs = VOXTRAL.request(model, processor, clips(), Question("", ("de", "en"), transcribe=True))
+    for ids, mask, clip, lang in zip(
+        inputs["input_ids"], inputs["attention_mask"].bool(), clips(), ("de", "en"), strict=True
+    ):
+        asked = TranscriptionRequest.from_openai({"model": "any", "file": BytesIO(wav(clip)), "language": lang})
+        assert ids[mask].tolist() == stock.tokenizer.tokenizer.encode_transcription(asked).tokens
+
+
+def audio_of(file: bytes) -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": b64encode(file).decode(), "format": "wav"}}
+
+
+def wav(samples) -> bytes:
+    file = BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
+    return file.getvalue()
 
 
 def clips():
@@ -46,7 +87,7 @@ def test_a_streamed_response_fills_the_audio(samples, tokens):
     build = BUILDS["VoxtralRealtimeForConditionalGeneration"]
     model, processor = build.build(2), build.processor()
     clip = np.full(samples, 0.1, dtype=np.float32)
-    inputs = REALTIME.request(model, processor, [clip], "")
+    inputs = REALTIME.request(model, processor, [clip], Question(""))
     prompt = inputs["input_ids"][0]
     line = TokenRow(prompt, torch.full_like(prompt, int(Kind.PROMPT)))
     row = REALTIME.with_response(processor, line, range(40, 40 + tokens), clip)
@@ -61,7 +102,7 @@ def test_a_streamed_response_fills_the_audio(samples, tokens):
 def test_the_decoder_hears_no_more_than_its_tokens():
     build = BUILDS["VoxtralRealtimeForConditionalGeneration"]
     model, processor = build.build(2), build.processor()
-    inputs = REALTIME.request(model, processor, [np.full(16_000, 0.1, dtype=np.float32)], "")
+    inputs = REALTIME.request(model, processor, [np.full(16_000, 0.1, dtype=np.float32)], Question(""))
     call = REALTIME.call(model, inputs)
     whole = model.get_audio_features(inputs["input_features"]).pooler_output
     tokens = inputs["input_ids"].shape[1]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shoal.models import families
+from shoal.models.families.audio_llm import Question
 from shoal.pruning.in_memory import prune_in_place, pruned
 from tiny_audio.whisper import BUILDS
 
@@ -18,10 +19,12 @@ def model():
     return TINY.build(6)
 
 
-def prompts(model, instruction="Transcribe the speech.", clips=2):
+def prompts(model, instruction="Transcribe the speech.", clips=2, languages=()):
     noise = np.random.default_rng(0).normal(0, 0.1, (clips, 16_000)).astype(np.float32)
     family = families.find(model)
-    return family.request(model, TINY.processor(), list(noise), instruction)["decoder_input_ids"].tolist()
+    return family.request(model, TINY.processor(), list(noise), Question(instruction, languages))[
+        "decoder_input_ids"
+    ].tolist()
 
 
 def test_alignment_heads_follow_their_layers(model):
@@ -54,6 +57,23 @@ def test_else_the_language_is_the_one_that_is_detected(model):
     for start, language, task, plain in prompts(model, clips=3):
         assert (start, task, plain) == (1, 5, 8)
         assert language in (2, 3)
+
+
+def test_a_row_may_name_its_language(model):
+    assert set(families.find(model).languages(model, transcribe=True)) == {"en", "hi"}
+    assert prompts(model, languages=("hi", "en")) == [[1, 3, 5, 8], [1, 2, 5, 8]]
+    model.generation_config.language = "english"
+    assert prompts(model, languages=("hi", None)) == [[1, 3, 5, 8], [1, 2, 5, 8]]
+
+
+def test_nothing_is_detected_where_every_row_names_its_language(model, monkeypatch):
+    monkeypatch.setattr(model, "detect_language", None)
+    assert [prompt[1] for prompt in prompts(model, languages=("en", "hi"))] == [2, 3]
+
+
+def test_a_model_of_one_language_takes_none(model):
+    del model.generation_config.lang_to_id
+    assert not families.find(model).languages(model, transcribe=True)
 
 
 def test_an_instruction_to_translate_is_the_task_token(model):

@@ -7,6 +7,7 @@ import pytest
 
 from shoal.models import families
 from shoal.models.families.audio_flamingo import FAMILY
+from shoal.models.families.audio_llm import Question
 from tiny_audio import BUILDS
 
 CLASSES = (
@@ -21,7 +22,7 @@ def test_a_clip_has_as_many_windows_as_it_needs(name):
     build = BUILDS[name]
     model, processor = build.build(2), build.processor()
     clips = [np.zeros(int(seconds * 16_000), dtype=np.float32) for seconds in (0.5, 4.3)]
-    inputs = families.find(model).request(model, processor, clips, "Transcribe.")
+    inputs = families.find(model).request(model, processor, clips, Question("Transcribe."))
     assert inputs["input_features"].shape == (1 + 3, 80, 200)
     assert model(**inputs).logits.shape[:2] == inputs["input_ids"].shape
 

@@ -6,7 +6,8 @@ default a model takes audio in *slots*: its processor puts one audio token where
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -29,6 +30,23 @@ Samples = npt.NDArray[np.float32]
 Entry = Literal["slot", "added", "cross", "codes", "none"]
 """How audio enters the decoder: in the place of audio tokens, added to every token's embedding, by cross-attention, as
 tokens of an audio codec, or not at all here (speech comes out of the model, not in)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about the clips of a batch."""
+
+    instruction: str
+    """In words."""
+    languages: tuple[str | None, ...] = ()
+    """Code of the language spoken in each clip, None where it is not known; empty: no language is known."""
+    transcribe: bool = False
+    """Whether the answer is what is said, in the language in which it is said."""
+
+    def spoken(self, clips: int) -> tuple[str | None, ...]:
+        """`languages`, one for each of so many clips."""
+        return self.languages or (None,) * clips
+
 
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """Inputs with one value for each token."""
@@ -108,6 +126,19 @@ class AudioLLM(Family):
         limit = getattr(processor, "max_audio_len", None)
         return None if limit is None else float(limit)
 
+    def languages(self, model: PreTrainedModel, *, transcribe: bool) -> Collection[str]:
+        """Codes of the languages that the model can be told a clip is spoken in; empty: it takes none.
+
+        Args:
+            model: the model, for what its checkpoint knows.
+            transcribe: whether it is asked for what is said, and for nothing else.
+        """
+        return ()
+
+    def prompts(self, processor: Any, question: Question, clips: int) -> list[str]:
+        """`prompt`, for each of so many clips."""
+        return [self.prompt(processor, question.instruction)] * clips
+
     def prompt(self, processor: Any, instruction: str) -> str:
         """The whole prompt as text, with the processor's placeholder for one clip.
 
@@ -146,21 +177,21 @@ class AudioLLM(Family):
         )
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
-        """The model's inputs for a batch of clips and one instruction, up to where the response begins.
+        """The model's inputs for a batch of clips and one question, up to where the response begins.
 
         Args:
             model: the model, for what the processor does not know.
             processor: the checkpoint's own.
             clips: float32 samples (n,), mono, at `sampling_rate`.
-            instruction: what is asked, in words.
+            question: what is asked.
 
         Returns:
             Keyword arguments of `model(**inputs)`: `input_ids` and `attention_mask` (B, T), padded on either side, and
             the audio.
         """
-        text = [self.prompt(processor, instruction)] * len(clips)
+        text = self.prompts(processor, question, len(clips))
         if self.whole_windows:
             # A padding asked for here would reach the audio too, and shorten the window.
             return dict(processor(text=text, audio=list(clips)))

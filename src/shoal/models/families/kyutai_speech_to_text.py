@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class KyutaiSpeechToText(AudioLLM):
     )
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """What the decoder is given while the model transcribes `clips`, each by itself.
 

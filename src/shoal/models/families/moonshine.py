@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ class Moonshine(AudioLLM):
     limits = "takes no instruction: it transcribes, in the language it was trained for"
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """Samples and what the encoder makes of each clip alone, and the token that begins every answer.
 

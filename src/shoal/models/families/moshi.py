@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import Samples
+from shoal.models.families.audio_llm import Question, Samples
 from shoal.models.families.speech_generator import SpeechGenerator
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Moshi(SpeechGenerator):
         return ""
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """The codes of every clip, made alone and padded on the right, and of as much silence."""
         import torch

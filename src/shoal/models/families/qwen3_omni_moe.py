@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.models.families import fields
-from shoal.models.families.audio_llm import PER_TOKEN, Samples
+from shoal.models.families.audio_llm import PER_TOKEN, Question, Samples
 from shoal.models.families.omni import Omni, thinker_config
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ class Qwen3OmniMoe(Omni):
     )
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """One by one, then stacked: beside a longer clip, padding would leak into the last frame of its spectrum."""
         from shoal.models.batch import padded
 
-        text = self.prompt(processor, instruction)
+        text = self.prompt(processor, question.instruction)
         rows = [dict(processor(text=[text], audio=[clip], return_tensors="pt")) for clip in clips]
         pad = int(getattr(processor.tokenizer, "pad_token_id", None) or 0)
         return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,11 +43,11 @@ class SpeechGenerator(AudioLLM):
         return len(processor.tokenizer(before, add_special_tokens=False)["input_ids"])
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """The prompt without the mark, and the clips as their answers."""
-        text = self.prompt(processor, instruction)
-        inputs = processor(text=[text] * len(clips), audio=list(clips), return_tensors="pt", padding=True)
+        text = self.prompts(processor, question, len(clips))
+        inputs = processor(text=text, audio=list(clips), return_tensors="pt", padding=True)
         return dict(inputs) | _without(inputs, processor.tokenizer.convert_tokens_to_ids(self.mark(processor)))
 
     def with_response(self, processor: Any, line: TokenRow, ids: Sequence[int], samples: Samples) -> TokenRow:

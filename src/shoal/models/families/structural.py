@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
 from shoal.models.families import fields
-from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 from shoal.models.families.base import needs_family
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ class Structural(AudioLLM):
         return self.inputs if processor is not None and hears else ()
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """As most processors are called; the audio's place must be visible in the tokens.
 
         Raises:
             ModelError: the audio token is not among them, or another input says where the audio is.
         """
-        inputs = super().request(model, processor, clips, instruction)
+        inputs = super().request(model, processor, clips, question)
         for name in filter(POINTERS.search, inputs):
             problem = f"its processor gives {name}, which may point at positions that move when a batch is laid out"
             raise needs_family(processor, problem)

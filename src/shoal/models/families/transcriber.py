@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.families.audio_llm import AudioLLM, Question
 
 
 class TranscriptionFamily(AudioLLM):
@@ -19,9 +19,16 @@ class TranscriptionFamily(AudioLLM):
     takes_instruction: ClassVar[bool] = False
     """Whether a request may hold an instruction in words; where it may hold context only, none is given."""
 
-    def prompt(self, processor: Any, instruction: str) -> str:
-        """The processor's own request for one clip, as text; the instruction is in it if the model takes one."""
-        asked = {"prompt": instruction} if self.takes_instruction else {}
+    def prompts(self, processor: Any, question: Question, clips: int) -> list[str]:
+        """One for each clip, which differ in the language that is spoken."""
+        languages = question.spoken(clips)
+        prompts = {code: self.prompt(processor, question.instruction, code) for code in dict.fromkeys(languages)}
+        return [prompts[code] for code in languages]
+
+    def prompt(self, processor: Any, instruction: str, language: str | None = None) -> str:
+        """The processor's own request for one clip, as text; instruction and language are in it if it takes any."""
+        options = {"prompt": instruction} if self.takes_instruction else {}
+        if language is not None:
+            options["language"] = language
         silence = np.zeros(self.sampling_rate(processor), dtype=np.float32)
-        prompts = processor.apply_transcription_request(silence, tokenize=False, **asked)
-        return str(prompts[0])
+        return str(processor.apply_transcription_request(silence, tokenize=False, **options)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import Samples
+from shoal.models.families.audio_llm import Question, Samples
 from shoal.models.families.speech_generator import SpeechGenerator
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ class VibeVoice(SpeechGenerator):
         return f"{script}{begins}{processor.audio_token}{processor.audio_eos_token}"
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """Samples for the acoustic encoder inside the model, which is kept from adding noise."""
         import torch
 
-        return super().request(model, processor, clips, instruction) | {"sample": torch.tensor(False)}
+        return super().request(model, processor, clips, question) | {"sample": torch.tensor(False)}
 
 
 FAMILY = VibeVoice()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import Samples
+from shoal.models.families.audio_llm import Question, Samples
 from shoal.models.families.transcriber import TranscriptionFamily
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ class VibeVoiceAsr(TranscriptionFamily):
         return nn.ModuleList([inner.acoustic_tokenizer_encoder, inner.semantic_tokenizer_encoder])
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """See `AudioLLM.request`; the noise is off, or no two passes over a clip would agree."""
         import torch
 
-        inputs = super().request(model, processor, clips, instruction)
+        inputs = super().request(model, processor, clips, question)
         # A tensor, because a verification stores its inputs as tensors.
         return inputs | {"sample": torch.tensor(False)}
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,56 +20,48 @@ class Voxtral(AudioLLM):
 
     name = "voxtral"
     classes = ("VoxtralForConditionalGeneration",)
-    limits = "asked in words, as in a chat, not in its transcription mode"
+    limits = (
+        "transcribes in its transcription mode where a row names its language (lang, or --lang); else it is asked in "
+        "words, as in a chat"
+    )
+
+    def languages(self, model: PreTrainedModel, *, transcribe: bool) -> Collection[str]:
+        """Any with two letters, in the transcription mode."""
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+        return [code for code in LANGUAGES if len(code) == 2] if transcribe else ()
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
-        """See `AudioLLM.request`; its processor takes audio in conversations only, as files.
+        """What mistral-common writes, with or without that library, and the features of windows (W, mel, 3000).
 
-        Without mistral-common its tokenizer is one that knows no conversations: then the same is put together here.
+        `<s>[INST][BEGIN_AUDIO][AUDIO]…`, then `instruction[/INST]` or, to transcribe, `[/INST]lang:de[TRANSCRIBE]`.
         """
-        rate = self.sampling_rate(processor)
-        if hasattr(processor.tokenizer, "mode"):
-            return dict(processor.apply_chat_template([[_turn(clip, rate, instruction)] for clip in clips]))
-        return _assembled(model, processor, clips, instruction, rate)
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        windows = [_windows(processor.feature_extractor, clip, self.sampling_rate(processor)) for clip in clips]
+        audio = model.config.audio_config
+        slots = audio.max_source_positions * audio.hidden_size // audio.intermediate_size
+        *begin, pad = processor.tokenizer.convert_tokens_to_ids(["<s>", "[INST]", "[BEGIN_AUDIO]", "<pad>"])
+        audio_ids = [[model.config.audio_token_id] * slots * len(parts) for parts in windows]
+        asked = [_asked(processor.tokenizer, question, language) for language in question.spoken(len(clips))]
+        ids = [torch.tensor([*begin, *slot, *words]) for slot, words in zip(audio_ids, asked, strict=True)]
+        options: dict[str, Any] = {"batch_first": True, "padding_side": "left"}
+        return {
+            "input_ids": pad_sequence(ids, padding_value=pad, **options),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], **options),
+            "input_features": torch.cat(windows),
+        }
 
 
-def _turn(clip: Samples, rate: int, instruction: str) -> dict[str, Any]:
-    audio = {"data": b64encode(_wav(clip, rate)).decode(), "format": "wav"}
-    content = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": instruction}]
-    return {"role": "user", "content": content}
-
-
-def _wav(clip: Samples, rate: int) -> bytes:
-    """A WAV file with the very samples."""
-    import soundfile
-
-    file = BytesIO()
-    soundfile.write(file, clip, rate, format="WAV", subtype="FLOAT")
-    return file.getvalue()
-
-
-def _assembled(
-    model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str, rate: int
-) -> dict[str, Tensor]:
-    """`<s>[INST][BEGIN_AUDIO][AUDIO]…instruction[/INST]`, and the features of windows (W, mel, 3000)."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    windows = [_windows(processor.feature_extractor, clip, rate) for clip in clips]
-    tokenizer, audio = processor.tokenizer, model.config.audio_config
-    slots = audio.max_source_positions * audio.hidden_size // audio.intermediate_size
-    *begin, end, pad = tokenizer.convert_tokens_to_ids(["<s>", "[INST]", "[BEGIN_AUDIO]", "[/INST]", "<pad>"])
-    asked = [*tokenizer(instruction, add_special_tokens=False)["input_ids"], end]
-    rows = [[*begin, *[model.config.audio_token_id] * slots * len(clip_windows), *asked] for clip_windows in windows]
-    ids = [torch.tensor(row) for row in rows]
-    options: dict[str, Any] = {"batch_first": True, "padding_side": "left"}
-    return {
-        "input_ids": pad_sequence(ids, padding_value=pad, **options),
-        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], **options),
-        "input_features": torch.cat(windows),
-    }
+def _asked(tokenizer: Any, question: Question, language: str | None) -> list[int]:
+    """The tokens after the audio."""
+    end, transcribe = tokenizer.convert_tokens_to_ids(["[/INST]", "[TRANSCRIBE]"])
+    words = question.instruction if language is None else f"lang:{language}"
+    ids = tokenizer(words, add_special_tokens=False)["input_ids"]
+    return [*ids, end] if language is None else [end, *ids, transcribe]
 
 
 def _windows(extractor: Any, clip: Samples, rate: int) -> Tensor:

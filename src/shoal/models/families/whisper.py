@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Samples
+from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +23,17 @@ class Whisper(AudioLLM):
     tokens = ("decoder_input_ids", "decoder_attention_mask")
     projector_names = ()
     one_window = True
-    limits = "instructed by task tokens only, in the checkpoint's language or the one it detects"
+    limits = (
+        "instructed by task tokens only; in the language of the row (lang, or --lang), else in the checkpoint's or the "
+        "one it detects"
+    )
+
+    def languages(self, model: PreTrainedModel, *, transcribe: bool) -> Collection[str]:
+        """Those that have a token; a checkpoint for English alone takes none."""
+        return [token.strip("<|>") for token in getattr(model.generation_config, "lang_to_id", None) or {}]
 
     def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], instruction: str
+        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
     ) -> dict[str, Tensor]:
         """Spectrograms of 30 s, what the encoder makes of them, and the tokens that `generate` would begin with."""
         import torch
@@ -35,7 +42,7 @@ class Whisper(AudioLLM):
         features = processor(audio=list(clips), sampling_rate=rate, return_tensors="pt").input_features
         with torch.no_grad():
             encoded = self.encoder(model)(features.to(model.device, model.dtype))  # type: ignore[misc]
-        prompt = _prompt(model, encoded, instruction)
+        prompt = _prompt(model, encoded, question)
         return {
             "input_features": features,
             "encoder_outputs": encoded,
@@ -76,23 +83,33 @@ class Whisper(AudioLLM):
         return {"alignment_heads": [[new_index[layer], head] for layer, head in heads if layer in new_index] or None}
 
 
-def _prompt(model: PreTrainedModel, heard: Any, instruction: str) -> Tensor:
+def _prompt(model: PreTrainedModel, encoded: Any, question: Question) -> Tensor:
     """(B, n) tokens: start, language and task where the model knows several, and no timestamps."""
     import torch
 
     settings: Any = model.generation_config
     start = getattr(settings, "decoder_start_token_id", None) or model.config.decoder_start_token_id
-    columns = [torch.full((len(heard.last_hidden_state),), start)]
+    columns = [torch.full((len(encoded.last_hidden_state),), start)]
     if getattr(settings, "lang_to_id", None):
-        columns.append(_languages(model, heard))
-        task = "translate" if "translate" in instruction.lower() else "transcribe"
+        columns.append(_languages(model, encoded, question))
+        task = "translate" if "translate" in question.instruction.lower() else "transcribe"
         columns.append(torch.full_like(columns[0], settings.task_to_id[task]))
     if (plain := getattr(settings, "no_timestamps_token_id", None)) is not None:
         columns.append(torch.full_like(columns[0], plain))
     return torch.stack(columns, dim=1)
 
 
-def _languages(model: Any, heard: Any) -> Tensor:
+def _languages(model: Any, encoded: Any, question: Question) -> Tensor:
+    """(B,) language tokens: of the clips' own languages; for clips that name none, see `_guessed`."""
+    import torch
+
+    known, spoken = model.generation_config.lang_to_id, question.spoken(len(encoded.last_hidden_state))
+    tokens = [None if code is None else known[f"<|{code}|>"] for code in spoken]
+    guessed = _guessed(model, encoded).tolist() if None in tokens else tokens
+    return torch.tensor([guess if token is None else token for token, guess in zip(tokens, guessed, strict=True)])
+
+
+def _guessed(model: Any, encoded: Any) -> Tensor:
     """(B,) the language token that the checkpoint fixes, or that the model finds in each clip."""
     import torch
 
@@ -101,8 +118,8 @@ def _languages(model: Any, heard: Any) -> Tensor:
     name = getattr(settings, "language", None)
     fixed = _language_id(settings.lang_to_id, name) if name else forced[0][1]
     if fixed is not None:
-        return torch.full((len(heard.last_hidden_state),), fixed)
-    languages: Tensor = model.detect_language(encoder_outputs=heard, generation_config=settings)
+        return torch.full((len(encoded.last_hidden_state),), fixed)
+    languages: Tensor = model.detect_language(encoder_outputs=encoded, generation_config=settings)
     return languages.cpu()
 
 

@@ -1,0 +1,78 @@
+"""The language of a row reaches the model, whichever way the row is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shoal import tasks
+from shoal.data.clip import Clip, Row
+from shoal.data.dataset import Dataset
+from shoal.decoder.prepare import prepare
+from shoal.errors import ModelError
+from shoal.evaluation.decode_systems import header
+from shoal.evaluation.settings import TokenLimit
+from shoal.models.languages import code_among
+from shoal.models.loading import load_model
+from tiny_audio import BUILDS
+
+ASR = tasks.get("asr")
+LANGUAGES = ("hi", "en", None, "English")
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    folder = BUILDS["WhisperForConditionalGeneration"].write(tmp_path_factory.mktemp("whisper") / "model")
+    return load_model(str(folder), device="cpu", dtype="float32", trust_remote_code=False)
+
+
+def clips(*languages):
+    noise = np.random.default_rng(0).normal(0, 0.1, (len(languages), 16_000)).astype(np.float32)
+    rows = [
+        Row(f"clip-{number}", Path(f"{number}.wav"), 1.0, text="yes", lang=lang, manifest="rows.jsonl", line=number + 1)
+        for number, lang in enumerate(languages)
+    ]
+    return [Clip(row, samples) for row, samples in zip(rows, noise, strict=True)]
+
+
+def data(*languages):
+    return Dataset(["rows.jsonl"], [clip.row for clip in clips(*languages)], max_bad=0, examined=len(languages))
+
+
+@pytest.mark.parametrize(
+    ("lang", "code"),
+    [("de", "de"), ("de-CH", "de"), ("de_de", "de"), ("German", "de"), ("cmn", "zh"), ("nb_no", "no"), ("xx", None)],
+)
+def test_a_language_is_known_by_any_of_its_usual_names(lang, code):
+    assert code_among(lang, ["de", "no", "zh"]) == code
+
+
+def test_rows_of_several_languages_share_a_batch(whisper):
+    batch = prepare(whisper, clips(*LANGUAGES), ASR)
+    tokens = batch.inputs["decoder_input_ids"]
+    assert tokens[[0, 1, 3], 1].tolist() == [3, 2, 2]
+    alone = [prepare(whisper, [clip], ASR).inputs["decoder_input_ids"] for clip in clips(*LANGUAGES)]
+    assert torch.equal(tokens, torch.cat(alone))
+
+
+def test_what_is_measured_is_told_the_language_too(whisper):
+    batch = prepare(whisper, clips("hi"), ASR, response=True, padding_side="right")
+    assert batch.token_ids[0, :4].tolist() == [1, 3, 5, 8]
+
+
+def test_a_language_that_the_model_does_not_know_is_refused_before_anything_is_computed(whisper):
+    whisper.check_clips(data("en", None), ASR)
+    with pytest.raises(ModelError, match=r"does not know the language 'tlh' of a row \(it knows 2, such as hi\)"):
+        whisper.check_clips(data("en", "tlh"), ASR)
+
+
+def test_the_header_of_outputs_says_that_the_model_was_told(whisper):
+    named, unnamed = (
+        header(whisper, data(*languages), ASR, TokenLimit()) for languages in (("hi", "en"), (None, None))
+    )
+    assert named["decoding"]["language"] == "each row's"
+    assert named["note"]["languages"] == ["en", "hi"]
+    assert "language" not in unnamed["decoding"]
