@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from cyclopts import App
 
-from shoal.cli import app, main
+from shoal.cli import COMMANDS, app, main
 
 STARTS = re.compile(r"[A-Z]|cpu|pkg:|hf:")
 
@@ -40,15 +40,30 @@ def test_every_option_says_what_it_is(path: tuple[str, ...], command: App, capsy
     assert "--help" not in capsys.readouterr().err
 
 
-def test_help_loads_neither_torch_nor_transformers() -> None:
+def test_help_is_light() -> None:
     lines = [[], *(path for path, _ in commands())]
+    heavy = ("torch", "transformers", "numpy", "scipy", "plotly", "yaml", "psutil", "docstring_parser", "shoal.schema")
     code = (
         "import sys; from shoal.cli import main\n"
         f"for line in {lines!r}: assert main([*line, '--help']) == 0\n"
-        "print([name for name in ('torch', 'transformers', 'plotly', 'scipy') if name in sys.modules])"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    for listed in COMMANDS.values():
+        for name, line in listed.items():
+            assert app[name].help.splitlines()[0] == line
+
+
+def test_help_keeps_all_of_a_docstring_and_begins_with_what_matters(capsys) -> None:
+    main(["train", "--help"])
+    assert "goes on where it was interrupted" in capsys.readouterr().out
+    main(["heal", "--help"])
+    text = capsys.readouterr().out
+    assert text.index("--target") < text.index("--rank")
 
 
 def test_an_option_that_is_given_again_replaces_the_first(tmp_path, capsys) -> None:

@@ -14,11 +14,11 @@ class BenchSettings(Bootstrap):
     """How much is timed."""
 
     clips: int = Field(default=8, ge=1)
-    """Number of clips to time, from the whole range of lengths."""
+    """Number of clips to time, from short to long."""
     repeats: int = Field(default=5, ge=1)
     """Number of rounds over the clips, after one pass to warm up."""
     new_tokens: int = Field(default=32, ge=2)
-    """Number of tokens decoded for every clip, whatever the model says, so that systems do equal work."""
+    """Number of tokens decoded for every clip, past the end of the answer too, so that all systems do equal work."""
     memory: bool = False
     """Measure peak memory too, every system in a fresh process that loads the model again."""
     batch_size: Annotated[int, SPEED] = Field(default=1, ge=1)

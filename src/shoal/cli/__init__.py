@@ -32,28 +32,28 @@ app = App(
 
 COMMANDS = {
     "Start": {
-        "demo": "Audit, compare, select, evaluate, prune, verify, time and report: the whole way on real speech.",
-        "families": "Print the model classes that Shoal's contract tests cover.",
-        "weights": "List, fetch and check the weights that pkg:NAME can name.",
+        "demo": "Run the whole way on real speech: audit, compare, select, evaluate, prune, verify, time and report.",
+        "families": "List the model classes that Shoal supports, and what its tests have shown of each.",
+        "weights": "List, fetch and check the pretrained weights that pkg:NAME can name.",
     },
     "Measure and choose": {
-        "audit": "Measure what the decoder layers do: by similarity, by gradients, by leaving them out.",
-        "compare": "Compare audits: rank correlation of the triangles, overlap of the chosen blocks.",
-        "select": "Choose the layers to remove from an audit, or from several of one model.",
+        "audit": "Measure how much each decoder layer does: by similarity, by gradients, by leaving it out.",
+        "compare": "Compare audits, speech with text or task with task: do they find the same layers redundant?",
+        "select": "Choose the layers to remove, from an audit or from several of one model.",
         "search": "Find the shallowest plan within a budget, confirmed on clips that the search has not seen.",
     },
     "Change the model": {
-        "prune": "Write the model without the plan's layers, verified in a fresh process.",
+        "prune": "Write the model without the layers of a plan, verified in a fresh process.",
         "heal": "Train a pruned model a little, or compute weights for it, and write it, verified.",
-        "heal-grid": "Heal every plan by every target and test them on the same clips.",
-        "train": "Build a SpeechLLM by a recipe and train it.",
+        "heal-grid": "Heal every plan by every target, and test all of them on the same clips.",
+        "train": "Build a SpeechLLM from an encoder and an LLM, as a recipe says, and train it.",
     },
     "Prove and report": {
-        "evaluate": "Transcribe with the unpruned model and every plan, and score them on the same clips.",
-        "bench": "Time the unpruned model and every plan, interleaved on the same clips.",
-        "card": "Write the card of a checkpoint: what was done, measured, and not validated.",
-        "report": "Make a report that needs no network: one HTML file from any Shoal files.",
-        "validate": "Judge what is required of a checkpoint; exit with 4 unless all of it was measured and holds.",
+        "evaluate": "Score the unpruned model and every plan at a task, on the same clips, with confidence intervals.",
+        "bench": "Time the unpruned model and every plan in turn on the same clips, and compare their sizes.",
+        "card": "Write the model card of a checkpoint: what was done, what was measured, and what was not validated.",
+        "report": "Make one HTML page, which needs no network, from any of Shoal's files.",
+        "validate": "Check what you require of a checkpoint; exit with 4 unless all of it was measured and holds.",
     },
 }
 

@@ -32,7 +32,7 @@ def audit(
     out: Annotated[Path, OUTPUT, Parameter(help="Folder for audit.json and audit.npz.")] = Path("audit"),
     json: options.Json = False,
 ) -> None:
-    """Measure what the decoder layers do: by similarity in one pass, by gradients, by leaving them out."""
+    """Measure how much each decoder layer does: by similarity, by gradients, by leaving it out."""
     from shoal.cli.progress import progress_bars
 
     dataset = options.read_data(data, rows, task, settings.seed)

@@ -47,7 +47,7 @@ def bench(
     out: Annotated[Path, OUTPUT, Parameter(help="File to write the figures to.")] = Path("bench.json"),
     json: options.Json = False,
 ) -> None:
-    """Time the unpruned model and every plan, interleaved on the same clips, and compare their sizes."""
+    """Time the unpruned model and every plan in turn on the same clips, and compare their sizes."""
     from shoal.cli.progress import progress_bars
 
     plans = [shoal.Plan.load(path) for path in plan]

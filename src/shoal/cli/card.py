@@ -29,7 +29,7 @@ def card(
     audit: Annotated[
         tuple[Path, ...],
         DATA,
-        Parameter(metavar="FILE", help="An audit.json of it, or of the unpruned model. Repeatable."),
+        Parameter(metavar="FILE", help="An audit.json of the checkpoint, or of the unpruned model. Repeatable."),
     ] = (),
     settings: Annotated[CardSettings, options.Flat] = CardSettings(),
     out: Annotated[
@@ -37,9 +37,9 @@ def card(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Write the card of a checkpoint: what was done to it, what was measured, and what was not validated.
+    """Write the model card of a checkpoint: what was done, what was measured, and what was not validated.
 
-    Files in DIR/validation count without being named.
+    Files in DIR/validation are used without being named.
     """
     from shoal.cards.attached import read
     from shoal.cards.writing import write_card

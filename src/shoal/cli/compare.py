@@ -34,24 +34,28 @@ def compare(
     audits: Annotated[
         list[Path],
         DATA,
-        Parameter(help="Two audit.json (or their folders) or more, or one with speech and text.", name="AUDIT"),
+        Parameter(
+            help="Audits to compare: audit.json files or their folders; one is enough if it has speech and text.",
+            name="AUDIT",
+        ),
     ],
     /,
     *,
     matrix: Annotated[
         bool,
         Parameter(
-            help="Set audits of one model side by side, as is done with three or more: besides, what each "
-            "task loses under a plan made for another or for all."
+            help="Compare two audits of one model as three or more are: with what each task loses under a plan made "
+            "for another task or for all."
         ),
     ] = False,
     settings: Annotated[CompareOptions, options.Flat] = CompareOptions(),
     out: Annotated[Path | None, OUTPUT, Parameter(help="File to write the comparison to.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Compare audits: rank correlation of the triangles, overlap of the chosen blocks, with intervals.
+    """Compare audits, speech with text or task with task: do they find the same layers redundant?
 
-    Three or more, of one model, make a matrix: besides, what each task loses under a plan made for another or for all.
+    Two are compared by rank correlation and by the overlap of their best blocks, with intervals. Three or more of one
+    model make a matrix, which also says what each task loses under a plan made for another task or for all.
     """
     paths = options.audit_paths(audits)
     document: Comparison | TaskMatrix

@@ -24,8 +24,8 @@ def demo(
         DATA,
         Parameter(
             metavar="MANIFEST",
-            help="NeMo JSONL, folder of audio and .txt, or hf:NAME; default: real clips that ship with Shoal. "
-            "Repeatable.",
+            help="Clips: a manifest (NeMo JSONL), a folder of audio and .txt files, or hf:NAME; default: real clips "
+            "that ship with Shoal. Repeatable.",
         ),
     ] = None,
     rows: Annotated[DataSettings, options.Flat] = DataSettings(),
@@ -33,7 +33,7 @@ def demo(
     settings: Annotated[DemoSettings, options.Flat] = DemoSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="Folder that everything is written to.")] = Path("shoal-demo"),
 ) -> None:
-    """Audit, compare, select, evaluate, prune, verify, time and report: the whole way on real speech."""
+    """Run the whole way on real speech: audit, compare, select, evaluate, prune, verify, time and report."""
     from shoal.cli.progress import progress_bars, say
     from shoal.demo.run import Demo
 

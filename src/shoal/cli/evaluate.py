@@ -32,22 +32,23 @@ class EvaluateFiles(ScoreRequirements):
 
     plan: options.Plans = ()
     against: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None
-    """Another checkpoint, to be the baseline instead of the unpruned model."""
+    """Checkpoint to be the baseline, instead of the unpruned model."""
     asr: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None
-    """Recogniser for --task tts: the model speaks, and what the recogniser hears is scored."""
+    """Recogniser for --task tts: it transcribes what the model speaks, and that is scored."""
     data: Annotated[
         tuple[str, ...],
         DATA,
         Parameter(
             metavar="MANIFEST",
-            help="NeMo JSONL, folder of audio and .txt, or hf:NAME; not needed with --rescore. Repeatable.",
+            help="Clips: a manifest (NeMo JSONL), a folder of audio and .txt files, or hf:NAME; not needed with "
+            "--rescore. Repeatable.",
         ),
     ] = ()
     task: options.TaskName = "asr"
     rescore: bool = False
-    """Score the outputs in the folder again, without a model."""
+    """Score the stored outputs of --out again, without a model."""
     shard: Annotated[str | None, SPEED, Parameter(metavar="K/N")] = None
-    """Part of the clips to decode, the K-th of N, for the run without --shard to score."""
+    """Part of the clips to decode, such as 3/16; the same command without --shard scores all parts."""
     workers: Annotated[int | None, SPEED] = Field(default=None, ge=1)
     """Number of processes on this machine to decode in."""
     out: Annotated[Path, OUTPUT] = Path("evaluation")
@@ -109,7 +110,7 @@ def evaluate(
     settings: Annotated[EvaluateSettings, options.Flat] = EvaluateSettings(),
     json: options.Json = False,
 ) -> int:
-    """Transcribe with the unpruned model and every plan, and score them on the same clips, with intervals."""
+    """Score the unpruned model and every plan at a task, on the same clips, with confidence intervals."""
     from shoal.evaluation import rescore
 
     files.check()

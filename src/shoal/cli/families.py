@@ -7,7 +7,7 @@ from shoal.cli.options import Json, command
 
 @command
 def families(*, json: Json = False) -> None:
-    """Print the classes that Shoal's contract tests cover, as a Markdown table or as JSON."""
+    """List the model classes that Shoal supports, and what its tests have shown of each."""
     from shoal.models.families import table
 
     print(table.as_json() if json else table.as_markdown())

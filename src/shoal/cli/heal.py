@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @options.command
 def heal(
     model: Annotated[
-        str, MODEL, Parameter(name="PRUNED", help="Folder from shoal prune; or, with --plan, model to prune.")
+        str, MODEL, Parameter(name="PRUNED", help="Checkpoint folder from shoal prune, or with --plan any model.")
     ],
     /,
     *,
@@ -34,13 +34,16 @@ def heal(
     ] = None,
     task: options.TaskName = "asr",
     rows: Annotated[DataSettings, options.Flat] = DataSettings(),
-    plan: Annotated[Path | None, MODEL, Parameter(metavar="FILE", help="Plan to prune PRUNED by first.")] = None,
+    plan: Annotated[Path | None, MODEL, Parameter(metavar="FILE", help="Plan to prune the model by first.")] = None,
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[HealSettings, options.Flat] = HealSettings(),
     out: Annotated[Path, OUTPUT, Parameter(metavar="DIR", help="Checkpoint folder to make.")],
     json: options.Json = False,
 ) -> None:
-    """Heal a pruned model and write it, verified; the same command again goes on where it was interrupted."""
+    """Train a pruned model a little, or compute weights for it, and write it, verified.
+
+    The same command again goes on where it was interrupted.
+    """
     from shoal.cards.spoken_answers import speech_untested
     from shoal.cli.progress import progress_bars
 

@@ -27,7 +27,7 @@ class TestClips(Settings):
     """Which clips are tested on."""
 
     test: Annotated[tuple[str, ...], DATA, Parameter(metavar="MANIFEST")]
-    """Clips to test on, as for --data. Repeatable."""
+    """Clips to test on, given as for --data. Repeatable."""
     test_limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
     """Number of clips to test on, evenly spaced; default: all."""
     test_where: Annotated[Fields, DATA] = Field(default={})
@@ -75,10 +75,12 @@ def heal_grid(
     task: options.TaskName = "asr",
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[HealGridSettings, options.Flat] = HealGridSettings(),
-    out: Annotated[Path, OUTPUT, Parameter(metavar="DIR", help="Folder for healing.json; the same again resumes.")],
+    out: Annotated[
+        Path, OUTPUT, Parameter(metavar="DIR", help="Folder for healing.json; the same command again resumes.")
+    ],
     json: options.Json = False,
 ) -> None:
-    """Heal every plan by every target and test them on the same clips: WER with intervals, seconds, parameters."""
+    """Heal every plan by every target, and test all of them on the same clips."""
     from shoal import tasks
     from shoal.cli.progress import progress_bars
     from shoal.healing.grid import Grid, run_grid

@@ -25,16 +25,22 @@ if TYPE_CHECKING:
 CHECK_FAILED = 4
 """Exit code where a check that was asked for did not hold."""
 Flat = FLAT
-Model = Annotated[str, MODEL, Parameter(help="A folder, a Hugging Face Hub id or pkg:NAME.")]
+Model = Annotated[str, MODEL, Parameter(help="A folder, a Hugging Face Hub id or pkg:NAME (see shoal weights ls).")]
 Data = Annotated[
     list[str],
     DATA,
-    Parameter(metavar="MANIFEST", help="NeMo JSONL, folder of audio and .txt, or hf:NAME. Repeatable."),
+    Parameter(
+        metavar="MANIFEST",
+        help="Clips: a manifest (NeMo JSONL), a folder of audio and .txt files, or hf:NAME. Repeatable.",
+    ),
 ]
 TaskName = Annotated[
     str,
     DATA,
-    Parameter(help="Task that is asked: asr, ast, ser, sqa, lm, tts, or a YAML file (docs/tasks.md)."),
+    Parameter(
+        help="Task: asr (recognition), ast (translation), ser (emotion), sqa (spoken questions), lm (text alone), "
+        "tts (speech), or a YAML file of your own (docs/tasks.md)."
+    ),
 ]
 Scores = Annotated[
     tuple[Path, ...],
@@ -49,9 +55,9 @@ Benches = Annotated[
 Plans = Annotated[
     tuple[Path, ...],
     MODEL,
-    Parameter(metavar="FILE", help="A plan.json to put beside the unpruned model. Repeatable."),
+    Parameter(metavar="FILE", help="A plan.json to compare with the unpruned model. Repeatable."),
 ]
-Json = Annotated[bool, OUTPUT, Parameter(help="Print machine-readable JSON on stdout.")]
+Json = Annotated[bool, OUTPUT, Parameter(help="Print the whole result as JSON.")]
 
 
 class Command(App):

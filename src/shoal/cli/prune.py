@@ -30,7 +30,7 @@ def prune(
     force: Annotated[bool, OUTPUT, Parameter(help="Replace the folder if there is something already.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write the model without the plan's layers, verified in a fresh process before it gets its name."""
+    """Write the model without the layers of a plan, verified in a fresh process."""
     from shoal.cards.spoken_answers import speech_untested
     from shoal.models.weights import resolve
     from shoal.pruning.from_folder import choose_way

@@ -19,7 +19,7 @@ def report(
         DATA,
         Parameter(
             name="FILE",
-            help="Audits, comparisons, task matrices, plans, searches, scores, benches, healing, heals.",
+            help="Files to report on: audit.json, comparison.json, plan.json, scores.json, bench.json, search.json …",
         ),
     ],
     /,
@@ -27,7 +27,7 @@ def report(
     out: Annotated[Path, OUTPUT, Parameter(help="HTML file to write.")] = Path("report.html"),
     title: Annotated[str | None, OUTPUT, Parameter(help="Heading of the page; default: names the model.")] = None,
 ) -> None:
-    """Make a report that needs no network: one HTML file from any Shoal files."""
+    """Make one HTML page, which needs no network, from any of Shoal's files."""
     from shoal.schema import load_document
 
     print(shoal.render([(str(path), load_document(path)) for path in files], out, title=title))

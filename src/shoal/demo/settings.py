@@ -28,14 +28,14 @@ class DemoSettings(Settings):
         "deepest",
         "random",
     )
-    """Strategies that choose them, each in turn."""
+    """Strategies that choose the layers, each in turn."""
     max_increase: Annotated[Share, SHARE, Parameter(name="--max-wer-increase")] = 0.25
     """Highest relative increase of the WER; the checkpoint is written for the largest plan within it."""
     ablation: Annotated[bool, Parameter(negative="--no-ablation")] = True
-    """Leave out every single layer too: only then is it known which metric to trust."""
+    """Measure by leaving out every single layer too; only then is it known which metric to trust."""
     batch_size: Annotated[int, SPEED] = Field(default=24, ge=1)
-    """Clips decoded at once."""
+    """Clips decoded at once, at most."""
     max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
-    """Most tokens a clip may get; default: follows its length, on the clips that ship 40."""
+    """Most tokens a clip may get; default: by its length, or 40 on the clips that ship with Shoal."""
     seed: Annotated[int, INTERVALS] = 0
     """Seed of every random draw."""

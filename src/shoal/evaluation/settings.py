@@ -63,7 +63,7 @@ class DecodingSettings(Settings):
     ] = 16
     """Clips decoded at once, at most; auto is as many as the free memory allows."""
     max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
-    """Most tokens a clip may get; default: 16 and 20 for every second of audio, at most 448."""
+    """Most tokens a clip may get; default: 16, and 20 more for every second of audio, up to 448."""
 
     @property
     def limit(self) -> TokenLimit:
@@ -75,12 +75,14 @@ class ScoringSettings(Intervals):
     """How outputs are scored, and what is written of them."""
 
     group_by: Annotated[tuple[str, ...] | None, Parameter(metavar="FIELD")] = None
-    """Field of the manifest to score by; default: the speaker, where known. The data set is added where there are
-    several. Many different ages (age) become bands of ten years. Repeatable."""
+    """Field of the manifest whose groups are scored apart; default: the speaker, where known. The data set is added
+    where there are several. Many different ages (age) become bands of ten years. Repeatable."""
     out_of_domain: Annotated[tuple[str, ...], Parameter(metavar="SET")] = ()
-    """Name of a data set that is unlike the others; those and the others are pooled as well. Repeatable."""
+    """Name of a data set that is unlike the others; these data sets are scored together, and so are the others.
+    Repeatable."""
     comet: Annotated[str | None, Parameter(metavar="MODEL")] = None
-    """Checkpoint of COMET, or the name of one, that scores translations too, in SHOAL_COMET_PYTHON."""
+    """COMET model, a checkpoint or a name, that scores translations too; it runs in the Python that the variable
+    SHOAL_COMET_PYTHON names."""
     exports: Annotated[tuple[str, ...], OUTPUT, Parameter(name="--export", metavar="FORMAT")] = ()
     """Format to write the outputs in, under exports/: lm-eval, nemo or trn. Repeatable."""
 

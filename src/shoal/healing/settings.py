@@ -64,12 +64,14 @@ class HealSettings(HealMethod):
     """How a pruned model is healed."""
 
     target: Annotated[TargetName, TRAINED] = "joint"
-    """Target, which is what is trained: receiver, the layer behind the cut; projector; decoder; joint, receiver and
-    projector; joint-decoder; head, the LM head with the last layers; replace, a new layer; linear, the closed form."""
+    """Target, which is what is trained: receiver is LoRA on the MLP behind the cut; decoder is LoRA on all layers;
+    projector; joint is receiver and projector; joint-decoder is decoder and projector; head is the LM head and the last
+    3 layers; replace is a new layer in place of each removed block; linear trains nothing: it computes the down
+    projection before the cut by least squares."""
     input: Annotated[InputKind, DATA] = "speech"
     """Input in the audio's place: speech, or the transcript as text."""
     teacher: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None
-    """The unpruned model; default: the one that the plan names."""
+    """Unpruned model to learn from, where the method needs one; default: the one that the plan names."""
     save: Annotated[Literal["merged", "adapters"], OUTPUT] = "merged"
     """Form of the result: merged is a whole checkpoint; adapters is a PEFT folder for the pruned checkpoint."""
     force: Annotated[bool, OUTPUT] = False

@@ -41,9 +41,9 @@ class AuditSettings(Intervals):
     loss_scope: Scope = "text"
     """Positions whose tokens the loss of gradient and ablation is taken over; text is the response."""
     race: bool = False
-    """Let ablation drop candidates as soon as they are surely worse than the best."""
+    """Let ablation drop a candidate as soon as it is surely worse than the best one."""
     decode: bool = False
-    """Let ablation decode every clip without each candidate too: error rates, not only losses."""
+    """Let ablation decode every clip without each candidate too, for error rates and not only losses."""
     batch_size: Annotated[int, SPEED] = Field(default=16, ge=1)
     """Clips in a forward pass."""
 

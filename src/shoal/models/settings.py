@@ -15,7 +15,7 @@ class Placement(Settings):
     device: Annotated[str, MODEL] = "auto"
     """Device to run on: cpu, cuda, cuda:1, mps; auto is CUDA if there is a GPU, else MPS, else the CPU."""
     trust_remote_code: Annotated[bool, MODEL] = False
-    """Run code that the model brings along."""
+    """Run Python code that the model brings along; only for models that you trust."""
 
 
 class ModelSettings(Placement):

@@ -46,15 +46,15 @@ class SearchSettings(Intervals):
     """Highest relative increase of the error rate, or decrease of the score, such as 25%; default, unless a cost is
     bounded: 25% for asr (arXiv 2603.05121), else 10%."""
     confidence: Annotated[float, BUDGET] = 0.95
-    """Confidence, one-sided, of the bound on the validation clips and of the test on unseen clips."""
+    """Confidence (one-sided) of the bound on the validation clips and of the test on unseen clips."""
     point: Annotated[bool, BUDGET] = False
-    """Let the value itself decide, not its bound or a test."""
+    """Let the measured value decide, not its bound or a test."""
     max_layers: Annotated[int | None, BUDGET] = Field(default=None, ge=1)
-    """Layers that the decoder may have at most."""
+    """Most layers that the decoder may keep."""
     max_milliseconds: Annotated[float | None, BUDGET, Parameter(name="--max-ms")] = Field(default=None, gt=0)
-    """Latency of a clip at most, in milliseconds: encode, prefill and 32 tokens, as `shoal bench` measures it."""
+    """Highest latency of a clip in milliseconds: encode, prefill and 32 tokens, as shoal bench measures it."""
     max_megabytes: Annotated[float | None, BUDGET, Parameter(name="--max-mb")] = Field(default=None, gt=0)
-    """Size of the weights at most, in the model's dtype, in 10^6 bytes."""
+    """Largest size of the weights in MB (10^6 bytes), in the model's dtype."""
     strategy: StrategyName = "greedy"
     """Strategy that proposes plans."""
     metric: str | None = Field(
@@ -63,23 +63,23 @@ class SearchSettings(Intervals):
         "measured on the validation clips.",
     )
     input: InputKind = "speech"
-    """Input that is measured with; decoding is from speech."""
+    """Input that the metric is measured with; decoding is always from speech."""
     scope: Scope | None = None
     """Positions that the metric counts; default: text for ablation and gradient, else all."""
     part: Part = "layer"
     """Part of the layers to remove."""
     width: int = Field(default=3, ge=1)
-    """Number of sets that beam keeps at every step."""
+    """Number of sets of layers that beam keeps at every step."""
     allow_last: bool = False
     """Allow the last layer to go too."""
     patience: int = Field(default=2, ge=1)
     """Number of plans in a row that break the budget before the search stops."""
     confirm_plans: int = Field(default=3, ge=1)
-    """Number of plans at most that are tested on unseen clips, the shallowest that held first."""
+    """Most plans that are tested on unseen clips; the shallowest that kept to the budget come first."""
     batch_size: Annotated[int, SPEED] = Field(default=16, ge=1)
     """Clips in a batch."""
     max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
-    """Most tokens a clip may get; default: follows its length."""
+    """Most tokens a clip may get; default: 16, and 20 more for every second of audio, up to 448."""
 
     @field_validator("confidence")
     @classmethod

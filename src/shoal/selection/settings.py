@@ -19,15 +19,16 @@ class SelectSettings(Settings):
     """How layers are chosen."""
 
     strategy: StrategyName | None = None
-    """Strategy; default: contiguous, of several audits consensus, of a part of the layers lowest."""
+    """Strategy that chooses the layers; default: contiguous, for several audits consensus, for a part of the layers
+    lowest."""
     input: InputKind | None = None
     """Input whose measurement decides; default: speech if it was measured."""
     scope: Scope | None = None
-    """Positions that count; default: all of them, audio and text alike, as in ShortGPT, or the metric's own. Gromov et
-    al. (2403.17887) look at the last position of each sequence alone, which is last."""
+    """Positions that count; default: all, audio and text alike, as in ShortGPT, or the metric's own. Gromov et al.
+    (arXiv 2403.17887) take the last position of each sequence alone (last)."""
     metric: str | None = None
     """Metric to rank by, of those in the audit, such as angular, influence, gradient, ablation or ablation-kl; default:
-    the strategy's own, of a part of the layers ablation."""
+    the strategy's own, for a part of the layers ablation."""
     part: Part = "layer"
     """Part of the layers to remove; attention and mlp are ranked by an importance measured of them."""
     combine: Combine = "mean"
@@ -37,4 +38,4 @@ class SelectSettings(Settings):
     allow_last: bool = False
     """Allow the last layer to go too."""
     seed: Annotated[int, INTERVALS] = Field(default=0)
-    """Seed of a strategy that draws."""
+    """Seed of a strategy that draws at random."""

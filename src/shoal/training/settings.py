@@ -11,6 +11,7 @@ from pydantic import Field
 from shoal.settings import DATA, FLAT, MODEL, NO_OPTION, OUTPUT, SPEED, Settings
 
 TRAINED = Parameter(group=Group("What is trained", sort_key=3.1))
+LORA = Parameter(group=Group("Low-rank updates (LoRA)", sort_key=3.15))
 TRAINING = Parameter(group=Group("How it is trained", sort_key=3.2))
 
 
@@ -18,9 +19,9 @@ class Optimisation(Settings):
     """Steps of AdamW (arXiv 1711.05101) over batches of `clips`."""
 
     steps: Annotated[int, TRAINING] = Field(default=500, ge=1)
-    """Optimizer steps."""
+    """Number of optimiser steps."""
     clips: Annotated[int, TRAINING] = Field(default=16, ge=1)
-    """Clips a step, over all processes: the effective batch, whatever fits into memory at once."""
+    """Clips a step over all processes (the effective batch size), whatever fits into memory at once."""
     projector_lr: Annotated[float, TRAINING] = Field(default=5e-4, gt=0)
     """Learning rate of the projector."""
     lora_lr: Annotated[float, TRAINING] = Field(default=6e-4, gt=0)
@@ -34,7 +35,7 @@ class Optimisation(Settings):
     weight_decay: Annotated[float, TRAINING] = Field(default=0.0, ge=0)
     """Weight decay of AdamW."""
     max_grad_norm: Annotated[float, TRAINING] = Field(default=1.0, gt=0)
-    """Norm that gradients are clipped to."""
+    """Norm that gradients are clipped to before every step."""
 
 
 class Objective(Settings):
@@ -46,7 +47,7 @@ class Objective(Settings):
     """Weight of distillation: the Kullback-Leibler divergence from the unpruned model on the response (arXiv
     1503.02531), in nats a token."""
     temperature: Annotated[float, TRAINING] = Field(default=1.0, gt=0)
-    """Temperature of both distributions in --kl, whose gradient is scaled by its square."""
+    """Temperature of both distributions in --kl; the gradient is scaled by its square."""
     hidden: Annotated[float, TRAINING] = Field(default=0.0, ge=0)
     """Weight of the hidden states behind the cut: squared distance from the unpruned model's, relative to their squared
     norm, mean over the positions of a clip, the cuts, and the clips."""
@@ -75,29 +76,29 @@ class Objective(Settings):
 class LoraSettings(Settings):
     """Low-rank updates (LoRA, arXiv 2106.09685); the defaults are those of arXiv 2603.05121."""
 
-    rank: Annotated[int, TRAINED] = Field(default=64, ge=1)
+    rank: Annotated[int, LORA] = Field(default=64, ge=1)
     """LoRA rank."""
-    alpha: Annotated[float, TRAINED, Parameter(show_default=False)] = Field(
+    alpha: Annotated[float, LORA, Parameter(show_default=False)] = Field(
         default_factory=lambda fields: float(fields["rank"]), gt=0
     )
     """LoRA alpha: updates are scaled by alpha / rank; default: the rank, so that the scaling is 1."""
-    dropout: Annotated[float, TRAINED] = Field(default=0.05, ge=0, lt=1)
-    """Dropout of the inputs of low-rank updates."""
+    dropout: Annotated[float, LORA] = Field(default=0.05, ge=0, lt=1)
+    """Dropout before low-rank updates."""
 
 
 class RuntimeOptions(Settings):
     """What changes the time a run takes and not what comes out, but for rounding."""
 
     max_positions: Annotated[int, SPEED] = Field(default=16_384, ge=1)
-    """Padded positions in one forward pass of the decoder; a larger step is taken in parts."""
+    """Most padded positions in one forward pass of the decoder; a larger step is taken in parts."""
     workers: Annotated[int, SPEED] = Field(default=0, ge=0)
-    """Processes that put batches together ahead of the step."""
+    """Number of processes that prepare batches ahead of the step."""
     precision: Annotated[Literal["no", "bf16", "fp16"], SPEED] = "no"
-    """Autocast of the forward pass."""
+    """Precision of the forward pass (autocast); no is that of the weights."""
     gradient_checkpointing: Annotated[bool, SPEED] = False
     """Compute layers again in the backward pass: less memory, more time."""
     features: Annotated[Path | None, SPEED, Parameter(metavar="DIR")] = None
-    """Folder where states of the frozen encoder are kept; default: Shoal's cache."""
+    """Folder where the outputs of the frozen encoder are kept; default: Shoal's cache."""
     save_every: Annotated[int | None, OUTPUT] = Field(default=None, ge=1)
     """Steps between checkpoints of the unfinished run; default: a tenth of the run, 500 at most."""
     report_to: Annotated[tuple[str, ...], OUTPUT, Parameter(metavar="NAME")] = ()
@@ -120,7 +121,7 @@ class TrainSettings(Settings):
     """How a recipe is carried out."""
 
     data_root: Annotated[Path, DATA, Parameter(metavar="DIR")] = Path()
-    """Folder that the recipe's relative paths of manifests start from."""
+    """Folder that relative paths of manifests in the recipe start from."""
     device: Annotated[str, MODEL] = "auto"
     """Device to train on: cpu, cuda, cuda:1, mps; auto is CUDA if there is a GPU, else MPS, else the CPU."""
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], MODEL] = "auto"
