@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
-from shoal.schema import DataInfo, Scores
+if TYPE_CHECKING:
+    from shoal.schema import DataInfo, Scores
 
 DATA, DOMAIN = "data", "domain"
 """Fields whose groups are data sets, and what is pooled of those in and out of domain."""

@@ -42,7 +42,7 @@ def test_every_option_says_what_it_is(path: tuple[str, ...], command: App, capsy
 
 def test_help_is_light() -> None:
     lines = [[], *(path for path, _ in commands())]
-    heavy = ("torch", "transformers", "numpy", "scipy", "plotly", "yaml", "psutil", "docstring_parser", "shoal.schema")
+    heavy = ("torch", "transformers", "numpy", "scipy", "plotly", "yaml", "psutil", "shoal.schema")
     code = (
         "import sys; from shoal.cli import main\n"
         f"for line in {lines!r}: assert main([*line, '--help']) == 0\n"

@@ -12,16 +12,16 @@ import os
 import signal
 import sys
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import CycloptsError, Group, Parameter
 from pydantic import ValidationError
 
 from shoal._version import __version__
-from shoal.cli.options import shown_default
+from shoal.cli.options import Command, shown_default
 from shoal.errors import ShoalError, UsageError
 from shoal.settings import METHOD, usage_error
 
-app = App(
-    name="shoal",
+app = Command(
+    "shoal",
     version=f"shoal {__version__}",
     help="Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost.",
     version_flags="--version",
