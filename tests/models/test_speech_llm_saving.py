@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from speech_llm_parts import clips, tiny
+from transformers import AutoModel
 
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 
@@ -24,7 +25,7 @@ class NoShoal:
 
 sys.meta_path.insert(0, NoShoal())
 import numpy as np, torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
 
 folder, samples, out = sys.argv[1:]
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
@@ -40,6 +41,9 @@ with torch.inference_mode():
     logits = model(**batch).logits
     tokens = model.generate(**batch, max_new_tokens=5, do_sample=False)
 assert model.decoder.lm_head.weight is model.decoder.model.embed_tokens.weight
+other = AutoModel.from_pretrained(folder, trust_remote_code=True)
+assert type(other) is type(model)
+assert all(torch.equal(value, model.state_dict()[name]) for name, value in other.state_dict().items())
 torch.save({"logits": logits, "tokens": tokens}, out)
 """
 
@@ -77,6 +81,7 @@ def test_the_folder_holds_the_code_and_tied_weights_once(saved):
     config = json.loads((folder / "config.json").read_text())
     assert config["auto_map"] == {
         "AutoConfig": "speech_llm.SpeechLLMConfig",
+        "AutoModel": "speech_llm.SpeechLLM",
         "AutoModelForCausalLM": "speech_llm.SpeechLLM",
     }
     with safe_open(folder / "model.safetensors", "pt") as file:
@@ -109,3 +114,10 @@ def test_a_waveform_encoder_saves_too(tmp_path):
     with torch.inference_mode():
         batch = SpeechLLMProcessor.from_pretrained(tmp_path)(text=[processor.format_prompt("x")] * 2, audio=audio)
         torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
+
+
+def test_auto_model_loads_it_where_shoal_is_installed(saved):
+    folder, model, _ = saved
+    loaded = AutoModel.from_pretrained(folder)
+    assert type(loaded) is SpeechLLM
+    assert torch.equal(loaded.projector.output.weight, model.projector.output.weight)

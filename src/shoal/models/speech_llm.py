@@ -6,7 +6,7 @@
     text ─ tokenizer ─► token ids ─► input embeddings (T, d) ─ `<|audio|>` ids replaced ─┴─► decoder ─► logits
 
 This file is complete in itself: `save_pretrained` copies it into the checkpoint, from where
-`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` loads it.
+`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` loads it, and so does `AutoModel`.
 
 Encoders: Whisper (its encoder; log-mel padded to a window, longer audio cut into windows) and those that read
 the waveform through convolutions (wav2vec 2.0, HuBERT, WavLM). Decoders: any `*ForCausalLM` that takes
@@ -576,6 +576,9 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
         """
         if any(".lora_" in name for name, _ in self.named_parameters()):
             raise ValueError("the model has unmerged LoRA weights; merge them first, or save adapters only")
+        # `register_for_auto_class` names one class; whoever asks AutoModel gets the same.
+        code = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+        self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | {"AutoModel": code}
         super().save_pretrained(save_directory, **kwargs)
 
 
@@ -779,4 +782,5 @@ SpeechLLMProcessor.register_for_auto_class()
 if __name__.startswith("shoal."):
     # With Shoal at hand, its folders load without running the copy of this file that lies in them.
     AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig, exist_ok=True)
-    AutoModelForCausalLM.register(SpeechLLMConfig, SpeechLLM, exist_ok=True)
+    for auto_class in (AutoModel, AutoModelForCausalLM):
+        auto_class.register(SpeechLLMConfig, SpeechLLM, exist_ok=True)
