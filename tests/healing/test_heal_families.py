@@ -82,6 +82,7 @@ NO_PROJECTOR = dict.fromkeys(("projector", "joint"), "it has no projector that S
 NO_MLP = dict.fromkeys(("receiver", "joint"), "has no MLP of linear layers")
 MIXTURE = dict.fromkeys(("receiver", "joint"), "the MLP is a mixture of experts")
 REFUSED: dict[str, dict[str, str]] = {
+    "CanaryForConditionalGeneration": NO_PROJECTOR,
     "WhisperForConditionalGeneration": NO_PROJECTOR,
     "MoonshineForConditionalGeneration": NO_PROJECTOR,
     "MoonshineStreamingForConditionalGeneration": NO_PROJECTOR,

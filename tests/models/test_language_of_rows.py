@@ -63,6 +63,13 @@ def test_what_is_measured_is_told_the_language_too(whisper):
     assert batch.token_ids[0, :4].tolist() == [1, 3, 5, 8]
 
 
+def test_the_language_to_translate_into_is_the_task_s(tmp_path):
+    folder = BUILDS["CanaryForConditionalGeneration"].write(tmp_path / "model")
+    canary = load_model(str(folder), device="cpu", dtype="float32", trust_remote_code=False)
+    tokens = prepare(canary, clips("de"), tasks.get("ast")).inputs["decoder_input_ids"]
+    assert canary.tokenizer.decode(tokens[0, 2:4]) == "<|de|><|en|>"
+
+
 def test_a_language_that_the_model_does_not_know_is_refused_before_anything_is_computed(whisper):
     whisper.check_clips(data("en", None), ASR)
     with pytest.raises(ModelError, match=r"does not know the language 'tlh' of a row \(it knows 2, such as hi\)"):

@@ -14,6 +14,7 @@ FILES = (
     "moss_transcribe_diarize",
     "vibevoice_asr",
     "moonshine",
+    "canary",
     "audio_flamingo",
     "glm_asr",
     "qwen2_5_omni",

@@ -60,7 +60,8 @@ def prepare_native(
         if own is not None:
             return own
         languages = loaded.languages_told(task, [clip.row.lang for clip in clips])
-        question = Question(task.instruction, languages, transcribe=task.transcribes)
+        into = next(iter(loaded.languages_told(task, [task.settings.target_lang])), None)
+        question = Question(task.instruction, languages, into, transcribe=task.transcribes)
         inputs = request(loaded, family, audio, question)
         lines = _lines(inputs, family, family.audio_tokens(loaded.model, loaded.processor))
         if input == "text":

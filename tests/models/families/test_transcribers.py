@@ -63,6 +63,33 @@ def test_fun_asr_nano_is_told_the_language_of_each_clip():
     assert prompts == ["[{'type': 'language', 'language': '中文'}]", "[]"]
 
 
+@pytest.mark.parametrize(
+    ("question", "tokens"),
+    [
+        (Question("", ("de", None), transcribe=True), [["de", "de"], ["en", "en"]]),
+        (Question("", ("de", "en"), into="fr"), [["de", "fr"], ["en", "fr"]]),
+    ],
+)
+def test_canary_is_told_what_is_spoken_and_what_to_write(question, tokens):
+    build = BUILDS["CanaryForConditionalGeneration"]
+    model, processor = build.build(2), build.processor()
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype(np.float32)
+    inputs = find(model).request(model, processor, list(noise), question)
+    prompts = ["".join(f"<|{name}|>" for name in ("startofcontext", "startoftranscript", *p, "pnc")) for p in tokens]
+    assert processor.tokenizer.batch_decode(inputs["decoder_input_ids"]) == prompts
+
+
+def test_canary_hears_a_clip_the_same_way_beside_a_longer_one():
+    build = BUILDS["CanaryForConditionalGeneration"]
+    model, processor = build.build(2), build.processor()
+    noise = np.random.default_rng(0).normal(0, 0.1, 40_000).astype(np.float32)
+    question = Question("", ("de",) * 2, transcribe=True)
+    with torch.no_grad():
+        both = model(**find(model).request(model, processor, [noise[:16_000], noise], question)).logits[0]
+        alone = model(**find(model).request(model, processor, [noise[:16_000]], Question("", ("de",)))).logits[0]
+    assert torch.allclose(both, alone, atol=1e-5)
+
+
 def test_vibevoice_hears_a_clip_the_same_way_twice():
     build = BUILDS["VibeVoiceAsrForConditionalGeneration"]
     model = build.build(2)

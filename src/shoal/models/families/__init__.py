@@ -25,6 +25,7 @@ REGISTRY: tuple[str, ...] = (
     "moss_transcribe_diarize",
     "vibevoice_asr",
     "moonshine",
+    "canary",
     "audio_flamingo",
     "glm_asr",
     "moonshine_streaming",

@@ -40,6 +40,8 @@ class Question:
     """In words."""
     languages: tuple[str | None, ...] = ()
     """Code of the language spoken in each clip, None where it is not known; empty: no language is known."""
+    into: str | None = None
+    """Code of the language of the answers, where the task names one."""
     transcribe: bool = False
     """Whether the answer is what is said, in the language in which it is said."""
 

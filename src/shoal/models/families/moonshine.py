@@ -31,9 +31,27 @@ class Moonshine(AudioLLM):
 
         In a batch, padding changes what is heard: the first norm is over all of a row's samples.
         """
-        samples = _samples(processor, clips, self.sampling_rate(processor))
-        rows = [self._heard(model, processor, clip) for clip in clips]
-        return samples | {"encoder_outputs": self.stacked(rows)} | _beginning(model, len(clips))
+        rows = [self._encoded(model, processor, clip) for clip in clips]
+        encoded = {"encoder_outputs": self.stacked(rows)}
+        return self.features(processor, clips) | encoded | self.beginning(model, processor, question, len(clips))
+
+    def features(self, processor: Any, clips: Sequence[Samples]) -> dict[str, Tensor]:
+        """What the encoder is given: samples of several clips, padded with silence and masked."""
+        rate = self.sampling_rate(processor)
+        inputs = processor(
+            audio=list(clips), sampling_rate=rate, padding=True, return_attention_mask=True, return_tensors="pt"
+        )
+        return {name: inputs[name] for name in ("input_values", "attention_mask")}
+
+    def beginning(self, model: PreTrainedModel, processor: Any, question: Question, clips: int) -> dict[str, Tensor]:
+        """The tokens with which decoding starts, and their mask; here one token."""
+        import torch
+
+        sources = (model.generation_config, model.config)
+        names = ("decoder_start_token_id", "bos_token_id")
+        values = (getattr(source, name, None) for name in names for source in sources)
+        ids = torch.full((clips, 1), next(value for value in values if value is not None))
+        return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
 
     def stacked(self, rows: Sequence[Any]) -> Any:
         """One encoder output of several, (B, F, d), padded on the right and masked."""
@@ -55,34 +73,16 @@ class Moonshine(AudioLLM):
         audio = {"input_values": samples, "attention_mask": torch.ones_like(samples, dtype=torch.long)}
         return self.with_tokens(audio, tokens["input_ids"], tokens["attention_mask"])
 
-    def _heard(self, model: PreTrainedModel, processor: Any, clip: Samples) -> Any:
+    def _encoded(self, model: PreTrainedModel, processor: Any, clip: Samples) -> Any:
         import torch
 
         encoder: Any = self.encoder(model)
-        alone = _samples(processor, [clip], self.sampling_rate(processor))
-        samples, mask = (alone[name].to(model.device) for name in ("input_values", "attention_mask"))
+        inputs = {
+            name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+            for name, value in self.features(processor, [clip]).items()
+        }
         with torch.no_grad():
-            return encoder(samples.to(model.dtype), attention_mask=mask)
-
-
-def _samples(processor: Any, clips: Sequence[Samples], rate: int) -> dict[str, Tensor]:
-    """Samples of several clips, padded with silence and masked."""
-    made = processor(
-        audio=list(clips), sampling_rate=rate, padding=True, return_attention_mask=True, return_tensors="pt"
-    )
-    return {name: made[name] for name in ("input_values", "attention_mask")}
-
-
-def _beginning(model: PreTrainedModel, rows: int) -> dict[str, Tensor]:
-    """The token with which decoding starts."""
-    import torch
-
-    sources = (model.generation_config, model.config)
-    names = ("decoder_start_token_id", "bos_token_id")
-    values = (getattr(source, name, None) for name in names for source in sources)
-    start = next(value for value in values if value is not None)
-    ids = torch.full((rows, 1), start)
-    return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
+            return encoder(**inputs)
 
 
 FAMILY = Moonshine()

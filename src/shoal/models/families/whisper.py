@@ -55,14 +55,12 @@ class Whisper(AudioLLM):
         return f" {text}"
 
     def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
-        """Positions are learned one by one, so rows that begin with padding have to say where they begin."""
+        """With positions, which are learned one by one."""
         laid = super().with_tokens(inputs, ids, mask)
         if "encoder_outputs" in laid:
             # `generate` takes one of the two when it asks the decoder for the language.
             laid.pop("input_features", None)
-        if not bool(mask[:, 0].all()):
-            laid["decoder_position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        return laid
+        return laid | absolute_positions(mask)
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random tokens over random spectrograms: there is no decoding without anything to attend to."""
@@ -81,6 +79,11 @@ class Whisper(AudioLLM):
             return {}
         new_index = {old: new for new, old in enumerate(keep)}
         return {"alignment_heads": [[new_index[layer], head] for layer, head in heads if layer in new_index] or None}
+
+
+def absolute_positions(mask: Tensor) -> dict[str, Tensor]:
+    """For a decoder with absolute positions: rows that begin with padding have to say where they begin."""
+    return {} if bool(mask[:, 0].all()) else {"decoder_position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
 
 
 def _prompt(model: PreTrainedModel, encoded: Any, question: Question) -> Tensor:
