@@ -28,6 +28,7 @@ from shoal.pruning.folder import check_target, new_folder
 from shoal.pruning.on_disk import write_beside, write_model
 from shoal.pruning.probe import probe
 from shoal.pruning.rebuild import rebuilt
+from shoal.pruning.source_tensors import tensors_of_folder
 from shoal.pruning.verify import Expectation, checked, expectation, verify_checkpoint
 from shoal.pruning.verify_child import tensor_digests
 from shoal.schema import HealRecord, Plan
@@ -78,7 +79,8 @@ def write_merged(
     with new_folder(out) as draft:
         with evaluating(loaded.model), merged(loaded.model, dtype), cast(loaded.model, dtype):
             cases = probe(loaded) if verify else {}
-            expected = write_model(loaded.model, draft, family=loaded.family, cases=cases)
+            tensors = tensors_of_folder(loaded.path, loaded.model, loaded.family, plan, pruned=True)
+            expected = write_model(loaded.model, draft, family=loaded.family, cases=cases, tensors=tensors)
         write_beside(
             draft,
             tokenizer=loaded.tokenizer,

@@ -24,6 +24,7 @@ from shoal.pruning.folder import carry_over, check_target, new_folder
 from shoal.pruning.in_memory import check_whole, kept_layers, pruned
 from shoal.pruning.probe import probe
 from shoal.pruning.rebuild import check_rebuild
+from shoal.pruning.source_tensors import SourceTensors, tensors_of_folder
 from shoal.pruning.verify import Expectation, checked, expectation, verify_checkpoint
 from shoal.schema import ModelInfo, Plan, write_text
 
@@ -106,11 +107,15 @@ def write_checkpoint(
     check_whole(plan)
     check_target(out, source, force)
     family = find(model)
+    kept_layers(plan, family.depth(model))
+    tensors = tensors_of_folder(source, model, family, plan)
     with new_folder(out) as draft:
         with pruned(model, plan, family=family):
-            expected = write_model(model, draft, family=family, cases=cases)
+            expected = write_model(model, draft, family=family, cases=cases, tensors=tensors)
         write_beside(draft, tokenizer=tokenizer, processor=processor, source=source, adapters=adapters, plan=plan)
         report = None if expected is None else checked(verify_checkpoint(draft, expected), draft, out)
+        if report is not None and tensors is not None:
+            tensors.add_to(report, draft)
         if info is not None:
             write_source_record(draft, info, source, provenance())
             (draft / CARD).write_text(first_card(Folder(draft), info, report), encoding="utf-8")
@@ -118,7 +123,12 @@ def write_checkpoint(
 
 
 def write_model(
-    model: PreTrainedModel, draft: Path, *, family: Family, cases: Mapping[str, Mapping[str, Tensor]]
+    model: PreTrainedModel,
+    draft: Path,
+    *,
+    family: Family,
+    cases: Mapping[str, Mapping[str, Tensor]],
+    tensors: SourceTensors | None = None,
 ) -> Expectation | None:
     """Write the model, as it is now in memory, with its stock class.
 
@@ -127,6 +137,7 @@ def write_model(
         draft: an existing folder.
         family: its family.
         cases: inputs to verify on.
+        tensors: what becomes of those in the model's own files, which its class may not load.
 
     Returns:
         What the checkpoint has to be; None without `cases`.
@@ -138,7 +149,7 @@ def write_model(
     check_saveable(model)
     check_rebuild(model, family)
     check_disk(draft, sum(parameter.nbytes for parameter in model.parameters()))
-    _save(model, draft)
+    _save(model, draft, tensors)
     return expectation(model, cases, family=family) if cases else None
 
 
@@ -164,18 +175,23 @@ def write_beside(
         plan.save(draft / PLAN_FILE)
 
 
-def _save(model: PreTrainedModel, draft: Path) -> None:
-    """`save_pretrained`, which notes the dtype of the first parameter; some classes keep that one in float32."""
+def _save(model: PreTrainedModel, draft: Path, tensors: SourceTensors | None) -> None:
+    """`save_pretrained`, with the tensors that its class does not load."""
     dtype = model.config.dtype
+    state = model.state_dict() | tensors.tensors() if tensors is not None and tensors.kept else None
     with quiet():
-        model.save_pretrained(draft)
-    if dtype is None or model.dtype == dtype:
-        return
+        model.save_pretrained(draft, state_dict=state)
     path = draft / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    model.config.dtype = dtype
-    config["dtype"] = str(dtype).removeprefix("torch.")
-    write_text(path, json.dumps(config, indent=2) + "\n")
+    config = before = json.loads(path.read_text(encoding="utf-8"))
+    if tensors is not None:
+        tensors.check_written(draft)
+        config = tensors.config(config)
+    # It notes the dtype of the first parameter, and some classes keep that one in float32.
+    if dtype is not None and model.dtype != dtype:
+        model.config.dtype = dtype
+        config = config | {"dtype": str(dtype).removeprefix("torch.")}
+    if config != before:
+        write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 def check_plan(plan: Plan, info: ModelInfo) -> None:

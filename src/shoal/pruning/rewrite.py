@@ -24,6 +24,7 @@ from shoal.pruning.key_names import KeyNames, Layers, ModelTensor
 from shoal.pruning.rebuild import check_rebuild
 from shoal.pruning.safetensors_file import NewFile, Piece, TensorEntry, TensorSlice, cut_problem
 from shoal.pruning.shards import Shards, new_index, numbered, read_shards
+from shoal.pruning.source_tensors import SourceTensors, check_known, source_tensors
 from shoal.schema import ModelInfo, Plan
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Rewrite:
     adapters: list[NewAdapter]
     info: ModelInfo
     """The model before pruning."""
+    tensors: SourceTensors
 
     @property
     def tensor_files(self) -> list[NewFile]:
@@ -79,6 +81,8 @@ def rewrite(
     targets = before.targets(name for name, _ in shards.tensors())
     _check_whole(source, before, targets)
     _check_shapes(source, dict(shards.tensors()), targets, before, model)
+    tensors = source_tensors(shards.files, targets, before, layers)
+    targets = {name: target for name, target in targets.items() if name not in tensors.dropped}
     files = _new_files(shards, targets, before, layers, cuts)
     adapters = [pruned_adapter(source, folder, before, layers) for folder in adapter_folders(source)]
     changes = config_files.field_changes(model, family, keep)
@@ -90,7 +94,7 @@ def rewrite(
     _check_names(files, targets, before, KeyNames(model), layers)
     config = config_files.pruned_quantisation(config, lambda name: before.renumbered(name, layers), layers.list_name)
     index = new_index(shards, files) if len(files) > 1 else None
-    return Rewrite(files, index, config, generation, adapters, info)
+    return Rewrite(files, index, tensors.config(config), generation, adapters, info, tensors)
 
 
 def _cuts(model: PreTrainedModel, family: Family, layers: Layers) -> dict[str, TensorSlice]:
@@ -103,13 +107,7 @@ def _cuts(model: PreTrainedModel, family: Family, layers: Layers) -> dict[str, T
 
 
 def _check_whole(source: Path, names: KeyNames, targets: Mapping[str, ModelTensor]) -> None:
-    unknown = [name for name, target in targets.items() if target.kind == "unknown"]
-    if unknown:
-        raise ModelError(
-            f"{len(unknown)} of its tensors are not of its model, such as {unknown[0]}",
-            where=str(source),
-            fix="check that config.json (architectures, depth) and the weights belong together",
-        )
+    check_known(source, targets)
     missing = names.missing(made for target in targets.values() for made in target.makes)
     if missing:
         raise ModelError(
@@ -146,7 +144,7 @@ def _new_files(
     for shard in shards.files:
         pieces = []
         for name, entry in shard.tensors.items():
-            new = names.renumbered(name, layers)
+            new = names.renumbered(name, layers) if name in targets else None
             if new is not None:
                 pieces.append(Piece(new, entry, _cut(name, entry, targets[name], cuts)))
         files.append(NewFile(shard.path.name, shard, pieces))

@@ -97,6 +97,8 @@ def write_sharded(
         TensorDigests(provenance=provenance(), files=digests).save(draft.folder / TENSORS_FILE)
         _check_written(draft.folder, work)
         report = None if verify is None else verify(draft.folder)
+        if report is not None:
+            work.tensors.add_to(report, draft.folder)
         write_source_record(draft.folder, work.info, source, provenance())
         text = first_card(Folder(draft.folder), work.info, report)
         (draft.folder / CARD).write_text(text, encoding="utf-8")

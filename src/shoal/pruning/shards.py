@@ -33,6 +33,11 @@ class Shards:
             yield from file.tensors.items()
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether there are safetensors of a whole model."""
+    return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+
+
 def read_shards(folder: Path) -> Shards:
     """Read the headers of a checkpoint's weights.
 
