@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+import shoal
 from shoal.cli import run as command_line
-from shoal.errors import FileFormatError, PlanError, UsageError
+from shoal.errors import FileFormatError, ModelError, PlanError, UsageError
+from shoal.pruning.settings import PruneSettings
 from shoal.schema import Audit, BestBlock, Estimate, InputAudit, ModelInfo, Plan, Provenance, ScopeAudit
 from tiny_models import VOCABULARY, tiny
 
@@ -113,6 +116,76 @@ def test_prune_writes_a_verified_checkpoint_in_the_precision_it_found(run, tmp_p
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["num_hidden_layers"] == 4
     assert config["dtype"] == "bfloat16"
+
+
+def test_a_finished_prune_is_not_done_again_contradicted_or_lost(run, tmp_path, model, monkeypatch):
+    out = tmp_path / "out"
+    first = run("prune", model, "--layers-list", "1,3", "--out", out)
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr("shoal.models.loading.load_model", lambda *_, **__: pytest.fail("loaded again"))
+        for again in (["3,1"], ["1,3", "--how", "disk"], ["1,3", "--dtype", "bfloat16"]):
+            text = run("prune", model, "--layers-list", *again, "--out", out)
+            assert text.splitlines() == ["nothing left to do: this checkpoint is finished", *first.splitlines()]
+        for other, difference in (
+            (["1"], "it lacks layers 1, 3, not 1"),
+            (["1,3", "--dtype", "float32"], "it is stored in bfloat16, not float32"),
+        ):
+            with pytest.raises(UsageError, match=f"another checkpoint is there: {difference}; .*--force"):
+                run("prune", model, "--layers-list", *other, "--out", out)
+        shutil.copytree(model, tmp_path / "other")
+        with pytest.raises(UsageError, match=r"it was made from .*, not .*other"):
+            run("prune", tmp_path / "other", "--layers-list", "1,3", "--out", out)
+    loaded = shoal.load(str(model), dtype="stored")
+    shoal.prune(loaded, Plan.load(out / "shoal-plan.json"), out)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
+    assert "removed layers 1 of 6" in run("prune", model, "--layers-list", "1", "--out", out, "--force")
+
+
+def test_a_folder_that_pruning_did_not_make_is_not_replaced(run, tmp_path, model):
+    shutil.copytree(model, tmp_path / "out")
+    with pytest.raises(UsageError, match="not empty"):
+        run("prune", model, "--layers-list", "1", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("12-15", (12, 13, 14, 15)),
+        ("12:16", (12, 13, 14, 15)),
+        ("3, 12 - 13,20:21", (3, 12, 13, 20)),
+        ("7", (7,)),
+    ],
+)
+def test_a_list_of_layers_may_have_ranges(text, layers):
+    assert PruneSettings.of(None, {"layers_list": text}).layers_list == layers
+
+
+@pytest.mark.parametrize("text", ["5-3", "5:5", "1-99999999", "1-2-3", "1--3"])
+def test_a_range_that_is_none_is_refused(text):
+    with pytest.raises(UsageError, match="--layers-list"):
+        PruneSettings.of(None, {"layers_list": text})
+
+
+@pytest.mark.parametrize("how", ["memory", "disk"])
+def test_a_model_without_a_tokenizer_is_pruned(run, tmp_path, how):
+    tiny("llama", DEPTH).save_pretrained(tmp_path / "bare")
+    out = run("prune", tmp_path / "bare", "--layers-list", "1-2", "--how", how, "--out", tmp_path / "out")
+    assert "removed layers 1, 2 of 6" in out
+    assert "verified logits" in out
+    with pytest.raises(ModelError, match=r"no tokenizer that can be loaded.*cannot be fed"):
+        shoal.load(str(tmp_path / "bare")).check_fed()
+
+
+def test_what_cannot_be_verified_is_refused_before_it_is_copied(run, tmp_path, model, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ModelError("cannot be run", where="model")
+
+    monkeypatch.setattr("shoal.pruning.probe.probe", refuse)
+    monkeypatch.setattr("shoal.pruning.sharded.write_file", lambda *_: pytest.fail("copied"))
+    with pytest.raises(ModelError, match="cannot be run"):
+        run("prune", model, "--layers-list", "1", "--how", "disk", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_prune_refuses_a_plan_from_an_audit_of_other_weights(run, tmp_path, model):

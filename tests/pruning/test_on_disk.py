@@ -72,7 +72,7 @@ def source(tmp_path):
         "LICENSE",
         "merges.txt",
         "README.md",
-        "model.safetensors",
+        "consolidated.safetensors",
         "pytorch_model.bin",
         "config.json",
     ):
@@ -91,7 +91,7 @@ def test_a_verified_folder_has_everything_and_the_model_is_untouched(tmp_path, s
     assert model.config.to_dict() == before
     assert names(out) >= {"config.json", "model.safetensors", "generation_config.json", "chat_template.jinja"}
     assert names(out) >= {"LICENSE", "merges.txt", "tokenizer.json", "shoal-plan.json"}
-    assert not {"pytorch_model.bin", "speech_llm.json", "shoal-weights.json"} & names(out)
+    assert not {"pytorch_model.bin", "consolidated.safetensors", "speech_llm.json", "shoal-weights.json"} & names(out)
     assert VerificationReport.load(out / "shoal-verification.json").passed
     assert Plan.load(out / "shoal-plan.json").layers == [1, 2]
     assert AutoTokenizer.from_pretrained(out).chat_template == "{{ messages }}"

@@ -32,6 +32,7 @@ def prune(
 ) -> None:
     """Write the model without the layers of a plan, verified in a fresh process."""
     from shoal.cards.spoken_answers import speech_untested
+    from shoal.models.lineage import PLAN_FILE
     from shoal.models.weights import resolve
     from shoal.pruning.from_folder import choose_way
     from shoal.pruning.in_memory import check_whole
@@ -39,7 +40,12 @@ def prune(
     # Read before the model is: a wrong plan shows at once.
     given = _given_plan(settings)
     check_whole(given or [])
-    if choose_way(resolve(model).path, settings.how) == "disk":
+    source = resolve(model).path
+    if not force and _finished(model, source, given, settings, loading.dtype, out):
+        info, plan, folder = _pruned_model(out), shoal.Plan.load(out / PLAN_FILE), out
+        if not json:
+            print("nothing left to do: this checkpoint is finished")
+    elif choose_way(source, settings.how) == "disk":
         info = _info(model, loading.trust_remote_code)
         plan = given or _listed(settings, model, info)
         folder = _on_disk(model, plan, out, force, loading.trust_remote_code)
@@ -51,6 +57,24 @@ def prune(
     print(_json(plan, folder) if json else summary(info, plan, folder))
     if speech_untested(info):
         warn_of_speech(str(folder))
+
+
+def _finished(model: str, source: Path, given: Plan | None, settings: PruneSettings, dtype: str, out: Path) -> bool:
+    """Whether `out` is what is asked for; told before the model is loaded."""
+    from shoal.pruning.rerun import finished, stored_dtype
+
+    layers = settings.layers_list or () if given is None else given.layers
+    # "auto" depends on the device, so it contradicts nothing.
+    known = {"stored": stored_dtype(source), "auto": None}
+    return finished(out, layers, ref=model, source=source, dtype=known.get(dtype, dtype))
+
+
+def _pruned_model(out: Path) -> ModelInfo:
+    from shoal.cards.facts import source_record
+
+    record = source_record(out)
+    assert record is not None
+    return record.model
 
 
 def _given_plan(settings: PruneSettings) -> Plan | None:
@@ -98,7 +122,8 @@ def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
 
     gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
     left = info.total_parameters - gone
-    checks = VerificationReport.load(folder / REPORT_FILE).checks
+    verified = (folder / REPORT_FILE).is_file()
+    checks = VerificationReport.load(folder / REPORT_FILE).checks if verified else []
     lines = [
         f"removed layers {', '.join(map(str, plan.layers)) or 'none'} of {plan.depth}",
         f"{left:,} of {info.total_parameters:,} parameters left ({left / info.total_parameters:.1%})",
@@ -115,6 +140,6 @@ def _json(plan: Plan, folder: Path) -> str:
     record = {
         "path": str(folder),
         "plan": json_format.loads(plan.model_dump_json()),
-        "verification": read_json(folder / REPORT_FILE),
+        "verification": read_json(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else None,
     }
     return json_format.dumps(record, indent=1)

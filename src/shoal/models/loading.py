@@ -62,7 +62,7 @@ class LoadedModel:
     kind: Kind
     licence: str | None = None
     no_processor: str = ""
-    """Why there is no processor, where there should be one."""
+    """Why there is no processor or tokenizer, where there should be one."""
     adapters: tuple[Path, ...] = ()
     """The folders of adapters that were put in and merged; `path` is that of the model below them."""
     audio_cache: AudioCache = field(default_factory=AudioCache, repr=False)
@@ -96,12 +96,14 @@ class LoadedModel:
         """Make sure that the model can be given input at all.
 
         Raises:
-            ModelError: an audio LLM whose processor could not be loaded.
+            ModelError: its processor, or the tokenizer of a text LLM, could not be loaded.
         """
-        if isinstance(self.family, AudioLLM) and self.processor is None and not self.inputs:
+        audio_llm = isinstance(self.family, AudioLLM)
+        if self.processor is None and not self.inputs if audio_llm else self.tokenizer is None:
             reason = f" ({self.no_processor})" if self.no_processor else ""
+            lacking = "tokenizer" if self.kind == "causal_lm" else "processor"
             raise ModelError(
-                f"the folder has no processor that can be loaded{reason}, so the model cannot be fed",
+                f"the folder has no {lacking} that can be loaded{reason}, so the model cannot be fed",
                 where=self.ref,
                 fix="put the model's processor and tokenizer files beside its weights",
             )

@@ -63,13 +63,13 @@ def load_parts(path: Path, ref: str, dtype: torch.dtype | str, trust_remote_code
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         if config.model_type == SpeechLLM.config_class.model_type:
             model = whole(SpeechLLM, path, ref, dtype=dtype)
-            processor = SpeechLLMProcessor.from_pretrained(path)
-            return Parts(model, processor.tokenizer, processor)
+            return _heard(model, path)
         options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
         model = whole(stock_class(config, ref), path, ref, **options)
         if isinstance(families.find(model), AudioLLM):
             return _fed(model, path, trust_remote_code)
-        return Parts(model, AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code))
+        tokenizer, problem = _tokenizer(path, trust_remote_code)
+        return Parts(model, tokenizer, None, problem)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # transformers raises many kinds; all mean: this folder is not a model we can load
@@ -102,14 +102,23 @@ def stock_class(config: PreTrainedConfig, ref: str) -> Any:
     return model_class
 
 
+def _heard(model: PreTrainedModel, path: Path) -> Parts:
+    """A SpeechLLM with what feeds it, if its files are there."""
+    try:
+        processor = SpeechLLMProcessor.from_pretrained(path)
+    except Exception as error:  # a tokenizer or feature extractor that is not there, or not whole
+        return Parts(model, None, None, _reason(error))
+    return Parts(model, processor.tokenizer, processor)
+
+
 def _fed(model: PreTrainedModel, path: Path, trust_remote_code: bool) -> Parts:
     """With tokenizer and processor; a checkpoint without a processor can still be pruned."""
     processor, problem = _processor(path, trust_remote_code)
     if processor is None:
-        return Parts(model, _tokenizer(path, trust_remote_code), None, problem)
+        return Parts(model, _tokenizer(path, trust_remote_code)[0], None, problem)
     if isinstance(processor, PreTrainedTokenizerBase):
         return Parts(model, processor, None, "there is only a tokenizer")
-    tokenizer = getattr(processor, "tokenizer", None) or _tokenizer(path, trust_remote_code)
+    tokenizer = getattr(processor, "tokenizer", None) or _tokenizer(path, trust_remote_code)[0]
     return Parts(model, tokenizer, processor)
 
 
@@ -118,15 +127,20 @@ def _processor(path: Path, trust_remote_code: bool) -> tuple[Any | None, str]:
     try:
         return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code), ""
     except Exception as error:  # whatever a processor's own code raises: there is none to be had, or none that sees
-        problem = f"{type(error).__name__}: {str(error)[:200]}"
+        problem = _reason(error)
     try:
         return audio_processor(path), ""
     except Exception:
         return None, problem
 
 
-def _tokenizer(path: Path, trust_remote_code: bool) -> Any | None:
+def _tokenizer(path: Path, trust_remote_code: bool) -> tuple[Any | None, str]:
+    """The tokenizer, or None and why; a model without one can still be pruned."""
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except Exception:
-        return None
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code), ""
+    except Exception as error:  # whatever a tokenizer's own code raises
+        return None, _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

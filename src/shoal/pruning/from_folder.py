@@ -49,7 +49,7 @@ def prune_folder(
         progress: called with (what, done, total).
 
     Returns:
-        `out`.
+        `out`; if it is this very checkpoint already, nothing is done.
 
     Raises:
         PlanError: the plan does not fit the model.
@@ -59,16 +59,22 @@ def prune_folder(
     """
     from shoal.models import weights
     from shoal.pruning.in_memory import check_whole
+    from shoal.pruning.rerun import finished, stored_dtype
     from shoal.pruning.sharded import write_sharded
 
     check_whole(plan)
     source = weights.resolve(ref)
+    dtype = stored_dtype(source.path)
+    if not force and finished(Path(out), plan.layers, ref=ref, source=source.path, dtype=dtype):
+        return Path(out)
+    expected: list[Expectation] = []
+
+    def prepare() -> None:
+        if fits_in_memory(source.path):
+            expected.append(_expected(ref, plan, trust_remote_code))
 
     def check(draft: Path) -> VerificationReport:
-        if fits_in_memory(source.path):
-            report = verify_checkpoint(draft, _expected(ref, plan, trust_remote_code))
-        else:
-            report = _structure_only()
+        report = verify_checkpoint(draft, expected[0]) if expected else _structure_only()
         return checked(report, draft, Path(out))
 
     return write_sharded(
@@ -77,6 +83,7 @@ def prune_folder(
         Path(out),
         ref=ref,
         licence=source.licence,
+        prepare=prepare if verify else None,
         verify=check if verify else None,
         force=force,
         trust_remote_code=trust_remote_code,

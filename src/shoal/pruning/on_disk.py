@@ -24,6 +24,7 @@ from shoal.pruning.folder import carry_over, check_target, new_folder
 from shoal.pruning.in_memory import check_whole, kept_layers, pruned
 from shoal.pruning.probe import probe
 from shoal.pruning.rebuild import check_rebuild
+from shoal.pruning.rerun import finished
 from shoal.pruning.source_tensors import SourceTensors, tensors_of_folder
 from shoal.pruning.verify import Expectation, checked, expectation, verify_checkpoint
 from shoal.schema import ModelInfo, Plan, write_text
@@ -49,7 +50,7 @@ def prune(
         force: replace `out` if there is something already.
 
     Returns:
-        `out`.
+        `out`; if it is this very checkpoint already, nothing is done.
 
     Raises:
         PlanError: the plan does not fit the model.
@@ -59,11 +60,17 @@ def prune(
     """
     info = loaded.info()
     check_plan(plan, info)
+    out = Path(out)
+    dtype = str(loaded.model.config.dtype or loaded.model.dtype).removeprefix("torch.")
+    if not force and finished(
+        out, plan.layers, ref=info.ref, source=loaded.path, dtype=dtype, fingerprint=info.fingerprint
+    ):
+        return out
     cases = probe(loaded) if verify else {}
     return write_checkpoint(
         loaded.model,
         plan,
-        Path(out),
+        out,
         cases=cases,
         tokenizer=loaded.tokenizer,
         processor=loaded.processor,

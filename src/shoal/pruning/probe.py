@@ -43,7 +43,7 @@ def probe(loaded: LoadedModel) -> dict[str, dict[str, Tensor]]:
     audio = getattr(loaded.model.config, "audio_token_id", None)
     pad = getattr(config, "pad_token_id", None) or 0
     cases = {"text": token_batch(config.vocab_size, pad=pad, avoid=audio)}
-    if loaded.kind == "speech_llm":
+    if loaded.kind == "speech_llm" and loaded.processor is not None:
         cases["audio"] = audio_batch(loaded)
     return cases
 

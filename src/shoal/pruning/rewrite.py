@@ -81,7 +81,7 @@ def rewrite(
     targets = before.targets(name for name, _ in shards.tensors())
     _check_whole(source, before, targets)
     _check_shapes(source, dict(shards.tensors()), targets, before, model)
-    tensors = source_tensors(shards.files, targets, before, layers)
+    tensors = source_tensors(shards, targets, before, layers)
     targets = {name: target for name, target in targets.items() if name not in tensors.dropped}
     files = _new_files(shards, targets, before, layers, cuts)
     adapters = [pruned_adapter(source, folder, before, layers) for folder in adapter_folders(source)]

@@ -65,6 +65,7 @@ def write_sharded(
     *,
     ref: str,
     licence: str | None = None,
+    prepare: Callable[[], None] | None = None,
     verify: Callable[[Path], VerificationReport] | None = None,
     force: bool = False,
     trust_remote_code: bool = False,
@@ -78,6 +79,7 @@ def write_sharded(
         out: the folder to make.
         ref: what the user calls the model.
         licence: its licence, if known.
+        prepare: called when all is decided and nothing is copied yet: what it refuses costs no copying.
         verify: called with the finished folder before it gets its name; raises if it is not what it should be, and
             else says what was checked.
         force: replace `out` if there is something already.
@@ -90,6 +92,8 @@ def write_sharded(
     key = _key(source, plan, work)
     with resumable_folder(out, key, lambda: check_target(out, source, force)) as draft:
         _check_space(draft, work, source, extra)
+        if prepare is not None:
+            prepare()
         digests = _write_tensors(draft, work, progress)
         _write_configs(draft.folder, work)
         _carry(source, draft.folder, extra)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
+from shoal.models.json_file import read_json_object
+from shoal.models.meta_model import CONFIG
 from shoal.pruning.key_names import KeyNames, Layers, ModelTensor
 from shoal.pruning.safetensors_file import SafetensorsHeader
-from shoal.pruning.shards import has_weights, read_shards
+from shoal.pruning.shards import Shards, has_weights, read_shards
 from shoal.schema.verification import REPORT_FILE, Check, VerificationReport
 
 if TYPE_CHECKING:
@@ -82,12 +84,9 @@ class SourceTensors:
         """A config that promises no layers of multi-token prediction where there are none."""
         if self.predicts_ahead:
             return dict(raw)
-        return {name: self._fulfilled(name, value) for name, value in raw.items()}
-
-    def _fulfilled(self, name: str, value: Any) -> Any:
-        if isinstance(value, dict):
-            return self.config(value)
-        return 0 if _COUNT.search(name) and isinstance(value, int) and value else value
+        counts = _promised(raw)
+        nested = {name: self.config(value) for name, value in raw.items() if isinstance(value, dict)}
+        return {**raw, **nested, **dict.fromkeys(counts, 0)}
 
     def add_to(self, report: VerificationReport, folder: Path) -> None:
         """Say in the verification report of `folder` what became of all tensors."""
@@ -104,33 +103,41 @@ class SourceTensors:
         report.save(folder / REPORT_FILE)
 
 
+def _promised(raw: Mapping[str, Any]) -> dict[str, int]:
+    """The fields of a config that promise layers of multi-token prediction."""
+    return {name: value for name, value in raw.items() if _COUNT.search(name) and isinstance(value, int) and value}
+
+
 def source_tensors(
-    files: Sequence[SafetensorsHeader], targets: Mapping[str, ModelTensor], names: KeyNames, layers: Layers
+    shards: Shards, targets: Mapping[str, ModelTensor], names: KeyNames, layers: Layers
 ) -> SourceTensors:
     """Decide what becomes of every tensor.
 
     Args:
-        files: the headers of the weights.
+        shards: the weights, with their config beside them.
         targets: name on disk → what it is in the model; of each tensor.
         names: of the model before pruning; or after it, where only what the class does not load is of interest.
         layers: which layers stay.
     """
-    follows = re.compile(rf"(^|\.){re.escape(layers.path)}\.(\d+)\.")
+    raw = read_json_object(shards.folder / CONFIG)
+    configs = [raw, *(value for value in raw.values() if isinstance(value, dict))]
+    end = layers.depth + max((count for config in configs for count in _promised(config).values()), default=0)
+    numbered = re.compile(rf"(^|\.){re.escape(layers.path)}\.(\d+)\.")
 
-    def behind(key: str) -> bool:
-        match = follows.search(key)
-        return match is not None and int(match[2]) >= layers.depth
+    def follows(key: str) -> bool:
+        match = numbered.search(key)
+        return match is not None and layers.depth <= int(match[2]) < end
 
     ignored = {name: target.key for name, target in targets.items() if target.kind == "ignored"}
     pruned = len(layers.keep) < layers.depth
-    dropped = [name for name, key in ignored.items() if pruned and behind(key)]
+    dropped = [name for name, key in ignored.items() if pruned and follows(key)]
     new_names = {name: names.renumbered(name, layers) for name in ignored if name not in dropped}
     kept = {name: new for name, new in new_names.items() if new is not None}
     used = [target.key for target in targets.values() if target.kind not in ("ignored", "unknown")]
     gone = sum(layers.moved(key) is None for key in used) + len(new_names) - len(kept)
     stays = [*names.state, *(key for name, key in ignored.items() if name in kept)]
-    ahead = any(_AHEAD.search(key) or behind(key) for key in stays)
-    return SourceTensors(files, len(targets) - gone - len(kept) - len(dropped), gone, kept, dropped, ahead)
+    ahead = any(_AHEAD.search(key) or follows(key) for key in stays)
+    return SourceTensors(shards.files, len(targets) - gone - len(kept) - len(dropped), gone, kept, dropped, ahead)
 
 
 def check_known(folder: Path, targets: Mapping[str, ModelTensor]) -> None:
@@ -164,7 +171,7 @@ def tensors_of_folder(
         PlanError: the plan does not fit the model.
         ModelError: a file is damaged, or holds tensors that are not the model's.
     """
-    if folder is None or not has_weights(folder):
+    if folder is None or not has_weights(folder) or not (folder / CONFIG).is_file():
         return None
     depth = plan.depth if plan is not None else family.depth(model)
     keep = range(depth) if plan is None else plan.keep
@@ -172,4 +179,4 @@ def tensors_of_folder(
     targets = names.targets(name for name, _ in shards.tensors())
     if not pruned:
         check_known(folder, targets)
-    return source_tensors(shards.files, targets, names, Layers(family.layers_path(model), tuple(keep), depth))
+    return source_tensors(shards, targets, names, Layers(family.layers_path(model), tuple(keep), depth))
