@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from itertools import pairwise
+from collections import Counter
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.data import fingerprint, read_manifests
-from shoal.data.subset import evenly_spaced
+from shoal.data.subset import evenly_spaced, spread
 from shoal.demo import clips_manifest
 from shoal.errors import ManifestError, UsageError
 
@@ -165,6 +166,42 @@ def test_a_subset_is_even_ordered_and_the_same_every_time(count, limit, seed) ->
     assert chosen == evenly_spaced(range(count), limit, seed)
     gaps = {later - earlier for earlier, later in pairwise(chosen)}
     assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=5), min_size=1, max_size=4),
+    limit=st.integers(1, 200),
+    seed=st.integers(0, 2),
+)
+def test_a_limit_gives_each_data_set_and_each_label_its_share(sizes, limit, seed) -> None:
+    rows = [
+        (source, label) for source, labels in enumerate(sizes) for label, size in enumerate(labels) for _ in range(size)
+    ]
+    chosen = spread(range(len(rows)), limit, seed, [lambda at: rows[at][0], lambda at: rows[at][1]])
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(limit, len(rows))
+    sources = Counter(rows[at][0] for at in chosen)
+    assert len(sources) == min(limit, len(sizes), len(chosen))
+    for source, count in sources.items():
+        assert len({rows[at] for at in chosen if rows[at][0] == source}) == min(count, len(sizes[source]))
+        if min(limit, len(rows)) >= len(sizes):
+            # Off by less than one, and by what went to data sets that would have been left without a clip.
+            assert abs(count - len(chosen) * sum(sizes[source]) / len(rows)) < len(sizes)
+
+
+def test_few_clips_of_sorted_manifests_hold_every_data_set_and_label(tone, manifest, caplog) -> None:
+    tone()
+    moods = ["angry", "Calm", "happy", "sad"]
+    paths = [
+        manifest(*(GOOD | {"mood": mood, "id": f"{name}{mood}{n}"} for mood in moods for n in range(5)), name=name)
+        for name in ("a.jsonl", "b.jsonl")
+    ]
+    rows = read_manifests(paths, limit=8, label_field="mood").rows
+    assert Counter((row.data, row.fields["mood"]) for row in rows) == dict.fromkeys(product("ab", moods), 1)
+    assert not caplog.text
+    assert len({row.fields["mood"] for row in read_manifests(paths, limit=4, label_field="mood").rows}) == 4
+    read_manifests(paths[0], limit=1, label_field="mood")
+    assert "warning: --limit 1 leaves one value of mood (angry) of 4" in caplog.text
 
 
 def test_the_record_says_what_was_used() -> None:

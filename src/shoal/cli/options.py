@@ -110,8 +110,15 @@ def read_data(
     """The data set that a command's options name."""
     from shoal import tasks
 
-    needs_text = tasks.get(task).needs_text
-    return shoal.read_manifests(sources or [], settings, needs_text=needs_text, progress=progress, seed=seed)
+    asked = tasks.get(task)
+    return shoal.read_manifests(
+        sources or [],
+        settings,
+        needs_text=asked.needs_text,
+        label_field=asked.label_field,
+        progress=progress,
+        seed=seed,
+    )
 
 
 def audit_paths(paths: list[Path]) -> list[Path]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,13 +19,14 @@ from shoal.data.ids import Ids, SourceNames
 from shoal.data.rows import FactsSum, RowFacts, RowIndex, Rows
 from shoal.data.settings import DataSettings
 from shoal.data.sources import RawRow, read_source
-from shoal.data.subset import evenly_spaced, matches, no_match
+from shoal.data.subset import as_text, matches, no_match, spread
 from shoal.errors import InputError, ManifestError, UsageError
 from shoal.progress import Progress
 from shoal.schema import BadRow
 from shoal.settings import takes
 
 Ref = str | os.PathLike[str]
+_log = logging.getLogger("shoal.data")
 QUIET_SECONDS = 2.0
 """Looking at the audio says nothing of its progress for so long."""
 LOOKERS = 8
@@ -37,6 +40,7 @@ def read_manifests(
     settings: DataSettings | None = None,
     *,
     needs_text: bool = True,
+    label_field: str | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Dataset:
@@ -46,6 +50,7 @@ def read_manifests(
         sources: manifests, folders or `hf:` references, in the order their rows shall have.
         settings: which rows are used.
         needs_text: whether a row without a transcript is bad.
+        label_field: the field with the label of a row, where the task has labels: `limit` takes its share of each.
         progress: called with ("look at audio", rows looked at, in all) once that has taken a few seconds.
         **options: fields of `DataSettings`, instead of `settings` or in their place.
 
@@ -60,7 +65,7 @@ def read_manifests(
     settings, refs = DataSettings.of(settings, options), _refs(sources)
     max_bad = settings.max_bad
     index = RowIndex([read_source(ref) for ref in refs], needs_text=needs_text, lang=settings.lang)
-    survey = _Survey(index, settings.where)
+    survey = _Survey(index, settings.where, label_field)
     with _GroupedAudioCheck(index, Limits(max_seconds=settings.max_clip_seconds), progress) as audio:
         for position, row in survey.rows():
             # Where all rows are used, each is looked at while it is at hand; else the end tells which are.
@@ -68,8 +73,10 @@ def read_manifests(
                 audio.add(position, row)
         broken = _in_order(survey.bad)
         bad_rows.refuse_too_many(broken, len(index) + len(broken), max_bad)
-        chosen = evenly_spaced(range(len(index)), settings.limit, settings.seed)
+        by = [index.source_of] if survey.labels is None else [index.source_of, survey.labels.__getitem__]
+        chosen = spread(range(len(index)), settings.limit, settings.seed, by)
         if settings.limit is not None:
+            survey.warn_of_one_label(chosen, settings.limit)
             audio.total = len(chosen)
             for position in chosen:
                 audio.add(position, index.row(position))
@@ -95,11 +102,15 @@ class _Survey:
     Args:
         index: takes in the sound ones.
         where: as for `read_manifests`.
+        label_field: as for `read_manifests`.
     """
 
-    def __init__(self, index: RowIndex, where: Mapping[str, str]) -> None:
-        self._index, self._where = index, where
+    def __init__(self, index: RowIndex, where: Mapping[str, str], label_field: str | None) -> None:
+        self._index, self._where, self._label_field = index, where, label_field
         self.bad: list[BadRow] = []
+        self.labels = None if label_field is None else array("I")
+        """The label of every row in the index, as a number."""
+        self._labels: dict[str, int] = {}
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Position in the index and row, which gets its id when its source has come to its end.
@@ -120,11 +131,26 @@ class _Survey:
                     matching += 1
                     row = self._index.add(number, within, raw)
                     names.keep()
+                    if self.labels is not None:
+                        label = " ".join(as_text(raw.fields.get(self._label_field)).lower().split())
+                        self.labels.append(self._labels.setdefault(label, len(self._labels)))
                     yield len(self._index) - 1, row
             self._index.name(ids.of(names))
             self.bad.extend(source.bad)
         if named and not matching:
             raise no_match([raw.fields for source in self._index.sources for raw in source.rows], self._where)
+
+    def warn_of_one_label(self, chosen: Sequence[int], limit: int) -> None:
+        """Say so where a limit leaves one label of several: nothing can be said then of telling them apart."""
+        left = {self.labels[position] for position in chosen} if self.labels is not None else set()
+        if len(left) == 1 < len(self._labels):
+            _log.warning(
+                "warning: --limit %d leaves one value of %s (%s) of %d, and scores of labels need several; raise it",
+                limit,
+                self._label_field,
+                list(self._labels)[left.pop()],
+                len(self._labels),
+            )
 
 
 class _GroupedAudioCheck:

@@ -71,6 +71,10 @@ class RowIndex:
         raw = self.sources[self._source[position]].rows[self._within[position]]
         return self._parsed(raw, self._ids[position], self.seconds[position])
 
+    def source_of(self, position: int) -> int:
+        """The number of the source of a row."""
+        return self._source[position]
+
     def id(self, position: int) -> str:
         """The id of a row, without reading it."""
         return self._ids[position]

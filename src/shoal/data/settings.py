@@ -41,8 +41,8 @@ class DataSettings(Settings):
     where: Annotated[Fields, DATA] = Field(default={})
     """Keep only rows whose field has this value. Repeatable."""
     limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
-    """Number of clips to use, evenly spaced over the rows; default: all. A clip whose audio turns out bad is left out
-    and not replaced."""
+    """Number of clips to use, evenly spaced within each data set and, where the task has labels, each label; default:
+    all. A clip whose audio turns out bad is left out and not replaced."""
     lang: Annotated[str | None, DATA] = None
     """Language of rows that name none (en, de …); it picks the normaliser, and models that take a language are told."""
     max_bad: Annotated[float, DATA] = Field(default=0.01, ge=0)

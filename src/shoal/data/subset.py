@@ -1,11 +1,11 @@
-"""Choosing rows: by the value of a field, or an evenly spaced few."""
+"""Choosing rows: by the value of a field, or a few of all, evenly spaced."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from shoal.errors import UsageError
@@ -36,6 +36,53 @@ def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
         return list(rows)
     phase = random.Random(seed).random() if seed else 0.0
     return [rows[int((index + phase) * len(rows) / limit)] for index in range(limit)]
+
+
+def spread(
+    positions: Sequence[int],
+    limit: int | None,
+    seed: int,
+    groups: Sequence[Callable[[int], Hashable]],
+    turn: int = 0,
+) -> list[int]:
+    """`limit` of ascending positions, each group with its share of them, evenly spaced within a group.
+
+    Args:
+        positions: to choose from.
+        limit: how many; None is all.
+        seed: see `evenly_spaced`.
+        groups: the group of a position; then, within each of these groups, the next kind of group …
+        turn: of several such choices this is number 0, 1 …: where not all groups can have one, it begins at another.
+    """
+    if limit is None or limit >= len(positions) or not groups:
+        return evenly_spaced(positions, limit, seed)
+    members: dict[Hashable, list[int]] = {}
+    for position in positions:
+        members.setdefault(groups[0](position), []).append(position)
+    sizes = [len(group) for group in members.values()]
+    if limit < len(sizes):
+        chosen = {(number + turn) % len(sizes) for number in evenly_spaced(range(len(sizes)), limit, seed)}
+        shares = [int(number in chosen) for number in range(len(sizes))]
+    else:
+        shares = _shares(sizes, limit)
+    parts = enumerate(zip(members.values(), shares, strict=True))
+    return sorted(
+        position
+        for number, (group, share) in parts
+        if share
+        for position in spread(group, share, seed, groups[1:], number)
+    )
+
+
+def _shares(sizes: Sequence[int], limit: int) -> list[int]:
+    """`limit`, which is less than all and at least one each, shared out by size; nobody goes empty."""
+    due = [limit * size / sum(sizes) for size in sizes]
+    shares = [max(1, int(share)) for share in due]
+    while sum(shares) != limit:
+        step = 1 if sum(shares) < limit else -1
+        movable = [number for number, share in enumerate(shares) if 1 <= share + step <= sizes[number]]
+        shares[max(movable, key=lambda number: step * (due[number] - shares[number]))] += step
+    return shares
 
 
 def as_text(value: Any) -> str:

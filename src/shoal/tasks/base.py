@@ -85,6 +85,11 @@ class Task:
         return self.settings.fields.get("text") == "text"
 
     @property
+    def label_field(self) -> str | None:
+        """The field of a manifest that holds the label of a row; None where the task has no labels."""
+        return self.settings.fields.get("label")
+
+    @property
     def decides(self) -> dict[str, Any]:
         """What of the task decides raw outputs, for their header; only name and instruction for plain decoding."""
         more: dict[str, Any] = {}

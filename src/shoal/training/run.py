@@ -311,13 +311,15 @@ def lora_names(loaded: LoadedModel, endings: Sequence[str] | None) -> list[str]:
 
 def read_source(source: TrainingData, root: Path, seed: int) -> Dataset:
     """The clips of a source; relative paths are relative to `root`."""
+    task = tasks.get(source.task)
     refs = [source.data] if isinstance(source.data, str) else source.data
     placed = [ref if ref.startswith("hf:") else str(root / ref) for ref in refs]
     return read_manifests(
         placed,
         limit=source.limit,
         where=source.where,
-        needs_text=tasks.get(source.task).needs_text,
+        needs_text=task.needs_text,
+        label_field=task.label_field,
         lang=source.lang,
         max_clip_seconds=source.max_seconds,
         seed=seed,
