@@ -202,6 +202,11 @@ def level_name(level: float) -> str:
     return f"{100 * level:g}{SPACE}%"
 
 
+def fitted_on(clips: int, positions: int) -> str:
+    """`60 clips, 3,710 positions`: what weights were fitted on, as records count it."""
+    return f"{plural(clips, 'clip')}, {plural(positions, 'position')}" if clips else "not recorded"
+
+
 def listing(words: Sequence[str]) -> str:
     """`a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

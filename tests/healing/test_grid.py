@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -152,11 +153,15 @@ def test_the_command_prints_a_table(filled, folder, capsys):
         "recovered",
         "%",
         "parameters",
+        "fitted",
+        "on",
         "steps",
         "seconds",
     ]
     assert lines[1].startswith("nothing")
     assert [line.split()[0] for line in lines[2:5]] == ["2-3"] * 3
+    assert "clips" not in lines[2]
+    assert all(re.search(r" \d+ clips, \d+ positions ", line) for line in lines[3:5])
     assert lines[-1] == str(folder / "command" / "healing.json")
     assert main([*arguments, "--audit", "x.json"]) == 2
     assert "either --audit or --plan" in capsys.readouterr().err

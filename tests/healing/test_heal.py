@@ -10,7 +10,7 @@ import torch
 import shoal
 import tiny_speech
 from shoal import tasks
-from shoal.errors import InputError, ModelError, PlanError, UsageError
+from shoal.errors import InputError, ModelError, PlanError, TrainingError, UsageError
 from shoal.healing import run, targets
 from shoal.healing.cuts import cuts_of, layers_behind
 from shoal.healing.run import stored_dtype
@@ -138,7 +138,7 @@ def test_replace_puts_a_layer_back_that_gives_the_state_behind_the_block(folder,
     long = Optimisation(steps=30, clips=4, full_lr=1e-2)
     healed = shoal.heal(
         shoal.load(str(folder / "pruned")),
-        **job_of(folder, "replace", optimisation=long, out=tmp_path / "healed"),
+        **job_of(folder, "replace", optimisation=long, out=tmp_path / "healed", force=True),  # the words get worse
     )
     assert healed.plan.layers == [3]
     again = shoal.load(str(tmp_path / "healed"))
@@ -270,8 +270,14 @@ def test_the_command_heals_and_says_so(folder, tmp_path, capsys):
     # Again: it is done, and nothing is trained.
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["provenance"] == record["provenance"]
-    assert main([*arguments[:-1], "--rank", "3"]) == 2
-    assert "not empty" in capsys.readouterr().err
+    assert main(arguments[:-1]) == 0
+    again = capsys.readouterr()
+    assert again.err == f"nothing left to do: {tmp_path / 'healed'} was healed with these settings before\n"
+    assert "parameters fitted on 4 clips, " in again.out
+    assert main([*arguments[:-1], "--steps", "3"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "it was healed with another optimisation.steps (2, now 3); choose another --out, or give --force\n"
+    )
 
 
 @pytest.mark.parametrize("case", ["receiver", "replace", "plan", "adapters"])
@@ -284,6 +290,7 @@ def test_healing_again_gives_what_is_finished(folder, tmp_path, monkeypatch, cas
         "plan": Plan.load(folder / "plan.json") if case == "plan" else None,
         "save": "adapters" if case == "adapters" else "merged",
         "how": RuntimeOptions(features=folder / "features"),
+        "force": case == "replace",  # it learns states, and the words get worse
     }
     start, out = folder / ("full" if case == "plan" else "pruned"), tmp_path / "healed"
     first = shoal.heal(shoal.load(str(start)), data_of(folder), out=out, **options)
@@ -294,8 +301,33 @@ def test_healing_again_gives_what_is_finished(folder, tmp_path, monkeypatch, cas
     assert again.folder == out
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert len(again.loaded.layers) == len(first.loaded.layers)
-    with pytest.raises(UsageError, match="not empty"):
-        shoal.heal(shoal.load(str(start)), data_of(folder), out=out, **(options | {"rank": 3}))
+    assert (first.finished_before, again.finished_before) == (False, True)
+    with pytest.raises(UsageError, match=r"healed: it was healed with another alpha \(2.0, now 3.0\); choose"):
+        shoal.heal(shoal.load(str(start)), data_of(folder), out=out, **(options | {"rank": 3, "force": False}))
+
+
+def test_what_is_worse_on_other_clips_is_written_only_by_force(folder, tmp_path):
+    """A learning rate that destroys the model."""
+    harmful = {"optimisation": Optimisation(steps=3, clips=3, lora_lr=2.0), "out": tmp_path / "healed"}
+    with pytest.raises(
+        TrainingError, match=r"healed: the loss on 1 clip that it was not healed on rose from .*--force"
+    ):
+        shoal.heal(shoal.load(str(folder / "pruned")), **job_of(folder, "decoder", **harmful))
+    assert not (tmp_path / "healed").exists()
+    forced = shoal.heal(shoal.load(str(folder / "pruned")), **job_of(folder, "decoder", force=True, **harmful))
+    assert forced.folder == tmp_path / "healed"
+    assert forced.record.notes[-1].startswith("warning: the loss on 1 clip that it was not healed on rose from ")
+
+
+def test_records_say_on_how_much_was_fitted(folder):
+    trained = shoal.heal(shoal.load(str(folder / "pruned")), **job_of(folder, "receiver")).record
+    fitted = shoal.heal(shoal.load(str(folder / "pruned")), **job_of(folder, "linear")).record
+    assert 3 <= trained.fitted_clips <= 9  # three steps of three clips
+    assert trained.fitted_clips < trained.fitted_positions < fitted.fitted_positions
+    assert fitted.fitted_clips == 9  # of eleven, every fifth is held out
+    assert trained.loss_clips == fitted.loss_clips == 1
+    assert f"{fitted.fitted_positions} positions of the fit" in fitted.notes[0]
+    assert fitted.notes[0].endswith("(9 clips, held out 2 clips)")
 
 
 def test_what_a_checkpoint_is_stored_in(tmp_path):

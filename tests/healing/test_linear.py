@@ -21,6 +21,7 @@ from shoal.decoder.states import decoder_arguments
 from shoal.errors import MeasureError, ModelError, PlanError, UsageError
 from shoal.healing.linear import LinearFits, apply_linear, fit_linear
 from shoal.healing.normal_equations import ROWS, NormalEquations
+from shoal.healing.settings import RIDGES
 from shoal.models import families
 from shoal.models.batch import Kind, PreparedBatch
 from shoal.models.loading import LoadedModel
@@ -356,6 +357,51 @@ def test_a_lower_ridge_fits_closer() -> None:
         fits.add(batch_of(loaded))
         errors = [fits.solve(ridge)[1][0].error_after for ridge in (10, 1e-1, 1e-3, 1e-5)]
         assert errors == sorted(errors, reverse=True)
+
+
+def held_out_error(
+    loaded: LoadedModel, batches: Sequence[PreparedBatch], fit: Any, weighting: Any, ridge: float, held: Any
+) -> tuple[float, float]:
+    """Relative error on `held` without and with the weights fitted on `batches`, layers 2 and 3 missing."""
+    weight, bias, _, _ = reference(loaded, batches, 2, 4, fit=fit, weighting=weighting, ridge=ridge)
+    taken = states(loaded, held, around(loaded, 2, 4, "mlp.down_proj"))
+    x_s, x_e, h = taken["start.in"], taken["stop.out"], taken["down.in"]
+    w = np.ones(len(h)) if weighting == "none" else 1 / (x_e**2).sum(1)
+    new = x_s - taken["down.out"] + h @ weight.T + (0 if bias is None else bias)
+    spread = (w[:, None] * (x_e - w @ x_e / w.sum()) ** 2).sum()
+    return tuple((w[:, None] * (out - x_e) ** 2).sum() / spread for out in (x_s, new))
+
+
+@pytest.mark.parametrize(("fit", "weighting"), CASES)
+def test_the_ridge_that_errs_least_on_clips_held_out_is_taken(fit: Any, weighting: Any) -> None:
+    loaded, fitted = biased(), [batch_of(biased())]
+    held = [batch_of(loaded, first=20), batch_of(loaded, (5, 8), "right", first=30)]
+    errors = {ridge: held_out_error(loaded, fitted, fit, weighting, ridge, held) for ridge in RIDGES}
+    tensors, (report,) = fit_linear(loaded, plan(2, 3), fitted, held_out=held, fit=fit, weighting=weighting, ridge=None)
+    assert report.ridge == min(RIDGES, key=lambda ridge: errors[ridge][1])
+    before, after = errors[report.ridge]
+    assert report.held_out_before == pytest.approx(before, rel=1e-6)
+    assert report.held_out_after == pytest.approx(after, rel=1e-6)
+    assert (report.positions, report.held_out_positions) == (sum(LENGTHS), sum(LENGTHS) + 13)
+    # What was held out decides the ridge and nothing else.
+    same, _ = fit_linear(loaded, plan(2, 3), fitted, fit=fit, weighting=weighting, ridge=report.ridge)
+    assert all(torch.equal(tensors[name], same[name]) for name in same)
+
+
+def test_a_fit_on_few_positions_says_that_it_cannot_be_relied_on() -> None:
+    """As many unknowns as positions: the fit is perfect, and worse than none on other clips."""
+    loaded = text_model()
+    _, (report,) = fit_linear(
+        loaded, plan(2, 3), [batch_of(loaded, (9, 6))], held_out=[batch_of(loaded, first=20)], ridge=1e-9
+    )
+    assert report.error_after < 1e-3 < report.error_before
+    assert report.worse
+    assert report.underdetermined
+    assert "15 positions are few for 48 unknowns of each output; heal with more clips" in report.notes[1]
+    batches = [batch_of(loaded, first=first) for first in range(0, 40, 4)]
+    _, (plenty,) = fit_linear(loaded, plan(2, 3), batches)
+    assert not plenty.underdetermined
+    assert plenty.notes[0].endswith("no position was held out; ridge 0.1")
 
 
 @pytest.mark.parametrize(("fit", "weighting"), CASES)

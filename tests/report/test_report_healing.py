@@ -71,6 +71,17 @@ def test_the_summary_has_intervals_share_and_time():
     )
 
 
+def test_figures_say_on_how_much_was_fitted_and_warn_where_it_was_little():
+    grid = documents.healing(sizes=(4,))
+    note = "linear over layers 2-5: warning: 472 positions are few for 1,536 unknowns of each output"
+    sizes = {"fitted_clips": 6, "fitted_positions": 4720, "notes": [note]}
+    grid.cells = [cell.model_copy(update=sizes if cell.target != "none" else {}) for cell in grid.cells]
+    assert "in 4.2 min, fitted on 6 clips, 4,720 positions;" in healing_words.sentences(grid)[0].replace(SPACE, " ")
+    healed = len(grid.cells) - 1
+    assert column(table(grid), "Fitted on").count("6 clips, 4,720 positions") == healed
+    assert any(line.endswith(f"{note} ({healed - 1} more like it).") for line in healing_words.limits(collect([grid])))
+
+
 def test_receiver_and_joint_are_compared_plan_by_plan():
     said = healing_words.sentences(documents.healing(sizes=(4, 12)))[1].replace(SPACE, " ")
     assert said == (

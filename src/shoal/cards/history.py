@@ -9,6 +9,7 @@ from shoal.cards.facts import CHECKED, CardFacts
 from shoal.cards.markdown import bullets, code, section, table
 from shoal.data_names import data_name
 from shoal.schema import DataInfo, HealRecord, Plan, TrainingRecord
+from shoal.wording import fitted_on
 
 if TYPE_CHECKING:
     from shoal.schema.verification import VerificationReport
@@ -47,6 +48,7 @@ def healed(facts: CardFacts) -> str:
         f"Trained: {record.target} ({record.trained_parameters:,} parameters)",
         f"Task: {record.task}",
         f"Clips: {_clips(record)}",
+        f"Fitted on: {fitted_on(record.fitted_clips, record.fitted_positions)}",
         f"Steps: {record.steps if record.steps else 'none, a fit in closed form'}; {record.seconds:,.0f} s",
         f"Loss, nats a response token on clips that were not trained on: {_loss(record)}",
         *([f"Teacher: {code(record.teacher)}"] if record.teacher else []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from shoal.data.settings import DataSettings
 from shoal.healing.settings import HealSettings
 from shoal.models.settings import ModelSettings
 from shoal.settings import DATA, MODEL, OUTPUT
+from shoal.wording import fitted_on, plural
 
 if TYPE_CHECKING:
     from shoal.schema import HealRecord
@@ -58,6 +60,8 @@ def heal(
             loaded, dataset, task, settings, plan=removed, validation=watched, out=out, progress=progress
         )
     if healed.folder is not None:
+        if healed.finished_before:
+            print(f"nothing left to do: {out} was healed with these settings before", file=sys.stderr)
         print(options.as_json(healed.record) if json else summary(healed.record, out))
         if speech_untested(healed.record.model, folder=out):
             warn_of_speech(str(out))
@@ -66,9 +70,14 @@ def heal(
 def summary(record: HealRecord, out: Path) -> str:
     """A few lines for a person."""
     lines = [
-        f"healed {record.model.ref} by {record.target}: {record.steps} steps, {record.clips} clips, "
-        f"{record.seconds:.0f} s, {record.trained_parameters:,} parameters"
+        f"healed {record.model.ref} by {record.target}: {plural(record.trained_parameters, 'parameter')} fitted on "
+        f"{fitted_on(record.fitted_clips, record.fitted_positions)}; "
+        + (f"{plural(record.steps, 'step')}, {plural(record.clips, 'clip')} seen, " if record.steps else "")
+        + f"{record.seconds:.0f} s"
     ]
     if record.loss_before is not None and record.loss_after is not None:
-        lines.append(f"loss on clips not trained on: {record.loss_before:.3f} to {record.loss_after:.3f} nats a token")
+        clips = plural(record.loss_clips, "clip") if record.loss_clips else "clips"
+        lines.append(
+            f"loss on {clips} not trained on: {record.loss_before:.3f} to {record.loss_after:.3f} nats a token"
+        )
     return "\n".join([*lines, *record.notes, str(out)])

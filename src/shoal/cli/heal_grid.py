@@ -102,8 +102,8 @@ def table(healing: Healing, out: Path) -> str:
     fraction = healing.baseline.fraction
     scale = 100 if fraction else 1
     score = f"{healing.score_name} %" if fraction else healing.score_name
-    headings = ("removed", "healed by", score, "bought", "recovered %", "parameters", "steps", "seconds")
-    rows = [("nothing", "", wording.plain(healing.baseline.value, ".1f", scale=scale), "", "", "", "", "")]
+    headings = ("removed", "healed by", score, "bought", "recovered %", "parameters", "fitted on", "steps", "seconds")
+    rows = [("nothing", "", wording.plain(healing.baseline.value, ".1f", scale=scale), "", "", "", "", "", "")]
     for cell in healing.cells:
         rows.append(
             (
@@ -113,11 +113,13 @@ def table(healing: Healing, out: Path) -> str:
                 "" if cell.bought is None else wording.plain(cell.bought.absolute, "+.1f", scale=scale),
                 "" if cell.recovered is None else f"{100 * cell.recovered.value:.0f}",
                 f"{cell.trained_parameters:,}" if cell.trained_parameters else "",
+                "" if cell.target == NONE else wording.fitted_on(cell.fitted_clips, cell.fitted_positions),
                 str(cell.steps or ""),
                 f"{cell.seconds:.0f}" if cell.seconds else "",
             )
         )
-    lines = [aligned(headings, rows), *healing.skipped, str(out / "healing.json")]
+    warnings = [f"{_removed(cell.plan)}, {cell.target}: {note}" for cell in healing.cells for note in cell.warnings]
+    lines = [aligned(headings, rows), *warnings, *healing.skipped, str(out / "healing.json")]
     return "\n".join(lines)
 
 

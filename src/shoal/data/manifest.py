@@ -73,8 +73,7 @@ def read_manifests(
                 audio.add(position, row)
         broken = _in_order(survey.bad)
         bad_rows.refuse_too_many(broken, len(index) + len(broken), max_bad)
-        by = [index.source_of] if survey.labels is None else [index.source_of, survey.labels.__getitem__]
-        chosen = spread(range(len(index)), settings.limit, settings.seed, by)
+        chosen = spread(range(len(index)), settings.limit, settings.seed, [index.source_of, survey.label_of])
         if settings.limit is not None:
             survey.warn_of_one_label(chosen, settings.limit)
             audio.total = len(chosen)
@@ -108,9 +107,9 @@ class _Survey:
     def __init__(self, index: RowIndex, where: Mapping[str, str], label_field: str | None) -> None:
         self._index, self._where, self._label_field = index, where, label_field
         self.bad: list[BadRow] = []
-        self.labels = None if label_field is None else array("I")
-        """The label of every row in the index, as a number."""
-        self._labels: dict[str, int] = {}
+        self._labels = array("I")
+        """The label of every row in the index, as a number; empty without `label_field`."""
+        self._numbers: dict[str, int] = {}
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Position in the index and row, which gets its id when its source has come to its end.
@@ -131,25 +130,29 @@ class _Survey:
                     matching += 1
                     row = self._index.add(number, within, raw)
                     names.keep()
-                    if self.labels is not None:
+                    if self._label_field is not None:
                         label = " ".join(as_text(raw.fields.get(self._label_field)).lower().split())
-                        self.labels.append(self._labels.setdefault(label, len(self._labels)))
+                        self._labels.append(self._numbers.setdefault(label, len(self._numbers)))
                     yield len(self._index) - 1, row
             self._index.name(ids.of(names))
             self.bad.extend(source.bad)
         if named and not matching:
             raise no_match([raw.fields for source in self._index.sources for raw in source.rows], self._where)
 
+    def label_of(self, position: int) -> int:
+        """The number of a row's label; the same for all rows where there are no labels."""
+        return self._labels[position] if self._labels else 0
+
     def warn_of_one_label(self, chosen: Sequence[int], limit: int) -> None:
         """Say so where a limit leaves one label of several: nothing can be said then of telling them apart."""
-        left = {self.labels[position] for position in chosen} if self.labels is not None else set()
-        if len(left) == 1 < len(self._labels):
+        left = {self.label_of(position) for position in chosen}
+        if len(left) == 1 < len(self._numbers):
             _log.warning(
                 "warning: --limit %d leaves one value of %s (%s) of %d, and scores of labels need several; raise it",
                 limit,
                 self._label_field,
-                list(self._labels)[left.pop()],
-                len(self._labels),
+                list(self._numbers)[left.pop()],
+                len(self._numbers),
             )
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 CELL = "cell.json"
+_FACTS = ("trained_parameters", "fitted_clips", "fitted_positions", "steps", "seconds", "notes")
+"""What a cell takes over from the record of its healing."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _own(grid: Grid) -> None:
     }
     if (other := claim(grid.out / "grid.json", settings)) is not None:
         raise FileFormatError(
-            f"its cells were made with another {other.key}", where=str(grid.out), fix="choose another --out"
+            f"its cells were made with another {other}", where=str(grid.out), fix="choose another --out"
         )
 
 
@@ -231,9 +233,7 @@ def _scored(
         target=cell.target,
         layers=cell.facts["layers"],
         parameters=cell.facts["parameters"],
-        trained_parameters=heal.get("trained_parameters", 0),
-        steps=heal.get("steps", 0),
-        seconds=heal.get("seconds", 0.0),
+        **{key: heal[key] for key in _FACTS if key in heal},
         loss=_loss(cell, bootstrap, ids),
         score=score,
         bought=bought,

@@ -15,6 +15,7 @@ from shoal.healing.targets import TARGETS, Target
 from shoal.models.lineage import HEAL_FILE
 from shoal.progress import Progress
 from shoal.schema import HealRecord, ModelInfo, Plan
+from shoal.schema.files import first_difference
 from shoal.training.settings import Objective, RuntimeOptions
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class HealingJob:
         rows = self.data.rows
         if self.validation is not None:
             return list(rows), []
-        count = min(MOST_HELD_OUT, round(HELD_OUT * len(rows)))
+        count = min(MOST_HELD_OUT, max(round(HELD_OUT * len(rows)), int(len(rows) > 1)))
         # By id, so that the order of the manifest does not matter.
         ids = sorted(self.data.ids())
         chosen = set(np.random.default_rng([self.settings.seed, 7]).permutation(ids)[:count].tolist())
@@ -99,13 +100,29 @@ class HealingJob:
 
 
 def finished(model: ModelInfo, job: HealingJob) -> HealRecord | None:
-    """The record in `job.out` if this very healing of this very model is done already; None if it is not."""
+    """The record in `job.out` if this very healing of this very model is done already; None if there is none.
+
+    Raises:
+        UsageError: another healing lies there, and it shall not be replaced.
+    """
     if job.out is None or not (job.out / HEAL_FILE).is_file():
         return None
     record = HealRecord.load(job.out / HEAL_FILE)
-    same = (
-        (record.source_fingerprint or record.model.fingerprint) == model.fingerprint
-        and record.settings == job.described
-        and record.data.fingerprint == fingerprint(job.split()[0])
+    before = {
+        "model": record.source_fingerprint or record.model.fingerprint,
+        "task": record.task,
+        "clips": record.data.fingerprint,
+        **record.settings,
+    }
+    now = {
+        "model": model.fingerprint,
+        "task": job.task.name,
+        "clips": fingerprint(job.split()[0]),
+        **job.described,
+    }
+    difference = first_difference(before, now)
+    if difference is None or job.settings.force:
+        return record if difference is None else None
+    raise UsageError(
+        f"it was healed with another {difference}", where=str(job.out), fix="choose another --out, or give --force"
     )
-    return record if same else None

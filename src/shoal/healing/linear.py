@@ -12,11 +12,12 @@ shapes stay, nothing is trained, and with an infinite ridge the model is the pla
 the unpruned model's own states; one forward pass over the data serves all cuts.
 
 Memory, for each cut: float64 sums of d² numbers for `map` and d_ff² for `weights` (Llama 3.1 8B: 0.13 and 1.6 GB),
-twice more while it is solved; and one batch of states (N, L+1, d) as in an audit.
+the same for clips that are held out, twice more while it is solved; and one batch of states (N, L+1, d) as in an audit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -32,8 +33,9 @@ from shoal.errors import MeasureError, ModelError, UsageError
 from shoal.healing.cuts import Cut, cuts_of
 from shoal.healing.down_projection import DownProjection, down_projection, positions, prove_projections
 from shoal.healing.normal_equations import NormalEquations
-from shoal.healing.settings import RIDGE, Fit, Weighting
+from shoal.healing.settings import RIDGE, RIDGES, Fit, Weighting
 from shoal.pruning.in_memory import kept_layers
+from shoal.wording import plural
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,10 +44,13 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan, Scope
 
+POSITIONS_PER_UNKNOWN = 3
+"""With fewer positions a fit is called underdetermined: with one, it can meet any states whatever."""
+
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """How well one cut is bridged, over the positions it was fitted on, before the weights are rounded to their dtype.
+    """How well one cut is bridged, before the weights are rounded to their dtype.
 
     Errors are Σ w‖o - x_e‖² / Σ w‖x_e - mean‖², with o the output of the layer before the cut: 0 is the state that the
     missing layers made, 1 is as good as the weighted mean of those states.
@@ -53,12 +58,52 @@ class LinearFit:
 
     cut: Cut
     error_before: float
-    """Of the plainly pruned model: o = x_s."""
+    """Of the plainly pruned model, o = x_s, over the positions of the fit."""
     error_after: float
+    held_out_before: float | None
+    """The same over the positions that were held out; None where there were too few."""
+    held_out_after: float | None
     positions: int
     """How many were fitted."""
+    held_out_positions: int
+    unknowns: int
+    """How many numbers of each output are fitted to them."""
+    ridge: float
     parameters: int
     """How many numbers of the model changed."""
+
+    @property
+    def underdetermined(self) -> bool:
+        """Whether the positions are few for so many unknowns, so that the ridge decides more than the clips."""
+        return self.positions < POSITIONS_PER_UNKNOWN * self.unknowns
+
+    @property
+    def worse(self) -> bool:
+        """Whether the plainly pruned model is nearer to the states that were held out."""
+        before, after = self.held_out_before, self.held_out_after
+        return before is not None and after is not None and after > before
+
+    @property
+    def held_out_words(self) -> str:
+        """The errors over the positions that were held out."""
+        if self.held_out_before is None or self.held_out_after is None:
+            return "no position was held out"
+        return (
+            f"relative error {self.held_out_before:.3f} to {self.held_out_after:.3f} on "
+            f"{plural(self.held_out_positions, 'position')} that were held out"
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What was reached, and a warning where that cannot be relied on."""
+        layers = f"layers {self.cut.start}-{self.cut.stop - 1}"
+        fitted = plural(self.positions, "position")
+        reached = f"relative error {self.error_before:.3f} to {self.error_after:.3f} on {fitted} of the fit"
+        notes = [f"{layers}: {reached}, {self.held_out_words}; ridge {self.ridge:g}"]
+        if self.underdetermined:
+            unknowns = f"{self.unknowns:,} unknowns of each output"
+            notes.append(f"{layers}: warning: {fitted} are few for {unknowns}; heal with more clips")
+        return notes
 
 
 def fit_linear(
@@ -66,8 +111,9 @@ def fit_linear(
     plan: Plan,
     batches: Iterable[PreparedBatch],
     *,
+    held_out: Iterable[PreparedBatch] = (),
     fit: Fit = "weights",
-    ridge: float = RIDGE,
+    ridge: float | None = RIDGE,
     weighting: Weighting = "relative",
     scope: Scope = "all",
 ) -> tuple[dict[str, Tensor], list[LinearFit]]:
@@ -77,8 +123,10 @@ def fit_linear(
         teacher: the unpruned model.
         plan: what is missing from the pruned one.
         batches: clips, padded on either side; padding never counts.
+        held_out: other clips, which are not fitted: the fit is tested on them.
         fit: what is free, see the module.
-        ridge: pulls towards the plainly pruned model; relative to the mean square of the features.
+        ridge: pulls towards the plainly pruned model; relative to the mean square of the features. None takes the one
+            of `RIDGES` with the least error on the clips that are held out, for each cut.
         weighting: `relative` weighs a position by 1/‖x_e‖², so that the first one, whose state is hundreds of times
             longer in many models (the attention sink), counts like the others; with `none` it decides the fit.
         scope: the positions that count.
@@ -95,6 +143,8 @@ def fit_linear(
     fits = LinearFits(teacher, plan, fit=fit, weighting=weighting, scope=scope)
     for batch in batches:
         fits.add(batch)
+    for batch in held_out:
+        fits.add(batch, held_out=True)
     return fits.solve(ridge)
 
 
@@ -127,6 +177,26 @@ def _parameter(model: PreTrainedModel, name: str, shape: torch.Size) -> nn.Param
     return parameter
 
 
+class _Sums:
+    """The sums over some positions: of the regression, and of the states x_e that it should meet."""
+
+    def __init__(self) -> None:
+        self.equations = NormalEquations()
+        self._moments: list[Tensor | float] = [0.0, 0.0, 0.0]
+
+    def add(self, features: Tensor, start: Tensor, stop: Tensor, weights: Tensor) -> None:
+        """Add features (N, k), states x_s and x_e (N, d) and weights (N,)."""
+        self.equations.add(features, stop - start, weights)
+        added = (weights.sum(), weights @ stop, weights @ stop.square().sum(1))
+        self._moments = [old + new for old, new in zip(self._moments, added, strict=True)]
+
+    def error(self, solution: Tensor | None = None) -> float:
+        """Relative error of R (d, k); default R = 0. NaN where the states do not differ."""
+        weight, total, square = map(torch.as_tensor, self._moments)
+        spread = float(square - total.square().sum() / weight)
+        return self.equations.error(solution) / spread if self.equations.positions > 1 and spread > 0 else math.nan
+
+
 @dataclass(slots=True)
 class _CutFit:
     """One cut, the down projection before it, and the sums of its fit."""
@@ -135,22 +205,39 @@ class _CutFit:
     projection: DownProjection
     rows: Tensor = field(default_factory=lambda: torch.empty(0))
     """Features c p or c (h, 1) of the batch that runs, (N, k)."""
-    sums: NormalEquations = field(default_factory=NormalEquations)
-    moments: list[Tensor | float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """Σ w, Σ w x_e (d,) and Σ w‖x_e‖²."""
+    fitted: _Sums = field(default_factory=_Sums)
+    held_out: _Sums = field(default_factory=_Sums)
 
-    def report(self, solution: Tensor, changed: int) -> LinearFit:
-        """How well `solution` (d, k) does, which changed so many parameters.
+    def solve(self, ridge: float | None) -> tuple[Tensor, float]:
+        """R (d, k) and its ridge: the given one, or the best on the positions that were held out."""
+        if ridge is None and not math.isnan(self.held_out.error()):
+            solutions = ((self.fitted.equations.solve(tried), tried) for tried in RIDGES)
+            return min(solutions, key=lambda solved: self.held_out.error(solved[0]))
+        ridge = RIDGE if ridge is None else ridge
+        return self.fitted.equations.solve(ridge), ridge
+
+    def report(self, solution: Tensor, ridge: float, changed: int) -> LinearFit:
+        """How well R (d, k) does, which changed so many parameters.
 
         Raises:
             MeasureError: the states to be met do not differ, so there is nothing to compare an error with.
         """
-        weight, total, square = map(torch.as_tensor, self.moments)
-        spread = float(square - total.square().sum() / weight)
-        if self.sums.positions < 2 or not spread > 0:
+        before, after = self.fitted.error(), self.fitted.error(solution)
+        if math.isnan(before):
             raise MeasureError("the state after the cut is the same at all positions; fit with more clips")
-        before, after = self.sums.error() / spread, self.sums.error(solution) / spread
-        return LinearFit(self.cut, before, after, self.sums.positions, changed)
+        tested = not math.isnan(self.held_out.error())
+        return LinearFit(
+            self.cut,
+            before,
+            after,
+            held_out_before=self.held_out.error() if tested else None,
+            held_out_after=self.held_out.error(solution) if tested else None,
+            positions=self.fitted.equations.positions,
+            held_out_positions=self.held_out.equations.positions,
+            unknowns=solution.shape[1],
+            ridge=ridge,
+            parameters=changed,
+        )
 
 
 class LinearFits:
@@ -173,8 +260,8 @@ class LinearFits:
         self._teacher, self._fit, self._weighting, self._scope = teacher, fit, weighting, scope
         self._cuts = [_CutFit(cut, down_projection(teacher, cut)) for cut in cuts_of(plan)]
 
-    def add(self, batch: PreparedBatch) -> None:
-        """Add the positions of one more batch; raises as `fit_linear`."""
+    def add(self, batch: PreparedBatch, *, held_out: bool = False) -> None:
+        """Add the positions of one more batch, to test the fit on if it is `held_out`; raises as `fit_linear`."""
         # What a batch holds may have been made in inference mode, whose tensors no one could train afterwards.
         with torch.inference_mode(False), torch.no_grad():
             unproved = [fit.projection for fit in self._cuts if fit.projection.linear is None]
@@ -187,18 +274,19 @@ class LinearFits:
                 states = buffer.take()
             names = [batch.ids[row] for row in mask.nonzero()[:, 0].tolist()]
             for fit in self._cuts:
-                self._put(fit, states[:, fit.cut.start], states[:, fit.cut.stop], names)
+                sums = fit.held_out if held_out else fit.fitted
+                self._put(fit, sums, states[:, fit.cut.start], states[:, fit.cut.stop], names)
 
-    def solve(self, ridge: float = RIDGE) -> tuple[dict[str, Tensor], list[LinearFit]]:
+    def solve(self, ridge: float | None = RIDGE) -> tuple[dict[str, Tensor], list[LinearFit]]:
         """The new tensors and the reports, as `fit_linear`; the sums stay, so it can be solved again."""
         tensors: dict[str, Tensor] = {}
         report: list[LinearFit] = []
         with torch.inference_mode(False), torch.no_grad():
             for fit in self._cuts:
-                solution = fit.sums.solve(ridge)
+                solution, chosen = fit.solve(ridge)
                 new = self._folded(fit, solution)
                 tensors |= new
-                report.append(fit.report(solution, sum(tensor.numel() for tensor in new.values())))
+                report.append(fit.report(solution, chosen, sum(tensor.numel() for tensor in new.values())))
         return tensors, report
 
     def _run(self, batch: PreparedBatch) -> None:
@@ -224,7 +312,7 @@ class LinearFits:
 
         return hook
 
-    def _put(self, fit: _CutFit, start: Tensor, stop: Tensor, names: Sequence[str]) -> None:
+    def _put(self, fit: _CutFit, sums: _Sums, start: Tensor, stop: Tensor, names: Sequence[str]) -> None:
         """Add states x_s and x_e (N, d) of one batch to the sums."""
         start, stop, rows = exact(start), exact(stop), exact(fit.rows)
         fit.rows = torch.empty(0)
@@ -238,9 +326,7 @@ class LinearFits:
                 f"clip {clip}: a state around layers {fit.cut.start} to {fit.cut.stop - 1} is zero or not "
                 "finite; try float32, or leave the clip out"
             )
-        fit.sums.add(fit.projection.factor * rows, stop - start, weights)
-        added = (weights.sum(), weights @ stop, weights @ squares)
-        fit.moments = [old + new for old, new in zip(fit.moments, added, strict=True)]
+        sums.add(fit.projection.factor * rows, start, stop, weights)
 
     def _folded(self, cut_fit: _CutFit, solution: Tensor) -> dict[str, Tensor]:
         """The new weight, and bias, of the down projection, by name in the pruned model."""

@@ -7,19 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from shoal import tasks
 from shoal.data import fingerprint
+from shoal.data.subset import evenly_spaced
 from shoal.decoder.batches import prepared_batches
-from shoal.errors import UsageError
+from shoal.errors import TrainingError, UsageError
 from shoal.healing.checkpoints import write_adapters, write_merged
 from shoal.healing.cuts import cuts_of, layers_behind
 from shoal.healing.job import HealingJob, finished
-from shoal.healing.linear import apply_linear, fit_linear
+from shoal.healing.linear import LinearFit, apply_linear, fit_linear
 from shoal.healing.settings import HealSettings
 from shoal.healing.teacher import PruningHistory, check_teacher, pruning_history, share_weights
 from shoal.healing.trained_parts import TrainedParts
@@ -37,11 +38,25 @@ from shoal.training.processes import Processes
 from shoal.training.run_folder import load_trained, work_folder
 from shoal.training.sampling import sample_clips
 from shoal.training.step import ModelWithLoss
+from shoal.wording import plural
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
+
+WORSE = 1.01
+"""A loss that rises by less than this factor on a few clips is as good as before."""
+HELD_OUT_EVERY = 5
+"""One of so many clips of the closed form is held out."""
+
+
+class _Fitted(NamedTuple):
+    """How many parameters were fitted, and on what."""
+
+    parameters: int
+    clips: int
+    positions: int
 
 
 @dataclass
@@ -56,6 +71,10 @@ class HealedModel:
     """What was removed on the way; None where the checkpoint had been pruned before."""
     whole: tuple[str, ...] = ()
     """Modules that were trained whole."""
+    worse: str = ""
+    """In which way it is worse than before healing, on clips that it was not fitted on; empty if it is not."""
+    finished_before: bool = False
+    """Whether it lay in `folder` already, so that nothing was left to do."""
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -86,7 +105,7 @@ def heal(
         plan: what to remove first.
         validation: clips to watch the loss on; default is a twentieth of `data`, which is then not trained on.
         out: the checkpoint folder to make; None keeps the result in memory only. Running again there goes on with an
-            unfinished run, and returns a finished one as it is.
+            unfinished run, and returns a finished one as it is; with other settings it is refused.
         progress: called with (what, done, total).
         **options: fields of `HealSettings`, instead of `settings` or in their place.
 
@@ -98,7 +117,8 @@ def heal(
         PlanError: no layer is missing where the target needs a cut.
         ModelError: the model does not have what the target trains, or the teacher is another model.
         UsageError: settings that make no sense together, or an output folder that is taken.
-        TrainingError: see `shoal.training.loop.train`.
+        TrainingError: see `shoal.training.loop.train`; or the healed model is worse than the pruned one on clips that
+            it was not fitted on, and is not written for that, unless `force` is set.
         VerificationError: the healed checkpoint is not what was in memory; it is not written.
     """
     settings, out = HealSettings.of(settings, options), None if out is None else Path(out)
@@ -107,10 +127,13 @@ def heal(
     job.check()
     source = model.info()
     processes = Processes.now(cpu=model.device.type == "cpu")
-    if (record := finished(source, job)) is not None:
-        return HealedModel(lambda: _load(str(out), model, job), record, job.out if processes.rank == 0 else None)
     if job.out is not None:
-        check_target(job.out, model.path if model.path != Path() else None, settings.force)
+        check_target(job.out, model.path if model.path != Path() else None, force=True)
+    if (record := finished(source, job)) is not None:
+        folder = job.out if processes.rank == 0 else None
+        return HealedModel(lambda: _load(str(out), model, job), record, folder, finished_before=True)
+    if job.out is not None:
+        check_target(job.out, None, settings.force)
     history = pruning_history(model, job.plan)
     with work_folder(job.out, "healing", processes) as work:
         student = _student(model, job, history)
@@ -118,6 +141,11 @@ def heal(
         if job.plan is not None or student is not model:
             healed.plan = None if history.plan is None else job.target.kept(history.plan)
         if job.out is not None and processes.rank == 0:
+            if healed.worse and not settings.force:
+                raise TrainingError(
+                    f"{job.out}: {healed.worse}; it is not written: heal with more clips or other settings, or give "
+                    "--force to write it all the same"
+                )
             healed.folder = _write(healed, job, model, job.out)
     return healed
 
@@ -164,6 +192,7 @@ class _Healing:
         self._cuts = [] if self._plan is None else cuts_of(self._plan)
         self._teacher: LoadedModel | None = None
         self._linear_tensors: dict[str, torch.Tensor] = {}
+        self._fits: list[LinearFit] = []
         self._notes: list[str] = []
 
     def run(self, source_fingerprint: str) -> HealedModel:
@@ -174,13 +203,14 @@ class _Healing:
         watched = self._watched(held_out)
         parts = self._target.choose(self._student, self._cuts)
         before = self._loss(watched)
-        result, parameters = TrainingResult(0, [], 0.0, 0), 0
         if not self._target.trained or job.settings.start == "linear":
-            result.seconds, parameters = self._fit_linear(rows)
+            result, fitted = self._fit_linear(rows)
         if self._target.trained:
-            result, parameters = self._train(parts, examples_of(job.data, job.task, rows=rows))
+            result, fitted = self._train(parts, examples_of(job.data, job.task, rows=rows))
             if result.sharded is not None and first:
                 self._student = self._gathered(parts, result.sharded)
+        after = self._loss(watched)
+        worse = self._worse(watched, before, after)
         record = HealRecord(
             provenance=provenance(device=str(self._student.device), dtype=self._student.dtype_name),
             model=info,
@@ -190,17 +220,20 @@ class _Healing:
             settings=job.described,
             task=job.task.name,
             data=job.data.info().model_copy(update={"clips": len(rows), "fingerprint": fingerprint(rows)}),
-            trained_parameters=parameters,
+            trained_parameters=fitted.parameters,
+            fitted_clips=fitted.clips,
+            fitted_positions=fitted.positions,
             steps=result.steps,
             clips=result.clips,
             seconds=round(result.seconds, 2),
             last_loss=result.losses[-1] if result.losses else None,
             loss_before=before,
-            loss_after=self._loss(watched),
-            notes=[*self._notes, *result.notes],
+            loss_after=after,
+            loss_clips=0 if before is None or watched is None else len(watched.examples),
+            notes=[*self._notes, *result.notes, *([f"warning: {worse}"] if worse else [])],
         )
         student = self._student  # and not all that this run holds, such as the teacher
-        return HealedModel(lambda: student, record, whole=parts.whole)
+        return HealedModel(lambda: student, record, whole=parts.whole, worse=worse)
 
     def _pruned_info(self) -> ModelInfo:
         """The pruned model before healing; what `info` says afterwards is of the healed one."""
@@ -231,6 +264,15 @@ class _Healing:
             return None
         return response_losses(self._student, watched).mean
 
+    def _worse(self, watched: Batches | None, before: float | None, after: float | None) -> str:
+        """In which way healing did harm, if it did: by the loss, or where none was measured by the fit of states."""
+        if watched is not None and before is not None and after is not None:
+            clips = plural(len(watched.examples), "clip")
+            rose = f"the loss on {clips} that it was not healed on rose from {before:.3f} to {after:.3f} nats a token"
+            return rose if after > WORSE * before else ""
+        farther = [fit.held_out_words for fit in self._fits if fit.worse and not self._target.trained]
+        return f"on clips that were held out it is farther from the unpruned model ({farther[0]})" if farther else ""
+
     def teacher(self) -> LoadedModel:
         """The unpruned model.
 
@@ -248,29 +290,41 @@ class _Healing:
             check_teacher(self._teacher, self._student, self._plan)
         return self._teacher
 
-    def _fit_linear(self, rows: Sequence[Row]) -> tuple[float, int]:
-        """The closed form, as the target itself or as the start of another; its seconds, without encoding, and size."""
+    def _fit_linear(self, rows: Sequence[Row]) -> tuple[TrainingResult, _Fitted]:
+        """The closed form, as the target itself or as the start of another; its seconds are without encoding."""
         assert self._plan is not None
-        job, settings = self._job, self._job.settings.linear
-        chosen = list(rows)[:: max(1, len(rows) // settings.clips)][: settings.clips]
-        teacher = self.teacher()
+        job, settings, teacher = self._job, self._job.settings.linear, self.teacher()
+        clips = evenly_spaced(rows, settings.clips, 0)
         if job.settings.input == "speech":
-            fill_audio_cache(teacher, job.data, chosen, features=job.settings.how.features)
+            fill_audio_cache(teacher, job.data, clips, features=job.settings.how.features)
         begun = time.perf_counter()
-        batches = prepared_batches(teacher, job.data, job.task, job.settings.input, 8, rows=chosen)
-        self._linear_tensors, fits = fit_linear(
-            teacher, self._plan, batches, fit=settings.fit, ridge=settings.ridge, weighting=settings.weighting
+        held_out = clips[1::HELD_OUT_EVERY]
+        fitted = [row for row in clips if row not in held_out]
+        batches, others = (
+            prepared_batches(teacher, job.data, job.task, job.settings.input, 8, rows=part)
+            for part in (fitted, held_out)
+        )
+        self._linear_tensors, self._fits = fit_linear(
+            teacher,
+            self._plan,
+            batches,
+            held_out=others,
+            fit=settings.fit,
+            ridge=settings.ridge,
+            weighting=settings.weighting,
         )
         apply_linear(self._student.model, self._linear_tensors)
-        self._notes += [
-            f"linear over layers {fit.cut.start}-{fit.cut.stop - 1}: relative error {fit.error_before:.3f} to "
-            f"{fit.error_after:.3f} ({fit.positions} positions, {len(chosen)} clips)"
-            for fit in fits
-        ]
-        return time.perf_counter() - begun, sum(fit.parameters for fit in fits)
+        counts = f"{plural(len(fitted), 'clip')}, held out {plural(len(held_out), 'clip')}"
+        self._notes += [f"linear over {note} ({counts})" for fit in self._fits for note in fit.notes]
+        fitted_on = _Fitted(
+            sum(fit.parameters for fit in self._fits),
+            len(fitted),
+            max((fit.positions for fit in self._fits), default=0),
+        )
+        return TrainingResult(0, [], time.perf_counter() - begun, 0), fitted_on
 
-    def _train(self, parts: TrainedParts, examples: Sequence[TrainingExample]) -> tuple[TrainingResult, int]:
-        """Train what was chosen; also how many parameters that is."""
+    def _train(self, parts: TrainedParts, examples: Sequence[TrainingExample]) -> tuple[TrainingResult, _Fitted]:
+        """Train what was chosen; also how many parameters that is, and on how much."""
         job, settings, objective = self._job, self._job.settings, self._job.objective
         teacher = self.teacher() if objective.needs_teacher else None
         parts.mark(self._student, settings, settings.seed)
@@ -300,7 +354,10 @@ class _Healing:
             progress=job.progress,
             sharded=True,
         )
-        return result, parameters
+        seen = np.unique(sampled.examples)
+        # The loss is over the response, and only the distance of hidden states over all positions.
+        counted = batches.targets if objective.ce or objective.kl else batches.lengths
+        return result, _Fitted(parameters, len(seen), int(counted[seen].sum()))
 
     def _gathered(self, parts: TrainedParts, trained: Path) -> LoadedModel:
         """The student once more, whole, in this process alone: what was trained of it came back in shards."""

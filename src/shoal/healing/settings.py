@@ -20,6 +20,8 @@ else:
 RIDGE = 0.1
 """Of 1, 0.1, 0.01, 0.001 and 0.0001 the best for `weights` and `relative`: mean loss on held-out speech over four
 blocks of the reference model, fitted on 60 clips (3710 positions). With as few, far less can be worse than nothing."""
+RIDGES = (0.01, RIDGE, 1.0, 10.0, 100.0)
+"""What is tried on clips that are held out."""
 Fit = Literal["map", "weights"]
 Weighting = Literal["none", "relative"]
 
@@ -29,12 +31,13 @@ class LinearSettings(Settings):
 
     fit: Fit = "weights"
     """What is fitted: a map behind the down projection, or its weights."""
-    ridge: float = Field(default=RIDGE, gt=0)
-    """Ridge towards the old weights."""
+    ridge: float | None = Field(default=None, gt=0)
+    """Ridge towards the old weights; default: the best on the clips that are held out, for each cut."""
     weighting: Weighting = "relative"
     """Weight of a position: alike, or relative to the squared norm of its state."""
     clips: int = Field(default=256, ge=1)
-    """Clips of the training data at most, evenly spaced."""
+    """Clips of the training data at most, evenly spaced; every fifth is held out, to choose the ridge by and to test
+    the fit on."""
 
 
 class HealMethod(LoraSettings):

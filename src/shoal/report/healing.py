@@ -75,6 +75,7 @@ def _table(healing: Healing) -> Table:
         "What is trained": lambda _, cell: _healed(cell),
         "Layers left": lambda _, cell: str(cell.layers),
         "Parameters trained": _if_healed(lambda cell: wording.count(cell.trained_parameters)),
+        "Fitted on": _if_healed(lambda cell: wording.fitted_on(cell.fitted_clips, cell.fitted_positions)),
         "Steps": _if_healed(lambda cell: f"{cell.steps:,}" if cell.steps else "none, a fit"),
         "Time": _if_healed(lambda cell: wording.duration(cell.seconds)),
     }
@@ -83,7 +84,7 @@ def _table(healing: Healing) -> Table:
         list(columns),
         [[text(group, cell) for text in columns.values()] for group, cell in pairs],
         highlight=frozenset(row for row, (group, cell) in enumerate(pairs) if cell is group.best),
-        text_columns=frozenset({2, 4, 8}),
+        text_columns=frozenset({2, 4, 8, 11}),
     )
 
 

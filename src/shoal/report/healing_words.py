@@ -125,9 +125,10 @@ def _worsens(score: MeasuredScore) -> str:
 
 
 def _price(best: HealingCell) -> str:
-    """What was won back, and the time it took."""
+    """What was won back, the time it took, and on how much it was fitted."""
     won = f", {wording.percent_estimate(best.recovered)} of what pruning cost" if best.recovered else ""
-    return f"{won}, in {wording.duration(best.seconds)}"
+    fitted = wording.fitted_on(best.fitted_clips, best.fitted_positions) if best.fitted_clips else ""
+    return f"{won}, in {wording.duration(best.seconds)}" + (f", fitted on {fitted}" if fitted else "")
 
 
 def _fit(group: PlanCells) -> str:
@@ -213,7 +214,7 @@ def _more_layers(healing: Healing) -> str:
 def limits(bundle: Bundle) -> list[str]:
     """What is not said: how little was tried, whether voices are shared, and that losses are no scores."""
     healings = [named.document for named in bundle.healings if named.document.cells]
-    notes = [note for healing in healings for note in (_tried(healing), _speakers(healing))]
+    notes = [note for healing in healings for note in (_tried(healing), _speakers(healing), _warned(healing))]
     if (bundle.heals or bundle.trainings) and not bundle.scores and not bundle.healings:
         notes.append("Records of training hold losses only: how many words a model gets wrong is not in them.")
     return list(dict.fromkeys(note for note in notes if note))
@@ -238,6 +239,13 @@ def _tried(healing: Healing) -> str:
         f"{languages}) for at most {wording.plural(steps, 'step')}; each row is one run. Longer training, other clips "
         "or another seed may order the targets differently, and intervals do not cover that."
     )
+
+
+def _warned(healing: Healing) -> str:
+    """The first warning of a cell, and how many there are."""
+    warnings = [f"{cell.plan.name}, {cell.target}: {note}" for cell in healing.cells for note in cell.warnings]
+    more = f" ({len(warnings) - 1} more like it)" if len(warnings) > 1 else ""
+    return f"{warnings[0]}{more}." if warnings else ""
 
 
 def _speakers(healing: Healing) -> str:

@@ -37,6 +37,7 @@ HEALED: dict[str, Callable[[Named[HealRecord]], str]] = {
     "Clips seen": lambda named: f"{named.document.clips:,}" if named.document.clips else "–",
     "Time": lambda named: wording.duration(named.document.seconds),
     "Parameters trained": lambda named: wording.count(named.document.trained_parameters),
+    "Fitted on": lambda named: wording.fitted_on(named.document.fitted_clips, named.document.fitted_positions),
     "Loss before": lambda named: _loss(named.document.loss_before),
     "Loss after": lambda named: _loss(named.document.loss_after),
     "Notes": lambda named: "; ".join(named.document.notes) or "–",
@@ -76,9 +77,10 @@ def _healed_words(records: Sequence[HealRecord]) -> str:
 
 
 def _one_healed(record: HealRecord) -> str:
+    fitted = wording.fitted_on(record.fitted_clips, record.fitted_positions) if record.fitted_clips else ""
     took = (
         f"Healing {record.model.ref} by {record.target} set {wording.count(record.trained_parameters)} parameters in "
-        f"{wording.duration(record.seconds)}"
+        f"{wording.duration(record.seconds)}" + (f", fitted on {fitted}" if fitted else "")
     )
     if record.loss_before is None or record.loss_after is None:
         return f"{took}. What it did to the loss was not measured."

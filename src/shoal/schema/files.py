@@ -39,8 +39,35 @@ class Difference(NamedTuple):
     """A setting that is not as it was."""
 
     key: str
-    found: Any
-    wanted: Any
+    """Such as `optimisation.steps`."""
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} ({_short(self.before)}, now {_short(self.now)})"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Difference | None:
+    """The first setting that differs, by name, inside nested settings too; None if all are equal.
+
+    Args:
+        before: as JSON gives them.
+        now: what JSON can hold, or has a text for.
+    """
+    now = json.loads(json.dumps(dict(now), default=str))
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            if nested := first_difference(old, new):
+                return nested._replace(key=f"{key}.{nested.key}")
+        elif old != new:
+            return Difference(key, old, new)
+    return None
 
 
 def claim(path: Path, settings: Mapping[str, Any]) -> Difference | None:
@@ -56,13 +83,10 @@ def claim(path: Path, settings: Mapping[str, Any]) -> Difference | None:
     Raises:
         FileFormatError: the file cannot be read or written.
     """
-    now = json.loads(json.dumps(dict(settings), default=str))
-    if not path.is_file():
-        write_text(path, json.dumps(now, indent=1) + "\n")
-        return None
-    before = read_json(path)
-    differing = (key for key in sorted({*before, *now}) if before.get(key) != now.get(key))
-    return next((Difference(key, before.get(key), now.get(key)) for key in differing), None)
+    if path.is_file():
+        return first_difference(read_json(path), settings)
+    write_text(path, json.dumps(dict(settings), indent=1, default=str) + "\n")
+    return None
 
 
 def read_yaml(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str, Any]:

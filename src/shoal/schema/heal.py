@@ -35,6 +35,10 @@ class HealRecord(Document):
     data: DataInfo
     trained_parameters: int
     """Parameters that got a gradient, or that a fit has set."""
+    fitted_clips: int = 0
+    """Different clips that they were fitted on; 0 where it was not recorded."""
+    fitted_positions: int = 0
+    """Positions of these clips that the loss, or the fit of states, was over."""
     steps: int = 0
     """Optimizer steps; 0 for a fit in closed form."""
     clips: int = 0
@@ -47,6 +51,8 @@ class HealRecord(Document):
     """Nats a response token on clips that were not trained on, before healing; None where none were given."""
     loss_after: float | None = None
     """The same afterwards."""
+    loss_clips: int = 0
+    """The clips of these two losses; 0 where they were not counted."""
     notes: list[str] = Field(default_factory=list)
     """What a reader should know, such as where memory ran out."""
 
@@ -62,6 +68,10 @@ class HealingCell(Record):
     parameters: int
     """Of the whole model."""
     trained_parameters: int = 0
+    fitted_clips: int = 0
+    """Different clips that they were fitted on; 0 where it was not recorded."""
+    fitted_positions: int = 0
+    """Positions of these clips that the loss, or the fit of states, was over."""
     steps: int = 0
     seconds: float = 0.0
     """Of healing."""
@@ -73,6 +83,13 @@ class HealingCell(Record):
     """Share of what pruning cost that healing took back: 1 is all of it; None where pruning cost nothing."""
     bought: Delta | None = None
     """From the same plan without healing, on the same clips."""
+    notes: list[str] = Field(default_factory=list)
+    """What a reader should know of healing, such as a fit on few positions."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """The notes that make its numbers doubtful."""
+        return [note for note in self.notes if "warning: " in note]
 
 
 class Healing(Document):

@@ -56,15 +56,10 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     if (other := claim(folder / SETTINGS, settings)) is not None:
         raise UsageError(
-            f"it holds an unfinished run with another {other.key} ({_short(other.found)}, now {_short(other.wanted)})",
+            f"it holds an unfinished run with another {other}",
             where=str(folder),
             fix="run that command again to finish it, or remove the folder to begin anew",
         )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def last_checkpoint(folder: Path) -> Path | None:
