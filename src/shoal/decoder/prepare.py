@@ -160,11 +160,11 @@ def _speech_slots(model: LoadedModel, clips: Sequence[Clip]) -> list[Segment]:
 def _encode(model: LoadedModel, clips: Sequence[Clip]) -> list[Tensor]:
     """Projected audio (n, d) of each clip."""
     features: dict[str, Any] = model.processor.audio_inputs([clip.samples for clip in clips])  # type: ignore[union-attr]
-    moved = {
+    on_device = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in features.items()
     }
-    projected: list[Tensor] = model.model.get_audio_features(**moved)
+    projected: list[Tensor] = model.model.get_audio_features(**on_device)
     return projected
 
 

@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 
 
 def prepare_native(
-    loaded: LoadedModel,
-    clips: Sequence[Clip],
-    task: Task,
-    *,
-    input: InputKind,
-    response: bool,
-    padding_side: str,
+    loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, input: InputKind, response: bool, padding_side: str
 ) -> PreparedBatch:
     """See `shoal.decoder.prepare.prepare`; for a model of an `AudioLLM` family.
 
@@ -186,9 +180,9 @@ def _batch(
     pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
     # Where audio is added to every token, both begin at the first position.
     ids, kinds = _padded(lines, pad, "right" if family.entry == "added" else padding_side)
-    laid = family.with_tokens(_retyped(inputs, family, kinds), ids, (kinds != Kind.PAD).long())
-    moved = fed(loaded, laid)
-    call = family.call(loaded.model, moved)
+    with_ids = family.with_tokens(_retyped(inputs, family, kinds), ids, (kinds != Kind.PAD).long())
+    on_device = fed(loaded, with_ids)
+    call = family.call(loaded.model, on_device)
     embeds = call.get("inputs_embeds")
     if embeds is not None and embeds.shape[:2] != ids.shape:
         problem = f"its decoder sees {embeds.shape[1]} positions where its processor made {ids.shape[1]}"
@@ -200,7 +194,7 @@ def _batch(
         kinds.to(loaded.device, torch.uint8),
         tokens.to(loaded.device),
         call=call,
-        inputs=moved,
+        inputs=on_device,
     )
 
 

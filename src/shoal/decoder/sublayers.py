@@ -102,11 +102,11 @@ def _run(model: PreTrainedModel, family: Family) -> None:
     runner: Any = family.answering(model) if inputs is not None else family.decoder(model)
     if inputs is None:
         inputs = token_batch(config.vocab_size, pad=getattr(config, "pad_token_id", None) or 0)
-    moved = {name: value.to(model.device) for name, value in inputs.items()}
+    on_device = {name: value.to(model.device) for name, value in inputs.items()}
     if isinstance(family, AudioLLM) and runner is not family.decoder(model):
-        moved = family.forward_inputs(model, moved)
+        on_device = family.forward_inputs(model, on_device)
     try:
-        runner(**moved, use_cache=False)
+        runner(**on_device, use_cache=False)
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise ModelError(

@@ -81,22 +81,22 @@ def build(
     Raises:
         ModelError: a part cannot be loaded, or the parts cannot be put together.
     """
-    heard = load_encoder(encoder, resolve, dtype) if isinstance(encoder, str) else encoder
-    spoken = load_decoder(decoder, resolve, dtype) if isinstance(decoder, str) else decoder
+    loaded_encoder = load_encoder(encoder, resolve, dtype) if isinstance(encoder, str) else encoder
+    loaded_decoder = load_decoder(decoder, resolve, dtype) if isinstance(decoder, str) else decoder
     settings = {"type": projector} if isinstance(projector, str) else dict(projector)
     wording = {
-        "prompt_template": prompt_template or chat_template(spoken.tokenizer),
+        "prompt_template": prompt_template or chat_template(loaded_decoder.tokenizer),
         "response_style": response_style,
-        "end_token": end_token or spoken.tokenizer.eos_token,
+        "end_token": end_token or loaded_decoder.tokenizer.eos_token,
     }
     try:
-        model, processor = assemble(heard, spoken, projector=settings, **wording)
+        model, processor = assemble(loaded_encoder, loaded_decoder, projector=settings, **wording)
     except ValueError as error:
         raise ModelError(str(error), where="SpeechLLM", fix="choose other parts or settings") from None
     return model.to(dtype).eval(), processor
 
 
-def assemble(heard: LoadedEncoder, spoken: LoadedDecoder, **settings: Any) -> tuple[SpeechLLM, SpeechLLMProcessor]:
+def assemble(encoder: LoadedEncoder, decoder: LoadedDecoder, **settings: Any) -> tuple[SpeechLLM, SpeechLLMProcessor]:
     """Put loaded parts together; `settings` are arguments of `SpeechLLMConfig`.
 
     Raises:
@@ -106,20 +106,17 @@ def assemble(heard: LoadedEncoder, spoken: LoadedDecoder, **settings: Any) -> tu
     if unknown := sorted({*settings["projector"]} - {*names}):
         raise ValueError(f"a projector has no setting {unknown[0]!r} (there are {', '.join(names)})")
     config = SpeechLLMConfig(
-        encoder_config=heard.model.config,
-        text_config=spoken.model.config,
-        dtype=spoken.model.dtype,
-        **settings,
+        encoder_config=encoder.model.config, text_config=decoder.model.config, dtype=decoder.model.dtype, **settings
     )
-    processor = SpeechLLMProcessor.of(config, heard.feature_extractor, spoken.tokenizer)
-    model = SpeechLLM(config, encoder=heard.model, decoder=spoken.model)
-    model.generation_config = _greedy(spoken, processor)
+    processor = SpeechLLMProcessor.of(config, encoder.feature_extractor, decoder.tokenizer)
+    model = SpeechLLM(config, encoder=encoder.model, decoder=decoder.model)
+    model.generation_config = _greedy(decoder, processor)
     return model, processor
 
 
-def _greedy(spoken: LoadedDecoder, processor: SpeechLLMProcessor) -> GenerationConfig:
+def _greedy(decoder: LoadedDecoder, processor: SpeechLLMProcessor) -> GenerationConfig:
     """Greedy decoding that ends where decoder or template end; checkpoints differ in how they sample."""
-    stated = getattr(spoken.model.generation_config, "eos_token_id", None)
+    stated = getattr(decoder.model.generation_config, "eos_token_id", None)
     ends = [stated] if isinstance(stated, int) else list(stated or [])
     ends.append(processor.tokenizer.convert_tokens_to_ids(processor.end_token))
     return GenerationConfig(

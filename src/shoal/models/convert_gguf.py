@@ -119,13 +119,7 @@ def read_fields(path: Path) -> dict[str, Any]:
 def plain_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The config without the mark of quantisation, floats rounded back from float32 to what was meant."""
     values = config.to_dict()
-    for key in (
-        "quantization_config",
-        "_name_or_path",
-        "_model_name_or_path",
-        "transformers_version",
-        "dtype",
-    ):
+    for key in ("quantization_config", "_name_or_path", "_model_name_or_path", "transformers_version", "dtype"):
         values.pop(key, None)
     # The original's 1e-05 comes out of the file's float32 as 9.999999747378752e-06.
     values["rms_norm_eps"] = float(f"{values['rms_norm_eps']:.6g}")
@@ -209,10 +203,7 @@ def _prepare_qwen2(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
 
 
-_PREPARE: Mapping[str, Callable[[PreTrainedTokenizerFast], None]] = {
-    "smollm": _prepare_smollm,
-    "qwen2": _prepare_qwen2,
-}
+_PREPARE: Mapping[str, Callable[[PreTrainedTokenizerFast], None]] = {"smollm": _prepare_smollm, "qwen2": _prepare_qwen2}
 
 
 def generation_config(fields: Fields, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
@@ -221,10 +212,7 @@ def generation_config(fields: Fields, tokenizer: PreTrainedTokenizerFast) -> Gen
 
     vocabulary = tokenizer.get_vocab()
     also = _EXTRA_EOS.get(fields["general.architecture"], ())
-    ends = [
-        fields["tokenizer.ggml.eos_token_id"],
-        *(vocabulary[token] for token in also if token in vocabulary),
-    ]
+    ends = [fields["tokenizer.ggml.eos_token_id"], *(vocabulary[token] for token in also if token in vocabulary)]
     return GenerationConfig(
         do_sample=False,
         num_beams=1,

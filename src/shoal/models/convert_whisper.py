@@ -180,9 +180,7 @@ def _ids(tokenizer: WhisperTokenizer, *tokens: str) -> list[int]:
 
 def tensors(source: CTranslate2File) -> dict[str, Array]:
     """All weights under the stock class's names, float32; the output projection is tied and left out."""
-    result = {
-        "model.decoder.embed_tokens.weight": source.tensor("decoder/embeddings/weight"),
-    }
+    result = {"model.decoder.embed_tokens.weight": source.tensor("decoder/embeddings/weight")}
     for conv in ("conv1", "conv2"):
         _copy(source, result, f"encoder/{conv}", f"model.encoder.{conv}", _LINEAR)
     for stack in ("encoder", "decoder"):

@@ -27,13 +27,7 @@ def kind_of(family: Family) -> Kind:
 
 
 def model_info(
-    model: PreTrainedModel,
-    family: Family,
-    folder: Path,
-    *,
-    ref: str,
-    licence: str | None,
-    fingerprint: str = "",
+    model: PreTrainedModel, family: Family, folder: Path, *, ref: str, licence: str | None, fingerprint: str = ""
 ) -> ModelInfo:
     """Describe a model; it may lie on the meta device.
 

@@ -405,10 +405,7 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
 
     def __init__(
-        self,
-        config: SpeechLLMConfig,
-        encoder: PreTrainedModel | None = None,
-        decoder: PreTrainedModel | None = None,
+        self, config: SpeechLLMConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None
     ) -> None:
         super().__init__(config)
         self.encoder = _fresh_encoder(config.encoder_config) if encoder is None else _loaded(encoder)
@@ -562,10 +559,7 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
         if labels is not None:
             kwargs["labels"] = labels.masked_fill(labels == self.config.audio_token_id, IGNORED_LABEL)
         return self.decoder(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            **kwargs,
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:

@@ -23,17 +23,7 @@ from shoal.models.catalogue import CATALOGUE, DType, Format, PackageWeights
 from shoal.models.contexts import quiet
 from shoal.progress import Progress
 
-__all__ = [
-    "CATALOGUE",
-    "REFERENCE",
-    "CatalogueEntry",
-    "Resolved",
-    "cache_dir",
-    "get",
-    "listing",
-    "resolve",
-    "verify",
-]
+__all__ = ["CATALOGUE", "REFERENCE", "CatalogueEntry", "Resolved", "cache_dir", "get", "listing", "resolve", "verify"]
 
 cache_dir = weights_cache.root
 
@@ -229,9 +219,7 @@ def _not_found(ref: str) -> WeightsError:
 def _model_folder(path: Path, ref: str) -> Path:
     if not any((path / name).is_file() for name in _MODEL_FILES):
         raise WeightsError(
-            f"not a model: no {' or '.join(_MODEL_FILES)} in it",
-            where=ref,
-            fix="give the folder of a checkpoint",
+            f"not a model: no {' or '.join(_MODEL_FILES)} in it", where=ref, fix="give the folder of a checkpoint"
         )
     return path
 
@@ -244,9 +232,7 @@ def _licence(path: Path) -> str | None:
 def _reference() -> Path:
     if not (REFERENCE_FOLDER / "speech_llm.json").is_file():
         raise WeightsError(
-            "this installation of Shoal lacks the reference adapters",
-            where="pkg:reference",
-            fix="install it again",
+            "this installation of Shoal lacks the reference adapters", where="pkg:reference", fix="install it again"
         )
     return REFERENCE_FOLDER
 

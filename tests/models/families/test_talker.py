@@ -185,7 +185,7 @@ def test_texts_are_said_as_the_class_says_them_alone(model, gone):
 def test_the_loss_of_what_was_said_is_that_of_the_steps_that_said_it(model):
     for text in TEXTS:
         said = generated(model, text)
-        batch = talker.forced(["a"], prompt(model, text).tolist(), [said.reply], [said.tokens])
+        batch = talker.forced_batch(["a"], prompt(model, text).tolist(), [said.reply], [said.tokens])
         chances = [step.log_softmax(-1) for step in said.steps]
         wanted = [-float(step[token]) for step, token in zip(chances, said.tokens, strict=False)]
         # The step that wrote the end, where one did before the speech was cut.
@@ -294,7 +294,7 @@ def test_a_search_and_an_ablation_name_it_before_anything_is_run(model, tmp_path
 )
 def test_what_are_no_speech_tokens_is_refused(model, tokens, message):
     with pytest.raises(ManifestError, match=f"^m.jsonl:1: speech_tokens {message}"):
-        talker.given(row("a", tokens), model.model.talker)
+        talker.speech_tokens_of(row("a", tokens), model.model.talker)
 
 
 def test_what_does_not_talk_is_refused(model, monkeypatch):

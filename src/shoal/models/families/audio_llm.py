@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 Samples = npt.NDArray[np.float32]
+Inputs = dict[str, Any]
+"""Keyword arguments of `model(**inputs)`."""
 Entry = Literal["slot", "added", "cross", "codes", "none"]
 """How audio enters the decoder: in the place of audio tokens, added to every token's embedding, by cross-attention, as
 tokens of an audio codec, or not at all here (speech comes out of the model, not in)."""
@@ -178,9 +180,7 @@ class AudioLLM(Family):
             fix="add the model's chat_template.jinja to the folder",
         )
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """The model's inputs for a batch of clips and one question, up to where the response begins.
 
         Args:
@@ -300,12 +300,7 @@ class AudioLLM(Family):
         return self.sampling_rate(processor)
 
     def speak(
-        self,
-        model: PreTrainedModel,
-        processor: Any,
-        texts: Sequence[str],
-        seconds: float,
-        instruction: str = "",
+        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float, instruction: str = ""
     ) -> list[Samples]:
         """Say texts, greedily, by the class's own `generate` and the codec inside the checkpoint.
 

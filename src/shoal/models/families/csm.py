@@ -60,12 +60,7 @@ class Csm(SpeechGenerator):
         return torch.cat([first, rest]), torch.cat([clips, clips.repeat_interleave(frames.shape[1] - 1)])
 
     def speak(
-        self,
-        model: PreTrainedModel,
-        processor: Any,
-        texts: Sequence[str],
-        seconds: float,
-        instruction: str = "",
+        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float, instruction: str = ""
     ) -> list[Samples]:
         """Speaker 0 says each text; codes that the codec does not have are taken for its last."""
         import torch

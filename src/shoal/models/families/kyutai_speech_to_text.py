@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Question, Samples
+from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,9 +41,7 @@ class KyutaiSpeechToText(AudioLLM):
         "window (half a minute) its cache forgets, and the audit, one forward pass, does not"
     )
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """What the decoder is given while the model transcribes `clips`, each by itself.
 
         Returns:
@@ -116,10 +114,10 @@ class KyutaiSpeechToText(AudioLLM):
         """What the decoder is given (T, 1 + codebooks) while the model transcribes one clip."""
         import torch
 
-        seen: list[Tensor] = []
+        steps: list[Tensor] = []
 
         def hook(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
-            seen.append(kwargs["input_ids"][0])
+            steps.append(kwargs["input_ids"][0])
 
         handle = self.decoder(model).register_forward_pre_hook(hook, with_kwargs=True)
         transcribe: Any = model.generate
@@ -127,7 +125,7 @@ class KyutaiSpeechToText(AudioLLM):
             transcribe(**self._heard(model, processor, [clip]), do_sample=False, num_beams=1)
         finally:
             handle.remove()
-        return torch.cat(seen)
+        return torch.cat(steps)
 
 
 def _padded(runs: Sequence[Tensor], side: str) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Question, Samples
+from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +24,7 @@ class Moonshine(AudioLLM):
     projector_names = ()
     limits = "takes no instruction: it transcribes, in the language it was trained for"
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """Samples and what the encoder makes of each clip alone, and the token that begins every answer.
 
         In a batch, padding changes what is heard: the first norm is over all of a row's samples.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import Question, Samples
+from shoal.models.families.audio_llm import Inputs, Question, Samples
 from shoal.models.families.speech_generator import SpeechGenerator
 
 if TYPE_CHECKING:
@@ -48,31 +48,29 @@ class Moshi(SpeechGenerator):
         """No words."""
         return ""
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """The codes of every clip, made alone and padded on the right, and of as much silence."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         heard = [_codes(model, clip) for clip in clips]
-        silent = [_codes(model, 0 * clip) for clip in clips]
+        silence = [_codes(model, 0 * clip) for clip in clips]
         lengths = torch.tensor([len(codes) for codes in heard])
         mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        padded = (pad_sequence(codes, batch_first=True).mT for codes in (heard, silent))
+        padded = (pad_sequence(codes, batch_first=True).mT for codes in (heard, silence))
         tokens = {"input_ids": torch.full_like(mask, _padding(model)), "attention_mask": mask}
         return tokens | dict(zip(STREAMS, padded, strict=True))
 
     def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """The codes move with the tokens of their frames."""
-        laid = super().with_tokens(inputs, ids, mask)
+        with_ids = super().with_tokens(inputs, ids, mask)
         for name in STREAMS:
             codes = inputs[name]
             moved = codes.new_zeros((*codes.shape[:2], ids.shape[1]))
             for row, real in enumerate(mask.bool().to(codes.device)):
                 moved[row][:, real] = codes[row, :, : int(real.sum())]
-            laid[name] = moved
-        return laid
+            with_ids[name] = moved
+        return with_ids
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random tokens and codes."""

@@ -32,13 +32,13 @@ class Qwen25Omni(Omni):
         talker.check_talks(model)
 
     def check_spoken(self, row: Row) -> None:
-        """See `shoal.models.families.talker.check_given`."""
-        talker.check_given(row)
+        """See `shoal.models.families.talker.check_speech_tokens`."""
+        talker.check_speech_tokens(row)
 
     def asked_to_say(self, processor: Any, instruction: str, text: str) -> str:
         """The prompt that asks for a text, after the system prompt with which the model speaks."""
-        asked = (("system", talker.SYSTEM), ("user", f"{instruction}\n{text}"))
-        turns = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in asked]
+        wording = (("system", talker.SYSTEM), ("user", f"{instruction}\n{text}"))
+        turns = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in wording]
         template = self.chat_template(processor)
         return str(
             processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, chat_template=template)
@@ -55,11 +55,11 @@ class Qwen25Omni(Omni):
         words = [task.target(clip.row) for clip in clips]
         prompts = [self.asked_to_say(processor, task.instruction, text) for text in words]
         speaks: Any = model.talker
-        return talker.forced(
+        return talker.forced_batch(
             [clip.id for clip in clips],
             processor.tokenizer(prompts, add_special_tokens=False)["input_ids"],
             processor.tokenizer(words, add_special_tokens=False)["input_ids"],
-            [talker.given(clip.row, speaks) for clip in clips],
+            [talker.speech_tokens_of(clip.row, speaks) for clip in clips],
         ).to(model.device)
 
     def spoken_losses(self, model: PreTrainedModel, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
@@ -71,28 +71,18 @@ class Qwen25Omni(Omni):
         return talker.RATE
 
     def speeches(
-        self,
-        model: PreTrainedModel,
-        processor: Any,
-        texts: Sequence[str],
-        seconds: float,
-        instruction: str = "",
+        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float, instruction: str = ""
     ) -> list[talker.Speech]:
         """Waves and speech tokens of what the model replies when it is asked to say each text; see `speak`."""
         talker.check_talks(model)
-        asked = [self.asked_to_say(processor, instruction, text) for text in texts]
+        prompts = [self.asked_to_say(processor, instruction, text) for text in texts]
         inputs = processor.tokenizer(
-            asked, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+            prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
         ).to(model.device)
         return talker.say(model, {name: inputs[name] for name in ("input_ids", "attention_mask")}, seconds)
 
     def speak(
-        self,
-        model: PreTrainedModel,
-        processor: Any,
-        texts: Sequence[str],
-        seconds: float,
-        instruction: str = "",
+        self, model: PreTrainedModel, processor: Any, texts: Sequence[str], seconds: float, instruction: str = ""
     ) -> list[Samples]:
         """The thinker replies and the talker speaks as it does; nothing where either ends at once."""
         return [speech.samples for speech in self.speeches(model, processor, texts, seconds, instruction)]

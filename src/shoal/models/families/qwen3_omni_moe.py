@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.models.families import fields
-from shoal.models.families.audio_llm import PER_TOKEN, Question, Samples
+from shoal.models.families.audio_llm import PER_TOKEN, Inputs, Question, Samples
 from shoal.models.families.omni import Omni, thinker_config
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
 
 TALKER_READS = ("talker_config", "accept_hidden_layer")
@@ -27,9 +26,7 @@ class Qwen3OmniMoe(Omni):
         "encoded a little differently beside longer ones."
     )
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """One by one, then stacked: beside a longer clip, padding would leak into the last frame of its spectrum."""
         from shoal.models.batch import padded
 

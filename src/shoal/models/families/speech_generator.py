@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shoal.models.families.audio_llm import AudioLLM, Question, Samples
+from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +42,7 @@ class SpeechGenerator(AudioLLM):
         before = self.prompt(processor, "").partition(self.mark(processor))[0]
         return len(processor.tokenizer(before, add_special_tokens=False)["input_ids"])
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """The prompt without the mark, and the clips as their answers."""
         text = self.prompts(processor, question, len(clips))
         inputs = processor(text=text, audio=list(clips), return_tensors="pt", padding=True)

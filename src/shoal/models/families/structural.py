@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
 from shoal.models.families import fields
-from shoal.models.families.audio_llm import AudioLLM, Question, Samples
+from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 from shoal.models.families.base import needs_family
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ class Structural(AudioLLM):
         hears = self.encoder(model) is not None and self.audio_token(model, processor) is not None
         return self.inputs if processor is not None and hears else ()
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """As most processors are called; the audio's place must be visible in the tokens.
 
         Raises:

@@ -60,7 +60,7 @@ def check_talks(model: PreTrainedModel) -> None:
         )
 
 
-def check_given(row: Row) -> None:
+def check_speech_tokens(row: Row) -> None:
     """Make sure that a row holds speech tokens.
 
     Raises:
@@ -77,15 +77,15 @@ def check_given(row: Row) -> None:
         raise _strange(row, "is not a list of whole numbers")
 
 
-def given(row: Row, talker: Any) -> list[int]:
+def speech_tokens_of(row: Row, talker: Any) -> list[int]:
     """The speech tokens that a row holds, without the end.
 
     Raises:
         ManifestError: it holds none, or what is none to this talker.
     """
-    check_given(row)
+    check_speech_tokens(row)
     tokens: list[int] = row.fields[FIELD]
-    invalid = [token for token in tokens if not 0 <= token < talker.codebook_size or token in ends(talker)]
+    invalid = [token for token in tokens if not 0 <= token < talker.codebook_size or token in end_tokens(talker)]
     if invalid:
         raise _strange(row, f"holds {invalid[0]}, which the talker cannot say")
     return tokens
@@ -96,12 +96,12 @@ def _strange(row: Row, problem: str) -> ManifestError:
     return ManifestError(f"{FIELD} {problem}", where=row.place, fix=fix)
 
 
-def ends(talker: Any) -> list[int]:
+def end_tokens(talker: Any) -> list[int]:
     """The speech tokens at which `generate` stops."""
     return [talker.codec_pad_token, talker.codec_eos_token]
 
 
-def forced(
+def forced_batch(
     names: Sequence[str],
     prompts: Sequence[Sequence[int]],
     replies: Sequence[Sequence[int]],
@@ -124,14 +124,9 @@ def forced(
     pairs = list(zip(prompts, replies, strict=True))
     ids = padded([[*prompt, *reply] for prompt, reply in pairs], -1)
     kinds = padded(
-        [[int(Kind.PROMPT)] * len(prompt) + [int(Kind.TEXT)] * len(reply) for prompt, reply in pairs],
-        int(Kind.PAD),
+        [[int(Kind.PROMPT)] * len(prompt) + [int(Kind.TEXT)] * len(reply) for prompt, reply in pairs], int(Kind.PAD)
     )
-    inputs = {
-        "input_ids": ids.clamp(min=0),
-        "attention_mask": (ids >= 0).long(),
-        FIELD: padded(speech, -1),
-    }
+    inputs = {"input_ids": ids.clamp(min=0), "attention_mask": (ids >= 0).long(), FIELD: padded(speech, -1)}
     return PreparedBatch(
         list(names), torch.zeros((*ids.shape, 0)), kinds.to(torch.uint8), ids, inputs=inputs, ends=False
     )
@@ -142,7 +137,7 @@ def losses(model: Any, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
 
     Args:
         model: the whole model.
-        batch: from `forced`.
+        batch: from `forced_batch`.
 
     Returns:
         Nats (N,), and the clips (N,) int64 that they belong to.
@@ -172,7 +167,7 @@ def losses(model: Any, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
     end = speech.new_full((1,), -1)
     tokens = torch.cat([torch.cat([row[row >= 0], end]) for row in speech])
     chosen = predicted.gather(1, tokens.clamp(min=0)[:, None])[:, 0]
-    ending = predicted[:, ends(model.talker)].logsumexp(-1)
+    ending = predicted[:, end_tokens(model.talker)].logsumexp(-1)
     return predicted.logsumexp(-1) - torch.where(tokens < 0, ending, chosen), clips
 
 
@@ -230,7 +225,7 @@ def say(model: Any, inputs: dict[str, Tensor], seconds: float) -> list[Speech]:
                     **{name: value[replied] for name, value in inputs.items()},
                     **options,
                     talker_do_sample=False,
-                    talker_eos_token_id=ends(model.talker),
+                    talker_eos_token_id=end_tokens(model.talker),
                     talker_max_new_tokens=most,
                     # One token of the reply is read beside each speech token.
                     thinker_max_new_tokens=most + 2,

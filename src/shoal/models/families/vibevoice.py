@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import Question, Samples
+from shoal.models.families.audio_llm import Inputs, Question, Samples
 from shoal.models.families.speech_generator import SpeechGenerator
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 
@@ -30,9 +29,7 @@ class VibeVoice(SpeechGenerator):
         begins = "" if script.rstrip().endswith(processor.audio_bos_token) else processor.audio_bos_token
         return f"{script}{begins}{processor.audio_token}{processor.audio_eos_token}"
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """Samples for the acoustic encoder inside the model, which is kept from adding noise."""
         import torch
 

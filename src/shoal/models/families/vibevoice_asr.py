@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import Question, Samples
+from shoal.models.families.audio_llm import Inputs, Question, Samples
 from shoal.models.families.transcriber import TranscriptionFamily
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -27,9 +27,7 @@ class VibeVoiceAsr(TranscriptionFamily):
         inner: Any = model.model
         return nn.ModuleList([inner.acoustic_tokenizer_encoder, inner.semantic_tokenizer_encoder])
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """See `AudioLLM.request`; the noise is off, or no two passes over a clip would agree."""
         import torch
 

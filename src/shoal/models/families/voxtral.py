@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Question, Samples
+from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +31,7 @@ class Voxtral(AudioLLM):
 
         return [code for code in LANGUAGES if len(code) == 2] if transcribe else ()
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """What mistral-common writes, with or without that library, and the features of windows (W, mel, 3000).
 
         `<s>[INST][BEGIN_AUDIO][AUDIO]…`, then `instruction[/INST]` or, to transcribe, `[/INST]lang:de[TRANSCRIBE]`.

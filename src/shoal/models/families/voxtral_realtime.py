@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.models.batch import Kind
-from shoal.models.families.audio_llm import AudioLLM, Question, Samples
+from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,9 +53,7 @@ class VoxtralRealtime(AudioLLM):
         features = noise((len(ids), model.config.audio_config.num_mel_bins, frames), model.dtype)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "input_features": features}
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """See `AudioLLM.request`: the tokens before the first one that it writes, and all of the audio."""
         return dict(processor(list(clips), return_tensors="pt"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.models.families.audio_llm import AudioLLM, Question, Samples
+from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +32,7 @@ class Whisper(AudioLLM):
         """Those that have a token; a checkpoint for English alone takes none."""
         return [token.strip("<|>") for token in getattr(model.generation_config, "lang_to_id", None) or {}]
 
-    def request(
-        self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question
-    ) -> dict[str, Tensor]:
+    def request(self, model: PreTrainedModel, processor: Any, clips: Sequence[Samples], question: Question) -> Inputs:
         """Spectrograms of 30 s, what the encoder makes of them, and the tokens that `generate` would begin with."""
         import torch
 
@@ -56,11 +54,11 @@ class Whisper(AudioLLM):
 
     def with_tokens(self, inputs: dict[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """With positions, which are learned one by one."""
-        laid = super().with_tokens(inputs, ids, mask)
-        if "encoder_outputs" in laid:
+        with_ids = super().with_tokens(inputs, ids, mask)
+        if "encoder_outputs" in with_ids:
             # `generate` takes one of the two when it asks the decoder for the language.
-            laid.pop("input_features", None)
-        return laid | absolute_positions(mask)
+            with_ids.pop("input_features", None)
+        return with_ids | absolute_positions(mask)
 
     def silent_inputs(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """Random tokens over random spectrograms: there is no decoding without anything to attend to."""
