@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,9 @@ def audit_of(
     fingerprint: str = "f",
     language: str = "en",
     manifest: str = "clips.jsonl",
+    name: str = "org/model",
+    model_kind: str = "speech_llm",
+    hidden_size: int = 8,
 ) -> Audit:
     """The document of these sums."""
     depth = next(iter(sums.values())).depth
@@ -75,12 +79,12 @@ def audit_of(
             for item in items
         ]
     model = ModelInfo(
-        ref="org/model",
-        kind="speech_llm",
+        ref=name,
+        kind=model_kind,
         class_name="M",
         family="f",
         depth=depth,
-        hidden_size=8,
+        hidden_size=hidden_size,
         fingerprint=fingerprint,
     )
     data = {"manifests": [manifest], "clips": 8, "seconds": 1.0, "languages": [language]}
@@ -99,7 +103,7 @@ def save_audit(
     folder: Path,
     sums: dict[InputKind, Sums],
     importance: dict[InputKind, list[ImportanceSums]] | None = None,
-    **about: str,
+    **about: Any,
 ) -> Path:
     """`audit.json` and `audit.npz` in `folder`; returns the first."""
     save_sums(folder / "audit.npz", SumsFile(sums, importance=importance or {}))

@@ -231,6 +231,24 @@ def test_audits_must_be_of_one_model_and_differ(tmp_path, paths):
         matrix([])
 
 
+def test_a_model_that_hears_is_set_beside_the_llm_inside_it(tmp_path):
+    hears = save_audit(tmp_path / "speech", {"speech": random_sums(1), "text": random_sums(2)}, name="org/speech-llm")
+    about = {"model_kind": "causal_lm", "fingerprint": "g", "name": "org/llm"}
+    inside = save_audit(tmp_path / "inside", {"text": random_sums(3)}, **about)
+    found = matrix([hears, hears, inside], inputs=["speech", "text", "text"])
+    assert [side.label for side in found.sides] == ["speech-llm, speech", "speech-llm, text", "llm, text"]
+    assert found.spearman[0][2].value == pytest.approx(shoal.compare(hears, inside).scopes["all"].metrics[
+        "angular"].spearman_within_n.value)  # fmt: skip
+    assert shoal.compare(hears, inside).same_layers
+    wider = save_audit(tmp_path / "wider", {"text": random_sums(3)}, hidden_size=16, **about)
+    assert shoal.compare(hears, wider).same_layers is False
+    with pytest.raises(UsageError, match=r"org/llm is not the LLM inside org/speech-llm"):
+        matrix([hears, wider])
+    stranger = save_audit(tmp_path / "stranger", {"text": random_sums(3)}, **about | {"fingerprint": "h"})
+    with pytest.raises(UsageError, match="different weights"):
+        matrix([hears, inside, stranger])
+
+
 def test_the_command_prints_the_tables_and_writes_the_file(folder, paths, capsys, tmp_path):
     out = tmp_path / "matrix.json"
     command = ["compare", *map(str, paths), "--replicates", "20", "--out", str(out)]

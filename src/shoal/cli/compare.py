@@ -90,6 +90,8 @@ def _summary(document: Comparison | TaskMatrix) -> str:
 def summary(document: Comparison) -> str:
     """A few lines for a person."""
     lines = [f"a: {document.a.label}", f"b: {document.b.label}", f"resampled together: {document.paired}"]
+    if document.same_layers is False:
+        lines.append("the decoders have as many layers, but of other sizes")
     for scope, found in document.scopes.items():
         lines += [f"{scope:<7} {_alike(name, metric)}" for name, metric in found.metrics.items()]
     return "\n".join(lines)

@@ -98,6 +98,7 @@ def compare(a: str | Path, b: str | Path, settings: CompareSettings | None = Non
         a=left.described(left.apart_from(right)),
         b=right.described(right.apart_from(left)),
         paired=first is second,
+        same_layers=same_layers(left, right),
         replicates=settings.replicates,
         level=settings.level,
         scopes={
@@ -194,6 +195,14 @@ def read_side(path: Path, asked: InputKind | None, default: InputKind | None) ->
             fix=f"it has {', '.join(sorted(measured.inputs))}",
         )
     return Side(path, audit, kind, measured.inputs[kind], measured.importance.get(kind, []))
+
+
+def same_layers(a: Side, b: Side) -> bool:
+    """Whether two decoders have the same layout: as many layers, each as wide and with as many parameters."""
+    first, second = a.audit.model, b.audit.model
+    sizes = [model.decoder_layer_parameters for model in (first, second)]
+    alike = sizes[0] == sizes[1] or not all(sizes)
+    return alike and (first.depth, first.hidden_size) == (second.depth, second.hidden_size)
 
 
 def resamplers_of(sides: Sequence[Side], replicates: int, seed: int) -> list[Resampler]:

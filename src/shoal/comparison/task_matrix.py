@@ -1,4 +1,7 @@
-"""Audits of one model side by side: are tasks redundant in the same layers, and what would a shared plan cost each?"""
+"""Audits of one model, or of one and the LLM inside it, side by side.
+
+Are tasks redundant in the same layers, and what would a shared plan cost each?
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, resamplers_of, within_sizes
+from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, resamplers_of, same_layers, within_sizes
 from shoal.comparison.settings import MatrixSettings
 from shoal.data_names import short_name
 from shoal.errors import UsageError
@@ -43,7 +46,7 @@ def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = N
     distance.
 
     Args:
-        paths: audits of one model, or one audit with speech and text.
+        paths: audits of one model, or of one and the LLM inside it; or one audit with speech and text.
         settings: what is compared.
         **options: fields of `MatrixSettings`, instead of `settings` or in their place.
 
@@ -152,8 +155,9 @@ def labels(sides: Sequence[Side]) -> list[str]:
 
 def _traits(side: Side) -> tuple[str, ...]:
     data = side.audit.data
+    model = Path(side.audit.model.ref).name
     names = "+".join(data.languages), short_name(data), side.path.resolve().parent.name
-    return side.audit.task, side.input, *names
+    return side.audit.task, model, side.input, *names
 
 
 def _read_sides(paths: Sequence[Path], inputs: Sequence[InputKind | None] | None) -> list[Side]:
@@ -169,7 +173,7 @@ def _read_sides(paths: Sequence[Path], inputs: Sequence[InputKind | None] | None
 
 
 def _check(sides: Sequence[Side], scope: Scope) -> None:
-    check_one_model([side.audit.model for side in sides], [str(side.path) for side in sides])
+    _check_decoders(sides)
     seen: set[tuple[Path, str]] = set()
     for side in sides:
         if (which := (side.path.resolve(), side.input)) in seen:
@@ -181,6 +185,25 @@ def _check(sides: Sequence[Side], scope: Scope) -> None:
                 where=str(side.path),
                 fix="choose another scope",
             )
+
+
+def _check_decoders(sides: Sequence[Side]) -> None:
+    """All sides are one model; or a model that hears and the LLM inside it, whose weights may have moved since.
+
+    Raises:
+        UsageError: they are not.
+    """
+    hears = [side for side in sides if side.audit.model.kind != "causal_lm"]
+    llms = [side for side in sides if side.audit.model.kind == "causal_lm"]
+    for group in (hears, llms):
+        if group:
+            check_one_model([side.audit.model for side in group], [str(side.path) for side in group])
+    if hears and llms and not same_layers(hears[0], llms[0]):
+        raise UsageError(
+            f"{llms[0].audit.model.ref} is not the LLM inside {hears[0].audit.model.ref}: its layers are others",
+            where=f"{hears[0].path} and {llms[0].path}",
+            fix="give audits of a model and of the LLM that it was made from",
+        )
 
 
 def _possible_sizes(sizes: Sequence[int] | None, depth: int) -> list[int]:

@@ -61,6 +61,8 @@ class Comparison(Document):
     b: ComparedAudit
     paired: bool
     """Whether both were measured on the same utterances (then resampled together)."""
+    same_layers: bool | None = None
+    """Whether the decoders have the same layout, as a SpeechLLM and the LLM inside it have; None if not noted."""
     replicates: int
     level: float = 0.95
     scopes: dict[Scope, ScopeComparison]
