@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from shoal import tasks
 from shoal.data.clip import Clip, Row
 from shoal.data.dataset import Dataset
 from shoal.decoder.prepare import prepare
-from shoal.errors import ModelError
+from shoal.errors import AudioError, ModelError
 from shoal.evaluation.decode_systems import header
 from shoal.evaluation.settings import TokenLimit
 from shoal.models.languages import code_among
 from shoal.models.loading import load_model
+from shoal.training.examples import TrainingExample
+from shoal.training.processor_batches import ProcessorBatches
 from tiny_audio import BUILDS
 
 ASR = tasks.get("asr")
@@ -83,3 +86,17 @@ def test_the_header_of_outputs_says_that_the_model_was_told(whisper):
     assert named["decoding"]["language"] == "each row's"
     assert named["note"]["languages"] == ["en", "hi"]
     assert "language" not in unnamed["decoding"]
+
+
+@pytest.mark.parametrize(
+    ("clip", "error", "message"),
+    [
+        ({"lang": "tlh"}, ModelError, "does not know the language 'tlh'"),
+        ({"duration": 2.5}, AudioError, "is 2.5 s long, and the model hears 2 s"),
+    ],
+)
+def test_training_refuses_such_a_clip_before_the_first_step(whisper, clip, error, message):
+    rows = [row.row for row in clips("en", "hi")]
+    examples = [TrainingExample(row, ASR, data("en", "hi")) for row in (rows[0], replace(rows[1], **clip))]
+    with pytest.raises(error, match=message):
+        ProcessorBatches(whisper, examples)

@@ -45,7 +45,9 @@ class ProcessorBatches(Batches):
         through_projector: whether the graph must reach back to the projector.
 
     Raises:
-        ModelError: the model cannot be trained on the words of clips, or its projector cannot be reached.
+        ModelError: the model cannot be trained on the words of clips, its projector cannot be reached, or it does not
+            know the language of a clip.
+        AudioError: a clip is longer than the processor's window.
     """
 
     def __init__(
@@ -60,6 +62,10 @@ class ProcessorBatches(Batches):
         check_learns(loaded)
         if through_projector or _trains_projector(loaded):
             check_projector(loaded, input)
+        for example in self.examples if input == "speech" else ():
+            loaded.check_length(example.row.duration, example.row)
+        for task, lang in {(example.task, example.row.lang) for example in self.examples}:
+            loaded.languages_told(task, [lang])
         self.targets = np.array([_target_tokens(loaded, example) for example in self.examples], np.int64)
         self.ctc_tokens = np.zeros_like(self.targets)
         heard = [round(example.row.duration * POSITIONS_PER_SECOND) for example in self.examples]
