@@ -36,7 +36,7 @@ def rows(said_of, *, text=SEVEN, spoken="en", **fields):
 
 def lines(folder: Path, systems, task="asr", **options):
     scores = rescore(evaluation(folder / "out", systems, task=task), replicates=100, **options)
-    return printed(scores, folder).splitlines()
+    return "\n".join(map(str, printed(scores))).splitlines()
 
 
 def line(found, start):
@@ -46,7 +46,7 @@ def line(found, start):
 
 def test_one_plan_has_a_plain_p_and_several_have_holms(tmp_path):
     full, cut = rows(lambda n: SEVEN), rows(lambda n: SIX if n % 2 else SEVEN)
-    assert line(lines(tmp_path / "a", {"full": full, "cut": cut}), "system  removed").split()[6] == "p"
+    assert line(lines(tmp_path / "a", {"full": full, "cut": cut}), "system  removed").split()[4] == "p"
     several = lines(tmp_path / "b", {"full": full, "cut": cut, "more": rows(lambda n: SIX)})
     assert "p (Holm)" in line(several, "system  removed")
 

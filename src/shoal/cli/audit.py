@@ -10,6 +10,7 @@ from cyclopts import Parameter
 import shoal
 from shoal import wording
 from shoal.cli import options
+from shoal.cli.printing import Printing
 from shoal.data.settings import DataSettings
 from shoal.measurement.settings import AuditSettings
 from shoal.models.settings import ModelSettings
@@ -30,19 +31,17 @@ def audit(
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[AuditSettings, options.Flat] = AuditSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="Folder for audit.json and audit.npz.")] = Path("audit"),
-    json: options.Json = False,
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Measure how much each decoder layer does: by similarity, by gradients, by leaving it out."""
-    from shoal.cli.progress import progress_bars
-
-    dataset = options.read_data(data, rows, task, settings.seed)
-    loaded = shoal.load(model, loading)
-    with progress_bars() as progress:
+    with printing.progress(resumes=False) as progress:
+        dataset = options.read_data(data, rows, task, settings.seed, progress)
+        loaded = options.load(model, loading, progress)
         document = shoal.audit(loaded, dataset, task, settings, out=out, progress=progress)
-    print(options.as_json(document) if json else summary(document, out))
+    printing.show(document, summary(document), out / "audit.json", out / "audit.npz")
 
 
-def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
+def summary(document: Audit, scope: Scope = "all") -> list[str]:
     """A few lines for a person: the best block of some sizes, for each input."""
     depth = document.depth
     lines = [f"{document.model.ref}: {depth} layers, {document.data.clips} clips, task {document.task}"]
@@ -55,8 +54,7 @@ def summary(document: Audit, out: Path, scope: Scope = "all") -> str:
             lines += [_best(best) for best in values.best_keeping_last if best.n in (1, 2, 4, 8) and best.n < depth]
         lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
-    lines.append(f"{out / 'audit.json'}")
-    return "\n".join(lines)
+    return lines
 
 
 def _best(block: BestBlock) -> str:
@@ -75,8 +73,8 @@ def _first(item: Importance) -> str:
     first = sorted(singles, reverse=not item.low_is_redundant)[:3]
     named = ", ".join(f"{layer} ({value:+.3f})" for value, layer in first)
     refused = f"; {len(item.refused)} cannot be removed" if item.refused else ""
-    what = "layers" if item.part == "layer" else f"{item.part} of layers"
-    return f"  {item.metric} {item.quantity} ({item.unit}): safest to remove: {what} {named or 'none'}{refused}"
+    parts = "layers" if item.part == "layer" else f"{item.part} of layers"
+    return f"  {item.metric} {item.quantity} ({item.unit}): safest to remove: {parts} {named or 'none'}{refused}"
 
 
 def _trusted(trust: Trust) -> list[str]:
@@ -85,11 +83,11 @@ def _trusted(trust: Trust) -> list[str]:
 
     lines = []
     for n in sorted({metric.n for metric in trust.metrics}):
-        found = [metric for metric in trust.metrics if metric.n == n and not metric.measured]
-        usual = [metric for metric in found if (metric.metric, metric.scope) == (DISTANCE_METRIC, "all")]
+        rows = [metric for metric in trust.metrics if metric.n == n and not metric.measured]
+        usual = [metric for metric in rows if (metric.metric, metric.scope) == (DISTANCE_METRIC, "all")]
         lines += [
             f"  n={n}: regret of {metric.metric} ({metric.scope}) {wording.plain(metric.regret, '.3f')} "
             f"{trust.unit} against the best block by {trust.truth}, rank correlation {metric.spearman.value:.2f}"
-            for metric in [found[0], *(each for each in usual if each is not found[0])]
+            for metric in [rows[0], *(row for row in usual if row is not rows[0])]
         ]
     return lines

@@ -11,7 +11,7 @@ import shoal
 from shoal import wording
 from shoal.benchmarking.settings import BenchSettings
 from shoal.cli import options
-from shoal.cli.table import aligned
+from shoal.cli.printing import Table, TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.models.settings import ModelSettings
 from shoal.settings import OUTPUT
@@ -20,16 +20,8 @@ if TYPE_CHECKING:
     from shoal.schema import Bench, SystemBench
 
 HEADINGS = (
-    "system",
-    "removed",
-    "encode s",
-    "prefill s",
-    "ms/token",
-    "total s",
-    "total ratio",
-    "params M",
-    "file MB",
-    "peak MB",
+    *("system", "removed", "encode s", "prefill s", "ms/token", "total s"),
+    *("total ratio", "params M", "file MB", "peak MB"),
 )
 
 
@@ -45,26 +37,23 @@ def bench(
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[BenchSettings, options.Flat] = BenchSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="File to write the figures to.")] = Path("bench.json"),
-    json: options.Json = False,
+    printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> None:
     """Time the unpruned model and every plan in turn on the same clips, and compare their sizes."""
-    from shoal.cli.progress import progress_bars
-
     plans = [shoal.Plan.load(path) for path in plan]
-    dataset = options.read_data(data, rows, task, settings.seed)
-    loaded = shoal.load(model, loading)
     settings = BenchSettings.of(settings, {"trust_remote_code": loading.trust_remote_code})
-    with progress_bars() as progress:
+    with printing.progress(resumes=False) as progress:
+        dataset = options.read_data(data, rows, task, settings.seed, progress)
+        loaded = options.load(model, loading, progress)
         document = shoal.bench(loaded, dataset, task, settings, plans=plans, out=out, progress=progress)
-    print(options.as_json(document) if json else summary(document, out))
+    printing.show(document, summary(document), out)
 
 
-def summary(found: Bench, out: Path) -> str:
+def summary(document: Bench) -> list[str | Table]:
     """A table for a person: systems down, costs across."""
-    how = f"batch size {found.batch_size}, {found.new_tokens} tokens, {found.repeats} rounds"
-    rows = [_cells(system) for system in found.systems]
-    lines = [f"{found.model.ref}: {how}; seconds a clip", aligned(HEADINGS, rows), str(out)]
-    return "\n".join(lines)
+    rounds = f"batch size {document.batch_size}, {document.new_tokens} tokens, {document.repeats} rounds"
+    rows = [_cells(system) for system in document.systems]
+    return [f"{document.model.ref}: {rounds}; seconds a clip", Table(HEADINGS, rows)]
 
 
 def _cells(system: SystemBench) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from cyclopts import Parameter
 
 from shoal.cards.settings import CardSettings
 from shoal.cli import options
+from shoal.cli.printing import Printing
 from shoal.settings import DATA, OUTPUT
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def card(
     out: Annotated[
         Path | None, OUTPUT, Parameter(metavar="FILE", help="File to write; default: DIR/README.md.")
     ] = None,
-    json: options.Json = False,
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Write the model card of a checkpoint: what was done, what was measured, and what was not validated.
 
@@ -46,7 +46,7 @@ def card(
 
     documents = [read(path) for path in (*scores, *bench, *audit)]
     path, facts = write_card(folder, documents, settings, out=out)
-    print(_json(facts, path) if json else summary(facts, path))
+    printing.show(_record(facts, path), summary(facts), path)
     if facts.unheard:
         warn_of_speech(str(folder))
 
@@ -81,23 +81,21 @@ def is_folder(ref: str) -> bool:
     return Path(ref).expanduser().is_dir()
 
 
-def summary(facts: CardFacts, path: Path) -> str:
+def summary(facts: CardFacts) -> list[str]:
     """What the card rests on, and what it says was not validated."""
     from shoal.cards.limits import limits
 
-    tested = ", ".join(dict.fromkeys(each.task for each in facts.measured)) or "none"
-    lines = [facts.title, f"tasks tested: {tested}", "not validated:"]
-    return "\n".join([*lines, *(f"- {line}" for line in limits(facts)), str(path)])
+    tested = ", ".join(dict.fromkeys(result.task for result in facts.measured)) or "none"
+    return [facts.title, f"tasks tested: {tested}", "not validated:", *(f"- {line}" for line in limits(facts))]
 
 
-def _json(facts: CardFacts, path: Path) -> str:
+def _record(facts: CardFacts, path: Path) -> dict[str, object]:
     from shoal.cards.limits import limits
 
-    record = {
+    return {
         "path": str(path),
         "title": facts.title,
         "removed": list(facts.removed),
-        "tested": list(dict.fromkeys(each.task for each in facts.measured)),
+        "tested": list(dict.fromkeys(result.task for result in facts.measured)),
         "not_validated": limits(facts),
     }
-    return json_format.dumps(record, indent=1, ensure_ascii=False)

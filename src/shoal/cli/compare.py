@@ -11,7 +11,7 @@ from cyclopts import Parameter
 import shoal
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.table import aligned
+from shoal.cli.printing import Table, TablePrinting
 from shoal.comparison.settings import CompareSettings, MatrixSettings
 from shoal.errors import UsageError
 from shoal.settings import DATA, OUTPUT, Settings, option_name
@@ -50,7 +50,7 @@ def compare(
     ] = False,
     settings: Annotated[CompareOptions, options.Flat] = CompareOptions(),
     out: Annotated[Path | None, OUTPUT, Parameter(help="File to write the comparison to.")] = None,
-    json: options.Json = False,
+    printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> None:
     """Compare audits, speech with text or task with task: do they find the same layers redundant?
 
@@ -65,7 +65,8 @@ def compare(
         document = shoal.compare(paths[0], paths[-1], _part(settings, CompareSettings, "add --matrix"))
     if out is not None:
         document.save(out)
-    print(options.as_json(document) if json else _summary(document))
+    lines = matrix_summary(document) if isinstance(document, shoal.TaskMatrix) else summary(document)
+    printing.show(document, lines, *([out] if out else []))
 
 
 def _matrix_settings(settings: CompareOptions) -> MatrixSettings:
@@ -83,58 +84,51 @@ def _part(settings: CompareOptions, model: type[S], fix: str) -> S:
     return settings.narrowed_to(model)
 
 
-def _summary(document: Comparison | TaskMatrix) -> str:
-    return matrix_summary(document) if isinstance(document, shoal.TaskMatrix) else summary(document)
-
-
-def summary(document: Comparison) -> str:
+def summary(document: Comparison) -> list[str]:
     """A few lines for a person."""
     lines = [f"a: {document.a.label}", f"b: {document.b.label}", f"resampled together: {document.paired}"]
     if document.same_layers is False:
         lines.append("the decoders have as many layers, but of other sizes")
-    for scope, found in document.scopes.items():
-        lines += [f"{scope:<7} {_alike(name, metric)}" for name, metric in found.metrics.items()]
-    return "\n".join(lines)
+    for scope, comparison in document.scopes.items():
+        lines += [f"{scope:<7} {_alike(name, metric)}" for name, metric in comparison.metrics.items()]
+    return lines
 
 
 def _alike(name: str, metric: MetricComparison) -> str:
     overall = f"{metric.title or name}: rank correlation {wording.plain(metric.spearman, '.3f')}"
     if metric.spearman_within_n is None or metric.mean_overlap is None:
         return overall
-    within, overlap = (wording.plain(e, ".3f") for e in (metric.spearman_within_n, metric.mean_overlap))
+    within, overlap = (wording.plain(estimate, ".3f") for estimate in (metric.spearman_within_n, metric.mean_overlap))
     return f"{overall}, among blocks of one size {within}; overlap of the best blocks {overlap}"
 
 
-def matrix_summary(document: TaskMatrix) -> str:
+def matrix_summary(document: TaskMatrix) -> list[str | Table]:
     """Three tables: rank correlations, overlaps, and what each side loses under each plan."""
-    return "\n\n".join(
-        [
-            _square(document, f"rank correlation (scope {document.scope}, one size)", document.spearman),
-            _square(document, "overlap of the best blocks", document.overlap),
-            *(_losses(document, n) for n in document.sizes),
-            f"losses: {document.measure}, {document.unit}; in brackets the excess over a task's own plan",
-        ]
-    )
-
-
-def _square(document: TaskMatrix, title: str, values: list[list[Estimate]]) -> str:
-    names = [side.label for side in document.sides]
-    rows = [
-        [name, *(wording.plain(estimate, ".3f") for estimate in row)] for name, row in zip(names, values, strict=True)
+    return [
+        _square(document, f"rank correlation (scope {document.scope}, one size)", document.spearman),
+        "",
+        _square(document, "overlap of the best blocks", document.overlap),
+        *(item for n in document.sizes for item in ("", _losses(document, n))),
+        f"\nlosses: {document.measure}, {document.unit}; in brackets the excess over a task's own plan",
     ]
-    return aligned([title, *names], rows)
 
 
-def _losses(document: TaskMatrix, n: int) -> str:
+def _square(document: TaskMatrix, title: str, estimates: list[list[Estimate]]) -> Table:
     names = [side.label for side in document.sides]
-    return aligned([f"plan of {n} for", "layers", *names], list(_plans(document, n, names)))
+    rows = zip(names, estimates, strict=True)
+    return Table([title, *names], [[name, *(wording.plain(estimate, ".3f") for estimate in row)] for name, row in rows])
+
+
+def _losses(document: TaskMatrix, n: int) -> Table:
+    names = [side.label for side in document.sides]
+    return Table([f"plan of {n} for", "layers", *names], list(_plans(document, n, names)))
 
 
 def _plans(document: TaskMatrix, n: int, names: list[str]) -> Iterator[list[str]]:
-    found = {(loss.plan, loss.task): loss for loss in document.losses if loss.n == n}
-    for plan in dict.fromkeys(plan for plan, _ in found):
-        layers = next(loss.layers for loss in found.values() if loss.plan == plan)
-        cells = [_cell(found.get((plan, name)), found[name, name]) for name in names]
+    losses = {(loss.plan, loss.task): loss for loss in document.losses if loss.n == n}
+    for plan in dict.fromkeys(plan for plan, _ in losses):
+        layers = next(loss.layers for loss in losses.values() if loss.plan == plan)
+        cells = [_cell(losses.get((plan, name)), losses[name, name]) for name in names]
         yield [plan, f"[{layers[0]}, {layers[-1] + 1})", *cells]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shoal.cli import options
+from shoal.cli.printing import Printing
 from shoal.data.settings import DataSettings
 from shoal.demo.settings import DemoSettings
 from shoal.models.settings import ModelSettings
@@ -32,12 +33,15 @@ def demo(
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[DemoSettings, options.Flat] = DemoSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="Folder that everything is written to.")] = Path("shoal-demo"),
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Run the whole way on real speech: audit, compare, select, evaluate, prune, verify, time and report."""
-    from shoal.cli.progress import progress_bars, say
     from shoal.demo.run import Demo
 
-    with progress_bars() as progress:
-        result = Demo(out, model, tuple(data or ()), rows, loading, settings, progress, say).run()
-    print(f"report      {result.report.resolve()}")
-    print(f"checkpoint  {result.checkpoint.resolve()}  (without layers {result.plan.layers})")
+    with printing.progress() as progress:
+        result = Demo(out, model, tuple(data or ()), rows, loading, settings, progress, progress.say).run()
+    report, checkpoint = result.report.resolve(), result.checkpoint.resolve()
+    printing.show(
+        {"report": str(report), "checkpoint": str(checkpoint), "removed": result.plan.layers},
+        [f"report      {report}", f"checkpoint  {checkpoint}  (without layers {result.plan.layers})"],
+    )

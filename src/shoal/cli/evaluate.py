@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import shoal
 from shoal.cli import options, shards
 from shoal.cli.card import warn_if_unheard
 from shoal.cli.evaluation_tables import summary
+from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.errors import UsageError
 from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
@@ -23,6 +23,7 @@ from shoal.validation.settings import ScoreRequirements
 
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
+    from shoal.progress import Progress
     from shoal.schema import Scores
     from shoal.tasks import Task
 
@@ -108,7 +109,7 @@ def evaluate(
     rows: Annotated[DataSettings, options.Flat] = DataSettings(),
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[EvaluateSettings, options.Flat] = EvaluateSettings(),
-    json: options.Json = False,
+    printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> int:
     """Score the unpruned model and every plan at a task, on the same clips, with confidence intervals."""
     from shoal.evaluation import rescore
@@ -119,12 +120,13 @@ def evaluate(
     elif model is None:
         raise UsageError("no model given", where="MODEL", fix="name one, or score stored outputs with --rescore")
     else:
-        result = _evaluated(model, files, rows, loading, settings)
+        with printing.progress() as progress:
+            result = _evaluated(model, files, rows, loading, settings, progress)
         if not isinstance(result, shoal.Scores):
-            print(json_format.dumps(shards.as_json(result)) if json else shards.as_text(result))
+            printing.show(shards.record(result), shards.summary(result), *result.files)
             return 0
         scores = result
-    print(options.as_json(scores) if json else summary(scores, files.out))
+    printing.show(scores, summary(scores), files.out / "scores.json")
     warn_if_unheard([scores], model)
     if broken := files.broken(scores):
         print(f"shoal: {'; '.join(broken)}", file=sys.stderr)
@@ -133,10 +135,14 @@ def evaluate(
 
 
 def _evaluated(
-    model: str, files: EvaluateFiles, rows: DataSettings, loading: ModelSettings, settings: EvaluateSettings
+    model: str,
+    files: EvaluateFiles,
+    rows: DataSettings,
+    loading: ModelSettings,
+    settings: EvaluateSettings,
+    progress: Progress,
 ) -> Scores | ShardOutputs:
     """Decode and score, or decode a part."""
-    from shoal.cli.progress import progress_bars
     from shoal.evaluation import evaluate_shard
     from shoal.evaluation.generated_speech import with_recogniser
     from shoal.evaluation.shards import Shard
@@ -146,29 +152,27 @@ def _evaluated(
         shards.run_workers(model, [files, rows, settings], loading, files.workers)
     elif files.shard:
         shards.end_with_parent()
-    with progress_bars() as progress:
-        data = options.read_data([*files.data], rows, files.task, settings.seed, progress)
-    loaded = shoal.load(model, loading)
+    data = options.read_data([*files.data], rows, files.task, settings.seed, progress)
+    loaded = options.load(model, loading, progress)
     if files.asr is not None:
-        task = with_recogniser(task, shoal.load(files.asr, loading))
-    against = None if files.against is None else shoal.load(files.against, loading)
-    with progress_bars() as progress:
-        if files.shard is None:
-            return shoal.evaluate(
-                loaded, data, task, settings, plans=plans, against=against, out=files.out, progress=progress
-            )
-        part = Shard.parse(files.shard)
-        return evaluate_shard(
-            loaded,
-            data,
-            task,
-            settings.narrowed_to(DecodingSettings),
-            shard=(part.number, part.of),
-            plans=plans,
-            against=against,
-            out=files.out,
-            progress=progress,
+        task = with_recogniser(task, options.load(files.asr, loading, progress))
+    against = None if files.against is None else options.load(files.against, loading, progress)
+    if files.shard is None:
+        return shoal.evaluate(
+            loaded, data, task, settings, plans=plans, against=against, out=files.out, progress=progress
         )
+    part = Shard.parse(files.shard)
+    return evaluate_shard(
+        loaded,
+        data,
+        task,
+        settings.narrowed_to(DecodingSettings),
+        shard=(part.number, part.of),
+        plans=plans,
+        against=against,
+        out=files.out,
+        progress=progress,
+    )
 
 
 def _asked(files: EvaluateFiles, settings: EvaluateSettings) -> Task:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal import wording
-from shoal.cli.table import aligned
+from shoal.cli.printing import Table
 from shoal.data_names import DATA, DOMAIN, set_columns, set_name
 
 if TYPE_CHECKING:
     from shoal.schema import Delta, Estimate, MeasuredScore, Scores, SystemScores
 
 
-def summary(scores: Scores, out: Path) -> str:
+def summary(scores: Scores) -> list[str | Table]:
     """Everything that `shoal evaluate` prints."""
     data = scores.data
-    return "\n".join(
-        [
-            f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}",
-            aligned(_headings(scores), [_cells(scores, system) for system in scores.systems]),
-            *_disagreements(scores),
-            *sets(scores),
-            *worst_groups(scores),
-            *most_worsened(scores),
-            f"normaliser {scores.normaliser}, scorer {scores.scorer}",
-            str(out / "scores.json"),
-        ]
-    )
+    return [
+        f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}",
+        Table(_headings(scores), [_cells(scores, system) for system in scores.systems]),
+        *_disagreements(scores),
+        *sets(scores),
+        *worst_groups(scores),
+        *most_worsened(scores),
+        f"normaliser {scores.normaliser}, scorer {scores.scorer}",
+    ]
 
 
 def _headings(scores: Scores) -> list[str]:
@@ -94,7 +90,7 @@ def _disagreements(scores: Scores) -> list[str]:
     ]
 
 
-def sets(scores: Scores) -> list[str]:
+def sets(scores: Scores) -> list[str | Table]:
     """A table of systems by data sets, those out of domain last, and the pooled figures."""
     columns = set_columns(scores)
     if not columns:
@@ -104,7 +100,7 @@ def sets(scores: Scores) -> list[str]:
         clips = scores.systems[0].groups[field][value].clips
         headings += [f"{set_name(scores, field, value)} ({clips} clips)", "relative %"]
     rows = [[system.name, *_set_cells(scores, system, columns)] for system in scores.systems]
-    return [f"{scores.headline} by data set:", aligned(headings, rows)]
+    return [f"{scores.headline} by data set:", Table(headings, rows)]
 
 
 def _set_cells(scores: Scores, system: SystemScores, columns: list[tuple[str, str]]) -> Iterator[str]:

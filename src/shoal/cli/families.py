@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from shoal.cli.options import Json, command
+from typing import Annotated
+
+from shoal.cli.options import Flat, command
+from shoal.cli.printing import Printing
 
 
 @command
-def families(*, json: Json = False) -> None:
+def families(*, printing: Annotated[Printing, Flat] = Printing()) -> None:
     """List the model classes that Shoal supports, and what its tests have shown of each."""
     from shoal.models.families import table
 
-    print(table.as_json() if json else table.as_markdown())
+    print(table.as_json() if printing.as_json else table.as_markdown())

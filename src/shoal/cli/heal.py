@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,8 @@ from cyclopts import Parameter
 import shoal
 from shoal.cli import options
 from shoal.cli.card import warn_of_speech
+from shoal.cli.printing import Printing
+from shoal.cli.prune import checks
 from shoal.data.settings import DataSettings
 from shoal.healing.settings import HealSettings
 from shoal.models.settings import ModelSettings
@@ -40,34 +41,33 @@ def heal(
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[HealSettings, options.Flat] = HealSettings(),
     out: Annotated[Path, OUTPUT, Parameter(metavar="DIR", help="Checkpoint folder to make.")],
-    json: options.Json = False,
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Train a pruned model a little, or compute weights for it, and write it, verified.
 
     The same command again goes on where it was interrupted.
     """
     from shoal.cards.spoken_answers import speech_untested
-    from shoal.cli.progress import progress_bars
 
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
     removed = None if plan is None else shoal.Plan.load(plan)
-    dataset = options.read_data(data, rows, task, settings.seed)
-    every = rows.model_copy(update={"limit": None})
-    watched = options.read_data(validation, every, task, settings.seed) if validation else None
-    loaded = shoal.load(model, loading)
-    with progress_bars() as progress:
+    with printing.progress() as progress:
+        dataset = options.read_data(data, rows, task, settings.seed, progress)
+        every = rows.model_copy(update={"limit": None})
+        watched = options.read_data(validation, every, task, settings.seed) if validation else None
+        loaded = options.load(model, loading, progress)
         healed = shoal.heal(
             loaded, dataset, task, settings, plan=removed, validation=watched, out=out, progress=progress
         )
     if healed.folder is not None:
         if healed.finished_before:
-            print(f"nothing left to do: {out} was healed with these settings before", file=sys.stderr)
-        print(options.as_json(healed.record) if json else summary(healed.record, out))
+            progress.say(f"nothing left to do: {out} was healed with these settings before")
+        printing.show(healed.record, [*summary(healed.record), *checks(healed.folder)], out)
         if speech_untested(healed.record.model, folder=out):
             warn_of_speech(str(out))
 
 
-def summary(record: HealRecord, out: Path) -> str:
+def summary(record: HealRecord) -> list[str]:
     """A few lines for a person."""
     lines = [
         f"healed {record.model.ref} by {record.target}: {plural(record.trained_parameters, 'parameter')} fitted on "
@@ -80,4 +80,4 @@ def summary(record: HealRecord, out: Path) -> str:
         lines.append(
             f"loss on {clips} not trained on: {record.loss_before:.3f} to {record.loss_after:.3f} nats a token"
         )
-    return "\n".join([*lines, *record.notes, str(out)])
+    return [*lines, *record.notes]

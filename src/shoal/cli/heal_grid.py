@@ -11,7 +11,7 @@ from pydantic import Field
 import shoal
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.table import aligned
+from shoal.cli.printing import Table, TablePrinting
 from shoal.data.settings import DataSettings, Fields
 from shoal.errors import UsageError
 from shoal.healing.settings import HealGridSettings
@@ -78,24 +78,23 @@ def heal_grid(
     out: Annotated[
         Path, OUTPUT, Parameter(metavar="DIR", help="Folder for healing.json; the same command again resumes.")
     ],
-    json: options.Json = False,
+    printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> None:
     """Heal every plan by every target, and test all of them on the same clips."""
     from shoal import tasks
-    from shoal.cli.progress import progress_bars
     from shoal.healing.grid import Grid, run_grid
 
     plans = depths.read()
-    dataset = options.read_data(data, rows, task, settings.seed)
-    test_rows = rows.model_copy(update={"limit": tested.test_limit, "where": tested.test_where})
-    test = options.read_data([*tested.test], test_rows, task, settings.seed)
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
-    with progress_bars() as progress:
+    with printing.progress() as progress:
+        dataset = options.read_data(data, rows, task, settings.seed, progress)
+        test_rows = rows.model_copy(update={"limit": tested.test_limit, "where": tested.test_where})
+        test = options.read_data([*tested.test], test_rows, task, settings.seed, progress)
         healing = run_grid(Grid(model, plans, dataset, test, tasks.get(task), settings, out, loading, progress))
-    print(options.as_json(healing) if json else table(healing, out))
+    printing.show(healing, summary(healing), out / "healing.json")
 
 
-def table(healing: Healing, out: Path) -> str:
+def summary(healing: Healing) -> list[str | Table]:
     """One line a cell, the unpruned model first."""
     from shoal.schema.heal import NONE
 
@@ -119,8 +118,7 @@ def table(healing: Healing, out: Path) -> str:
             )
         )
     warnings = [f"{_removed(cell.plan)}, {cell.target}: {note}" for cell in healing.cells for note in cell.warnings]
-    lines = [aligned(headings, rows), *warnings, *healing.skipped, str(out / "healing.json")]
-    return "\n".join(lines)
+    return [Table(headings, rows), *warnings, *healing.skipped]
 
 
 def _removed(plan: Plan) -> str:

@@ -15,12 +15,13 @@ from cyclopts import App, ArgumentCollection, Parameter
 
 import shoal
 from shoal.data.settings import DataSettings
+from shoal.models.settings import ModelSettings
 from shoal.progress import Progress
-from shoal.settings import DATA, FLAT, MODEL, OUTPUT
+from shoal.settings import DATA, FLAT, MODEL
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
-    from shoal.schema import Document
+    from shoal.models.loading import LoadedModel
 
 CHECK_FAILED = 4
 """Exit code where a check that was asked for did not hold."""
@@ -57,7 +58,6 @@ Plans = Annotated[
     MODEL,
     Parameter(metavar="FILE", help="A plan.json to compare with the unpruned model. Repeatable."),
 ]
-Json = Annotated[bool, OUTPUT, Parameter(help="Print the whole result as JSON.")]
 
 
 class Command(App):
@@ -121,11 +121,22 @@ def read_data(
     )
 
 
+def load(model: str, settings: ModelSettings, progress: Progress) -> LoadedModel:
+    """Load a model, as a stage of its own.
+
+    Raises:
+        ModelError: it is not there, or not one.
+    """
+    from shoal.models import weights
+
+    stage = f"load {model}"
+    progress(stage, 0, 1)
+    weights.resolve(model)  # before torch is imported, so that a wrong name is refused at once
+    loaded = shoal.load(model, settings)
+    progress(stage, 1, 1)
+    return loaded
+
+
 def audit_paths(paths: list[Path]) -> list[Path]:
     """Audits that are named by their file or by its folder."""
     return [path / "audit.json" if path.is_dir() else path for path in paths]
-
-
-def as_json(document: Document) -> str:
-    """What `--json` prints."""
-    return document.model_dump_json(indent=1)

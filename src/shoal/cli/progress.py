@@ -1,80 +1,152 @@
-"""Progress on stderr: one bar a step on a terminal, one line a step elsewhere."""
+"""Progress on stderr: a bar for each stage on a terminal, a line for each stage elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bars,
-)
-
+from shoal.errors import ShoalError
 from shoal.progress import Progress
 
-console = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+SHORT = 5.0
+"""Seconds of a stage that a log says nothing of."""
+SECONDS_BETWEEN_LINES = 30.0
+"""Of one stage in a log: it stays short, and a long stage is not silent."""
+_START = time.monotonic()
+
+
+class Interrupted(ShoalError):
+    """The user stopped the command."""
+
+    exit_code = 130
+
+
+@dataclass
+class Stage:
+    """How far a stage is."""
+
+    name: str
+    found: int
+    """How much of it was there when it began: an earlier run had done that."""
+    done: int = 0
+    total: int = 0
+    start: float = 0.0
+    shown: float = 0.0
+    """When its last line was shown."""
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self.start
+
+    @property
+    def rate(self) -> str:
+        """`2.1/s`, or `4.0 s each` where one takes longer than a second."""
+        made = self.done - self.found
+        if self.total < 2 or made < 1 or not self.seconds:
+            return ""
+        return f"{made / self.seconds:.1f}/s" if made > self.seconds else f"{self.seconds / made:.1f} s each"
+
+    def line(self) -> str:
+        """For a log."""
+        rate = f", {self.rate}" if self.rate else ""
+        count = f"{self.done} of {self.total}, " if self.total > 1 else ""
+        return f"{self.name}: {count}{self.seconds:.0f} s{rate}"
+
+
+class Reporter:
+    """Shows the stages of a command as they report themselves; the same name is the same stage.
+
+    Args:
+        bars: where bars are drawn; None writes lines.
+        quiet: shows nothing, and still knows how far the command is.
+    """
+
+    def __init__(self, bars: Bars | None = None, *, quiet: bool = False) -> None:
+        self.bars, self.quiet = bars, quiet
+        self.stages: dict[str, Stage] = {}
+        self.last: Stage | None = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """A stage is at `done` of `total`; a total of 1 is a stage that cannot tell how far it is."""
+        stage, now = self.stages.get(name), time.monotonic()
+        if new := stage is None:
+            stage = self.stages[name] = Stage(name, done, start=now, shown=now)
+        ended = done >= total > stage.done
+        self.last, stage.done, stage.total = stage, done, total
+        if self.quiet:
+            return
+        if new and 0 < done <= total and total > 1:
+            self.say(f"{name}: {done} of {total} found" + (", nothing left to do" if done == total else ""))
+        if self.bars is not None:
+            _draw(self.bars, list(self.stages).index(name), stage)
+        elif (ended and stage.seconds > SHORT) or now - stage.shown > SECONDS_BETWEEN_LINES:
+            stage.shown = now
+            self.say(stage.line())
+
+    def say(self, line: str) -> None:
+        """One line to stderr, with the seconds since the start."""
+        if not self.quiet:
+            from rich.console import Console
+
+            console = self.bars.console if self.bars else Console(stderr=True, highlight=False)
+            console.print(f"[{time.monotonic() - _START:4.0f} s] {line}", markup=False, soft_wrap=True)
+
+    def interrupted(self, resumes: bool) -> Interrupted:
+        """What the user is told who stopped the command."""
+        if self.last is None or self.last.total < 2:
+            count = f" during {self.last.name}" if self.last else ""
+        else:
+            count = f": {self.last.done} of {self.last.total} {'stored' if resumes else 'done, and nothing stored'}"
+        return Interrupted(f"Interrupted{count}; run the same command to {'go on' if resumes else 'begin again'}")
+
+
+def _draw(bars: Bars, index: int, stage: Stage) -> None:
+    if index == len(bars.task_ids):
+        bars.add_task(stage.name, total=None, rate="")
+    known = stage.total if stage.total > 1 or stage.done >= stage.total else None
+    bars.update(bars.task_ids[index], completed=stage.done, total=known, rate=stage.rate)
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Bars that appear as steps report themselves; the same step name moves its bar."""
-    if not console.is_terminal:
-        yield _Lines()
-        return
+def progress_bars(*, quiet: bool = False, resumes: bool = True) -> Iterator[Reporter]:
+    """Bars on a terminal, lines elsewhere, nothing if `quiet`.
+
+    Raises:
+        Interrupted: the user pressed Ctrl-C.
+    """
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]}"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
     )
-    with Bars(*columns, console=console, transient=False) as bars:
-        known: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=total)
-            bars.update(known[what], completed=done, total=total)
-
-        yield report
+    with rich_progress.Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+        reporter = Reporter(None if bars.disable else bars, quiet=quiet)
+        try:
+            yield reporter
+        except KeyboardInterrupt:
+            raise reporter.interrupted(resumes) from None
 
 
 def in_megabytes(progress: Progress) -> Progress:
     """The same for steps that count bytes; a step of one is not counted in bytes."""
 
-    def report(what: str, done: int, total: int) -> None:
+    def report(stage: str, done: int, total: int) -> None:
         if total > 1:
-            what, done, total = f"{what}, MB", done // 10**6, total // 10**6
-        progress(what, done, total)
+            stage, done, total = f"{stage}, MB", done // 10**6, total // 10**6
+        progress(stage, done, total)
 
     return report
-
-
-class _Lines:
-    """A line a step at every tenth of the way: for log files and CI."""
-
-    def __init__(self) -> None:
-        self._tenths: dict[str, int] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        tenth = 10 * done // max(1, total)
-        if tenth > self._tenths.get(what, -1):
-            self._tenths[what] = tenth
-            say(f"{what}: {done} of {total}")
-
-
-_START = time.monotonic()
-
-
-def say(line: str) -> None:
-    """One line to stderr, with the seconds since the start."""
-    console.print(f"[{time.monotonic() - _START:4.0f} s] {line}", markup=False, soft_wrap=True)

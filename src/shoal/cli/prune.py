@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,9 @@ from cyclopts import Parameter
 import shoal
 from shoal.cli import options
 from shoal.cli.card import warn_of_speech
+from shoal.cli.printing import Printing
 from shoal.errors import UsageError
+from shoal.progress import Progress
 from shoal.pruning.settings import PruneLoading, PruneSettings
 from shoal.settings import OUTPUT
 
@@ -28,42 +29,65 @@ def prune(
     settings: Annotated[PruneSettings, options.Flat] = PruneSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="Checkpoint folder to make.", metavar="DIR")],
     force: Annotated[bool, OUTPUT, Parameter(help="Replace the folder if there is something already.")] = False,
-    json: options.Json = False,
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Write the model without the layers of a plan, verified in a fresh process."""
     from shoal.cards.spoken_answers import speech_untested
     from shoal.models.lineage import PLAN_FILE
     from shoal.models.weights import resolve
-    from shoal.pruning.from_folder import choose_way
     from shoal.pruning.in_memory import check_whole
 
     # Read before the model is: a wrong plan shows at once.
-    given = _given_plan(settings)
-    check_whole(given or [])
-    source = resolve(model).path
-    if not force and _finished(model, source, given, settings, loading.dtype, out):
-        info, plan, folder = _pruned_model(out), shoal.Plan.load(out / PLAN_FILE), out
-        if not json:
-            print("nothing left to do: this checkpoint is finished")
-    elif choose_way(source, settings.how) == "disk":
-        info = _info(model, loading.trust_remote_code)
-        plan = given or _listed(settings, model, info)
-        folder = _on_disk(model, plan, out, force, loading.trust_remote_code)
-    else:
-        loaded = shoal.load(model, loading)
-        info = loaded.info()
-        plan = given or _listed(settings, model, info)
-        folder = shoal.prune(loaded, plan, out, force=force)
-    print(_json(plan, folder) if json else summary(info, plan, folder))
+    chosen = _chosen_plan(settings)
+    check_whole(chosen or [])
+    with printing.progress() as progress:
+        if not force and _finished(model, resolve(model).path, chosen, settings, loading.dtype, out):
+            progress.say("nothing left to do: this checkpoint is finished")
+            info, plan, folder = _pruned_model(out), shoal.Plan.load(out / PLAN_FILE), out
+        else:
+            info, plan, folder = _pruned(model, chosen, settings, loading, out, force, progress)
+    printing.show(_record(plan, folder), summary(info, plan, folder), folder)
     if speech_untested(info):
         warn_of_speech(str(folder))
 
 
-def _finished(model: str, source: Path, given: Plan | None, settings: PruneSettings, dtype: str, out: Path) -> bool:
+def _pruned(
+    model: str,
+    chosen: Plan | None,
+    settings: PruneSettings,
+    loading: PruneLoading,
+    out: Path,
+    force: bool,
+    progress: Progress,
+) -> tuple[ModelInfo, Plan, Path]:
+    """The unpruned model, the plan that was carried out, and the checkpoint."""
+    from shoal.cli.progress import in_megabytes
+    from shoal.models.weights import resolve
+    from shoal.pruning.from_folder import choose_way
+    from shoal.selection import manual
+
+    on_disk = choose_way(resolve(model).path, settings.how) == "disk"
+    loaded = None if on_disk else options.load(model, loading, progress)
+    info = loaded.info() if loaded else _info(model, loading.trust_remote_code)
+    plan = chosen or manual(model, info.depth, settings.layers_list or (), allow_last=settings.allow_last)
+    if loaded:
+        return info, plan, shoal.prune(loaded, plan, out, force=force)
+    folder = shoal.prune_folder(
+        model,
+        plan,
+        out,
+        force=force,
+        trust_remote_code=loading.trust_remote_code,
+        progress=lambda _, done, total: in_megabytes(progress)("copy", done, total),
+    )
+    return info, plan, folder
+
+
+def _finished(model: str, source: Path, chosen: Plan | None, settings: PruneSettings, dtype: str, out: Path) -> bool:
     """Whether `out` is what is asked for; told before the model is loaded."""
     from shoal.pruning.rerun import finished, stored_dtype
 
-    layers = settings.layers_list or () if given is None else given.layers
+    layers = settings.layers_list or () if chosen is None else chosen.layers
     # "auto" depends on the device, so it contradicts nothing.
     known = {"stored": stored_dtype(source), "auto": None}
     return finished(out, layers, ref=model, source=source, dtype=known.get(dtype, dtype))
@@ -77,31 +101,10 @@ def _pruned_model(out: Path) -> ModelInfo:
     return record.model
 
 
-def _given_plan(settings: PruneSettings) -> Plan | None:
+def _chosen_plan(settings: PruneSettings) -> Plan | None:
     if (settings.plan is None) == (settings.layers_list is None):
         raise UsageError("nothing to remove or two lists of it", fix="give either --plan or --layers-list")
     return None if settings.plan is None else shoal.Plan.load(settings.plan)
-
-
-def _listed(settings: PruneSettings, model: str, info: ModelInfo) -> Plan:
-    from shoal.selection import manual
-
-    return manual(model, info.depth, settings.layers_list or (), allow_last=settings.allow_last)
-
-
-def _on_disk(model: str, plan: Plan, out: Path, force: bool, trust_remote_code: bool) -> Path:
-    from shoal.cli.progress import progress_bars
-    from shoal.pruning.from_folder import prune_folder
-
-    with progress_bars() as progress:
-        return prune_folder(
-            model,
-            plan,
-            out,
-            force=force,
-            trust_remote_code=trust_remote_code,
-            progress=lambda _, done, total: progress("copy, MB", done // 10**6, total // 10**6),
-        )
 
 
 def _info(model: str, trust_remote_code: bool) -> ModelInfo:
@@ -116,30 +119,32 @@ def _info(model: str, trust_remote_code: bool) -> ModelInfo:
     return model_info(skeleton, find(skeleton), source.path, ref=model, licence=source.licence)
 
 
-def summary(info: ModelInfo, plan: Plan, folder: Path) -> str:
+def summary(info: ModelInfo, plan: Plan, folder: Path) -> list[str]:
     """A few lines for a person: what went, what is left, what was checked."""
-    from shoal.schema.verification import REPORT_FILE, VerificationReport
-
     gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
     left = info.total_parameters - gone
-    verified = (folder / REPORT_FILE).is_file()
-    checks = VerificationReport.load(folder / REPORT_FILE).checks if verified else []
-    lines = [
+    return [
         f"removed layers {', '.join(map(str, plan.layers)) or 'none'} of {plan.depth}",
         f"{left:,} of {info.total_parameters:,} parameters left ({left / info.total_parameters:.1%})",
-        *(f"verified {check.name}: {check.detail}" for check in checks),
-        str(folder),
+        *checks(folder),
     ]
-    return "\n".join(lines)
 
 
-def _json(plan: Plan, folder: Path) -> str:
+def checks(folder: Path) -> list[str]:
+    """What was verified of a checkpoint, a line each."""
+    from shoal.schema.verification import REPORT_FILE, VerificationReport
+
+    if not (folder / REPORT_FILE).is_file():
+        return []
+    return [f"verified {check.name}: {check.detail}" for check in VerificationReport.load(folder / REPORT_FILE).checks]
+
+
+def _record(plan: Plan, folder: Path) -> dict[str, object]:
     from shoal.schema import read_json
     from shoal.schema.verification import REPORT_FILE
 
-    record = {
+    return {
         "path": str(folder),
-        "plan": json_format.loads(plan.model_dump_json()),
+        "plan": plan.model_dump(mode="json"),
         "verification": read_json(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else None,
     }
-    return json_format.dumps(record, indent=1)

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 import shoal
 from shoal.cli import options
+from shoal.cli.printing import Printing
 from shoal.settings import DATA, OUTPUT
 
 
@@ -26,8 +27,11 @@ def report(
     *,
     out: Annotated[Path, OUTPUT, Parameter(help="HTML file to write.")] = Path("report.html"),
     title: Annotated[str | None, OUTPUT, Parameter(help="Heading of the page; default: names the model.")] = None,
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Make one HTML page, which needs no network, from any of Shoal's files."""
     from shoal.schema import load_document
 
-    print(shoal.render([(str(path), load_document(path)) for path in files], out, title=title))
+    with printing.progress(resumes=False):
+        page = shoal.render([(str(path), load_document(path)) for path in files], out, title=title)
+    printing.show({"path": str(page)}, [], page)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 import shoal
 from shoal import wording
 from shoal.cli import options
+from shoal.cli.printing import Printing
 from shoal.selection.settings import SelectSettings
 from shoal.settings import DATA, OUTPUT
 
@@ -32,7 +33,7 @@ def select(
     settings: Annotated[SelectSettings, options.Flat] = SelectSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="File to write the plan to.")] = Path("plan.json"),
     mergekit: Annotated[Path | None, OUTPUT, Parameter(help="File to write the plan to as mergekit YAML too.")] = None,
-    json: options.Json = False,
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Choose the layers to remove, from an audit or from several of one model."""
     from shoal.schema import write_text
@@ -46,14 +47,14 @@ def select(
     plan.save(out)
     if mergekit is not None and yaml is not None:
         write_text(mergekit, yaml)
-    print(options.as_json(plan) if json else summary(plan, out))
+    printing.show(plan, summary(plan), out, *([mergekit] if mergekit else []))
 
 
-def summary(plan: Plan, out: Path) -> str:
+def summary(plan: Plan) -> list[str]:
     """A few lines for a person: the explicit list of layers, the half-open range, how sure the choice is."""
     removed = ", ".join(map(str, plan.layers))
-    what = "layers" if plan.part == "layer" else f"layers' {plan.part}"
-    lines = [f"remove {len(plan.layers)} of {plan.depth} {what} of {plan.model_ref} ({plan.strategy}): {removed}"]
+    parts = "layers" if plan.part == "layer" else f"layers' {plan.part}"
+    lines = [f"remove {len(plan.layers)} of {plan.depth} {parts} of {plan.model_ref} ({plan.strategy}): {removed}"]
     if plan.block is not None:
         lines.append(f"that is the block [{plan.block[0]}, {plan.block[1]}), 0-based, the last one not included")
     if (distance := plan.distance) is not None:
@@ -64,4 +65,4 @@ def summary(plan: Plan, out: Path) -> str:
         lines.append(f"for {1 + len(plan.source.others)} audits, joined by {plan.source.combine}")
     if plan.stability is not None:
         lines.append(f"the best block of its size in {plan.stability:.0%} of bootstrap replicates")
-    return "\n".join([*lines, str(out)])
+    return lines

@@ -35,17 +35,16 @@ class WorkerError(ShoalError):
         super().__init__(message)
 
 
-def as_text(done: ShardOutputs) -> str:
+def summary(done: ShardOutputs) -> list[str]:
     """What a person is told when a shard is done."""
     shard = done.shard
-    return (
-        f"shard {shard.number} of {shard.of}: {done.clips} clips, {done.decoded} outputs made in this run\n"
-        f"{os.linesep.join(map(str, done.files))}\n"
-        f"when all {shard.of} are there, the same command without --shard scores them"
-    )
+    return [
+        f"shard {shard.number} of {shard.of}: {done.clips} clips, {done.decoded} outputs made in this run",
+        f"when all {shard.of} are there, the same command without --shard scores them",
+    ]
 
 
-def as_json(done: ShardOutputs) -> dict[str, object]:
+def record(done: ShardOutputs) -> dict[str, object]:
     """The same for a machine."""
     return {
         "shard": done.shard.number,
@@ -56,19 +55,19 @@ def as_json(done: ShardOutputs) -> dict[str, object]:
     }
 
 
-def run_workers(model: str, given: Sequence[Settings], loading: ModelSettings, count: int) -> None:
+def run_workers(model: str, options: Sequence[Settings], loading: ModelSettings, count: int) -> None:
     """Decode in `count` processes, a shard each; returns when all are done.
 
     Args:
         model: what is evaluated.
-        given: the options of `shoal evaluate`.
+        options: those of `shoal evaluate`.
         loading: where the model is loaded; the processes share out the GPUs.
         count: how many.
 
     Raises:
         WorkerError: one failed; the others are stopped.
     """
-    plain = [word for settings in given for word in arguments(settings)]
+    plain = [word for settings in options for word in arguments(settings)]
     commands = []
     for number in range(1, count + 1):
         device = device_of(loading.device, number)
@@ -154,7 +153,7 @@ def _watch(process: subprocess.Popen[str], name: str) -> None:
     for line in process.stderr or ():
         if line.strip():
             last = line.strip()
-            print(f"{name} {last}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{name} {last}\n")  # in one piece: workers speak at the same time
     code = process.wait()
     if code < 0:
         raise WorkerError(f"worker {name} was killed by signal {-code}; run the command again", 1)

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 import shoal
 from shoal.cli import options
+from shoal.cli.printing import Printing
 from shoal.settings import DATA, OUTPUT
 from shoal.training.settings import TrainSettings
 
@@ -23,21 +24,19 @@ def train(
     *,
     settings: Annotated[TrainSettings, options.Flat] = TrainSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="Folder of adapters to make.")],
-    json: options.Json = False,
+    printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Build a SpeechLLM from an encoder and an LLM, as a recipe says, and train it.
 
     The same command again goes on where it was interrupted. `accelerate launch -m shoal train …` takes several GPUs.
     """
-    from shoal.cli.progress import progress_bars
-
-    with progress_bars() as progress:
+    with printing.progress() as progress:
         record = shoal.train(recipe, out, settings, progress=progress)
     if record is not None:
-        print(options.as_json(record) if json else summary(record, out))
+        printing.show(record, summary(record), out)
 
 
-def summary(record: TrainingRecord, out: Path) -> str:
+def summary(record: TrainingRecord) -> list[str]:
     """A few lines for a person."""
     lines = [
         f"{stage.name}: {stage.steps} steps, {stage.clips} clips, {stage.seconds:.0f} s, "
@@ -45,8 +44,8 @@ def summary(record: TrainingRecord, out: Path) -> str:
         for stage in record.stages
     ]
     lines += [
-        f"held out {each.data} ({each.task}, {each.clips} clips): {each.loss:.3f} nats a token"
-        + ("" if each.loss_as_saved is None else f", {each.loss_as_saved:.3f} as saved")
-        for each in record.validation
+        f"held out {loss.data} ({loss.task}, {loss.clips} clips): {loss.loss:.3f} nats a token"
+        + ("" if loss.loss_as_saved is None else f", {loss.loss_as_saved:.3f} as saved")
+        for loss in record.validation
     ]
-    return "\n".join([*lines, *record.notes, str(out)])
+    return [*lines, *record.notes]

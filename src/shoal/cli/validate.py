@@ -12,7 +12,7 @@ from cyclopts import Parameter
 import shoal
 from shoal.cli import options
 from shoal.cli.card import is_folder, warn_if_unheard
-from shoal.cli.table import aligned
+from shoal.cli.printing import Table, TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.errors import UsageError
 from shoal.evaluation.settings import DecodingSettings
@@ -22,6 +22,7 @@ from shoal.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     from shoal.cards.identity import Fingerprint
+    from shoal.progress import Progress
     from shoal.schema import Scores
     from shoal.validation.validate import Validation
 
@@ -64,7 +65,7 @@ def validate(
     junit: Annotated[
         Path | None, OUTPUT, Parameter(metavar="FILE", help="JUnit XML file to write for a build server.")
     ] = None,
-    json: options.Json = False,
+    printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> int:
     """Check what you require of a checkpoint; exit with 4 unless all of it was measured and holds.
 
@@ -81,7 +82,8 @@ def validate(
     documents = [read(path) for path in (*scores, *bench)]
     own: Fingerprint | None = None
     if evaluation.data and checkpoint is not None:
-        measured = _evaluated(checkpoint, evaluation, rows, loading)
+        with printing.progress() as progress:
+            measured = _evaluated(checkpoint, evaluation, rows, loading, progress)
         documents.append((str(evaluation.out / "scores.json"), measured))
         own = _known(measured, checkpoint, loading)
     validation = judge(
@@ -97,24 +99,26 @@ def validate(
         keep(Path(checkpoint).expanduser(), [document for _, document in documents])
     if junit is not None:
         write_junit(validation, junit)
-    print(options.as_json(validation) if json else summary(validation))
+    written = [evaluation.out / "scores.json"] if evaluation.data else []
+    printing.show(validation, summary(validation), *written, *([junit] if junit else []))
     warn_if_unheard([document for _, document in documents], checkpoint)
     if validation.holds:
         return 0
-    failed = (f"{each.requirement}: {each.verdict} ({each.reason})" for each in validation.failures)
+    failed = (f"{finding.requirement}: {finding.verdict} ({finding.reason})" for finding in validation.failures)
     print(f"shoal: {'; '.join(failed)}", file=sys.stderr)
     return options.CHECK_FAILED
 
 
-def summary(validation: Validation) -> str:
+def summary(validation: Validation) -> list[str | Table]:
     """A table for a person: requirements down; what was measured, and the verdict."""
     rows = [
-        [each.requirement, each.shown or "-", each.verdict, each.where or each.reason] for each in validation.findings
+        [finding.requirement, finding.shown or "-", finding.verdict, finding.where or finding.reason]
+        for finding in validation.findings
     ]
     judged = "by the bound of each interval" if validation.confident else "by point values"
     name = validation.checkpoint or "given results"
     headings = ["requirement", "measured", "verdict", "where"]
-    return "\n".join([f"{name}, judged {judged}", aligned(headings, rows)])
+    return [f"{name}, judged {judged}", Table(headings, rows)]
 
 
 def _check(
@@ -133,22 +137,15 @@ def _check(
         raise UsageError("there is no folder to copy to", where="--attach", fix="name a checkpoint's folder")
 
 
-def _evaluated(checkpoint: str, evaluation: Evaluation, rows: DataSettings, loading: ModelSettings) -> Scores:
+def _evaluated(
+    checkpoint: str, evaluation: Evaluation, rows: DataSettings, loading: ModelSettings, progress: Progress
+) -> Scores:
     """The scores of the checkpoint and of what it is compared with, on the given clips."""
-    from shoal.cli.progress import progress_bars
-
-    dataset = options.read_data([*evaluation.data], rows, evaluation.task, evaluation.seed)
-    loaded = shoal.load(checkpoint, loading)
-    against = None if evaluation.against is None else shoal.load(evaluation.against, loading)
-    with progress_bars() as progress:
-        return shoal.evaluate(
-            loaded,
-            dataset,
-            evaluation.task,
-            against=against,
-            progress=progress,
-            **evaluation.model_dump(exclude={"data", "task", "against"}),
-        )
+    dataset = options.read_data([*evaluation.data], rows, evaluation.task, evaluation.seed, progress)
+    loaded = options.load(checkpoint, loading, progress)
+    against = None if evaluation.against is None else options.load(evaluation.against, loading, progress)
+    decoding = evaluation.model_dump(exclude={"data", "task", "against"})
+    return shoal.evaluate(loaded, dataset, evaluation.task, against=against, progress=progress, **decoding)
 
 
 def _known(measured: Scores, checkpoint: str, loading: ModelSettings) -> Fingerprint:

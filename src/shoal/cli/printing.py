@@ -1,0 +1,119 @@
+"""What a command prints of its result: lines and tables, or JSON, and last the files it wrote."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from pydantic import BaseModel
+
+from shoal.cli.progress import Reporter, progress_bars
+from shoal.settings import OUTPUT, Settings
+
+Format = Literal["text", "md", "csv", "json"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells that are text already; the first column says what a row is about."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        """Aligned for a terminal, but never cut to its width, so that it can be piped; empty columns are left out."""
+        first, *others = self._filled_columns()
+        columns = [_padded(first, str.ljust), *(_padded(column, str.rjust) for column in others)]
+        return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+
+    def as_markdown(self) -> str:
+        """A Markdown table without the empty columns."""
+        headings, *rows = zip(*self._filled_columns(), strict=True)
+        lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
+
+    def as_csv(self) -> str:
+        """All columns, as CSV."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.headings, *self.rows])
+        return text.getvalue().rstrip("\n")
+
+    def _filled_columns(self) -> list[Sequence[str]]:
+        columns = list(zip(self.headings, *self.rows, strict=True))
+        return [column for index, column in enumerate(columns) if index == 0 or not self.rows or any(column[1:])]
+
+
+def _padded(cells: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
+    width = max(map(len, cells))
+    return [pad(cell, width) for cell in cells]
+
+
+class Printing(Settings):
+    """What is printed."""
+
+    as_json: Annotated[bool, OUTPUT, Parameter(name="--json")] = False
+    """Print the whole result as JSON."""
+    quiet: Annotated[bool, OUTPUT, Parameter(alias="-q")] = False
+    """Show neither progress nor warnings, only the result and errors."""
+    verbose: Annotated[bool, OUTPUT, Parameter(alias="-v")] = False
+    """Show what the libraries underneath report, too."""
+
+    @property
+    def chosen_format(self) -> Format:
+        """How the result is printed."""
+        return "json" if self.as_json else "text"
+
+    @contextmanager
+    def progress(self, resumes: bool = True) -> Iterator[Reporter]:
+        """Bars or lines on stderr while the command works.
+
+        Args:
+            resumes: the command stores what it has done, and goes on from there when it is run again.
+        """
+        logging.getLogger("shoal").setLevel(logging.ERROR if self.quiet else logging.NOTSET)
+        if self.verbose:
+            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        with progress_bars(quiet=self.quiet, resumes=resumes) as progress:
+            yield progress
+
+    def show(
+        self, result: BaseModel | Mapping[str, Any] | list[Any], lines: Sequence[str | Table], *written: Path
+    ) -> None:
+        """Print a result.
+
+        Args:
+            result: all of it, for JSON.
+            lines: what a person is told of it.
+            written: the files it was written to.
+        """
+        match self.chosen_format:
+            case "json":
+                plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+                print(json.dumps(plain, indent=1, ensure_ascii=False))
+            case "text":
+                for line in (*lines, *written):
+                    print(line)
+            case form:
+                tables = [line for line in lines if isinstance(line, Table)]
+                texts = (table.as_csv() if form == "csv" else table.as_markdown() for table in tables)
+                print(*(texts if tables else lines), sep="\n\n")
+
+
+class TablePrinting(Printing):
+    """What is printed by a command that has tables."""
+
+    format: Annotated[Format, OUTPUT] = "text"
+    """Format of what is printed: text; md or csv for the tables alone; json for the whole result."""
+
+    @property
+    def chosen_format(self) -> Format:
+        """How the result is printed."""
+        return "json" if self.as_json else self.format
