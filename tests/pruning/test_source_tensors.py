@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
@@ -44,6 +46,12 @@ def with_tensors(model, folder: Path, tensors: dict[str, tuple[int, ...]]) -> Pa
     more = {name: torch.randn(shape) for name, shape in tensors.items()}
     save_file(load_file(folder / "model.safetensors") | more, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def adapt(model, folder: Path, *, layers: list[int]) -> None:
+    """A PEFT adapter of some layers."""
+    config = LoraConfig(r=2, target_modules=["down_proj"], layers_to_transform=layers)
+    get_peft_model(copy.deepcopy(model), config).save_pretrained(folder)
 
 
 def both_ways(model, source: Path, layers: list[int], tmp_path: Path) -> list[Path]:
@@ -104,3 +112,17 @@ def test_tensors_of_another_model_are_refused_both_ways(tmp_path, model):
     with pytest.raises(ModelError, match=r"1 of its tensors are not of its model, such as adapter\.weight"):
         write_sharded(source, plan([1]), tmp_path / "disk", ref="tiny")
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+def test_folders_inside_go_with_the_model_both_ways(tmp_path, model):
+    source = with_tensors(model, tmp_path / "source", {})
+    (source / "vocoder").mkdir()
+    (source / "vocoder" / "config.json").write_text('{"architectures": ["Vocoder"]}')
+    save_file({"weight": torch.ones(3)}, source / "vocoder" / "model.safetensors")
+    adapt(model, source / "lora", layers=[0, 1, 3])
+    memory, disk = both_ways(model, source, [1, 2], tmp_path)
+    for path in (Path("vocoder", "config.json"), Path("vocoder", "model.safetensors")):
+        assert (memory / path).read_bytes() == (disk / path).read_bytes() == (source / path).read_bytes()
+    for path in (Path("lora", "adapter_config.json"), Path("lora", "adapter_model.safetensors")):
+        assert (memory / path).read_bytes() == (disk / path).read_bytes()
+    assert json.loads((memory / "lora" / "adapter_config.json").read_text())["layers_to_transform"] == [0, 1]

@@ -60,6 +60,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 def put_in_place(draft: Path, out: Path) -> None:
     """Rename; a folder in the way is moved aside first and comes back if that fails."""
+    # No system replaces a folder that is not empty in one step, so there are two renames and a way back.
     aside = out.with_name(f".{out.name}.{os.getpid()}.old")
     occupied = out.exists()
     if occupied:
@@ -94,6 +95,13 @@ def carry_over(source: Path, draft: Path, *, adapters: Sequence[Path] = (), plan
     for name in (TRAINING_FILE,) if plan_follows else (TRAINING_FILE, SOURCE_FILE):
         if (source / name).is_file():
             shutil.copyfile(source / name, draft / name)
+
+
+def copy_files(source: Path, draft: Path, files: Sequence[Path]) -> None:
+    """Copy `files`, which are relative to `source`."""
+    for path in files:
+        (draft / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, draft / path)
 
 
 def is_side_file(path: Path) -> bool:

@@ -20,11 +20,15 @@ from shoal.models.contexts import quiet
 from shoal.models.families import find
 from shoal.models.lineage import PLAN_FILE
 from shoal.provenance import provenance
-from shoal.pruning.folder import carry_over, check_target, new_folder
+from shoal.pruning.adapter_files import pruned_adapter
+from shoal.pruning.config_files import to_text
+from shoal.pruning.folder import adapter_folders, carry_over, check_target, copy_files, files_in_folders, new_folder
 from shoal.pruning.in_memory import check_whole, kept_layers, pruned
+from shoal.pruning.key_names import KeyNames, Layers
 from shoal.pruning.probe import probe
 from shoal.pruning.rebuild import check_rebuild
 from shoal.pruning.rerun import finished
+from shoal.pruning.safetensors_file import write_file
 from shoal.pruning.source_tensors import SourceTensors, tensors_of_folder
 from shoal.pruning.verify import Expectation, checked, expectation, verify_checkpoint
 from shoal.schema import ModelInfo, Plan, write_text
@@ -116,10 +120,13 @@ def write_checkpoint(
     family = find(model)
     kept_layers(plan, family.depth(model))
     tensors = tensors_of_folder(source, model, family, plan)
+    folders = None if source is None or tensors is None else _Folders(source, model, family, plan)
     with new_folder(out) as draft:
         with pruned(model, plan, family=family):
             expected = write_model(model, draft, family=family, cases=cases, tensors=tensors)
         write_beside(draft, tokenizer=tokenizer, processor=processor, source=source, adapters=adapters, plan=plan)
+        if folders is not None:
+            folders.write(draft)
         report = None if expected is None else checked(verify_checkpoint(draft, expected), draft, out)
         if report is not None and tensors is not None:
             tensors.add_to(report, draft)
@@ -127,6 +134,28 @@ def write_checkpoint(
             write_source_record(draft, info, source, provenance())
             (draft / CARD).write_text(first_card(Folder(draft), info, report), encoding="utf-8")
     return out
+
+
+class _Folders:
+    """What lies in the folders inside a model's folder; see `shoal.pruning.sharded` for what becomes of it.
+
+    Adapters that loading merges are in the weights already.
+    """
+
+    def __init__(self, source: Path, model: PreTrainedModel, family: Family, plan: Plan) -> None:
+        merged = {source} if family.adapter is None else {source, source / family.adapter}
+        names, layers = KeyNames(model), Layers(family.layers_path(model), tuple(plan.keep), plan.depth)
+        folders = [folder for folder in adapter_folders(source) if folder not in merged]
+        self._source, self._files = source, files_in_folders(source)
+        self._adapters = [pruned_adapter(source, folder, names, layers) for folder in folders]
+
+    def write(self, draft: Path) -> None:
+        """Put it into `draft`."""
+        copy_files(self._source, draft, self._files)
+        for adapter in self._adapters:
+            (draft / adapter.file.name).parent.mkdir(parents=True, exist_ok=True)
+            write_file(adapter.file, draft / adapter.file.name)
+            (draft / adapter.config_name).write_text(to_text(adapter.config), encoding="utf-8")
 
 
 def write_model(

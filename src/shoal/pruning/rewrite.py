@@ -88,6 +88,7 @@ def rewrite(
     changes = config_files.field_changes(model, family, keep)
     config = config_files.pruned_config(raw, model.config, changes)
     generation = _generation(source, model, family, depth, keep)
+    # From here on `model` is what the new files must load into; `before` keeps the names it had.
     prune_in_place(model, plan, family=family)
     check_rebuild(model, family)
     config_files.check_config(config, model.config)

@@ -221,6 +221,7 @@ def write_file(new: NewFile, target: Path, progress: Callable[[int], None] | Non
                     if progress is not None:
                         progress(len(chunk))
                 digests[piece.name] = digest.hexdigest()
+        # Else a power cut after the rename could leave the final name on a file without its bytes.
         os.fsync(file.fileno())
     return digests
 
@@ -236,6 +237,7 @@ def _header_bytes(new: NewFile) -> bytes:
             "data_offsets": offsets,
         }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Values then begin at a multiple of eight, so that a loader can map them into memory as they are.
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
@@ -259,6 +261,7 @@ def _chunks(source: BinaryIO, piece: Piece) -> Iterator[memoryview]:
             for first, last in runs:
                 yield from _range(source, start + first, start + last)
     elif row:
+        # Whole rows at a time: each has a part of every layer, and what stays of it lies in one piece or in few.
         for chunk in _range(source, entry.start, entry.stop, CHUNK // row * row):
             rows = np.frombuffer(chunk, np.uint8).reshape(-1, row)
             left = np.concatenate([rows[:, first:last] for first, last in runs], axis=1)

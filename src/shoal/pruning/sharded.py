@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +34,7 @@ from shoal.models.meta_model import CONFIG, GENERATION_CONFIG
 from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.config_files import to_text
-from shoal.pruning.folder import carry_over, check_target, files_in_folders
+from shoal.pruning.folder import carry_over, check_target, copy_files, files_in_folders
 from shoal.pruning.resumable import ResumableFolder, resumable_folder
 from shoal.pruning.rewrite import Rewrite, rewrite
 from shoal.pruning.safetensors_file import NewFile, digests_of, read_header, write_file
@@ -96,7 +95,8 @@ def write_sharded(
             prepare()
         digests = _write_tensors(draft, work, progress)
         _write_configs(draft.folder, work)
-        _carry(source, draft.folder, extra)
+        carry_over(source, draft.folder)
+        copy_files(source, draft.folder, extra)
         plan.save(draft.folder / PLAN_FILE)
         TensorDigests(provenance=provenance(), files=digests).save(draft.folder / TENSORS_FILE)
         _check_written(draft.folder, work)
@@ -185,13 +185,6 @@ def _write_configs(folder: Path, work: Rewrite) -> None:
     for name, value in texts.items():
         if value is not None:
             (folder / name).write_text(to_text(value), encoding="utf-8")
-
-
-def _carry(source: Path, folder: Path, extra: list[Path]) -> None:
-    carry_over(source, folder)
-    for path in extra:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, folder / path)
 
 
 def _check_written(folder: Path, work: Rewrite) -> None:

@@ -113,6 +113,7 @@ def _no_weights(folder: Path) -> ModelError:
 
 def numbered(files: list[NewFile]) -> list[NewFile]:
     """`files` that have something in them, named as the stock loader expects."""
+    # Names say how many shards there are, so one that lost all its layers changes the names of all others.
     left = [file for file in files if file.pieces]
     if len(left) == 1:
         return [NewFile(WEIGHTS, left[0].source, left[0].pieces)]
