@@ -334,6 +334,24 @@ def test_adapters_hold_nothing_else_that_was_trained(pruned_folder, tmp_path, he
     assert "nothing in it" in write(load(str(folder)))
 
 
+def test_adapters_of_another_model_are_refused(pruned_folder, tmp_path):
+    """By its depth, and by its weights; in another dtype they are its adapters still."""
+    folder = pruned_folder("llama")
+    loaded = healed(load(str(folder)))
+    adapter = write_adapters(loaded, tmp_path / "adapter", base=str(folder), record=record(loaded), verify=False)
+    assert load(str(adapter), dtype="bfloat16").dtype == torch.bfloat16
+    other = prune(load(str(folder.parent / "whole")), plan([2], 6), tmp_path / "other", verify=False)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for base, difference in (
+        (folder.parent / "whole", rf"has 6 layers, and the model that was healed \({folder}\) had 5"),
+        (other, rf"has other weights than the model that was healed \({folder}\)"),
+    ):
+        (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
+        for dtype in ("auto", "bfloat16"):
+            with pytest.raises(ModelError, match=f"for another model: its base {base} {difference}; set base_model"):
+                load(str(adapter), dtype=dtype)
+
+
 def test_a_projector_alone_is_an_adapter(pruned_folder, tmp_path, here):
     name = "Qwen2AudioForConditionalGeneration"
     folder = pruned_folder(name)

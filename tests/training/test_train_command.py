@@ -58,7 +58,11 @@ def test_the_command_trains_once_and_what_it_wrote_loads(recipe, tmp_path, capsy
     # Again: it is done, and nothing is trained. Another recipe finds the folder taken.
     monkeypatch.setattr(run.loop, "train", lambda *_, **__: pytest.fail("it was trained already"))
     assert main(line) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    again = capsys.readouterr()
+    assert again.out.splitlines()[-1] == str(out)
+    assert "nothing left to do: this recipe is carried out\n" in again.err
     recipe.write_text(recipe.read_text().replace("rank: 2", "rank: 3"))
     assert main(line) == 2
-    assert "not empty" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(
+        "it was trained with another lora.alpha (2.0, now 3.0); choose another --out, or give --force\n"
+    )

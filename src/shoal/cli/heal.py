@@ -61,7 +61,7 @@ def heal(
         )
     if healed.folder is not None:
         if healed.finished_before:
-            progress.say(f"nothing left to do: {out} was healed with these settings before")
+            progress.say("nothing left to do: this checkpoint is healed")
         printing.show(healed.record, [*summary(healed.record), *checks(healed.folder)], out)
         if speech_untested(healed.record.model, folder=out):
             warn_of_speech(str(out))

@@ -30,9 +30,16 @@ def train(
 
     The same command again goes on where it was interrupted. `accelerate launch -m shoal train …` takes several GPUs.
     """
+    from shoal.training.recipe import Recipe
+    from shoal.training.run import finished
+
+    steps = Recipe.load(recipe)
+    done = finished(steps, out, force=settings.force) is not None
     with printing.progress() as progress:
-        record = shoal.train(recipe, out, settings, progress=progress)
+        record = shoal.train(steps, out, settings, progress=progress)
     if record is not None:
+        if done:
+            progress.say("nothing left to do: this recipe is carried out")
         printing.show(record, summary(record), out)
 
 

@@ -24,6 +24,7 @@ from shoal.models.contexts import quiet
 from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.languages import code_among
+from shoal.models.lineage import HEAL_FILE
 from shoal.models.peft_folder import (
     CONFIG,
     add_adapter,
@@ -35,7 +36,7 @@ from shoal.models.peft_folder import (
 from shoal.models.settings import ModelSettings
 from shoal.models.speech_llm import RESPONSE_STYLES
 from shoal.models.stock import load_parts
-from shoal.schema import InputKind, ModelInfo
+from shoal.schema import HealRecord, InputKind, ModelInfo
 from shoal.settings import takes
 
 if TYPE_CHECKING:
@@ -293,6 +294,13 @@ def _load_adapted(adapter: weights.Resolved, *, device: str, dtype: str, trust_r
             where=f"{adapter.ref} ({CONFIG})",
             fix="put it there, or correct base_model_name_or_path",
         ) from error
+    if (adapter.path / HEAL_FILE).is_file():
+        record = HealRecord.load(adapter.path / HEAL_FILE)
+        # Sampled weights are only the same in the same dtype.
+        healed_in = record.provenance.dtype if record.provenance.dtype in DTYPES else "float32"
+        same = base.info().fingerprint == record.model.fingerprint or base.dtype_name == healed_in
+        twin = base if same else load_model(name, device=device, dtype=healed_in, trust_remote_code=trust_remote_code)
+        check_base(adapter.ref, record, twin.info())
     with quiet():
         apply_adapter(base.model, adapter.path, adapter.ref)
     base.model.to(base.device).eval().requires_grad_(False)
@@ -305,6 +313,26 @@ def _load_adapted(adapter: weights.Resolved, *, device: str, dtype: str, trust_r
     )
     loaded.info()
     return loaded
+
+
+def check_base(ref: str, record: HealRecord, base: ModelInfo) -> None:
+    """Make sure that the adapter of a healed model is put into the model that was healed: PEFT takes any that it fits.
+
+    Raises:
+        ModelError: it is another, by its depth or its weights.
+    """
+    healed = record.model
+    if base.depth != healed.depth:
+        difference = f"has {base.depth} layers, and the model that was healed ({healed.ref}) had {healed.depth}"
+    elif healed.fingerprint and base.fingerprint != healed.fingerprint:
+        difference = f"has other weights than the model that was healed ({healed.ref})"
+    else:
+        return
+    raise ModelError(
+        f"the adapter is for another model: its base {base.ref} {difference}",
+        where=ref,
+        fix=f"set base_model_name_or_path in its {CONFIG} to the model that was healed",
+    )
 
 
 def fingerprint(model: nn.Module, samples: int = 64) -> str:

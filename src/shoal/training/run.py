@@ -27,6 +27,7 @@ from shoal.progress import Progress
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder
 from shoal.schema import StageRecord, TrainingRecord, ValidationLoss, write_text
+from shoal.schema.files import first_difference
 from shoal.settings import takes
 from shoal.training import loop
 from shoal.training.augment import PLAIN, Variant
@@ -77,18 +78,27 @@ def train(
     """
     settings, out = TrainSettings.of(settings, options), Path(out)
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    if (done := finished(recipe, out)) is not None:
+    if (done := finished(recipe, out, force=settings.force)) is not None:
         return done
     check_target(out, None, settings.force)
     return _Training(recipe, out, settings, progress).run()
 
 
-def finished(recipe: Recipe, out: Path) -> TrainingRecord | None:
-    """The record of a folder in which this very recipe is carried out already; None if it is not."""
+def finished(recipe: Recipe, out: Path, *, force: bool) -> TrainingRecord | None:
+    """The record of a folder in which this very recipe is carried out already; None if none is.
+
+    Raises:
+        UsageError: another was, and it shall not be replaced.
+    """
     if not (out / TRAINING_FILE).is_file():
         return None
     record = TrainingRecord.load(out / TRAINING_FILE)
-    return record if record.recipe == recipe.model_dump(mode="json") else None
+    difference = first_difference(record.recipe, recipe.model_dump(mode="json"))
+    if difference is None or force:
+        return record if difference is None else None
+    raise UsageError(
+        f"it was trained with another {difference}", where=str(out), fix="choose another --out, or give --force"
+    )
 
 
 class _Training:
