@@ -22,7 +22,7 @@ from torch import Tensor
 
 from shoal.decoder.stock_inputs import first_ids, prepare_native
 from shoal.errors import ModelError, UsageError
-from shoal.models.batch import Kind, PreparedBatch
+from shoal.models.batch import Kind, PreparedBatch, on_device
 from shoal.schema import InputKind
 
 if TYPE_CHECKING:
@@ -160,11 +160,7 @@ def _speech_slots(model: LoadedModel, clips: Sequence[Clip]) -> list[Segment]:
 def _encode(model: LoadedModel, clips: Sequence[Clip]) -> list[Tensor]:
     """Projected audio (n, d) of each clip."""
     features: dict[str, Any] = model.processor.audio_inputs([clip.samples for clip in clips])  # type: ignore[union-attr]
-    on_device = {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-        for name, value in features.items()
-    }
-    projected: list[Tensor] = model.model.get_audio_features(**on_device)
+    projected: list[Tensor] = model.model.get_audio_features(**on_device(features, model.device, model.dtype))
     return projected
 
 

@@ -8,7 +8,7 @@ layers without running the encoder again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from shoal.data.clip import SAMPLE_RATE
 from shoal.errors import ModelError
-from shoal.models.batch import Kind, PreparedBatch, TokenRow, stacked
+from shoal.models.batch import Kind, PreparedBatch, TokenRow, on_device, stacked
 from shoal.models.contexts import quiet
 from shoal.models.families.audio_llm import AudioLLM, Question, Samples
 from shoal.models.families.base import needs_family
@@ -181,8 +181,8 @@ def _batch(
     # Where audio is added to every token, both begin at the first position.
     ids, kinds = _padded(lines, pad, "right" if family.entry == "added" else padding_side)
     with_ids = family.with_tokens(_retyped(inputs, family, kinds), ids, (kinds != Kind.PAD).long())
-    on_device = fed(loaded, with_ids)
-    call = family.call(loaded.model, on_device)
+    model_inputs = on_device(with_ids, loaded.device, loaded.audio_dtype)
+    call = family.call(loaded.model, model_inputs)
     embeds = call.get("inputs_embeds")
     if embeds is not None and embeds.shape[:2] != ids.shape:
         problem = f"its decoder sees {embeds.shape[1]} positions where its processor made {ids.shape[1]}"
@@ -194,7 +194,7 @@ def _batch(
         kinds.to(loaded.device, torch.uint8),
         tokens.to(loaded.device),
         call=call,
-        inputs=on_device,
+        inputs=model_inputs,
     )
 
 
@@ -214,13 +214,3 @@ def _retyped(inputs: dict[str, Any], family: AudioLLM, kinds: Tensor) -> dict[st
             audio = int(marks.max()) if len(marks) else 0
             typed[name] = torch.where(kinds == Kind.AUDIO, audio, 0)
     return typed
-
-
-def fed(loaded: LoadedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A processor's `inputs` where the model runs, and in what its encoder takes."""
-    return {
-        name: value.to(loaded.device, loaded.audio_dtype if value.is_floating_point() else None)
-        if isinstance(value, Tensor)
-        else value
-        for name, value in inputs.items()
-    }

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from shoal.decoder.states import first_of, state_in
 from shoal.errors import ModelError
+from shoal.models.batch import on_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,11 +103,11 @@ def _run(model: PreTrainedModel, family: Family) -> None:
     runner: Any = family.answering(model) if inputs is not None else family.decoder(model)
     if inputs is None:
         inputs = token_batch(config.vocab_size, pad=getattr(config, "pad_token_id", None) or 0)
-    on_device = {name: value.to(model.device) for name, value in inputs.items()}
+    inputs = on_device(inputs, model.device)
     if isinstance(family, AudioLLM) and runner is not family.decoder(model):
-        on_device = family.forward_inputs(model, on_device)
+        inputs = family.forward_inputs(model, inputs)
     try:
-        runner(**on_device, use_cache=False)
+        runner(**inputs, use_cache=False)
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise ModelError(

@@ -81,13 +81,19 @@ class PreparedBatch:
     def to(self, device: torch.device | str) -> PreparedBatch:
         """The same batch on another device."""
         tensors = {name: getattr(self, name).to(device) for name in ("embeds", "kinds", "token_ids")}
-        return replace(self, **tensors, call=_to(self.call, device), inputs=_to(self.inputs, device))
+        return replace(self, **tensors, call=on_device(self.call, device), inputs=on_device(self.inputs, device))
 
 
-def _to(values: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+def on_device(
+    values: Mapping[str, Any], device: torch.device | str, dtype: torch.dtype | None = None
+) -> dict[str, Any]:
+    """`values` with their tensors on a device; floating-point ones in `dtype`, if one is given."""
     from torch import Tensor
 
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+    return {
+        name: value.to(device, dtype if value.is_floating_point() else None) if isinstance(value, Tensor) else value
+        for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

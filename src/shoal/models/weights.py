@@ -246,10 +246,10 @@ class _Lines:
 
     def __init__(self, ref: str) -> None:
         self.ref = ref
-        self.said: set[str] = set()
+        self.reported: set[str] = set()
 
     def __call__(self, step: str, _done: int, total: int) -> None:
-        if step not in self.said:
-            self.said.add(step)
+        if step not in self.reported:
+            self.reported.add(step)
             size = f" ({total / 1e6:.0f} MB, once)" if total > 1 else ""
             print(f"shoal: {self.ref}: {step}{size}", file=sys.stderr)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from shoal.data.clip import SAMPLE_RATE
-from shoal.decoder.stock_inputs import fed, request
+from shoal.decoder.stock_inputs import request
 from shoal.errors import ModelError
+from shoal.models.batch import on_device
 from shoal.models.families.audio_llm import AudioLLM, Question
 from shoal.models.random_tokens import token_batch
 
@@ -71,11 +72,12 @@ def _audible(loaded: LoadedModel, family: AudioLLM, *, needed: bool) -> dict[str
     """
     clips = noise(family.sampling_rate(loaded.processor))
     try:
-        return fed(loaded, request(loaded, family, clips, Question(INSTRUCTION)))
+        inputs = request(loaded, family, clips, Question(INSTRUCTION))
     except ModelError:
         if needed:
             raise
         return None
+    return on_device(inputs, loaded.device, loaded.audio_dtype)
 
 
 def _cases(name: str, loaded: LoadedModel, family: AudioLLM, inputs: dict[str, Any]) -> dict[str, dict[str, Tensor]]:

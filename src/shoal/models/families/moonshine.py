@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from shoal.models.batch import on_device
 from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 
 if TYPE_CHECKING:
@@ -75,12 +76,8 @@ class Moonshine(AudioLLM):
         import torch
 
         encoder: Any = self.encoder(model)
-        inputs = {
-            name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-            for name, value in self.features(processor, [clip]).items()
-        }
         with torch.no_grad():
-            return encoder(**inputs)
+            return encoder(**on_device(self.features(processor, [clip]), model.device, model.dtype))
 
 
 FAMILY = Moonshine()

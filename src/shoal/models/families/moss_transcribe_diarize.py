@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from shoal.models.families.transcriber import TranscriptionFamily
 
 
@@ -13,10 +11,6 @@ class MossTranscribeDiarize(TranscriptionFamily):
     name = "moss_transcribe_diarize"
     classes = ("MossTranscribeDiarizeForConditionalGeneration",)
     takes_instruction = True
-
-    def answer(self, processor: Any, text: str) -> str:
-        """The words of all segments, without times and speakers."""
-        return str(processor.extract_transcription(text))
 
 
 FAMILY = MossTranscribeDiarize()

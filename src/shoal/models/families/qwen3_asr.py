@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.models.families.transcriber import TranscriptionFamily
 
@@ -25,10 +25,6 @@ class Qwen3ASR(TranscriptionFamily):
         from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
         return LANGUAGE_CODE_TO_NAME.keys()
-
-    def answer(self, processor: Any, text: str) -> str:
-        """What follows `language <NAME><asr_text>`."""
-        return str(processor.extract_transcription(text))
 
 
 FAMILY = Qwen3ASR()

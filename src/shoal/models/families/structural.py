@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError
+from shoal.models.batch import on_device
 from shoal.models.families import fields
 from shoal.models.families.audio_llm import AudioLLM, Inputs, Question, Samples
 from shoal.models.families.base import needs_family
@@ -110,7 +111,7 @@ class Structural(AudioLLM):
             return None
         try:
             with torch.no_grad():
-                model(**{name: value.to(model.device) for name, value in inputs.items()}, use_cache=False)
+                model(**on_device(inputs, model.device), use_cache=False)
         except Exception:  # whatever an unknown class raises: it does not run on tokens alone
             return None
         return inputs

@@ -158,12 +158,8 @@ def losses(model: Any, batch: PreparedBatch) -> tuple[Tensor, Tensor]:
     ).logits.float()
     counts = (speech >= 0).sum(1) + 1
     clips = torch.arange(len(rows), device=embeds.device).repeat_interleave(counts)
-    predicted = torch.cat(
-        [
-            logits[row, len(each) - int(count) : len(each)]
-            for row, (each, count) in enumerate(zip(rows, counts, strict=True))
-        ]
-    )
+    spans = [slice(len(row) - int(count), len(row)) for row, count in zip(rows, counts, strict=True)]
+    predicted = torch.cat([logits[clip, span] for clip, span in enumerate(spans)])
     end = speech.new_full((1,), -1)
     tokens = torch.cat([torch.cat([row[row >= 0], end]) for row in speech])
     chosen = predicted.gather(1, tokens.clamp(min=0)[:, None])[:, 0]

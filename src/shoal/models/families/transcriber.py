@@ -32,3 +32,8 @@ class TranscriptionFamily(AudioLLM):
             options["language"] = language
         silence = np.zeros(self.sampling_rate(processor), dtype=np.float32)
         return str(processor.apply_transcription_request(silence, tokenize=False, **options)[0])
+
+    def answer(self, processor: Any, text: str) -> str:
+        """The words alone, without a language, times and speakers."""
+        extract = getattr(processor, "extract_transcription", None)
+        return str(extract(text)) if extract else text

@@ -35,9 +35,5 @@ class VibeVoiceAsr(TranscriptionFamily):
         # A tensor, because a verification stores its inputs as tensors.
         return inputs | {"sample": torch.tensor(False)}
 
-    def answer(self, processor: Any, text: str) -> str:
-        """The words of all segments, without times and speakers."""
-        return str(processor.extract_transcription(text))
-
 
 FAMILY = VibeVoiceAsr()
