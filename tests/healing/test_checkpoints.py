@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from speech_llm_parts import tiny as tiny_speech_llm
 from tokenizers import Tokenizer, models
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import tiny_models
 from shoal.errors import InputError, ModelError, UsageError, VerificationError
@@ -391,3 +391,14 @@ def test_adapters_that_cannot_be_loaded_are_one_line(pruned_folder, tmp_path):
         with pytest.raises(InputError, match=what) as caught:
             load(str(bad))
         assert "\n" not in str(caught.value)
+
+
+def test_weights_that_the_class_does_not_load_outlive_healing(tmp_path, monkeypatch):
+    monkeypatch.setattr(LlamaForCausalLM, "_keys_to_ignore_on_load_unexpected", [r"^mtp\."])
+    folder = write_unpruned("llama", tmp_path / "model")
+    head = {"mtp.fc.weight": torch.arange(6.0)}
+    save_file(load_file(folder / "model.safetensors") | head, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = load(str(folder))
+    out = write_merged(loaded, tmp_path / "out", record=record(loaded), verify=False)
+    written = load_file(out / "model.safetensors")
+    assert torch.equal(written["mtp.fc.weight"], head["mtp.fc.weight"])

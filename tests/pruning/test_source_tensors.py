@@ -12,7 +12,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
+from shoal.cards.facts import Folder
+from shoal.cards.writing import first_card
 from shoal.errors import ModelError
+from shoal.models.families import find
+from shoal.models.info import model_info
 from shoal.pruning.in_memory import pruned
 from shoal.pruning.on_disk import write_checkpoint
 from shoal.pruning.probe import token_batch
@@ -66,10 +70,13 @@ def both_ways(model, source: Path, layers: list[int], tmp_path: Path) -> list[Pa
     return [memory, write_sharded(source, removed, tmp_path / "disk", ref="tiny", verify=verify)]
 
 
+def card(model, folder: Path) -> str:
+    described = model_info(model, find(model), folder.parent, ref="tiny", licence=None)
+    return first_card(Folder(folder), described, VerificationReport.load(folder / REPORT_FILE))
+
+
 def accounts(folder: Path) -> str:
-    return next(
-        check.detail for check in VerificationReport.load(folder / REPORT_FILE).checks if check.name == "source"
-    )
+    return VerificationReport.load(folder / REPORT_FILE).source_tensors
 
 
 def test_a_head_that_the_class_ignores_is_kept_both_ways(tmp_path, model):
@@ -103,6 +110,8 @@ def test_a_promise_without_tensors_is_taken_back(tmp_path, model):
     source = with_tensors(model, tmp_path / "source", {})
     for folder in both_ways(model, source, [1, 2], tmp_path):
         assert json.loads((folder / "config.json").read_text())["mtp_num_hidden_layers"] == 0
+        assert "none for multi-token prediction, which the config promises no longer" in accounts(folder)
+        assert "none for multi-token prediction" in card(model, folder)
 
 
 def test_tensors_of_another_model_are_refused_both_ways(tmp_path, model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.cards.facts import CHECKED, CardFacts
@@ -209,5 +208,7 @@ def _checks(report: VerificationReport, done: str) -> str:
         if report.complete
         else "Written shard by shard and not loaded; the bytes are those of the unpruned checkpoint"
     )
-    items: Sequence[str] = [f"{check.name.replace('_', ' ')}: {check.detail}" for check in report.checks]
+    items = [f"{check.name.replace('_', ' ')}: {check.detail}" for check in report.checks]
+    if report.source_tensors:
+        items.append(f"of the files before: {report.source_tensors}")
     return f"{how}:\n\n{bullets(items)}"

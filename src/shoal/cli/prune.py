@@ -136,7 +136,9 @@ def checks(folder: Path) -> list[str]:
 
     if not (folder / REPORT_FILE).is_file():
         return []
-    return [f"verified {check.name}: {check.detail}" for check in VerificationReport.load(folder / REPORT_FILE).checks]
+    report = VerificationReport.load(folder / REPORT_FILE)
+    lines = [f"verified {check.name}: {check.detail}" for check in report.checks]
+    return [*lines, f"of the files before: {report.source_tensors}"] if report.source_tensors else lines
 
 
 def _record(plan: Plan, folder: Path) -> dict[str, object]:

@@ -60,6 +60,7 @@ def frame_of(model: LoadedModel, instruction: str) -> Frame:
     if model.kind == "speech_llm":
         template = str(model.model.config.prompt_template).replace("{instruction}", instruction)
         return _split(template, "{audio}", model.ref)
+    model.check_fed()
     content = f"{_SLOT}\n{instruction}"
     if getattr(model.tokenizer, "chat_template", None):
         rendered = model.tokenizer.apply_chat_template(

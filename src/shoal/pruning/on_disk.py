@@ -146,7 +146,8 @@ class _Folders:
         merged = {source} if family.adapter is None else {source, source / family.adapter}
         names, layers = KeyNames(model), Layers(family.layers_path(model), tuple(plan.keep), plan.depth)
         folders = [folder for folder in adapter_folders(source) if folder not in merged]
-        self._source, self._files = source, files_in_folders(source)
+        self._source = source
+        self._files = [path for path in files_in_folders(source) if source / path.parts[0] not in merged]
         self._adapters = [pruned_adapter(source, folder, names, layers) for folder in folders]
 
     def write(self, draft: Path) -> None:

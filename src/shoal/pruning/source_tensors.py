@@ -20,7 +20,7 @@ from shoal.models.meta_model import CONFIG
 from shoal.pruning.key_names import KeyNames, Layers, ModelTensor
 from shoal.pruning.safetensors_file import SafetensorsHeader
 from shoal.pruning.shards import Shards, has_weights, read_shards
-from shoal.schema.verification import REPORT_FILE, Check, VerificationReport
+from shoal.schema.verification import REPORT_FILE, VerificationReport
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,8 @@ class SourceTensors:
     """Not loaded, and left out."""
     predicts_ahead: bool
     """Whether anything that stays belongs to a head for multi-token prediction."""
+    promised: bool
+    """Whether the config says that there is such a head."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are kept without being loaded, under their new names."""
@@ -97,9 +99,11 @@ class SourceTensors:
         if self.dropped:
             parts.append(
                 f"{len(self.dropped)} that the class does not load left out, such as {min(self.dropped)}, since they "
-                "follow the last layer by number; the config promises them no longer"
+                "follow the last layer by number"
             )
-        report.checks.append(Check(name="source", passed=True, detail=f"{total} tensors: {', '.join(parts)}"))
+        if self.promised and not self.predicts_ahead:
+            parts.append("none for multi-token prediction, which the config promises no longer")
+        report.source_tensors = f"{total} tensors: {', '.join(parts)}"
         report.save(folder / REPORT_FILE)
 
 
@@ -121,7 +125,8 @@ def source_tensors(
     """
     raw = read_json_object(shards.folder / CONFIG)
     configs = [raw, *(value for value in raw.values() if isinstance(value, dict))]
-    end = layers.depth + max((count for config in configs for count in _promised(config).values()), default=0)
+    promised = max((count for config in configs for count in _promised(config).values()), default=0)
+    end = layers.depth + promised
     numbered = re.compile(rf"(^|\.){re.escape(layers.path)}\.(\d+)\.")
 
     def follows(key: str) -> bool:
@@ -137,7 +142,8 @@ def source_tensors(
     gone = sum(layers.moved(key) is None for key in used) + len(new_names) - len(kept)
     stays = [*names.state, *(key for name, key in ignored.items() if name in kept)]
     ahead = any(_AHEAD.search(key) or follows(key) for key in stays)
-    return SourceTensors(shards.files, len(targets) - gone - len(kept) - len(dropped), gone, kept, dropped, ahead)
+    loaded = len(targets) - gone - len(kept) - len(dropped)
+    return SourceTensors(shards.files, loaded, gone, kept, dropped, ahead, promised > 0)
 
 
 def check_known(folder: Path, targets: Mapping[str, ModelTensor]) -> None:

@@ -28,6 +28,8 @@ class VerificationReport(Document):
 
     kind: Literal["verification"] = "verification"
     checks: list[Check]
+    source_tensors: str = ""
+    """What became of every tensor in the files of the model that was changed, where they were looked at."""
 
     @property
     def passed(self) -> bool:

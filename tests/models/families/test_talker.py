@@ -256,7 +256,7 @@ def test_without_tokens_only_what_is_heard_is_scored(model, tmp_path):
 def test_a_row_without_tokens_is_named_in_one_line(model, tmp_path, monkeypatch):
     monkeypatch.setattr(shoal, "load", lambda ref, *_: model)
     manifest, out = write_clips(tmp_path / "clips", 3), tmp_path / "out"
-    run = ["evaluate", "OMNI", "--task", "tts", "--data", str(manifest), "--out", str(out)]
+    run = ["evaluate", str(model.path), "--task", "tts", "--data", str(manifest), "--out", str(out)]
     with pytest.raises(ManifestError) as caught:
         command_line(run)
     assert str(caught.value).startswith(f"{manifest}:1: no speech_tokens; ")
