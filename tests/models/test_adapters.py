@@ -199,6 +199,11 @@ def _no_projector(tensors, spec):
     tensors.pop("projector.output.bias")
 
 
+def _another_depth(tensors, spec):
+    assert spec["decoder_layers"] == 4
+    spec["decoder_layers"] = 3
+
+
 def _no_lora(tensors, spec):
     spec["lora"] = None
 
@@ -214,6 +219,7 @@ def _strange_projector(tensors, spec):
         (_deeper, "no such layer"),
         (_wider, "does not fit this layer"),
         (_no_projector, r"output\.bias"),
+        (_another_depth, "trained on a decoder of 3 layers, and .*llama has 4; name the decoder"),
         (_no_lora, "no `lora`"),
         (_strange_projector, "unknown projector 'qformer'"),
     ],

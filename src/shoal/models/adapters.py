@@ -20,6 +20,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from shoal.errors import FileFormatError, ModelError
 from shoal.models import lora, row_int8
@@ -51,6 +52,8 @@ class AdapterSpec(Document):
     encoder: str
     """A folder (also relative to this one), a Hub id or `pkg:NAME`."""
     decoder: str
+    decoder_layers: int | None = None
+    """Of the decoder that they were trained on; None in files that do not say it."""
     projector: dict[str, Any]
     """Arguments of `ProjectorSettings`."""
     prompt_template: str
@@ -106,11 +109,22 @@ def _base(
         return beside if beside.is_dir() else resolve(ref)
 
     encoder, decoder = load_encoder(spec.encoder, find, dtype), load_decoder(spec.decoder, find, dtype)
+    depth = _depth(decoder.model)
+    if spec.decoder_layers not in (None, depth):
+        raise ModelError(
+            f"the adapters were trained on a decoder of {spec.decoder_layers} layers, and {spec.decoder} has {depth}",
+            where=str(folder / ADAPTERS_FILE),
+            fix="name the decoder that they were trained on",
+        )
     settings = spec.model_dump(include={"projector", "prompt_template", "response_style", "end_token"})
     try:
         return assemble(encoder, decoder, **settings)
     except ValueError as error:
         raise ModelError(str(error), where=str(folder / ADAPTERS_FILE), fix="correct the file") from None
+
+
+def _depth(decoder: PreTrainedModel) -> int | None:
+    return getattr(decoder.config.get_text_config(decoder=True), "num_hidden_layers", None)
 
 
 def _read_tensors(path: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -184,6 +198,7 @@ def save_adapters(
         provenance=provenance(device=str(model.device), dtype=str(model.dtype).removeprefix("torch.")),
         encoder=encoder,
         decoder=decoder,
+        decoder_layers=_depth(model.decoder),
         projector=model.config.projector,
         prompt_template=model.config.prompt_template,
         response_style=model.config.response_style,
