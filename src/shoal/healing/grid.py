@@ -160,11 +160,11 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
     batches = make_batches(
         loaded, examples_of(grid.test, grid.task), features=grid.settings.how.features, progress=grid.progress
     )
-    fill_audio_cache(loaded, grid.test, features=grid.settings.how.features)
+    fill_audio_cache(loaded, grid.test, features=grid.settings.how.features, progress=grid.progress)
     task = asked_of(grid.test, grid.task, loaded)
     decoding = grid.settings.narrowed_to(DecodingSettings)
     decode_systems(loaded, grid.test, task, decoding, out=folder, progress=grid.progress)
-    losses = response_losses(loaded, batches)
+    losses = response_losses(loaded, batches, progress=grid.progress)
     record = {
         "facts": facts,
         "losses": {"ids": losses.ids, "sums": losses.sums.tolist(), "counts": losses.counts.tolist()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ from shoal.wording import plural
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
+    from shoal.models.batch import PreparedBatch
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
@@ -262,7 +263,7 @@ class _Healing:
     def _loss(self, watched: Batches | None) -> float | None:
         if watched is None or self._processes.rank != 0:
             return None
-        return response_losses(self._student, watched).mean
+        return response_losses(self._student, watched, progress=self._job.progress).mean
 
     def _worse(self, watched: Batches | None, before: float | None, after: float | None) -> str:
         """In which way healing did harm, if it did: by the loss, or where none was measured by the fit of states."""
@@ -296,13 +297,18 @@ class _Healing:
         job, settings, teacher = self._job, self._job.settings.linear, self.teacher()
         clips = evenly_spaced(rows, settings.clips, 0)
         if job.settings.input == "speech":
-            fill_audio_cache(teacher, job.data, clips, features=job.settings.how.features)
+            fill_audio_cache(teacher, job.data, clips, features=job.settings.how.features, progress=job.progress)
         begun = time.perf_counter()
         held_out = clips[1::HELD_OUT_EVERY]
         fitted = [row for row in clips if row not in held_out]
         batches, others = (
-            prepared_batches(teacher, job.data, job.task, job.settings.input, 8, rows=part)
-            for part in (fitted, held_out)
+            _counted(
+                prepared_batches(teacher, job.data, job.task, job.settings.input, 8, rows=part),
+                done,
+                clips,
+                job.progress,
+            )
+            for part, done in ((fitted, 0), (held_out, len(fitted)))
         )
         self._linear_tensors, self._fits = fit_linear(
             teacher,
@@ -379,6 +385,17 @@ class _Healing:
             "processes": self._processes.world,
             **{key: value for key, value in self._job.described.items() if key != "save_as"},
         }
+
+
+def _counted(
+    batches: Iterable[PreparedBatch], done: int, clips: Sequence[Row], progress: Progress | None
+) -> Iterator[PreparedBatch]:
+    """The batches; how many of all clips are done is told as each is taken."""
+    for batch in batches:
+        done += len(batch.ids)
+        if progress is not None:
+            progress("fit", done, len(clips))
+        yield batch
 
 
 def _write(healed: HealedModel, job: HealingJob, source: LoadedModel, out: Path) -> Path:

@@ -184,7 +184,12 @@ def response_losses(
 
 
 def fill_audio_cache(
-    loaded: LoadedModel, data: Dataset, rows: Sequence[Row] | None = None, *, features: Path | None = None
+    loaded: LoadedModel,
+    data: Dataset,
+    rows: Sequence[Row] | None = None,
+    *,
+    features: Path | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Let a SpeechLLM of Shoal's own prepare clips from stored states: its encoder is not run for them again.
 
@@ -195,12 +200,13 @@ def fill_audio_cache(
         data: the clips.
         rows: some of its rows; default all.
         features: where states are kept; default is Shoal's cache.
+        progress: called with ("encode", done, total).
     """
     if loaded.kind != "speech_llm":
         return
     store, projector = _store(loaded, features), cast("Any", loaded.model.projector)
     rows = list(data.rows if rows is None else rows)
-    by_row = {row: ref for (row, _), ref in store.ensure(data, rows).items()}
+    by_row = {row: ref for (row, _), ref in store.ensure(data, rows, progress=progress).items()}
     weight = projector.output.weight
 
     def project(clips: list[Clip]) -> list[Tensor]:

@@ -264,7 +264,7 @@ class _Training:
             )
             for source, rows in zip(recipe.validation, watched, strict=True)
         ]
-        losses = [response_losses(self.loaded, batches).mean for batches in held_out]
+        losses = [response_losses(self.loaded, batches, progress=self._progress).mean for batches in held_out]
         with new_folder(self._out) as draft:
             save_adapters(
                 model,
@@ -275,7 +275,7 @@ class _Training:
                 compress=recipe.compress,
             )
             again = load_model(str(draft), device=str(self._device), dtype="float32", trust_remote_code=False)
-            saved = [response_losses(again, batches).mean for batches in held_out]
+            saved = [response_losses(again, batches, progress=self._progress).mean for batches in held_out]
             record = TrainingRecord(
                 provenance=provenance(device=str(model.device), dtype=self.loaded.dtype_name),
                 recipe=recipe.model_dump(mode="json"),
