@@ -11,7 +11,7 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
@@ -168,7 +168,7 @@ def usage_error(error: ValidationError, model: type[BaseModel]) -> UsageError:
     return UsageError(f"{value!r} does not fit", where=option, fix=advice.format(**context))
 
 
-def use_one_of(value: object, choices: list[str]) -> str:
+def use_one_of(value: object, choices: Sequence[str]) -> str:
     """What to do about a value that is not among `choices`."""
     near = get_close_matches(str(value), choices, 1)
     listed = "use " + " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)

@@ -74,6 +74,47 @@ def test_an_option_that_is_given_again_replaces_the_first(tmp_path, capsys) -> N
     assert missing in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("select a.json --layers 2 --strategy contigous", "did you mean contiguous? use contiguous, deepest"),
+        ("evaluate m --data d --task asrr", "did you mean asr? use asr, ast"),
+        ("prune pkg:referense --layers-list 3 --out o", "did you mean pkg:reference? known are reference"),
+        ("heal m --data d --target jont --out o", "did you mean joint? use receiver"),
+        ("heal-grid m --data d --test t --target jont --out o", "did you mean joint? use receiver"),
+        ("validate m --require-task asrr", "did you mean asr? use asr, ast"),
+    ],
+)
+def test_an_unknown_value_is_answered_with_the_nearest(line: str, told: str, capsys) -> None:
+    assert main(line.split()) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_completion_knows_commands_and_options(capsys) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("heal-grid", "--block-sizes", "contiguous"))
+
+
+def test_shoal_alone_shows_the_commands(capsys) -> None:
+    assert main([]) == 0
+    assert "Measure and choose" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["heal", "heal-grid", "search"])
+def test_help_wraps_in_a_narrow_terminal_and_cuts_no_name(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 60
+    words = text.split()
+    for argument in app[command].assemble_argument_collection():
+        if not argument.children and argument.parameter.parse:
+            assert argument.name in words
+
+
 def test_an_unknown_command_is_answered_with_the_nearest(capsys) -> None:
     assert main(["slect"]) == 2
     assert capsys.readouterr().err == 'shoal: Unknown command "slect". Did you mean "select"?; see shoal --help\n'

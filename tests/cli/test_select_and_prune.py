@@ -72,7 +72,7 @@ def audit(fingerprint: str = "") -> Audit:
 def test_select_prints_the_list_and_the_range_and_writes_both_files(run, tmp_path):
     audit().save(tmp_path / "audit.json")
     out = run("select", tmp_path, "--layers", "33%", "--out", tmp_path / "p.json", "--mergekit", tmp_path / "m.yaml")
-    assert "remove 2 of 6 layers of org/model (contiguous): 2, 3" in out
+    assert "remove 2 of 6 layers of org/model (contiguous): 2,3" in out
     assert "[2, 4)" in out
     assert "0.0100 [0.0080, 0.0200]" in out
     assert "93%" in out
@@ -111,7 +111,7 @@ def test_select_refuses_what_is_no_audit(run, tmp_path):
 
 def test_prune_writes_a_verified_checkpoint_in_the_precision_it_found(run, tmp_path, model):
     out = run("prune", model, "--layers-list", "3,1", "--out", tmp_path / "out")
-    assert "removed layers 1, 3 of 6" in out
+    assert "removed layers 1,3 of 6" in out
     assert "verified logits" in out
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["num_hidden_layers"] == 4
@@ -173,7 +173,7 @@ def test_a_range_that_is_none_is_refused(text):
 def test_a_model_without_a_tokenizer_is_pruned(run, tmp_path, how):
     tiny("llama", DEPTH).save_pretrained(tmp_path / "bare")
     out = run("prune", tmp_path / "bare", "--layers-list", "1-2", "--how", how, "--out", tmp_path / "out")
-    assert "removed layers 1, 2 of 6" in out
+    assert "removed layers 1,2 of 6" in out
     assert "verified logits" in out
     with pytest.raises(ModelError, match=r"no tokenizer that can be loaded.*cannot be fed"):
         shoal.load(str(tmp_path / "bare")).check_fed()

@@ -133,7 +133,7 @@ def test_trn_files_have_spaces_where_characters_are_words(tmp_path):
 def test_an_unknown_format_is_refused_before_anything_is_scored(tmp_path):
     out = folder(tmp_path)
     before = (out / "scores.json").read_bytes()
-    with pytest.raises(UsageError, match=r"unknown format 'stm'.*lm-eval, nemo, trn"):
+    with pytest.raises(UsageError, match=r"unknown format 'stm'.*lm-eval, nemo or trn"):
         rescore(out, exports=["stm"])
     assert (out / "scores.json").read_bytes() == before
     assert formats() == ["lm-eval", "nemo", "trn"]

@@ -355,7 +355,9 @@ def test_of_two_processes_one_does_the_work_and_the_other_waits(converter: FakeC
 
 
 def test_unknown_names_list_the_close_ones_first(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(WeightsError, match=r"no such weights; known are whisper-tiny\.en") as error:
+    with pytest.raises(
+        WeightsError, match=r"no such weights; did you mean pkg:whisper-tiny\.en\? known are whi"
+    ) as error:
         weights.resolve("pkg:whisper-tinyen")
     assert all(name in str(error.value) for name in (*CATALOGUE, "reference"))
 

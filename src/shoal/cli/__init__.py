@@ -33,6 +33,7 @@ app = Command(
 COMMANDS = {
     "Start": {
         "demo": "Run the whole way on real speech: audit, compare, select, evaluate, prune, verify, time and report.",
+        "completion": 'Print what completes commands and options in a shell: eval "$(shoal completion bash)".',
         "families": "List the model classes that Shoal supports, and what its tests have shown of each.",
         "weights": "List, fetch and check the pretrained weights that pkg:NAME can name.",
     },

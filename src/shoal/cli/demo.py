@@ -40,8 +40,12 @@ def demo(
 
     with printing.progress() as progress:
         result = Demo(out, model, tuple(data or ()), rows, loading, settings, progress, progress.say).run()
+    layers = ",".join(map(str, result.plan.layers))
     report, checkpoint = result.report.resolve(), result.checkpoint.resolve()
     printing.show(
         {"report": str(report), "checkpoint": str(checkpoint), "removed": result.plan.layers},
-        [f"report      {report}", f"checkpoint  {checkpoint}  (without layers {result.plan.layers})"],
+        [
+            f"report      {report}",
+            f"checkpoint  {checkpoint}  (without layers {layers})",
+        ],
     )

@@ -42,11 +42,12 @@ def prune(
     check_whole(chosen or [])
     with printing.progress() as progress:
         if not force and _finished(model, resolve(model).path, chosen, settings, loading.dtype, out):
-            progress.say("nothing left to do: this checkpoint is finished")
+            lines = ["nothing left to do: this checkpoint is finished"]
             info, plan, folder = _pruned_model(out), shoal.Plan.load(out / PLAN_FILE), out
         else:
+            lines = []
             info, plan, folder = _pruned(model, chosen, settings, loading, out, force, progress)
-    printing.show(_record(plan, folder), summary(info, plan, folder), folder)
+    printing.show(_record(plan, folder), [*lines, *summary(info, plan, folder)], folder)
     if speech_untested(info):
         warn_of_speech(str(folder))
 
@@ -124,7 +125,7 @@ def summary(info: ModelInfo, plan: Plan, folder: Path) -> list[str]:
     gone = sum(info.decoder_layer_parameters[layer] for layer in plan.layers)
     left = info.total_parameters - gone
     return [
-        f"removed layers {', '.join(map(str, plan.layers)) or 'none'} of {plan.depth}",
+        f"removed layers {','.join(map(str, plan.layers)) or 'none'} of {plan.depth}",
         f"{left:,} of {info.total_parameters:,} parameters left ({left / info.total_parameters:.1%})",
         *checks(folder),
     ]

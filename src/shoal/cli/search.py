@@ -87,7 +87,7 @@ def _outcome(search: Search) -> str:
     if search.chosen is None:
         return f"no plan; {search.reason}"
     parts = "layers" if search.part == "layer" else f"the {search.part} of layers"
-    return f"remove {parts} {', '.join(map(str, search.chosen.layers))}. {search.reason}"
+    return f"remove {parts} {','.join(map(str, search.chosen.layers))}. {search.reason}"
 
 
 def _named(headings: tuple[str, ...], score: str) -> list[str]:

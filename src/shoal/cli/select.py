@@ -52,7 +52,7 @@ def select(
 
 def summary(plan: Plan) -> list[str]:
     """A few lines for a person: the explicit list of layers, the half-open range, how sure the choice is."""
-    removed = ", ".join(map(str, plan.layers))
+    removed = ",".join(map(str, plan.layers))
     parts = "layers" if plan.part == "layer" else f"layers' {plan.part}"
     lines = [f"remove {len(plan.layers)} of {plan.depth} {parts} of {plan.model_ref} ({plan.strategy}): {removed}"]
     if plan.block is not None:

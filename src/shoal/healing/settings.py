@@ -91,6 +91,9 @@ class HealGridSettings(HealMethod, DecodingSettings, Intervals):
     """How every plan is healed by every target, and tested."""
 
     targets: Annotated[
-        tuple[TargetName, ...], BeforeValidator(_all_targets), TRAINED, Parameter(metavar="NAME,NAME…|all")
+        tuple[TargetName, ...],
+        BeforeValidator(_all_targets),
+        TRAINED,
+        Parameter(name=("--target", "--targets"), metavar="NAME,NAME…|all"),
     ] = tuple(TARGETS)
     """Targets to compare, as for shoal heal, such as linear,joint; default: all."""

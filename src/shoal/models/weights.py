@@ -207,7 +207,8 @@ def _unknown(name: str) -> WeightsError:
     names = [*CATALOGUE, REFERENCE]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     ordered = close + [other for other in names if other not in close]
-    return WeightsError("no such weights", where=f"pkg:{name}", fix=f"known are {', '.join(ordered)}")
+    hint = f"did you mean pkg:{close[0]}? " if close else ""
+    return WeightsError("no such weights", where=f"pkg:{name}", fix=f"{hint}known are {', '.join(ordered)}")
 
 
 def _not_found(ref: str) -> WeightsError:

@@ -104,9 +104,15 @@ def read_yaml(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str,
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileFormatError("no such file", where=str(path), fix="check the path") from None
+    except yaml.MarkedYAMLError as error:
+        mark = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise FileFormatError(
+            f"not YAML that can be read ({mark}{error.problem})",
+            where=str(path),
+            fix="indent with spaces, and write text with a colon, a bracket or a # in quotes",
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise FileFormatError(f"not YAML that can be read ({reason})", where=str(path)) from None
+        raise FileFormatError(f"cannot be read as text ({error})", where=str(path)) from None
     if not isinstance(content, dict):
         raise FileFormatError(f"not {what}", where=str(path), fix=fix)
     return content

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from shoal.errors import FileFormatError, UsageError
 from shoal.schema.document import first_problem
+from shoal.settings import use_one_of
 from shoal.tasks.asr import Asr
 from shoal.tasks.ast import Ast
 from shoal.tasks.base import Task, Unit
@@ -60,7 +61,7 @@ def get(name: str) -> Task:
         raise UsageError(
             f"unknown task {name!r}",
             where="--task",
-            fix=f"choose one of {', '.join(names())}, or give a YAML file",
+            fix=f"{use_one_of(name, names())}, or give a YAML file",
         )
     return _built_in(name)
 

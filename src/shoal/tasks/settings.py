@@ -16,6 +16,7 @@ from shoal.errors import FileFormatError
 from shoal.schema import InputKind, Record
 from shoal.schema.document import first_problem
 from shoal.schema.files import read_yaml
+from shoal.settings import use_one_of
 
 Answering = Literal["decode", "choose", "loss"]
 """The model writes freely; the likeliest of the allowed answers is taken; the loss of the right answer is taken."""
@@ -94,11 +95,9 @@ def read_settings(path: str | os.PathLike[str], kinds: tuple[str, ...]) -> TaskS
     settings = read_yaml(path, what="a task", fix="write kind: ser, instruction: …")
     kind = settings.get("kind")
     if kind not in kinds:
-        raise FileFormatError(
-            "no kind" if kind is None else f"unknown kind {kind!r}",
-            where=str(path),
-            fix=f"write kind: with one of {', '.join(kinds)}",
-        )
+        if kind is None:
+            raise FileFormatError("no kind", where=str(path), fix=f"write kind: with one of {', '.join(kinds)}")
+        raise FileFormatError(f"unknown kind {kind!r}", where=str(path), fix=use_one_of(kind, kinds))
     return _merged(built_in(str(kind)), settings, Path(path))
 
 
@@ -116,4 +115,4 @@ def _merged(base: TaskSettings, changes: dict[str, Any], path: Path) -> TaskSett
     try:
         return TaskSettings.model_validate(whole)
     except ValidationError as error:
-        raise FileFormatError(first_problem(error), where=str(path), fix="see docs/tasks.md") from None
+        raise FileFormatError(first_problem(error, TaskSettings), where=str(path), fix="see docs/tasks.md") from None

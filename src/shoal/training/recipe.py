@@ -122,5 +122,5 @@ class Recipe(Settings):
             return cls.model_validate(recipe)
         except ValidationError as error:
             raise FileFormatError(
-                first_problem(error), where=str(path), fix="compare with recipes/reference.yaml"
+                first_problem(error, cls), where=str(path), fix="compare with recipes/reference.yaml"
             ) from None

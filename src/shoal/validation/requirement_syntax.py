@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shoal.errors import UsageError
+from shoal.settings import use_one_of
 from shoal.validation.requirements import (
     ChangeLimit,
     GroupChangeLimit,
@@ -91,9 +92,7 @@ def require_task(name: str) -> Requirement:
     from shoal import tasks
 
     if name not in tasks.names():
-        raise UsageError(
-            f"unknown task {name!r}", where="--require-task", fix=f"choose one of {', '.join(tasks.names())}"
-        )
+        raise UsageError(f"unknown task {name!r}", where="--require-task", fix=use_one_of(name, tasks.names()))
     return TaskTested(f"a result for {name}", name)
 
 

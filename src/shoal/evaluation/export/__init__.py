@@ -10,6 +10,7 @@ from shoal.evaluation.export.lm_eval import write as write_lm_eval
 from shoal.evaluation.export.nemo import write as write_nemo
 from shoal.evaluation.export.scored_outputs import ScoredOutputs
 from shoal.evaluation.export.trn import write as write_trn
+from shoal.settings import use_one_of
 
 __all__ = ["FOLDER", "ScoredOutputs", "check_formats", "formats", "write_exports"]
 
@@ -35,7 +36,7 @@ def check_formats(names: Sequence[str], out: Path | None) -> None:
     """
     for name in names:
         if name not in _WRITERS:
-            raise UsageError(f"unknown format {name!r}", where="--export", fix=f"choose among {', '.join(formats())}")
+            raise UsageError(f"unknown format {name!r}", where="--export", fix=use_one_of(name, formats()))
     if names and out is None:
         raise UsageError("exports need a folder", where="--export", fix="give --out")
 
