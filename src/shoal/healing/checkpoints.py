@@ -77,6 +77,7 @@ def write_merged(
     for source in (loaded.path, *loaded.adapters):
         check_target(out, source, force)
     with new_folder(out) as draft:
+        # Merged before it is cast, so that the sum is rounded once and not its parts.
         with evaluating(loaded.model), merged(loaded.model, dtype), cast(loaded.model, dtype):
             cases = probe(loaded) if verify else {}
             tensors = tensors_of_folder(loaded.path, loaded.model, loaded.family, plan, pruned=True)

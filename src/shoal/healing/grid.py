@@ -155,6 +155,7 @@ def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
         loaded = healed.loaded
         facts["heal"] = healed.record.model_dump(mode="json")
     info = loaded.info()
+    # Low-rank updates are not merged here, and no checkpoint would have them.
     lora = sum(weight.numel() for name, weight in loaded.model.named_parameters() if ".lora_" in name)
     facts |= {"layers": len(loaded.layers), "parameters": info.total_parameters - lora}
     batches = make_batches(

@@ -63,6 +63,7 @@ class NormalEquations:
         scale = ridge * float(self._gram.diagonal().mean())
         if scale == 0:
             return torch.zeros_like(self._cross)
+        # With G / λ + I no eigenvalue is below 1, so the factorisation does not fail for lack of positions.
         system = self._gram / scale
         system.diagonal().add_(1)
         factor, failed = torch.linalg.cholesky_ex(system)

@@ -261,6 +261,7 @@ class _Healing:
         )
 
     def _loss(self, watched: Batches | None) -> float | None:
+        # Only the first process writes a record.
         if watched is None or self._processes.rank != 0:
             return None
         return response_losses(self._student, watched, progress=self._job.progress).mean
@@ -299,6 +300,7 @@ class _Healing:
         if job.settings.input == "speech":
             fill_audio_cache(teacher, job.data, clips, features=job.settings.how.features, progress=job.progress)
         begun = time.perf_counter()
+        # Of those that are fitted, not of those that the loss is watched on, which shall not decide anything.
         held_out = clips[1::HELD_OUT_EVERY]
         fitted = [row for row in clips if row not in held_out]
         batches, others = (

@@ -97,6 +97,7 @@ def share_weights(teacher: LoadedModel, student: LoadedModel, keep: list[int]) -
         there = _plain_names(theirs)
         others += [(parameter, there[name]) for name, parameter in ours.named_parameters() if name in there]
     saved = 0
+    # Only what is equal is shared: `linear` or an earlier healing may have changed a weight of the student.
     with torch.no_grad():
         for parameter, shared in others:
             same = parameter.shape == shared.shape and parameter.dtype == shared.dtype

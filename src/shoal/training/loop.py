@@ -207,6 +207,7 @@ class _Trainer(Trainer):
         """The gradients of one step, in as many micro-batches as memory asks for; returns its loss."""
         del num_items_in_batch
         model.train()
+        # What did not fit into memory in one step is not tried again in the next.
         inputs = self._split(inputs, self._splits)
         while True:
             try:
@@ -265,6 +266,7 @@ class _Trainer(Trainer):
                 with self.compute_loss_context_manager():
                     losses = model(to_device(batch, self.args.device), totals, terms)
                 self._check(losses["loss"], step, inputs["examples"][part])
+                # Processes average their gradients, but a loss is divided by totals of all of them already.
                 self.accelerator.backward(losses["loss"] * (0 if idle else world))
             if idle:
                 continue

@@ -87,6 +87,7 @@ def _bucketed(
     rows = []
     for first in range(0, steps, WINDOW):
         window = examples[first * clips : (first + WINDOW) * clips]
+        # By length, and clips of one length by number: a sort that leaves ties open would differ between machines.
         ordered = window[np.lexsort((window, lengths[window]))].reshape(-1, clips)
         rows.append(ordered[random.permutation(len(ordered))])
     return SampledClips(np.concatenate(rows), random.integers(0, variants, (steps, clips)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,6 @@ class Sources:
         return self._blobs[id(blob)][1]
 
 
-_file_digests: dict[tuple[str, int, int], str] = {}
-"""By path, size and time of change (ns), for this process."""
-
-
 def _file_digest(path: Path) -> str:
     """SHA-256 of a regular file.
 
@@ -59,11 +56,14 @@ def _file_digest(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(path)
     status = path.stat()
-    key = str(path), status.st_size, status.st_mtime_ns
-    if key not in _file_digests:
-        with path.open("rb") as file:
-            _file_digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _file_digests[key]
+    return _digest_while_unchanged(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest_while_unchanged(path: Path, *_: int) -> str:
+    """The digest of a file as it is with this size and time of change (ns)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encoder_key(model: SpeechLLM, processor: SpeechLLMProcessor, dtype: torch.dtype) -> str:
