@@ -50,10 +50,10 @@ def fresh_processes() -> Iterator[dict[str, Callable[..., Any]]]:
     from shoal.pruning import verify
 
     verifications, memories = Verifications(), Memories()
-    fresh = {"_run_child": verify._run_child, "_process": memory._process}
+    fresh = {"_run_child": verify._run_child, "_measure": memory._measure}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "_run_child", verifications.verify)
-        patch.setattr(memory, "_process", memories.measure)
+        patch.setattr(memory, "_measure", memories.measure)
         yield fresh
     verifications.close()
     memories.close()

@@ -14,7 +14,7 @@ import runpy
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,13 +85,14 @@ class Memories(Forks):
 
         return {**ALLOCATION, "PYTHONPATH": os.pathsep.join(sys.path)}
 
-    def measure(self, place: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-        """In place of `shoal.benchmarking.memory._process`."""
-        from shoal.benchmarking import memory_child
+    def measure(self, folders: Sequence[Path], timeout: float, step: Callable[[], None]) -> None:
+        """In place of `shoal.benchmarking.memory._measure`."""
+        from shoal.benchmarking import memory, memory_child
 
-        printed = place / "printed.txt"
-        code = self.run(memory_child.__file__, [str(place)], printed)
-        return subprocess.CompletedProcess([], code, stdout="", stderr=printed.read_text())
+        for folder in folders:
+            printed = folder / "printed.txt"
+            memory.check(self.run(memory_child.__file__, [str(folder)], printed), printed, timeout)
+            step()
 
 
 def import_for_verification() -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from shoal import tasks
-from shoal.benchmarking import memory
-from shoal.benchmarking.memory import peak_memory
+from shoal.benchmarking import memory, memory_child
+from shoal.benchmarking.memory import peak_memories
 from shoal.benchmarking.memory_child import CLEAR_REFS, forget_peak, peak_bytes, peak_of_one_clip
 from shoal.errors import MeasureError
 from shoal.models.speech_llm import SpeechLLM
-from tiny_speech import dataset, loaded
+from tiny_speech import dataset, loaded, plan, saved
 
 CPU = torch.device("cpu")
 
@@ -37,19 +40,16 @@ def test_one_clip_has_a_peak(tmp_path):
     assert peak_of_one_clip(loaded(), clip, tasks.get("asr"), 3) > 50_000_000
 
 
-@pytest.fixture
-def fresh(fresh_processes, monkeypatch):
-    """Started as users have it."""
-    monkeypatch.setattr(memory, "_process", fresh_processes.get("_process", memory._process))
-
-
-def test_a_fresh_process_measures_a_saved_model(fresh, tmp_path):
+def test_forks_and_a_fresh_process_measure_the_same(fresh_processes, monkeypatch, tmp_path):
+    """As users have them: two systems in forks, and the first again in a process that imports everything itself."""
+    monkeypatch.setattr(memory, "_measure", fresh_processes.get("_measure", memory._measure))
     (clip, *_) = dataset(tmp_path / "clips").clips()
-    model = loaded()
-    model.model.save_pretrained(tmp_path / "model")
-    model.processor.save_pretrained(tmp_path / "model")
+    model = saved(tmp_path / "model")
     model.ref = str(tmp_path / "model")
-    assert peak_memory(model, clip, tasks.get("asr"), [1], new_tokens=3) > 50_000_000
+    forked, _ = peak_memories(model, clip, tasks.get("asr"), [plan(1), None], new_tokens=3)
+    (fresh,) = peak_memories(model, clip, tasks.get("asr"), [plan(1)], new_tokens=3)
+    assert forked > 50_000_000
+    assert forked == pytest.approx(fresh, rel=0.03)
 
 
 def test_a_process_that_fails_is_one_line(tmp_path):
@@ -57,13 +57,27 @@ def test_a_process_that_fails_is_one_line(tmp_path):
     model = loaded()
     model.ref = str(tmp_path / "nowhere")
     with pytest.raises(MeasureError, match="measures memory ended with 1"):
-        peak_memory(model, clip, tasks.get("asr"), [], new_tokens=3)
+        peak_memories(model, clip, tasks.get("asr"), [None], new_tokens=3)
 
 
-def test_a_process_that_takes_too_long_is_ended(fresh, tmp_path):
+def test_a_process_that_takes_too_long_is_ended(tmp_path):
     (clip, *_) = dataset(tmp_path).clips()
     with pytest.raises(MeasureError, match="longer than"):
-        peak_memory(loaded(), clip, tasks.get("asr"), [], new_tokens=3, timeout=0.01)
+        peak_memories(loaded(), clip, tasks.get("asr"), [None], new_tokens=3, timeout=0.01)
+
+
+@pytest.mark.skipif(not memory.FORKS, reason="processes are forked on Linux only")
+def test_a_fork_that_fails_ends_the_process_that_it_was_made_of(monkeypatch, capfd):
+    monkeypatch.setattr(memory_child, "measure", lambda folder: 1 / 0)
+    with pytest.raises(SystemExit) as ended:
+        memory_child.main([Path("0"), Path("1")])
+    assert ended.value.code == 1
+    assert capfd.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
+    raised = []
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    monkeypatch.setattr(memory_child, "measure", lambda folder: os.kill(os.getpid(), signal.SIGKILL))
+    memory_child._measure_in_fork(Path("0"), [])
+    assert raised == [signal.SIGKILL]
 
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="only Linux can forget a peak")
@@ -77,5 +91,5 @@ def test_removed_layers_do_not_stay_in_memory_with_their_file(tmp_path):
     model.processor.save_pretrained(tmp_path / "model")
     model.ref = str(tmp_path / "model")
     removed = sum(model.info().decoder_layer_parameters[:3]) * 4
-    full, less = (peak_memory(model, clip, tasks.get("asr"), layers, new_tokens=2) for layers in ([], [0, 1, 2]))
+    full, less = peak_memories(model, clip, tasks.get("asr"), [None, plan(0, 1, 2)], new_tokens=2)
     assert full - less == pytest.approx(removed, rel=0.2)

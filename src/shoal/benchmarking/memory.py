@@ -1,18 +1,22 @@
-"""Peak memory of one clip, each system in a fresh process.
+"""Peak memory of one clip, each system in a process of its own.
 
 A process that has loaded the unpruned model keeps traces of it, so every system gets a process of its own:
 load, prune, give freed memory back, forget the peak so far, transcribe one clip, read the peak. On the CPU
 that is resident memory, Python and its libraries included; on a GPU it is what torch has allocated there.
+
+Importing torch and transformers takes longer than the rest. On Linux the processes are therefore forked from one
+that has imported them and nothing else.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,40 +28,42 @@ from shoal.errors import MeasureError
 if TYPE_CHECKING:
     from shoal.data import Clip
     from shoal.models.loading import LoadedModel
-    from shoal.schema import Part
+    from shoal.schema import Plan
     from shoal.tasks import Task
 
+FORKS = sys.platform == "linux"
+"""Elsewhere a fork may not be safe once the system's libraries are loaded (macOS), or there is none (Windows)."""
 TIMEOUT_SECONDS = 3600.0
 ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 """glibc raises this limit while it runs, and then keeps some tensors that were let go (mallopt(3)): the same model
 measured 0 to 36 MB apart. A fixed limit gives every larger block back at once."""
 
 
-def peak_memory(
+def peak_memories(
     loaded: LoadedModel,
     clip: Clip,
     task: Task,
-    layers: Sequence[int],
+    plans: Sequence[Plan | None],
     *,
-    part: Part = "layer",
     new_tokens: int,
     trust_remote_code: bool = False,
     timeout: float = TIMEOUT_SECONDS,
-) -> int:
-    """Peak bytes while a fresh process transcribes `clip` without `layers`.
+    step: Callable[[], None] = lambda: None,
+) -> list[int]:
+    """Peak bytes while a process that does nothing else transcribes `clip`, for each of `plans`.
 
     Args:
         loaded: the model; it is loaded again by its `ref`, on the same device in the same dtype.
         clip: what is transcribed.
         task: what is asked.
-        layers: 0-based indices to remove, ascending.
-        part: what of them goes.
+        plans: what the model goes without; None for nothing.
         new_tokens: tokens to decode.
         trust_remote_code: run code that the model brings along.
-        timeout: seconds after which the process is ended.
+        timeout: seconds after which a process is ended.
+        step: called after each system.
 
     Raises:
-        MeasureError: the process ended without a figure.
+        MeasureError: a process ended without a figure.
     """
     import torch
 
@@ -67,36 +73,51 @@ def peak_memory(
         "dtype": loaded.dtype_name,
         "trust_remote_code": trust_remote_code,
         "threads": torch.get_num_threads(),
-        "layers": list(layers),
-        "part": part,
         "task": [task.name, tasks.settings_to_keep(task)],
         "new_tokens": new_tokens,
+        "timeout": timeout,
     }
     with tempfile.TemporaryDirectory(prefix="shoal-memory-") as scratch:
-        place = Path(scratch)
-        np.save(place / "samples.npy", clip.samples)
-        (place / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-        return int(_run(place, timeout)["peak_bytes"])
+        folders = [Path(scratch, str(number)) for number in range(len(plans))]
+        for folder, plan in zip(folders, plans, strict=True):
+            folder.mkdir()
+            np.save(folder / "samples.npy", clip.samples)
+            removed = {"layers": plan.layers, "part": plan.part} if plan else {"layers": [], "part": "layer"}
+            (folder / "spec.json").write_text(json.dumps(spec | removed), encoding="utf-8")
+        for together in [folders] if FORKS else [[folder] for folder in folders]:
+            _measure(together, timeout, step)
+        return [_peak(folder) for folder in folders]
 
 
-def _run(place: Path, timeout: float) -> dict[str, Any]:
-    try:
-        done = _process(place, timeout)
-    except subprocess.TimeoutExpired:
-        raise MeasureError(f"measuring memory took longer than {timeout:.0f} s and was ended") from None
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise MeasureError(f"the process that measures memory ended with {done.returncode} ({last})")
-    found: dict[str, Any] = json.loads((place / "result.json").read_text(encoding="utf-8"))
-    return found
+def _peak(folder: Path) -> int:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return int(result["peak_bytes"])
 
 
-def _process(place: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "shoal.benchmarking.memory_child", str(place)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**os.environ, **ALLOCATION},
-    )
+def _measure(folders: Sequence[Path], timeout: float, step: Callable[[], None]) -> None:
+    """Run the process that leaves a result in each folder, and prints a line after each."""
+    command = [sys.executable, "-m", "shoal.benchmarking.memory_child", *map(str, folders)]
+    printed = folders[0] / "printed.txt"
+    with (
+        printed.open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **ALLOCATION}
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for _ in process.stdout:
+            step()
+    check(process.returncode, printed, timeout)
+
+
+def check(code: int, printed: Path, timeout: float) -> None:
+    """Make sure that a process, which ended with `code`, has measured.
+
+    Raises:
+        MeasureError: it has not, with the last line that it printed.
+    """
+    if code == -signal.SIGALRM:
+        raise MeasureError(f"measuring memory took longer than {timeout:g} s and was ended")
+    if code != 0:
+        last = (printed.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise MeasureError(f"the process that measures memory ended with {code} ({last})")

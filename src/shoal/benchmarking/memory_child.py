@@ -1,7 +1,8 @@
 """Load, prune, transcribe one clip, say how much memory that took.
 
-Run by `shoal.benchmarking.memory` as `python -m shoal.benchmarking.memory_child FOLDER`; the folder holds `spec.json`
-and `samples.npy`, and gets `result.json`.
+Run by `shoal.benchmarking.memory` as `python -m shoal.benchmarking.memory_child FOLDER…`; each folder holds `spec.json`
+and `samples.npy`, and gets `result.json`. Several are measured in forks of this process, which has imported what they
+need and done nothing else.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import resource
+import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,13 +37,46 @@ if TYPE_CHECKING:
     from shoal.schema import Part
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MAPS, PAGEMAP = Path("/proc/self/maps"), Path("/proc/self/pagemap")
 RESET_PEAK = "5"
 """Written to `clear_refs`, sets the peak resident size to the present one (Linux, proc_pid_clear_refs(5))."""
+PRESENT = 63
+"""The bit of an entry of the page map that says whether the page is in memory (proc_pid_pagemap(5))."""
 
 
-def main(folder: Path) -> None:
-    """Measure what `folder` asks for."""
+def main(folders: Sequence[Path]) -> None:
+    """Measure what each of `folders` asks for, and print a line after each."""
+    gc.freeze()
+    pages = file_pages() if len(folders) > 1 else []
+    for folder in folders:
+        if len(folders) == 1:
+            measure(folder)
+        else:
+            _measure_in_fork(folder, pages)
+        print(folder.name, flush=True)
+
+
+def _measure_in_fork(folder: Path, pages: Sequence[int]) -> None:
+    if (process := os.fork()) == 0:
+        try:
+            touch(pages)
+            measure(folder)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(process, 0)
+    if (code := os.waitstatus_to_exitcode(status)) > 0:
+        sys.exit(code)
+    if code < 0:  # a signal has ended it, and ends this one
+        signal.raise_signal(-code)
+
+
+def measure(folder: Path) -> None:
+    """Measure what `folder` asks for, in this process, which is ended if that takes too long."""
     spec: dict[str, Any] = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    signal.setitimer(signal.ITIMER_REAL, spec["timeout"])
     torch.set_num_threads(spec["threads"])
     keys = ("device", "dtype", "trust_remote_code")
     loaded = load(spec["ref"], **{key: spec[key] for key in keys})
@@ -48,6 +85,29 @@ def main(folder: Path) -> None:
     with gone_without(loaded, spec["layers"], spec["part"]):
         peak = peak_of_one_clip(loaded, clip, tasks.restored(*spec["task"]), spec["new_tokens"])
     (folder / "result.json").write_text(json.dumps({"peak_bytes": peak}), encoding="utf-8")
+
+
+def file_pages() -> list[int]:
+    """Addresses of the pages of files, libraries above all, that this process has in memory.
+
+    A fork begins without them: the kernel leaves them to be read again where they are needed.
+    """
+    size = resource.getpagesize()
+    pages: list[int] = []
+    with MAPS.open() as maps, PAGEMAP.open("rb") as pagemap:
+        for span, access, _, _, inode, *_ in map(str.split, maps):
+            start, end = (int(address, 16) // size for address in span.split("-"))
+            if access.startswith("r") and inode != "0":
+                pagemap.seek(8 * start)
+                entries = np.frombuffer(pagemap.read(8 * (end - start)), dtype=np.uint64)
+                pages += (size * (start + np.flatnonzero(entries >> PRESENT))).tolist()
+    return pages
+
+
+def touch(pages: Sequence[int]) -> None:
+    """Bring pages into the memory of this process."""
+    for page in pages:
+        ctypes.string_at(page, 1)
 
 
 @contextmanager
@@ -111,4 +171,4 @@ def peak_bytes(device: torch.device) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(folder) for folder in sys.argv[1:]])

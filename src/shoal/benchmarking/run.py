@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
-from shoal.benchmarking.latency import Timings, estimate, time_systems
-from shoal.benchmarking.memory import peak_memory
+from shoal.benchmarking.latency import Step, Timings, estimate, time_systems
+from shoal.benchmarking.memory import peak_memories
 from shoal.benchmarking.settings import BenchSettings
 from shoal.benchmarking.size import ModelSize, size_of
 from shoal.errors import ManifestError, UsageError
@@ -138,14 +139,6 @@ def _time(
     settings: BenchSettings,
     progress: Progress | None,
 ) -> Timings:
-    total, done = len(batches) * settings.repeats, 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress("time", done, total)
-
     return time_systems(
         loaded,
         batches,
@@ -153,8 +146,14 @@ def _time(
         systems.removed,
         repeats=settings.repeats,
         new_tokens=settings.new_tokens,
-        step=step,
+        step=_counted(progress, "time", len(batches) * settings.repeats),
     )
+
+
+def _counted(progress: Progress | None, label: str, total: int) -> Step:
+    """What is called after every step of `total`."""
+    numbers = itertools.count(1)
+    return lambda: None if progress is None else progress(label, next(numbers), total)
 
 
 def _peaks(
@@ -164,26 +163,18 @@ def _peaks(
     systems: _Systems,
     settings: BenchSettings,
     progress: Progress | None,
-) -> list[int | None]:
+) -> Sequence[int | None]:
     if not settings.memory:
         return [None] * len(systems.names)
-    peaks: list[int | None] = []
-    for plan in systems.plans:
-        # The first clip is the longest.
-        peaks.append(
-            peak_memory(
-                loaded,
-                batches[0][0],
-                task,
-                plan.layers if plan else [],
-                part=plan.part if plan else "layer",
-                new_tokens=settings.new_tokens,
-                trust_remote_code=settings.trust_remote_code,
-            )
-        )
-        if progress is not None:
-            progress("memory", len(peaks), len(systems.names))
-    return peaks
+    return peak_memories(
+        loaded,
+        batches[0][0],  # the longest
+        task,
+        systems.plans,
+        new_tokens=settings.new_tokens,
+        trust_remote_code=settings.trust_remote_code,
+        step=_counted(progress, "memory", len(systems.names)),
+    )
 
 
 def _system(
