@@ -157,6 +157,7 @@ def test_questions_without_choices_have_no_score_of_choosing(tmp_path) -> None:
 @pytest.fixture
 def model_folder(monkeypatch):
     monkeypatch.setattr(shoal, "load", lambda *_, **__: loaded())
+    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: ref)
     return "MODEL"
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+import tiny_speech
 from shoal import tasks
 from shoal.data.clip import Clip, Row
 from shoal.data.dataset import Dataset
 from shoal.decoder.prepare import prepare
 from shoal.errors import AudioError, ModelError
 from shoal.evaluation.decode_systems import header
+from shoal.evaluation.generated_speech import with_recogniser
 from shoal.evaluation.settings import TokenLimit
 from shoal.models.languages import code_among
 from shoal.models.loading import load_model
@@ -86,6 +88,13 @@ def test_the_header_of_outputs_says_that_the_model_was_told(whisper):
     assert named["decoding"]["language"] == "each row's"
     assert named["note"]["languages"] == ["en", "hi"]
     assert "language" not in unnamed["decoding"]
+
+
+def test_a_recogniser_of_generated_speech_is_told_too(whisper):
+    speaker, task = tiny_speech.loaded(), with_recogniser(tasks.get("tts"), whisper)
+    assert header(speaker, data("hi"), task, TokenLimit())["decoding"]["language"] == "each row's"
+    with pytest.raises(ModelError, match="does not know the language 'tlh'"):
+        header(speaker, data("tlh"), task, TokenLimit())
 
 
 @pytest.mark.parametrize(

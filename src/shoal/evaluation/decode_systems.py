@@ -96,7 +96,12 @@ def header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) ->
     """What decides raw outputs, besides the system: the same header, the same outputs."""
     info = data.info()
     # Which language each row names is part of its line; the header says whether the model was told.
-    told = {"language": "each row's"} if any(loaded.languages_told(task, info.languages)) else {}
+    listener = getattr(task, "listener", None)
+    codes = [
+        *loaded.languages_told(task, info.languages),
+        *(listener.languages_told(info.languages) if listener else ()),
+    ]
+    told = {"language": "each row's"} if any(codes) else {}
     return {
         "task": task.decides,
         "decoding": {"strategy": "greedy", "max_new_tokens": limit.label, **told},

@@ -63,6 +63,10 @@ class Recogniser:
         """Which recogniser: part of what decides raw outputs."""
         return {"fingerprint": self._asr.info().fingerprint, "note": {"ref": self._asr.ref}}
 
+    def languages_told(self, languages: Sequence[str | None]) -> tuple[str | None, ...]:
+        """See `LoadedModel.languages_told`."""
+        return self._asr.languages_told(self._task, languages)
+
     @property
     def longest(self) -> float:
         """Seconds of a clip that it hears at most."""

@@ -255,6 +255,7 @@ def test_without_tokens_only_what_is_heard_is_scored(model, tmp_path):
 
 def test_a_row_without_tokens_is_named_in_one_line(model, tmp_path, monkeypatch):
     monkeypatch.setattr(shoal, "load", lambda ref, *_: model)
+    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: ref)
     manifest, out = write_clips(tmp_path / "clips", 3), tmp_path / "out"
     run = ["evaluate", str(model.path), "--task", "tts", "--data", str(manifest), "--out", str(out)]
     with pytest.raises(ManifestError) as caught:
