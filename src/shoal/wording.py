@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from itertools import chain
 from itertools import count as count_from
+from math import floor, log10
 from typing import TYPE_CHECKING
 
 from shoal.terms import Part
@@ -41,6 +42,20 @@ def percent_number(estimate: Estimate, *, most: int = 2) -> Number:
     bounds = [bound for bound in (estimate.low, estimate.high) if bound is not None]
     digits = percent_digits(max(abs(value) for value in (estimate.value, *bounds)), most)
     return lambda value: fixed(100 * value, digits)
+
+
+def number_of(estimate: Estimate, *, sign: bool = False) -> Number:
+    """How to write an estimate and its bounds: two digits of the largest, and all with the same."""
+    bounds = [bound for bound in (estimate.low, estimate.high) if bound is not None]
+    largest = max(abs(value) for value in (estimate.value, *bounds))
+    digits = 1 if largest == 0 else min(5, max(1, 1 - floor(log10(largest))))
+
+    def number(value: float) -> str:
+        text = fixed(value, digits) if value else "0"
+        # Zero has no sign.
+        return signed(text) if sign and any(digit in text for digit in "123456789") else text
+
+    return number
 
 
 def signed(text: str) -> str:

@@ -345,7 +345,7 @@ def test_a_trained_model_keeps_its_story_when_it_is_pruned(pruned, tmp_path):
     assert "Word error rate or any other score" in not_validated(adapters)
     again = write_sharded(pruned, plan([0], 5), tmp_path / "again", ref=str(pruned))
     assert "rank 2, alpha 4" in text_of(again)
-    assert "| `v` | asr | 3 | 1.500 |" in text_of(again)
+    assert "| v | asr | 3 | 1.500 |" in text_of(again)
 
 
 def test_an_audit_of_the_unpruned_model_gives_the_distance_of_what_went(place, pruned):

@@ -46,9 +46,9 @@ def line(found, start):
 
 def test_one_plan_has_a_plain_p_and_several_have_holms(tmp_path):
     full, cut = rows(lambda n: SEVEN), rows(lambda n: SIX if n % 2 else SEVEN)
-    assert line(lines(tmp_path / "a", {"full": full, "cut": cut}), "system  removed").split()[4] == "p"
+    assert "p" in line(lines(tmp_path / "a", {"full": full, "cut": cut}), "system  removed").split()
     several = lines(tmp_path / "b", {"full": full, "cut": cut, "more": rows(lambda n: SIX)})
-    assert "p (Holm)" in line(several, "system  removed")
+    assert "p after Holm" in line(several, "system  removed")
 
 
 def test_the_group_that_lost_most_stands_beside_all_clips(tmp_path):
@@ -57,8 +57,8 @@ def test_the_group_that_lost_most_stands_beside_all_clips(tmp_path):
     found = lines(tmp_path, {"full": full, "cut": cut})
     assert line(found, "worst speaker of full").startswith("worst speaker of full: a, WER 14.3")
     lost = line(found, "most worsened speaker of cut")
-    assert lost.startswith("most worsened speaker of cut: b, WER +14.3 [+14.3, +14.3] points (p ")
-    assert "all clips +0.0 [" in lost
+    assert lost.startswith("most worsened speaker of cut: b, WER +14.3 points [+14.3, +14.3] (p ")
+    assert "all clips +0.00 points [" in lost
 
 
 def test_data_sets_stand_side_by_side_with_those_out_of_domain_last(tmp_path):
@@ -71,7 +71,7 @@ def test_data_sets_stand_side_by_side_with_those_out_of_domain_last(tmp_path):
     assert order == sorted(order)
     assert "all out of domain" not in headings
     assert found[place + 3].split()[:2] == ["cut", "14.3"]
-    assert found[place + 2].count("0.0 [0.0, 0.0]") == 2
+    assert found[place + 2].count("0.00 % [0.00, 0.00]") == 2
 
 
 def test_one_data_set_has_no_table_of_sets(tmp_path):
@@ -90,10 +90,10 @@ def test_groups_of_other_tasks_are_named_by_their_headline(tmp_path):
 
 def test_compounds_have_a_column_that_shows_where_they_make_a_difference(tmp_path):
     joined = lines(tmp_path / "a", {"full": [output(n, "a white paper", "a whitepaper") for n in range(6)]})
-    assert "compound WER %" in line(joined, "system  removed")
-    assert "0.0 [0.0, 0.0]" in line(joined, "full ")
+    assert "compound WER" in line(joined, "system  removed")
+    assert "0.00 % [0.00, 0.00]" in line(joined, "full ")
     plain = lines(tmp_path / "b", {"full": [output(n, SEVEN, SIX) for n in range(6)]})
-    assert line(plain, "full ").count("14.3 [14.3, 14.3]") == 2
+    assert line(plain, "full ").count("14.3 % [14.3, 14.3]") == 2
 
 
 def test_counts_that_disagree_are_told(tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_exports_are_written_when_outputs_are_scored_again(tmp_path, formats, ca
     wanted = [part for name in formats for part in ("--export", name)]
     assert main(["evaluate", "--rescore", "--out", str(out), *wanted]) == 0
     assert sorted(each.name for each in (out / "exports").iterdir()) == sorted(formats)
-    assert "WER %" in capsys.readouterr().out
+    assert "WER" in capsys.readouterr().out
 
 
 def test_a_set_that_is_not_there_is_refused_before_anything_is_decoded(tmp_path):

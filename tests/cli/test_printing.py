@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from shoal.cli import main, progress
-from shoal.cli.printing import Table, TablePrinting
+from shoal.cli.printing import TablePrinting
 from shoal.cli.progress import Interrupted, progress_bars
+from shoal.tables import Table
 
 TABLE = Table(["system", "WER %", "p"], [["full", "5.0", ""], ["without 3|4", "12.5", ""]])
 
@@ -25,9 +26,9 @@ def test_a_table_in_other_formats(capsys) -> None:
     result = {"systems": 2}
     TablePrinting(format="md").show(result, ["title", TABLE, "advice"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["| system | WER % |", "| --- | ---: |", "| full | 5.0 |", "| without 3/4 | 12.5 |"]
+    assert lines == ["| system | WER % |", "| --- | ---: |", "| full | 5.0 |", "| without 3\\|4 | 12.5 |"]
     TablePrinting(format="csv").show(result, ["title", TABLE])
-    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [TABLE.headings, *TABLE.rows]
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [TABLE.columns, *TABLE.rows]
     for printing in (TablePrinting(format="json"), TablePrinting(as_json=True)):
         printing.show(result, [TABLE])
         assert json.loads(capsys.readouterr().out) == result

@@ -48,7 +48,7 @@ def test_they_load_print_and_report(tmp_path):
     scores = Scores.load(out / "scores.json")
     assert scores.systems[1].measures["WER"].value.value == 1 / 3
     text = "\n".join(map(str, summary(scores)))
-    assert "p (Holm)" not in text
+    assert "p after Holm" not in text
     assert "worst speaker of cut: b" in text
     page = render([scores], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Worst group by “speaker”" in page

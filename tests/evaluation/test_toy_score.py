@@ -66,7 +66,7 @@ def test_it_stands_everywhere(scored):
     assert scores.systems[1].measures["politeness"].value.value == 0.75
     assert scores.systems[1].most_worsened == {"speaker": "b"}
     table = "\n".join(map(str, summary(scores)))
-    assert "politeness %" in table
+    assert "politeness" in table
     assert "worst speaker of cut: b, politeness 50.0" in table
     text = card_section(CardFacts(scores.model, measured=[Measured(scores, scores.systems[1])]))
     assert "| politeness | 75.0 %" in text

@@ -6,6 +6,7 @@ import pytest
 
 from shoal.evaluation import rescore
 from shoal.report import groups, render
+from shoal.score_tables import data_set_table, p_heading, p_text
 from stored_outputs import evaluation, output
 
 SEVEN = "alpha beta gamma delta sigma kappa omega"
@@ -30,12 +31,12 @@ def scores(tmp_path_factory):
 
 
 def test_data_sets_stand_side_by_side(scores):
-    table = groups.sets(scores)
+    table = data_set_table(scores)
     assert list(table.columns[1::2]) == [
-        "near: WER, 8 clips",
-        "far, out of domain: WER, 8 clips",
-        "mid, out of domain: WER, 8 clips",
-        "all out of domain: WER, 16 clips",
+        "near (8 clips)",
+        "far, out of domain (8 clips)",
+        "mid, out of domain (8 clips)",
+        "all out of domain (16 clips)",
     ]
     assert [len(row) for row in table.rows] == [9, 9, 9]
     assert table.rows[2][1].startswith("85.7\u202f% [")
@@ -61,7 +62,7 @@ def test_p_values_are_corrected_and_said_to_be(scores, tmp_path):
     assert "after Holm’s correction over the 2 systems compared with the first" in page
     assert "WER by data set" in page
     assert "did not get worse on all clips together" in page
-    assert groups.p_text(scores, scores.systems[1].measures["WER"].delta) != "–"
+    assert p_text(scores, scores.systems[1].measures["WER"]) != "–"
 
 
 def test_scores_from_before_there_were_sets_have_none(scores):
@@ -70,5 +71,5 @@ def test_scores_from_before_there_were_sets_have_none(scores):
         system.groups, system.worst_group, system.most_worsened = {}, {}, {}
         if delta := system.measures["WER"].delta:
             delta.p_holm = None
-    assert groups.view(old) == {"sets": None, "groups": [], "unfair": []}
-    assert groups.p_heading(old) == "p"
+    assert (data_set_table(old), groups.tables(old), groups.unfair(old)) == (None, [], [])
+    assert p_heading(old) == "p"

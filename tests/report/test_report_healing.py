@@ -12,9 +12,10 @@ from test_report_page import ATTACK, Page, rendered
 from shoal.report import figure_style, healing, healing_figure, healing_words
 from shoal.report.bundle import collect
 from shoal.report.healing_cells import against, by_plan, put_back, told
-from shoal.report.parts import Section, Table
+from shoal.report.parts import Section
 from shoal.schema import DataInfo, Delta, Document, Estimate, Healing
 from shoal.schema.heal import EDIT_RATE
+from shoal.tables import Table
 
 SPACE = "\u202f"
 

@@ -56,7 +56,7 @@ def attach(folder: Path, documents: Iterable[Evidence]) -> list[Path]:
 def latest(documents: Sequence[Labelled]) -> list[Labelled]:
     """Of documents that measured the same thing in the same way, the one made last; in a fixed order."""
     newest: dict[str, Labelled] = {}
-    for label, document in sorted(documents, key=lambda each: each[1].provenance.created):
+    for label, document in sorted(documents, key=lambda labelled: labelled[1].provenance.created):
         newest[f"{document.kind}-{_key(document)}"] = (label, document)
     return [newest[key] for key in sorted(newest)]
 

@@ -128,8 +128,8 @@ def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code:
     from shoal.models.adapters import ADAPTERS_FILE
 
     path, history = folder.path, folder.history
-    plans = [(each.name, Plan.load(each)) for each in plan_files(history)]
-    healings = [HealRecord.load(each) for place in _places(folder) for each in heal_files(place)]
+    plans = [(path.name, Plan.load(path)) for path in plan_files(history)]
+    healings = [HealRecord.load(file) for path in _folders(folder) for file in heal_files(path)]
     trained = history / TRAINING_FILE
     training = TrainingRecord.load(trained) if trained.is_file() else None
     source = source_record(history)
@@ -182,7 +182,7 @@ def _named_base(path: Path) -> str:
     return str(read_json(path / CONFIG)["base_model_name_or_path"])
 
 
-def _places(folder: Folder) -> list[Path]:
+def _folders(folder: Folder) -> list[Path]:
     return [folder.path] if folder.base is None else [folder.base, folder.path]
 
 
@@ -219,12 +219,12 @@ def _old_section(path: Path) -> str:
     if not card.is_file():
         return ""
     text = card.read_text(encoding="utf-8", errors="replace")
-    _, found, rest = text.partition(f"\n## {CHECKED}\n\n")
-    return rest.partition("\n## ")[0].rstrip() if found and OURS in text else ""
+    _, heading, rest = text.partition(f"\n## {CHECKED}\n\n")
+    return rest.partition("\n## ")[0].rstrip() if heading and OURS in text else ""
 
 
 def _licence(model: ModelInfo | None, source: SourceRecord | None, training: TrainingRecord | None) -> str | None:
-    known = [each.licence for each in (model, source.unpruned if source else None) if each is not None]
+    known = [info.licence for info in (model, source.unpruned if source else None) if info is not None]
     known.append(training.recipe.get("licence") if training is not None else None)
     return next((licence for licence in known if licence), None)
 

@@ -57,7 +57,7 @@ def front_matter(facts: CardFacts) -> str:
         license=licence,
         license_name=licence_name,
         tags=tags,
-        language=sorted({language for each in facts.measured for language in each.data.languages}) or None,
+        language=sorted({language for result in facts.measured for language in result.data.languages}) or None,
         model_name=facts.title if results else None,
         eval_results=results or None,
     )
@@ -79,13 +79,13 @@ def _one_line(text: str) -> str:
 
 def _results(measured: Sequence[Measured]) -> Iterator[EvalResult]:
     """Every score of the tasks that the Hub knows."""
-    for each in measured:
-        dataset, config = _dataset(each.data)
-        for measure, score in each.system.measures.items() if each.kind in HUB_TASKS else ():
+    for result in measured:
+        dataset, config = _dataset(result.data)
+        for measure, score in result.system.measures.items() if result.kind in HUB_TASKS else ():
             yield EvalResult(
-                task_type=HUB_TASKS[each.kind],
+                task_type=HUB_TASKS[result.kind],
                 dataset_type=dataset,
-                dataset_name=data_name(each.data),
+                dataset_name=data_name(result.data),
                 dataset_config=config,
                 metric_type=HUB_METRICS.get(measure, measure.lower().replace(" ", "_")),
                 metric_value=round(score.value.value * (100 if score.fraction else 1), 2),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from shoal import wording
 from shoal.cards.facts import CHECKED, CardFacts
-from shoal.cards.markdown import bullets, code, section, table
+from shoal.cards.markdown import bullets, code, section
 from shoal.data_names import data_name
-from shoal.schema import DataInfo, HealRecord, Plan, TrainingRecord
+from shoal.schema import DataInfo, HealRecord, Plan, StageRecord, TrainingRecord, ValidationLoss
+from shoal.tables import Table
 from shoal.wording import fitted_on
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ def removed(facts: CardFacts) -> str:
         return ""
     licence = f"Licence of the model: {facts.licence or LICENCE_UNKNOWN}"
     if not facts.plans:
-        what = f"Model: {_model(facts)}; no plan in its folder tells of a layer that was removed"
-        return section("What was removed", bullets([what, licence]))
+        model = f"Model: {_model(facts)}; no plan in its folder tells of a layer that was removed"
+        return section("What was removed", bullets([model, licence]))
     first, last = facts.plans[0][1], facts.plans[-1][1]
     block = f" (the block [{last.block[0]}, {last.block[1]}))" if last.block and len(facts.plans) == 1 else ""
     missing = ", ".join(map(str, facts.removed)) or "none"
@@ -51,7 +54,7 @@ def healed(facts: CardFacts) -> str:
         f"Steps: {record.steps if record.steps else 'none, a fit in closed form'}; {record.seconds:,.0f} s",
         f"Loss, nats a response token on clips that were not trained on: {_loss(record)}",
         *([f"Teacher: {code(record.teacher)}"] if record.teacher else []),
-        *(f"Healed before: {each.target} on {each.task}, {each.steps} steps" for each in earlier),
+        *(f"Healed before: {heal.target} on {heal.task}, {heal.steps} steps" for heal in earlier),
         *([] if facts.healed_last else ["Layers were removed after it was healed"]),
         *(f"Note: {note}" for note in record.notes),
     ]
@@ -67,8 +70,8 @@ def trained(facts: CardFacts) -> str:
     parts = [
         recipe.get("about") or "",
         section("Made of", bullets(_made_of(recipe))),
-        section("Trained on", bullets([_source(*each) for each in zip(record.data, recipe["train"], strict=True)])),
-        section("Stages", _stages(record)),
+        section("Trained on", bullets([_source(*pair) for pair in zip(record.data, recipe["train"], strict=True)])),
+        section("Stages", Table.of("", STAGES, record.stages).as_markdown()),
         _validation(record),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -124,7 +127,7 @@ def _plan(plan: Plan) -> str:
 
 def _parameters(facts: CardFacts) -> list[str]:
     """Where the models before are known; a healing that puts layers back leaves the count open."""
-    if facts.source is None or any(each.target == "replace" for each in facts.healings):
+    if facts.source is None or any(heal.target == "replace" for heal in facts.healings):
         return []
     before, last = facts.source.model, facts.plans[-1][1]
     whole = facts.source.unpruned.total_parameters
@@ -167,39 +170,33 @@ def _source(info: DataInfo, source: dict[str, Any]) -> str:
     )
 
 
-def _stages(record: TrainingRecord) -> str:
-    rows = [
-        [
-            each.name,
-            f"{each.steps:,}",
-            f"{each.clips:,}",
-            f"{each.seconds:,.0f}",
-            f"{each.trained_parameters:,}",
-            f"{each.first_loss:.3f}",
-            f"{each.last_loss:.3f}",
-        ]
-        for each in record.stages
-    ]
-    return table(["Stage", "Steps", "Clips", "Seconds", "Parameters", "Loss, first", "Loss, last"], rows)
+STAGES: dict[str, Callable[[StageRecord], str]] = {
+    "Stage": lambda stage: stage.name,
+    "Steps": lambda stage: f"{stage.steps:,}",
+    "Clips seen": lambda stage: f"{stage.clips:,}",
+    "Time": lambda stage: wording.duration(stage.seconds),
+    "Parameters trained": lambda stage: wording.count(stage.trained_parameters),
+    "Loss, first step": lambda stage: loss_text(stage.first_loss),
+    "Loss, last tenth": lambda stage: loss_text(stage.last_loss),
+}
+VALIDATION: dict[str, Callable[[ValidationLoss], str]] = {
+    "Data": lambda loss: loss.data,
+    "Task": lambda loss: loss.task,
+    "Clips": lambda loss: f"{loss.clips:,}",
+    "Loss, nats a token": lambda loss: loss_text(loss.loss),
+    "The same as saved": lambda loss: loss_text(loss.loss_as_saved),
+}
+
+
+def loss_text(value: float | None) -> str:
+    """A loss with three decimals."""
+    return wording.MISSING if value is None else wording.fixed(value, 3)
 
 
 def _validation(record: TrainingRecord) -> str:
-    rows = [
-        [
-            code(each.data),
-            each.task,
-            str(each.clips),
-            f"{each.loss:.3f}",
-            "" if each.loss_as_saved is None else f"{each.loss_as_saved:.3f}",
-        ]
-        for each in record.validation
-    ]
-    if not rows:
+    if not record.validation:
         return ""
-    return section(
-        "On clips it was not trained on",
-        table(["Data", "Task", "Clips", "Loss, nats a token", "As saved"], rows),
-    )
+    return section("On clips it was not trained on", Table.of("", VALIDATION, record.validation).as_markdown())
 
 
 def _checks(report: VerificationReport, done: str) -> str:

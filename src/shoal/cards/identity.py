@@ -52,13 +52,13 @@ class CheckpointIdentity:
         """
         for system in bench.systems:
             # A bench names the part in the name only, see `Plan.name`.
-            part = next((each for each in PARTS if f"-{each}-" in system.name), "layer")
+            part = next((name for name in PARTS if f"-{name}-" in system.name), "layer")
             if self._is(bench, system.removed, part):
                 return system
         raise self._foreign(bench, label)
 
-    def check_audit(self, audit: Audit, *, label: str) -> None:
-        """Make sure that `audit` is of this checkpoint or of the model that it was pruned from.
+    def checked_audit(self, audit: Audit, *, label: str) -> Audit:
+        """`audit`, which must be of this checkpoint or of the model that it was pruned from.
 
         Raises:
             UsageError: it is not.
@@ -66,6 +66,7 @@ class CheckpointIdentity:
         known = self.parents | {self.own(audit.provenance.dtype)}
         if not audit.model.fingerprint or audit.model.fingerprint not in known:
             raise self._foreign(audit, label)
+        return audit
 
     def _is(self, document: Scores | Bench, removed: list[int], part: str) -> bool:
         mark = document.model.fingerprint
@@ -91,8 +92,9 @@ def fingerprints_of(ref: str, *, device: str = "auto", trust_remote_code: bool =
     def fingerprint(dtype: str) -> str:
         from shoal.models.loading import DTYPES, load_model
 
-        wanted = dtype if dtype in DTYPES else "stored"
-        loaded = load_model(ref, device=device, dtype=wanted, trust_remote_code=trust_remote_code)
+        loaded = load_model(
+            ref, device=device, dtype=dtype if dtype in DTYPES else "stored", trust_remote_code=trust_remote_code
+        )
         return loaded.info().fingerprint
 
     return fingerprint

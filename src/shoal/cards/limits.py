@@ -83,7 +83,7 @@ def _healed_on(facts: CardFacts) -> Iterator[str]:
     if not facts.healed_last:
         return
     task = facts.healings[-1].task
-    if {each.task for each in facts.measured} - {task}:
+    if {result.task for result in facts.measured} - {task}:
         yield f"Tasks that it was not healed on and that are not among the scores; it was healed on {task}."
     else:
         yield (
@@ -126,16 +126,16 @@ def _text(facts: CardFacts) -> Iterator[str]:
 
 def _languages(facts: CardFacts) -> Iterator[str]:
     for task, measured in _by_task(facts).items():
-        found = sorted({language for each in measured for language in each.data.languages})
-        if found:
-            yield f"{_named(task)} in any language but {listing(found)}."
+        languages = sorted({language for result in measured for language in result.data.languages})
+        if languages:
+            yield f"{_named(task)} in any language but {listing(languages)}."
         else:
             yield f"{_named(task)} in any language that is named: the clips do not say theirs."
-        for each in measured:
-            if len(each.data.languages) > 1 and LANGUAGE_FIELD not in each.system.groups:
+        for result in measured:
+            if len(result.data.languages) > 1 and LANGUAGE_FIELD not in result.system.groups:
                 yield (
-                    f"Each language by itself: clips of {listing(each.data.languages)} in "
-                    f"{code(data_name(each.data))} are scored together (`--group-by {LANGUAGE_FIELD}` parts them)."
+                    f"Each language by itself: clips of {listing(result.data.languages)} in "
+                    f"{code(data_name(result.data))} are scored together (`--group-by {LANGUAGE_FIELD}` parts them)."
                 )
 
 
@@ -143,7 +143,7 @@ def _groups(facts: CardFacts) -> Iterator[str]:
     for task, measured in _by_task(facts).items():
         if measured[0].kind == TEXT:
             continue
-        fields = {field for each in measured for field in each.system.groups}
+        fields = {field for result in measured for field in result.system.groups}
         left = [name for name, called in GROUP_FIELDS.items() if not fields & set(called)]
         if left:
             yield f"{_named(task)} by {listing(left)}: such groups of people were not scored apart."
@@ -152,7 +152,7 @@ def _groups(facts: CardFacts) -> Iterator[str]:
 def _domains(facts: CardFacts) -> Iterator[str]:
     for task, measured in _by_task(facts).items():
         sets = dict.fromkeys(
-            name for each in measured for name in each.system.groups.get(DATA) or [data_name(each.data)]
+            name for result in measured for name in result.system.groups.get(DATA) or [data_name(result.data)]
         )
         names = listing([code(name) for name in sets])
         if len(sets) == 1:
@@ -169,42 +169,42 @@ def _trained_on(facts: CardFacts) -> Iterator[str]:
 
 
 def _baselines(facts: CardFacts) -> Iterator[str]:
-    alone = [each for each in facts.measured if each.baseline is None]
+    alone = [result for result in facts.measured if result.baseline is None]
     if facts.changed and alone:
-        where = listing(list(dict.fromkeys(each.task for each in alone)))
+        where = listing(list(dict.fromkeys(result.task for result in alone)))
         yield f"What the changes cost in {where}: no baseline was scored beside it (`shoal evaluate --against MODEL`)."
 
 
 def _few(facts: CardFacts) -> Iterator[str]:
-    for each in facts.measured:
-        if each.data.clips < FEW_CLIPS:
+    for result in facts.measured:
+        if result.data.clips < FEW_CLIPS:
             yield (
-                f"Clips beyond the {each.data.clips:,} of {code(data_name(each.data))} in {each.task}: so few say "
-                "little, and the intervals cover the choice of clips, not other speakers, rooms or topics."
+                f"Clips beyond the {result.data.clips:,} of {code(data_name(result.data))} in {result.task}: so few "
+                "say little, and the intervals cover the choice of clips, not other speakers, rooms or topics."
             )
 
 
 def _uncertain(facts: CardFacts) -> Iterator[str]:
     """Where an interval leaves open what a reader would ask first."""
-    for each in facts.measured:
-        if (score := each.scores.headline_of(each.system)) is None:
+    for result in facts.measured:
+        if (score := result.scores.headline_of(result.system)) is None:
             continue
-        place = f"{each.scores.headline} of {each.task} on {code(data_name(each.data))}"
+        subject = f"{result.scores.headline} of {result.task} on {code(data_name(result.data))}"
         if score.value.low is None or score.value.high is None:
-            yield f"How sure {place} is: there is no interval."
+            yield f"How sure {subject} is: there is no interval."
         elif _wide(score):
-            yield f"{place} to any precision: {plain_score(score.value, fraction=score.fraction)} is a wide interval."
+            yield f"{subject} to any precision: {plain_score(score.value, fraction=score.fraction)} is a wide interval."
         if _open(score):
             assert score.delta is not None
             change = plain_score(score.delta.absolute, "+.1f", fraction=score.fraction)
-            yield f"Whether {place} differs from the baseline's: the interval of the difference, {change}, has 0 in it."
+            yield f"Whether {subject} differs from the baseline's: the interval of the change, {change}, has 0 in it."
 
 
 def _wide(score: MeasuredScore) -> bool:
-    found = score.value
-    assert found.low is not None
-    assert found.high is not None
-    return max(found.high - found.value, found.value - found.low) > WIDE * abs(found.value)
+    estimate = score.value
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return max(estimate.high - estimate.value, estimate.value - estimate.low) > WIDE * abs(estimate.value)
 
 
 def _open(score: MeasuredScore) -> bool:
@@ -221,14 +221,14 @@ def _speed(facts: CardFacts) -> Iterator[str]:
 
 
 def _done(facts: CardFacts) -> set[str]:
-    return {each.kind for each in facts.measured}
+    return {result.kind for result in facts.measured}
 
 
 def _by_task(facts: CardFacts) -> dict[str, list[Measured]]:
-    found: dict[str, list[Measured]] = {}
-    for each in facts.measured:
-        found.setdefault(each.task, []).append(each)
-    return found
+    by_task: dict[str, list[Measured]] = {}
+    for result in facts.measured:
+        by_task.setdefault(result.task, []).append(result)
+    return by_task
 
 
 def _named(task: str) -> str:

@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from shoal import wording
 from shoal.cards.facts import CardFacts
-from shoal.cards.markdown import code, p_value, section, table
+from shoal.cards.markdown import code, section
 from shoal.cards.measured import Measured
 from shoal.data_names import data_name
-from shoal.schema import Audit, Bench, MeasuredScore, Plan, ScopeAudit, SystemBench
-from shoal.wording import plain, plain_score, plural
+from shoal.schema import Audit, Bench, Delta, MeasuredScore, Plan, ScopeAudit, SystemBench
+from shoal.score_tables import change_text, notable_groups, relative_text, value_text
+from shoal.tables import Table, plain
 
 SHOWN_GROUPS = 30
 """A longer table of groups is folded."""
-SCORES = (
-    "Task",
-    "Data",
-    "Language",
-    "Clips",
-    "Score",
-    "This model",
-    "Baseline",
-    "Difference",
-    "Relative",
-    "p",
-)
-GROUPS = ("Task", "Data", "Field", "Group", "Clips", "Score", "This model", "Difference", "Relative", "p")
-COSTS = (
-    "Data",
-    "Device",
-    "Batch",
-    "Parameters",
-    "Checkpoint, MB",
-    "Peak memory, MB",
-    "Encoding, s",
-    "Prefill, s",
-    "A token, ms",
-    "In all, s",
-    "In all / unpruned",
-    "Parameters / unpruned",
-)
 
 
 def scores(facts: CardFacts) -> str:
     """Every measure of every task and data set, then every group."""
     if not facts.measured:
         return ""
+    rows = [(result, *item) for result in facts.measured for item in result.system.measures.items()]
     parts = [
         _explained(facts.measured),
-        table(SCORES, [row for result in facts.measured for row in _rows(result)]),
+        Table.of("", SCORES, rows).as_markdown(),
         _groups(facts.measured),
         _made_by(facts.measured),
     ]
@@ -63,7 +39,7 @@ def costs(facts: CardFacts) -> str:
         "Seconds a clip; times are paired with the unpruned model's on the same clips, and below 1 is faster. They "
         "hold for this machine and software only."
     )
-    return section("Speed and memory", f"{text}\n\n{table(COSTS, [_cost(*result) for result in facts.benches])}")
+    return section("Speed and memory", f"{text}\n\n{Table.of('', COSTS, facts.benches).as_markdown()}")
 
 
 def audits(facts: CardFacts) -> str:
@@ -72,7 +48,8 @@ def audits(facts: CardFacts) -> str:
         return ""
     plan = facts.plans[-1][1] if facts.plans else None
     rows = [row for audit in facts.audits for row in _audited(audit, plan)]
-    return section("Audits", table(("Data", "Task", "Input", "Scope", "Positions", "Removed block"), rows))
+    columns = ("Data", "Task", "Input", "Scope", "Positions", "Removed block")
+    return section("Audits", Table(columns, rows).as_markdown())
 
 
 def _explained(measured: Sequence[Measured]) -> str:
@@ -92,44 +69,43 @@ def _baseline_name(result: Measured) -> str:
     return code(result.baseline.model_ref or result.scores.model.ref)
 
 
-def _rows(result: Measured) -> Iterator[list[str]]:
-    theirs = {} if result.baseline is None else result.baseline.measures
-    for name, score in result.system.measures.items():
-        base = theirs.get(name)
-        yield [
-            result.task,
-            code(data_name(result.data)),
-            ", ".join(result.data.languages) or "not stated",
-            f"{result.data.clips:,}",
-            name,
-            plain_score(score.value, fraction=score.fraction),
-            "" if base is None else plain_score(base.value, fraction=base.fraction),
-            *_difference(score),
-        ]
+def _p_value(delta: Delta | None) -> str:
+    """After Holm's correction where there was one; the plain one is marked."""
+    if delta is None or delta.p_holm is not None or delta.p_value is None:
+        return wording.p_value(delta.p_holm if delta else None)
+    return f"{wording.p_value(delta.p_value)} (alone)"
 
 
-def _difference(score: MeasuredScore) -> list[str]:
-    """In points, relative, and the p-value."""
-    delta = score.delta
-    if delta is None:
-        return ["", "", ""]
-    points = plain_score(delta.absolute, "+.1f", fraction=score.fraction)
-    return [
-        points.replace(" %", " points"),
-        plain_score(delta.relative, "+.1f", fraction=True),
-        p_value(delta),
-    ]
+Row = tuple[Measured, str, MeasuredScore]
+"""A result, and one of its scores with its name."""
+SCORES: dict[str, Callable[[Row], str]] = {
+    "Task": lambda row: row[0].task,
+    "Data": lambda row: code(data_name(row[0].data)),
+    "Language": lambda row: ", ".join(row[0].data.languages) or "not stated",
+    "Clips": lambda row: f"{row[0].data.clips:,}",
+    "Score": lambda row: row[1],
+    "This model": lambda row: value_text(row[2]),
+    "Baseline": lambda row: value_text(row[0].baseline.measures.get(row[1]) if row[0].baseline else None),
+    "Difference": lambda row: change_text(row[2]),
+    "Relative": lambda row: relative_text(row[2]),
+    "p": lambda row: _p_value(row[2].delta),
+}
 
 
 def _groups(measured: Sequence[Measured]) -> str:
     rows = [row for result in measured for row in _group_rows(result)]
     if not rows:
         return ""
-    worst = [line for result in measured for line in _worst(result)]
-    found = table(GROUPS, rows)
+    columns = ("Task", "Data", "Field", "Group", "Clips", "Score", *list(SCORES)[5:6], *list(SCORES)[7:])
+    table = Table(columns, rows).as_markdown()
     if len(rows) > SHOWN_GROUPS:
-        found = f"<details><summary>{plural(len(rows), 'row')}, group by group</summary>\n\n{found}\n\n</details>"
-    return "\n\n".join(["### By group", *(["\n".join(worst)] if worst else []), found])
+        table = f"<details><summary>{len(rows)} rows, group by group</summary>\n\n{table}\n\n</details>"
+    notable = [
+        plain(f"- {group.title.capitalize()} of {result.task}: {code(group.group)}, {group.score}")
+        for result in measured
+        for group in notable_groups(result.scores, [result.system])
+    ]
+    return "\n\n".join(["### By group", *(["\n".join(notable)] if notable else []), table])
 
 
 def _group_rows(result: Measured) -> Iterator[list[str]]:
@@ -144,24 +120,11 @@ def _group_rows(result: Measured) -> Iterator[list[str]]:
                 value,
                 f"{group.clips:,}",
                 result.scores.headline,
-                plain_score(score.value, fraction=score.fraction),
-                *_difference(score),
+                value_text(score),
+                change_text(score),
+                relative_text(score),
+                _p_value(score.delta),
             ]
-
-
-def _worst(result: Measured) -> Iterator[str]:
-    name = result.scores.headline
-    for field, value in result.system.worst_group.items():
-        group = result.system.groups[field][value]
-        if score := result.scores.headline_of(group):
-            yield (
-                f"- Worst {field} of {result.task}: {code(value)}, {name} "
-                f"{plain_score(score.value, fraction=score.fraction)}, {plural(group.clips, 'clip')}"
-            )
-    for field, value in result.system.most_worsened.items():
-        score = result.scores.headline_of(result.system.groups[field][value])
-        if score and score.delta is not None:
-            yield f"- Most worsened {field} of {result.task}: {code(value)}, {name} {_difference(score)[0]}"
 
 
 def _made_by(measured: Sequence[Measured]) -> str:
@@ -177,46 +140,40 @@ def _signatures(result: Measured) -> str:
     return "; ".join(dict.fromkeys(score.signature for score in result.system.measures.values()))
 
 
-def _cost(bench: Bench, system: SystemBench) -> list[str]:
-    peak = system.peak_memory_bytes
-    ratio = system.parameter_ratio
-    return [
-        code(data_name(bench.data)),
-        f"{bench.provenance.device}, {bench.provenance.dtype}",
-        str(bench.batch_size),
-        f"{system.parameters:,}",
-        f"{system.checkpoint_bytes / 1e6:,.0f}",
-        "" if peak is None else f"{peak / 1e6:,.0f}",
-        plain(system.encode_seconds, ".3f"),
-        plain(system.prefill_seconds, ".3f"),
-        f"{1000 * system.decode_seconds.value:.1f}",
-        plain(system.total_seconds, ".3f"),
-        plain(system.total_ratio, ".3f"),
-        "" if ratio is None else f"{ratio:.3f}",
-    ]
+COSTS: dict[str, Callable[[tuple[Bench, SystemBench]], str]] = {
+    "Data": lambda timed: code(data_name(timed[0].data)),
+    "Device": lambda timed: f"{timed[0].provenance.device}, {timed[0].provenance.dtype}",
+    "Batch": lambda timed: str(timed[0].batch_size),
+    "Parameters": lambda timed: f"{timed[1].parameters:,}",
+    "Checkpoint, MB": lambda timed: _megabytes(timed[1].checkpoint_bytes),
+    "Peak memory, MB": lambda timed: _megabytes(timed[1].peak_memory_bytes),
+    "Encoding, s": lambda timed: wording.plain(timed[1].encode_seconds, ".3f"),
+    "Prefill, s": lambda timed: wording.plain(timed[1].prefill_seconds, ".3f"),
+    "A token, ms": lambda timed: f"{1000 * timed[1].decode_seconds.value:.1f}",
+    "In all, s": lambda timed: wording.plain(timed[1].total_seconds, ".3f"),
+    "In all / unpruned": lambda timed: wording.plain(timed[1].total_ratio, ".3f"),
+    "Parameters / unpruned": lambda timed: "" if (ratio := timed[1].parameter_ratio) is None else f"{ratio:.3f}",
+}
+
+
+def _megabytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:,.0f}"
 
 
 def _audited(audit: Audit, plan: Plan | None) -> Iterator[list[str]]:
     """One line for each scope; with the removed block's distance, if the audit is of the model it was removed from."""
-    for name, found in audit.inputs.items():
-        for scope, part in found.scopes.items():
+    for name, measured in audit.inputs.items():
+        for scope, part in measured.scopes.items():
             distance = ""
             if plan is not None and plan.block is not None and plan.depth == audit.depth:
                 distance = _distance(part, plan.block[0], plan.block[1] - plan.block[0], audit.level)
-            yield [
-                code(data_name(audit.data)),
-                audit.task,
-                name,
-                scope,
-                f"{part.positions:,}",
-                distance,
-            ]
+            yield [code(data_name(audit.data)), audit.task, name, scope, f"{part.positions:,}", distance]
 
 
 def _distance(part: ScopeAudit, layer: int, count: int, level: float) -> str:
-    """Of the block of `count` layers from `layer` on, by every metric of blocks; angular distances as a share of pi."""
+    """Of the block of `count` layers from `layer` on, by every metric of blocks; angles in units of pi."""
     titles = {"angular": "angular distance / π"}
     return ", ".join(
-        f"{titles.get(name, values.title)} {plain(values.estimate(range(layer, layer + count), level), '.4f')}"
+        f"{titles.get(name, values.title)} {wording.plain(values.estimate(range(layer, layer + count), level), '.4f')}"
         for name, values in part.of_blocks().items()
     )

@@ -19,7 +19,7 @@ def speaks(info: ModelInfo) -> bool:
     from shoal.models.families import families
     from shoal.models.families.audio_llm import AudioLLM
 
-    family = next((each for each in families() if each.name == info.family), None)
+    family = next((item for item in families() if item.name == info.family), None)
     return isinstance(family, AudioLLM) and family.speaks(info.class_name)
 
 
@@ -33,14 +33,14 @@ def speech_untested(info: ModelInfo, documents: Iterable[object] = (), *, folder
     """
     if not speaks(info):
         return False
-    tested = any(isinstance(each, Scores) and _generates(each.task, each.task_settings) for each in documents)
+    tested = any(isinstance(item, Scores) and _generates(item.task, item.task_settings) for item in documents)
     return not tested and not (folder is not None and _attached(folder))
 
 
 def _attached(folder: Path) -> bool:
     """Whether scores of generated speech lie in the folder; whose they are is for the card to check."""
-    found = (read_json(path) for path in sorted((folder / FOLDER).glob("scores-*.json")))
-    return any(isinstance(each, dict) and _generates(each.get("task"), each.get("task_settings")) for each in found)
+    files = [read_json(path) for path in sorted((folder / FOLDER).glob("scores-*.json"))]
+    return any(isinstance(raw, dict) and _generates(raw.get("task"), raw.get("task_settings")) for raw in files)
 
 
 def _generates(task: str | None, settings: Mapping[str, Any] | None) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal._version import __version__
 from shoal.cards import history, results
-from shoal.cards.attached import Evidence, Labelled, attach, attached, latest
+from shoal.cards.attached import Labelled, attach, attached, latest
 from shoal.cards.facts import OURS, CardFacts, Folder, folder_of, gather, identity
 from shoal.cards.front_matter import front_matter
 from shoal.cards.identity import CheckpointIdentity, fingerprints_of
@@ -68,7 +68,7 @@ def card(
             in the way.
         ShoalError: the folder holds no model, or a record in it cannot be read.
     """
-    labelled = [(f"document {number}", each) for number, each in enumerate(documents, start=1)]
+    labelled = [(f"document {number}", document) for number, document in enumerate(documents, start=1)]
     return write_card(folder, labelled, CardSettings.of(settings, options), out=out)[0]
 
 
@@ -80,13 +80,13 @@ def write_card(
     out: str | os.PathLike[str] | None = None,
 ) -> tuple[Path, CardFacts]:
     """The same of documents with the names that errors call them by; also returns what the card was written from."""
-    place = _checkpoint(folder)
-    target = place / CARD if out is None else Path(out)
+    checkpoint = _checkpoint(folder)
+    target = checkpoint / CARD if out is None else Path(out)
     if not settings.force:
         _check_ours(target)
-    facts = _facts_of(place, documents, settings)
+    facts = _facts_of(checkpoint, documents, settings)
     if settings.attach:
-        attach(place, [document for _, document in documents])
+        attach(checkpoint, [document for _, document in documents])
     return write_text(target, page(facts)), facts
 
 
@@ -127,13 +127,10 @@ def _check_ours(path: Path) -> None:
 
 def _with(facts: CardFacts, evidence: Sequence[Labelled], who: CheckpointIdentity) -> CardFacts:
     """`facts` with what was measured."""
-    measured = [who.scored(each, label=label) for label, each in evidence if isinstance(each, Scores)]
-    benches = [(each, who.timed(each, label=label)) for label, each in evidence if isinstance(each, Bench)]
-    audits = [each for _, each in evidence if isinstance(each, Audit)]
-    for label, each in evidence:
-        if isinstance(each, Audit):
-            who.check_audit(each, label=label)
-    documents: Sequence[Evidence] = [each for _, each in evidence]
+    documents = [document for _, document in evidence]
+    measured = [who.scored(item, label=label) for label, item in evidence if isinstance(item, Scores)]
+    benches = [(item, who.timed(item, label=label)) for label, item in evidence if isinstance(item, Bench)]
+    audits = [who.checked_audit(item, label=label) for label, item in evidence if isinstance(item, Audit)]
     silent = facts.changed and facts.model is not None and speech_untested(facts.model, documents)
     return replace(facts, measured=measured, benches=benches, audits=audits, unheard=silent)
 

@@ -11,10 +11,11 @@ import shoal
 from shoal import wording
 from shoal.benchmarking.settings import BenchSettings
 from shoal.cli import options
-from shoal.cli.printing import Table, TablePrinting
+from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.models.settings import ModelSettings
 from shoal.settings import OUTPUT
+from shoal.tables import Table
 
 if TYPE_CHECKING:
     from shoal.schema import Bench, SystemBench

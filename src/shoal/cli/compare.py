@@ -11,10 +11,11 @@ from cyclopts import Parameter
 import shoal
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.printing import Table, TablePrinting
+from shoal.cli.printing import TablePrinting
 from shoal.comparison.settings import CompareSettings, MatrixSettings
 from shoal.errors import UsageError
 from shoal.settings import DATA, OUTPUT, Settings, option_name
+from shoal.tables import Table
 from shoal.terms import Scope
 
 if TYPE_CHECKING:

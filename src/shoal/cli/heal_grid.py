@@ -11,13 +11,14 @@ from pydantic import Field
 import shoal
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.printing import Table, TablePrinting
+from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings, Fields
 from shoal.errors import UsageError
 from shoal.healing.settings import HealGridSettings
 from shoal.models.settings import ModelSettings
 from shoal.selection.settings import StrategyName
 from shoal.settings import DATA, OUTPUT, CommaSeparated, Settings
+from shoal.tables import Table
 
 if TYPE_CHECKING:
     from shoal.schema import Healing, Plan

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,43 +14,9 @@ from pydantic import BaseModel
 
 from shoal.cli.progress import Reporter, progress_bars
 from shoal.settings import OUTPUT, Settings
+from shoal.tables import Table
 
 Format = Literal["text", "md", "csv", "json"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells that are text already; the first column says what a row is about."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def __str__(self) -> str:
-        """Aligned for a terminal, but never cut to its width, so that it can be piped; empty columns are left out."""
-        first, *others = self._filled_columns()
-        columns = [_padded(first, str.ljust), *(_padded(column, str.rjust) for column in others)]
-        return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
-
-    def as_markdown(self) -> str:
-        """A Markdown table without the empty columns."""
-        headings, *rows = zip(*self._filled_columns(), strict=True)
-        lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
-
-    def as_csv(self) -> str:
-        """All columns, as CSV."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.headings, *self.rows])
-        return text.getvalue().rstrip("\n")
-
-    def _filled_columns(self) -> list[Sequence[str]]:
-        columns = list(zip(self.headings, *self.rows, strict=True))
-        return [column for index, column in enumerate(columns) if index == 0 or not self.rows or any(column[1:])]
-
-
-def _padded(cells: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
-    width = max(map(len, cells))
-    return [pad(cell, width) for cell in cells]
 
 
 class Printing(Settings):

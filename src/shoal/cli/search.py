@@ -11,11 +11,12 @@ from cyclopts import Parameter
 import shoal
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.printing import Table, TablePrinting
+from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.models.settings import ModelSettings
 from shoal.plan_search.settings import SearchSettings
 from shoal.settings import DATA, OUTPUT
+from shoal.tables import Table
 
 if TYPE_CHECKING:
     from shoal.schema import Confirmation, Estimate, Search, SearchStep

@@ -12,12 +12,13 @@ from cyclopts import Parameter
 import shoal
 from shoal.cli import options
 from shoal.cli.card import is_folder, warn_if_unheard
-from shoal.cli.printing import Table, TablePrinting
+from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.errors import UsageError
 from shoal.evaluation.settings import DecodingSettings
 from shoal.models.settings import ModelSettings
 from shoal.settings import DATA, MODEL, OUTPUT, Intervals
+from shoal.tables import Table
 from shoal.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shoal.cli.options import CHECK_FAILED, Command, Flat
-from shoal.cli.printing import Printing, Table, TablePrinting
+from shoal.cli.printing import Printing, TablePrinting
 from shoal.cli.progress import in_megabytes
+from shoal.tables import Table
 
 weights = Command("weights", help="List, fetch and check the pretrained weights that pkg:NAME can name.")
 

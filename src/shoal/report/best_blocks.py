@@ -22,8 +22,9 @@ from shoal.report.heatmaps import (
     scope_choice,
     values_of,
 )
-from shoal.report.parts import Figure, Section, Table
+from shoal.report.parts import Figure, Section
 from shoal.schema import Audit, BestBlock, Estimate, InputKind, MetricValues, Scope
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "blocks", "The best block of each size, and how sure it is", "Best blocks"
 SPANS = (

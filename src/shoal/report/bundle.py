@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import chain
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from shoal.errors import UsageError
 from shoal.schema import (
@@ -38,6 +38,12 @@ class Named(Generic[DocumentT]):
     label: str
     document: DocumentT
 
+    @property
+    def heading(self) -> str:
+        """What tells it from others: model, task and path, as far as it has them."""
+        model, task = getattr(self.document, "model", None), getattr(self.document, "task", "")
+        return " · ".join(filter(None, (getattr(model, "ref", ""), task, self.label)))
+
 
 Described: TypeAlias = Named[Audit] | Named[Search] | Named[Scores] | Named[Bench] | Named[Healing]
 """A document that names a model and the data it was measured on."""
@@ -59,19 +65,7 @@ class Bundle:
     trainings: list[Named[TrainingRecord]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Named[Document]]:
-        groups: tuple[Sequence[Named[Any]], ...] = (
-            self.audits,
-            self.comparisons,
-            self.task_matrices,
-            self.searches,
-            self.plans,
-            self.scores,
-            self.benches,
-            self.healings,
-            self.heals,
-            self.trainings,
-        )
-        return chain.from_iterable(groups)
+        return chain.from_iterable(getattr(self, kind.name) for kind in fields(self))
 
     @property
     def described(self) -> list[Described]:
@@ -86,8 +80,12 @@ class Bundle:
     @property
     def model(self) -> ModelInfo | None:
         """The model of the first document that describes one; that of a healing's record if no other does."""
-        documents = [*self.measured, *(named.document for named in self.heals)]
-        return documents[0].model if documents else None
+        return next(iter(self.models), None)
+
+    @property
+    def models(self) -> list[ModelInfo]:
+        """The models of all documents that describe one."""
+        return [named.document.model for named in (*self.described, *self.heals)]
 
     @property
     def data(self) -> DataInfo | None:
@@ -101,7 +99,7 @@ class Bundle:
         tested: list[Named[Audit] | Named[Search] | Named[Scores] | Named[Healing] | Named[HealRecord]]
         tested = [*self.audits, *self.searches, *self.scores, *self.healings, *self.heals]
         sides = [side.task for named in self.task_matrices for side in named.document.sides]
-        watched = [each.task for named in self.trainings for each in named.document.validation]
+        watched = [loss.task for named in self.trainings for loss in named.document.validation]
         return list(dict.fromkeys([*(named.document.task for named in tested), *sides, *watched]))
 
     @property
@@ -127,11 +125,11 @@ class Bundle:
     @property
     def all_plans(self) -> list[Plan]:
         """Plans given, found, scored and healed, each list of layers (or parts of them) of a strategy once."""
-        found = [named.document.chosen for named in self.searches]
+        searched = [named.document.chosen for named in self.searches]
         scored = [system.plan for named in self.scores for system in named.document.systems]
         healed = [cell.plan for named in self.healings for cell in named.document.cells]
         plans = [named.document for named in self.plans]
-        plans += [plan for plan in (*found, *scored, *healed) if plan and plan.layers]
+        plans += [plan for plan in (*searched, *scored, *healed) if plan and plan.layers]
         unique = {(plan.strategy, plan.part, tuple(plan.layers)): plan for plan in reversed(plans)}
         return list(unique.values())[::-1]
 
@@ -140,6 +138,21 @@ class Bundle:
         """The scope the plans were chosen in; `all`, the default of `select`, if they do not say."""
         scopes = [plan.source.scope for plan in self.all_plans if plan.source and plan.source.scope]
         return scopes[0] if scopes else "all"
+
+
+_LISTS: dict[type[Document], str] = {
+    Audit: "audits",
+    Comparison: "comparisons",
+    TaskMatrix: "task_matrices",
+    Search: "searches",
+    Plan: "plans",
+    Scores: "scores",
+    Bench: "benches",
+    Healing: "healings",
+    HealRecord: "heals",
+    TrainingRecord: "trainings",
+}
+"""The field of a bundle in which documents of a kind are kept."""
 
 
 def collect(documents: Sequence[Document | tuple[str, Document]]) -> Bundle:
@@ -153,34 +166,10 @@ def collect(documents: Sequence[Document | tuple[str, Document]]) -> Bundle:
     bundle = Bundle()
     for item in documents:
         label, document = item if isinstance(item, tuple) else ("", item)
-        _add(bundle, label, document)
-    return bundle
-
-
-def _add(bundle: Bundle, label: str, document: Document) -> None:
-    match document:
-        case Audit():
-            bundle.audits.append(Named(label, document))
-        case Comparison():
-            bundle.comparisons.append(Named(label, document))
-        case TaskMatrix():
-            bundle.task_matrices.append(Named(label, document))
-        case Search():
-            bundle.searches.append(Named(label, document))
-        case Plan():
-            bundle.plans.append(Named(label, document))
-        case Scores():
-            bundle.scores.append(Named(label, document))
-        case Bench():
-            bundle.benches.append(Named(label, document))
-        case Healing():
-            bundle.healings.append(Named(label, document))
-        case HealRecord():
-            bundle.heals.append(Named(label, document))
-        case TrainingRecord():
-            bundle.trainings.append(Named(label, document))
-        case _:
+        if type(document) not in _LISTS:
             raise UsageError(f"a document of kind {document.kind!r} has no place in a report")
+        getattr(bundle, _LISTS[type(document)]).append(Named(label, document))
+    return bundle
 
 
 def baseline(scores: Scores) -> SystemScores | None:

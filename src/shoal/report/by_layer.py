@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.figure_style import Stretch, stretch_for
-from shoal.report.parts import Table
 from shoal.report.units import PLAIN, Unit, unit_of
 from shoal.schema import Estimate, Importance, InputKind
+from shoal.tables import Table
 
 PANEL = 118
 """Pixels of a panel."""
@@ -191,4 +191,4 @@ def layer_table(panels: Panels, depth: int, caption: str) -> Table:
     """A row for each layer, a column for each line of each panel."""
     lines = [(f"{title}, {key}", series) for title, lines in panels.items() for key, series in lines.items()]
     rows = [[str(layer), *(series.cell(layer) for _, series in lines)] for layer in range(depth)]
-    return Table(caption, ["Layer", *(name for name, _ in lines)], rows)
+    return Table(["Layer", *(name for name, _ in lines)], rows, caption)

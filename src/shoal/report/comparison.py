@@ -12,9 +12,10 @@ from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import SCOPE_NAMES
-from shoal.report.parts import Control, Figure, Section, Table
+from shoal.report.parts import Control, Figure, Section
 from shoal.report.units import Unit
 from shoal.schema import BlockOverlap, Comparison, Scope, ScopeComparison
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "comparison", "Are speech and text redundant in the same layers?", "Comparison"
 OTHER_TITLE = "Do the audits agree?"
@@ -124,7 +125,7 @@ def _table(comparison: Comparison) -> Table:
     rows = [
         [SCOPE_NAMES[scope], *(cell(part) for cell in columns.values())] for scope, part in comparison.scopes.items()
     ]
-    return Table("Spearman rank correlation, and overlap of the best blocks", ["Scope", *columns], rows)
+    return Table(["Scope", *columns], rows, "Spearman rank correlation, and overlap of the best blocks")
 
 
 def _cell(metric: str, statistic: str, part: ScopeComparison) -> str:
@@ -135,18 +136,11 @@ def _cell(metric: str, statistic: str, part: ScopeComparison) -> str:
 
 def _overlap_table(scope: Scope, overlaps: Sequence[BlockOverlap]) -> Table:
     depth = max((entry.n for entry in overlaps), default=1)
-    rows = [
-        [
-            str(entry.n),
-            f"{entry.a}–{entry.a + entry.n - 1}",
-            f"{entry.b}–{entry.b + entry.n - 1}",
-            wording.percent_estimate(entry.overlap),
-            wording.percent(chance_overlap(depth, entry.n)),
-        ]
-        for entry in overlaps
-    ]
-    return Table(
-        caption=f"Overlap of the best blocks for each n, scope “{scope}”",
-        columns=["n", "First side", "Second side", "Shared layers", "By chance"],
-        rows=rows,
-    )
+    columns: dict[str, Callable[[BlockOverlap], str]] = {
+        "n": lambda entry: str(entry.n),
+        "First side": lambda entry: f"{entry.a}–{entry.a + entry.n - 1}",
+        "Second side": lambda entry: f"{entry.b}–{entry.b + entry.n - 1}",
+        "Shared layers": lambda entry: wording.percent_estimate(entry.overlap),
+        "By chance": lambda entry: wording.percent(chance_overlap(depth, entry.n)),
+    }
+    return Table.of(f"Overlap of the best blocks for each n, scope “{scope}”", columns, overlaps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -9,19 +10,20 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
-from shoal.report.parts import Figure, Section, Table
+from shoal.report.parts import Figure, Section
 from shoal.schema import Bench, Estimate, SystemBench
+from shoal.tables import NONE, Table
 
 ID, TITLE, SHORT = "savings", "What removing layers saves", "Time and memory"
-STEPS = {
-    "encode": ("encode", figure_style.SKY),
-    "prefill": ("prefill", figure_style.ORANGE),
-    "decode": ("decode", figure_style.BLUE),
+STEPS: dict[str, tuple[str, Callable[[SystemBench], Estimate]]] = {
+    "encode": (figure_style.SKY, lambda system: system.encode_seconds),
+    "prefill": (figure_style.ORANGE, lambda system: system.prefill_seconds),
+    "decode": (figure_style.BLUE, lambda system: system.decode_seconds),
 }
-RATIOS = {
-    "prefill_ratio": ("prefill", figure_style.ORANGE, "square"),
-    "decode_ratio": ("decode", figure_style.BLUE, "diamond"),
-    "total_ratio": ("whole clip", figure_style.GREEN, "circle"),
+RATIOS: dict[str, tuple[str, str, Callable[[SystemBench], Estimate | None]]] = {
+    "prefill": (figure_style.ORANGE, "square", lambda system: system.prefill_ratio),
+    "decode": (figure_style.BLUE, "diamond", lambda system: system.decode_ratio),
+    "whole clip": (figure_style.GREEN, "circle", lambda system: system.total_ratio),
 }
 
 
@@ -37,11 +39,11 @@ def build(bundle: Bundle) -> Section:
 def _article(named: Named[Bench], index: int) -> dict[str, Any]:
     bench = named.document
     return {
-        "heading": bench.model.ref + (f" · {named.label}" if named.label else ""),
+        "heading": named.heading,
         "lead": _lead(bench),
         "figures": [_times(bench, index), _ratios(bench, index)],
-        "time_table": _time_table(bench),
-        "size_table": _size_table(bench),
+        "time_table": Table.of("Time for a clip, and ratios", TIMES, bench.systems, highlight=[0]),
+        "size_table": Table.of("Size and memory", SIZES, bench.systems, highlight=[0]),
     }
 
 
@@ -64,13 +66,13 @@ def _height(bench: Bench) -> int:
 def _times(bench: Bench, index: int) -> Figure:
     figure = figure_style.new_figure(_height(bench), x="milliseconds for a clip", y="")
     names = [system.name for system in bench.systems]
-    for step, (name, colour) in STEPS.items():
-        estimates = [_step(system, step) for system in bench.systems]
-        values = [estimate.value * (bench.new_tokens if step == "decode" else 1) for estimate in estimates]
+    for name, (colour, seconds) in STEPS.items():
+        estimates = [seconds(system) for system in bench.systems]
+        values = [estimate.value * (bench.new_tokens if name == "decode" else 1) for estimate in estimates]
         figure.add_bar(
             y=names,
             x=[round(1000 * value, 3) for value in values],
-            name=f"{name} ({bench.new_tokens} tokens)" if step == "decode" else name,
+            name=f"{name} ({bench.new_tokens} tokens)" if name == "decode" else name,
             orientation="h",
             marker={"color": colour},
             customdata=[wording.milliseconds(estimate) for estimate in estimates],
@@ -82,24 +84,15 @@ def _times(bench: Bench, index: int) -> Figure:
     return Figure(f"times-{index}", "Time for a clip, step by step", caption, {"": figure})
 
 
-def _step(system: SystemBench, step: str) -> Estimate:
-    times = {
-        "encode": system.encode_seconds,
-        "prefill": system.prefill_seconds,
-        "decode": system.decode_seconds,
-    }
-    return times[step]
-
-
 def _ratios(bench: Bench, index: int) -> Figure:
     pruned = [system for system in bench.systems if system.removed]
     caption = "Each step of a pruned model over the same step of the unpruned one, with interval."
     title = "Time against the unpruned model"
-    if not any(_ratio(system, key) for system in pruned for key in RATIOS):
+    if not any(ratio(system) for system in pruned for _, _, ratio in RATIOS.values()):
         return Figure(f"ratios-{index}", title, caption, {"": "Not measured: no pruned model was benchmarked."})
     figure = figure_style.new_figure(_height(bench), x="pruned over unpruned", y="")
-    for offset, (key, (name, colour, symbol)) in enumerate(RATIOS.items(), start=-1):
-        _draw_ratio(figure, pruned, key, name, colour, symbol, -0.22 * offset)
+    for number, name in enumerate(RATIOS):
+        _draw_ratio(figure, pruned, name, -0.22 * (number - 1))
     figure.add_vline(x=1, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
     figure.update_yaxes(
         tickvals=list(range(len(pruned))),
@@ -111,19 +104,9 @@ def _ratios(bench: Bench, index: int) -> Figure:
     return Figure(f"ratios-{index}", title, caption, {"": figure})
 
 
-def _ratio(system: SystemBench, key: str) -> Estimate | None:
-    ratios = {
-        "prefill_ratio": system.prefill_ratio,
-        "decode_ratio": system.decode_ratio,
-        "total_ratio": system.total_ratio,
-    }
-    return ratios[key]
-
-
-def _draw_ratio(
-    figure: go.Figure, pruned: list[SystemBench], key: str, name: str, colour: str, symbol: str, offset: float
-) -> None:
-    points = [(row, system, ratio) for row, system in enumerate(pruned) if (ratio := _ratio(system, key))]
+def _draw_ratio(figure: go.Figure, pruned: list[SystemBench], name: str, offset: float) -> None:
+    colour, symbol, ratio_of = RATIOS[name]
+    points = [(row, system, ratio) for row, system in enumerate(pruned) if (ratio := ratio_of(system))]
     figure.add_scatter(
         x=[ratio.value for _, _, ratio in points],
         y=[row + offset for row, _, _ in points],
@@ -136,58 +119,30 @@ def _draw_ratio(
     )
 
 
-def _time_table(bench: Bench) -> Table:
-    rows = [
-        [
-            system.name,
-            wording.milliseconds(system.encode_seconds, ""),
-            wording.milliseconds(system.prefill_seconds, ""),
-            wording.milliseconds(system.decode_seconds, ""),
-            wording.milliseconds(system.total_seconds, ""),
-            *(_ratio_cell(_ratio(system, key), system) for key in RATIOS),
-        ]
-        for system in bench.systems
-    ]
-    columns = [
-        "System",
-        "Encode",
-        "Prefill",
-        "Decode a token",
-        "Whole clip",
-        "Prefill ratio",
-        "Decode ratio",
-        "Whole ratio",
-    ]
-    return Table("Time for a clip, in milliseconds, and ratios", columns, rows, highlight=frozenset({0}))
+TIMES: dict[str, Callable[[SystemBench], str]] = {
+    "System": lambda system: system.name,
+    "Encode, ms": lambda system: wording.milliseconds(system.encode_seconds, ""),
+    "Prefill, ms": lambda system: wording.milliseconds(system.prefill_seconds, ""),
+    "Decode a token, ms": lambda system: wording.milliseconds(system.decode_seconds, ""),
+    "Whole clip, ms": lambda system: wording.milliseconds(system.total_seconds, ""),
+    "Prefill ratio": lambda system: _ratio_text(system, system.prefill_ratio),
+    "Decode ratio": lambda system: _ratio_text(system, system.decode_ratio),
+    "Whole ratio": lambda system: _ratio_text(system, system.total_ratio),
+}
+SIZES: dict[str, Callable[[SystemBench], str]] = {
+    "System": lambda system: system.name,
+    "Parameters": lambda system: f"{system.parameters:,}",
+    "of them decoder": lambda system: f"{system.decoder_parameters:,}",
+    "Checkpoint": lambda system: wording.mebibytes(system.checkpoint_bytes),
+    "Peak memory": lambda system: wording.mebibytes(system.peak_memory_bytes),
+    "Parameters ratio": lambda system: _ratio_text(system, system.parameter_ratio),
+    "Checkpoint ratio": lambda system: _ratio_text(system, system.checkpoint_ratio),
+    "Peak memory ratio": lambda system: _ratio_text(system, system.peak_memory_ratio),
+}
 
 
-def _ratio_cell(estimate: Estimate | None, system: SystemBench) -> str:
-    return wording.ratio_estimate(estimate) if estimate or system.removed else "–"
-
-
-def _size_table(bench: Bench) -> Table:
-    rows = [
-        [
-            system.name,
-            f"{system.parameters:,}",
-            f"{system.decoder_parameters:,}",
-            wording.mebibytes(system.checkpoint_bytes),
-            wording.mebibytes(system.peak_memory_bytes),
-            *(
-                wording.ratio(value) if value is not None or system.removed else "–"
-                for value in (system.parameter_ratio, system.checkpoint_ratio, system.peak_memory_ratio)
-            ),
-        ]
-        for system in bench.systems
-    ]
-    columns = [
-        "System",
-        "Parameters",
-        "of them decoder",
-        "Checkpoint",
-        "Peak memory",
-        "Parameters ratio",
-        "Checkpoint ratio",
-        "Peak memory ratio",
-    ]
-    return Table("Size and memory", columns, rows, highlight=frozenset({0}))
+def _ratio_text(system: SystemBench, ratio: Estimate | float | None) -> str:
+    """The unpruned model is not compared with itself."""
+    if ratio is None and not system.removed:
+        return NONE
+    return wording.ratio_estimate(ratio) if isinstance(ratio, Estimate) else wording.ratio(ratio)

@@ -97,7 +97,7 @@ def strategy_style(name: str) -> tuple[str, str, str]:
 
 def turned(scale: list[list[Any]]) -> list[list[Any]]:
     """A colour scale from its other end."""
-    return [[1 - place, colour] for place, colour in reversed(scale)]
+    return [[1 - position, colour] for position, colour in reversed(scale)]
 
 
 def new_figure(height: int, *, x: str, y: str, legend: bool = True) -> go.Figure:

@@ -1,73 +1,50 @@
-"""Groups of clips: which fares worst, which lost most, and the data sets side by side."""
+"""Groups of clips: which fares worst, which lost most, and where a good average hides a group that lost."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from shoal import wording
-from shoal.data_names import DATA, DOMAIN, set_columns, set_name
-from shoal.report.parts import Table
-from shoal.report.score_words import change_text, relative_text, value_text
-from shoal.schema import Delta, MeasuredScore, Scores, SystemScores
-
-DATA_NAME = "data set"
-
-
-def view(scores: Scores) -> dict[str, Any]:
-    """What the template shows of groups."""
-    return {"sets": sets(scores), "groups": tables(scores), "unfair": unfair(scores)}
+from shoal.data_names import DATA, DOMAIN
+from shoal.schema import MeasuredScore, Scores, SystemScores
+from shoal.score_tables import change_text, group_score, value_text
+from shoal.tables import NONE, Table
 
 
 def tables(scores: Scores) -> list[Table]:
-    """One table for each field that clips were grouped by, data sets apart; see `sets`."""
+    """One table for each field that clips were grouped by; data sets have one of their own."""
     fields = dict.fromkeys(field for system in scores.systems for field in system.groups)
     return [_table(scores, field) for field in fields if field not in (DATA, DOMAIN)]
 
 
 def _table(scores: Scores, field: str) -> Table:
+    def worst(system: SystemScores) -> MeasuredScore | None:
+        return group_score(scores, system, field, system.worst_group.get(field))
+
+    def worsened(system: SystemScores) -> MeasuredScore | None:
+        return group_score(scores, system, field, system.most_worsened.get(field))
+
+    name = scores.headline or "score"
+    columns: dict[str, Callable[[SystemScores], str]] = {
+        "System": lambda system: system.name,
+        # Before every task had measures, the group was named by its rate of edits, which is no error there.
+        "Worst group": lambda system: system.worst_group[field] if worst(system) else NONE,
+        "Clips": lambda system: str(system.groups[field][system.worst_group[field]].clips) if worst(system) else NONE,
+        f"{name} there": lambda system: value_text(worst(system)),
+        f"{name} overall": lambda system: value_text(scores.headline_of(system)),
+        "Lost most": lambda system: system.most_worsened.get(field, NONE),
+        "Change there": lambda system: change_text(worsened(system)),
+        "p after Holm": lambda system: wording.p_value(_p_holm(worsened(system))),
+        "Change overall": lambda system: change_text(scores.headline_of(system)),
+    }
     systems = [system for system in scores.systems if system.groups.get(field)]
     count = max(len(system.groups[field]) for system in systems)
-    name = scores.headline or "score"
-    return Table(
-        caption=f"Worst group by “{field}” ({wording.plural(count, 'group')})",
-        columns=[
-            "System",
-            "Worst group",
-            "Clips",
-            f"{name} there",
-            f"{name} overall",
-            "Lost most",
-            "Change there",
-            "p after Holm",
-            "Change overall",
-        ],
-        rows=[_row(scores, system, field) for system in systems],
-        highlight=frozenset({0}),
-        text_columns=frozenset({1, 5}),
-    )
+    caption = f"Worst group by “{field}” ({wording.plural(count, 'group')})"
+    return Table.of(caption, columns, systems, ["Worst group", "Lost most"], highlight=[0])
 
 
-def _row(scores: Scores, system: SystemScores, field: str) -> list[str]:
-    worst, lost = system.worst_group.get(field), system.most_worsened.get(field)
-    there, overall = _score_of(scores, system, field, worst), scores.headline_of(system)
-    lost_there = _score_of(scores, system, field, lost)
-    return [
-        system.name,
-        # Before every task had measures, the group was named by its rate of edits, which is no error there.
-        worst if worst and there else "–",
-        str(system.groups[field][worst].clips) if worst and there else "–",
-        value_text(there),
-        value_text(overall),
-        lost or "–",
-        change_text(lost_there),
-        wording.p_value(lost_there.delta.p_holm if lost_there and lost_there.delta else None),
-        change_text(overall),
-    ]
-
-
-def _score_of(scores: Scores, system: SystemScores, field: str, value: str | None) -> MeasuredScore | None:
-    group = None if value is None else system.groups.get(field, {}).get(value)
-    return None if group is None else scores.headline_of(group)
+def _p_holm(score: MeasuredScore | None) -> float | None:
+    return score.delta.p_holm if score and score.delta else None
 
 
 def unfair(scores: Scores) -> list[str]:
@@ -76,13 +53,13 @@ def unfair(scores: Scores) -> list[str]:
     for system in scores.systems:
         overall = scores.headline_of(system)
         for field, value in system.most_worsened.items():
-            there = _score_of(scores, system, field, value)
-            p_holm = there.delta.p_holm if there and there.delta else None
+            score = group_score(scores, system, field, value)
+            p_holm = _p_holm(score)
             if overall is None or _lost(overall) or p_holm is None or p_holm > 1 - scores.level:
                 continue
             sentences.append(
                 f"{system.name} did not get worse on all clips together ({scores.headline} {change_text(overall)}), "
-                f"and yet it did for the {DATA_NAME if field == DATA else field} “{value}”: {change_text(there)} "
+                f"and yet it did for the {'data set' if field == DATA else field} “{value}”: {change_text(score)} "
                 f"(p {wording.p_value(p_holm)} after Holm’s correction over the groups)."
             )
     return sentences
@@ -90,52 +67,3 @@ def unfair(scores: Scores) -> list[str]:
 
 def _lost(score: MeasuredScore) -> bool:
     return score.delta is not None and score.sign * score.delta.absolute.value > 0
-
-
-def sets(scores: Scores) -> Table | None:
-    """Systems by data sets, those out of domain last, and what is pooled; None if there is one set only."""
-    columns = set_columns(scores)
-    if not columns:
-        return None
-    name = scores.headline or "score"
-    headings = ["System"]
-    for field, value in columns:
-        clips = scores.systems[0].groups[field][value].clips
-        headings += [
-            f"{set_name(scores, field, value)}: {name}, {wording.plural(clips, 'clip')}",
-            "Change, relative",
-        ]
-    return Table(
-        caption=f"{name} by data set",
-        columns=headings,
-        rows=[_set_row(scores, system, columns) for system in scores.systems],
-        highlight=frozenset({0}),
-    )
-
-
-def _set_row(scores: Scores, system: SystemScores, columns: list[tuple[str, str]]) -> list[str]:
-    cells = [system.name]
-    for field, value in columns:
-        score = _score_of(scores, system, field, value)
-        cells += [value_text(score), relative_text(score)]
-    return cells
-
-
-def p_heading(scores: Scores) -> str:
-    """The heading of p-values: after Holm's correction where several systems are compared with the first."""
-    return "p after Holm" if scores.corrected else "p"
-
-
-def holm_sentence(scores: Scores) -> str:
-    """Says over what p-values are corrected, if they are."""
-    if not scores.corrected:
-        return ""
-    compared = wording.plural(len(scores.systems) - 1, "system")
-    return f" p-values are after Holm’s correction over the {compared} compared with the first."
-
-
-def p_text(scores: Scores, delta: Delta | None) -> str:
-    """The p-value under that heading."""
-    if delta is None:
-        return "–"
-    return wording.p_value(delta.p_holm if scores.corrected else delta.p_value)

@@ -9,8 +9,9 @@ from shoal.report import healing_words, limits, search, tiles
 from shoal.report.bundle import Bundle, baseline
 from shoal.report.healing_cells import leading_plan
 from shoal.report.parts import Tile
-from shoal.report.score_words import TOLERANCE, relative_text, removed_words, tolerance_words, value_text
+from shoal.report.units import TOLERANCE, tolerance_words
 from shoal.schema import MeasuredScore, Plan, SystemScores
+from shoal.score_tables import relative_text, removed_words, value_text
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from shoal.report import healing_figure, healing_words, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.healing_cells import PlanCells, against, by_plan, put_back
 from shoal.report.healing_words import target_title
-from shoal.report.parts import Section, Table
-from shoal.report.score_words import change_text, delta_text, relative_text, value_text
+from shoal.report.parts import Section
 from shoal.schema import Healing, HealingCell
 from shoal.schema.heal import EDIT_RATE, NONE
+from shoal.score_tables import change_text, delta_text, relative_text, value_text
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "healing", "What healing buys", "Healing"
 STANDINGS = {"alike": "not told apart", "lower": "lower", "higher": "higher", "unknown": "–"}
@@ -32,7 +33,7 @@ def _article(named: Named[Healing], index: int) -> dict[str, Any]:
     healing, group = named.document, f"healing-{index}"
     drawn = healing_figure.figure(healing, group) if healing.cells else None
     return {
-        "heading": f"{healing.model.ref} · {healing.task}" + (f" · {named.label}" if named.label else ""),
+        "heading": named.heading,
         "sentences": healing_words.sentences(healing),
         "lead": _lead(healing),
         "group": group,
@@ -80,9 +81,9 @@ def _table(healing: Healing) -> Table:
         "Time": _if_healed(lambda cell: wording.duration(cell.seconds)),
     }
     return Table(
-        f"{healing.score_name} by plan and target; the best target of each plan is set apart",
         list(columns),
         [[text(group, cell) for text in columns.values()] for group, cell in pairs],
+        f"{healing.score_name} by plan and target; the best target of each plan is set apart",
         highlight=frozenset(row for row, (group, cell) in enumerate(pairs) if cell is group.best),
         text_columns=frozenset({2, 4, 8, 11}),
     )
@@ -127,7 +128,7 @@ def _settings(healing: Healing) -> Table | None:
     rows = [[name, value] for name, value in _flat("", healing.settings)]
     if not rows:
         return None
-    return Table("Settings of healing", ["Setting", "Value"], rows, text_columns=frozenset({1}))
+    return Table(["Setting", "Value"], rows, "Settings of healing", text_columns=frozenset({1}))
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -19,9 +19,10 @@ from shoal.report.healing_cells import (
     put_back,
     told,
 )
-from shoal.report.score_words import TOLERANCE, delta_text, plain_value, tolerance_words, value_text
+from shoal.report.units import TOLERANCE, tolerance_words
 from shoal.schema import Healing, HealingCell, MeasuredScore
 from shoal.schema.heal import NONE
+from shoal.score_tables import delta_text, plain_value, value_text
 
 CHANCE = "without intervals nobody can tell whether that is chance"
 UNTOLD = {"alike": "not told apart", "unknown": CHANCE}

@@ -76,8 +76,7 @@ def scope_choice(audit: Audit, preferred: Scope) -> Control:
 
 def heading(named: Named[Audit], title: str = "") -> str:
     """Names an audit, and a metric of it, among others."""
-    audit = named.document
-    return " · ".join(filter(None, (audit.model.ref, audit.task, named.label, title)))
+    return " · ".join(filter(None, (named.heading, title)))
 
 
 def values_of(audit: Audit, kind: InputKind, scope: Scope, metric: str) -> MetricValues | str:

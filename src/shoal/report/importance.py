@@ -24,16 +24,16 @@ from shoal.report.by_layer import (
 from shoal.report.heatmaps import (
     KINDS,
     group_of,
-    heading,
     measured_scopes,
     metric_names,
     scope_choice,
     values_of,
 )
 from shoal.report.importance_blocks import block_figures
-from shoal.report.parts import Figure, Section, Table
+from shoal.report.parts import Figure, Section
 from shoal.report.units import score_text
 from shoal.schema import Audit, Estimate, Importance, InputAudit, InputKind, Scope
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "importance", "What the task loses without each layer", "Importance"
 FIRST = 3
@@ -75,7 +75,7 @@ def _article(named: Named[Audit], index: int, bundle: Bundle) -> dict[str, Any]:
 
     caption = "Importance of each layer; influence and distance in scope “{}”"
     return {
-        "heading": heading(named),
+        "heading": named.heading,
         "lead": _lead(audit),
         "group": group_of(index),
         "choices": [choice],
@@ -210,4 +210,4 @@ def _refused(audit: Audit) -> Table | None:
         for index, reason in item.refused.items()
     ]
     columns = ["Measure", "Without", "Why it has no value and must not be chosen"]
-    return Table("Refused", columns, rows, text_columns=frozenset({1, 2})) if rows else None
+    return Table(columns, rows, "Refused", text_columns=frozenset({1, 2})) if rows else None

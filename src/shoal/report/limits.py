@@ -17,12 +17,8 @@ __all__ = ["TASK_NAMES", "cautions", "speech_warning", "untested"]
 
 def speech_warning(bundle: Bundle) -> str:
     """What stands at the top of a report on a model that answers in speech, until that is among its scores."""
-    models = [
-        *(document.model for document in bundle.measured),
-        *(each.document.model for each in bundle.heals),
-    ]
     scores = [named.document for named in bundle.scores]
-    silent = list(dict.fromkeys(model.ref for model in models if speech_untested(model, scores)))
+    silent = list(dict.fromkeys(model.ref for model in bundle.models if speech_untested(model, scores)))
     if not silent:
         return ""
     return (

@@ -7,8 +7,9 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle
-from shoal.report.parts import Figure, Section, Table
+from shoal.report.parts import Figure, Section
 from shoal.schema import ModelInfo
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "parameters", "Where the parameters are", "Parameters"
 
@@ -46,10 +47,10 @@ def parts(model: ModelInfo) -> list[tuple[str, int, str]]:
 def _lead(model: ModelInfo) -> str:
     layers = model.decoder_layer_parameters
     share = sum(layers) / model.total_parameters
-    each = f" One layer is {wording.percent(max(layers) / model.total_parameters)} of the model." if layers else ""
+    layer = f" One layer is {wording.percent(max(layers) / model.total_parameters)} of the model." if layers else ""
     return (
         f"{wording.percent(share)} of {wording.count(model.total_parameters)} parameters sit in the "
-        f"{model.depth} decoder layers, the only part that this report considers removing.{each}"
+        f"{model.depth} decoder layers, the only part that this report considers removing.{layer}"
     )
 
 

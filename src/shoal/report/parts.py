@@ -1,16 +1,14 @@
-"""What sections are made of: figures, tables, tiles."""
+"""What sections are made of, beside tables: figures, tiles, controls."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import plotly.graph_objects as go
 from markupsafe import Markup
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,39 +56,6 @@ def _variant(figure: go.Figure | str) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(figure.to_json())
     plain["layout"].pop("template", None)
     return {"data": plain["data"], "layout": plain["layout"]}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text cells; the first column heads its row."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    highlight: frozenset[int] = frozenset()
-    """Rows to set apart."""
-    text_columns: frozenset[int] = frozenset()
-    """Columns that hold words, set flush left."""
-
-    @classmethod
-    def of(
-        cls,
-        caption: str,
-        columns: Mapping[str, Callable[[T], str]],
-        items: Iterable[T],
-        text: Sequence[str] = (),
-    ) -> Table:
-        """A row for each item.
-
-        Args:
-            caption: above the table.
-            columns: heading → what stands below it of an item.
-            items: one for each row.
-            text: headings of columns that hold words.
-        """
-        rows = [[cell(item) for cell in columns.values()] for item in items]
-        places = frozenset(place for place, heading in enumerate(columns) if heading in text)
-        return cls(caption, list(columns), rows, text_columns=places)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from shoal import wording
 from shoal.report import figure_style
-from shoal.report.bundle import Bundle, Described, Named
-from shoal.report.parts import Section, Table
-from shoal.report.units import number_of
-from shoal.schema import DataInfo, Document, Estimate, HealRecord, Plan, PlanSource
+from shoal.report.bundle import Bundle, Named
+from shoal.report.parts import Section
+from shoal.schema import DataInfo, Document, Estimate, ModelInfo, Plan, PlanSource
 from shoal.selection.mergekit import mergekit_yaml
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "provenance", "Where the numbers come from", "Provenance"
 
@@ -30,7 +31,7 @@ def build(bundle: Bundle) -> Section:
 
 def _plan(plan: Plan) -> dict[str, Any]:
     source = plan.source
-    chosen = "; ".join(_source(each) for each in (source, *source.others)) if source else "by hand"
+    chosen = "; ".join(map(_source, (source, *source.others))) if source else "by hand"
     return {
         "name": plan.name,
         "depth": plan.depth,
@@ -51,7 +52,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 
 def _number(estimate: Estimate | None) -> str:
-    return wording.with_interval(estimate, number_of(estimate)) if estimate else "–"
+    return wording.with_interval(estimate, wording.number_of(estimate)) if estimate else "–"
 
 
 def _source(source: PlanSource) -> str:
@@ -77,10 +78,6 @@ def _file(named: Named[Document]) -> dict[str, Any]:
     }
 
 
-def _described(bundle: Bundle) -> list[Described | Named[HealRecord]]:
-    return [*bundle.described, *bundle.heals]
-
-
 def _used(bundle: Bundle) -> list[tuple[str, DataInfo]]:
     """All clips: those that were measured on, then those that were trained on."""
     used = [(_label(named), named.document.data) for named in bundle.described]
@@ -94,59 +91,43 @@ def _label(named: Named[Any]) -> str:
     return str(named.label or named.document.kind)
 
 
+MODELS: dict[str, Callable[[ModelInfo], str]] = {
+    "Model": lambda model: model.ref,
+    "Class": lambda model: f"{model.class_name} ({model.family})",
+    "Layers": lambda model: str(model.depth),
+    "Width": lambda model: str(model.hidden_size),
+    "Removed before": lambda model: wording.layer_names(model.removed_layers) if model.removed_layers else "none",
+    "Licence": lambda model: model.licence or "not recorded",
+    "Fingerprint of the weights": lambda model: model.fingerprint or "not recorded",
+}
+DATA: dict[str, Callable[[tuple[str, DataInfo]], str]] = {
+    "Used by": lambda used: used[0],
+    "Manifests": lambda used: ", ".join(used[1].manifests),
+    "Clips": lambda used: f"{used[1].clips:,}",
+    "Length": lambda used: wording.duration(used[1].seconds),
+    "Speakers": lambda used: "not recorded" if used[1].speakers is None else str(used[1].speakers),
+    "Languages": lambda used: ", ".join(used[1].languages) or "not recorded",
+    "Rows skipped": lambda used: str(len(used[1].skipped)),
+    "Audio decoder": lambda used: used[1].audio_decoder or "not recorded",
+    "Resampler": lambda used: used[1].resampler or "not recorded",
+    "Fingerprint of the rows": lambda used: used[1].fingerprint or "not recorded",
+}
+
+
 def _models(bundle: Bundle) -> Table:
-    found = [named.document.model for named in _described(bundle)]
-    models = {model.fingerprint or model.ref: model for model in found}
-    rows = [
-        [
-            model.ref,
-            f"{model.class_name} ({model.family})",
-            str(model.depth),
-            str(model.hidden_size),
-            wording.layer_names(model.removed_layers) if model.removed_layers else "none",
-            model.licence or "not recorded",
-            model.fingerprint or "not recorded",
-        ]
-        for model in models.values()
-    ]
-    columns = ["Model", "Class", "Layers", "Width", "Removed before", "Licence", "Fingerprint of the weights"]
-    return Table("Models", columns, rows, text_columns=frozenset({1, 4, 5, 6}))
+    models = {model.fingerprint or model.ref: model for model in bundle.models}
+    words = ("Class", "Removed before", "Licence", "Fingerprint of the weights")
+    return Table.of("Models", MODELS, models.values(), words)
 
 
 def _data(bundle: Bundle) -> Table:
-    rows = [
-        [
-            label,
-            ", ".join(data.manifests),
-            f"{data.clips:,}",
-            wording.duration(data.seconds),
-            "not recorded" if data.speakers is None else str(data.speakers),
-            ", ".join(data.languages) or "not recorded",
-            str(len(data.skipped)),
-            data.audio_decoder or "not recorded",
-            data.resampler or "not recorded",
-            data.fingerprint or "not recorded",
-        ]
-        for label, data in _used(bundle)
-    ]
-    columns = [
-        "Used by",
-        "Manifests",
-        "Clips",
-        "Length",
-        "Speakers",
-        "Languages",
-        "Rows skipped",
-        "Audio decoder",
-        "Resampler",
-        "Fingerprint of the rows",
-    ]
-    return Table("Data", columns, rows, text_columns=frozenset({1, 5, 7, 8, 9}))
+    words = ("Manifests", "Languages", "Audio decoder", "Resampler", "Fingerprint of the rows")
+    return Table.of("Data", DATA, _used(bundle), words)
 
 
 def _skipped(bundle: Bundle) -> Table | None:
-    found = {(r.manifest, r.line): r.reason for _, data in _used(bundle) for r in data.skipped}
-    if not found:
+    reasons = {(row.manifest, row.line): row.reason for _, data in _used(bundle) for row in data.skipped}
+    if not reasons:
         return None
-    rows = [[manifest, str(line), reason] for (manifest, line), reason in found.items()]
-    return Table("Rows left out", ["Manifest", "Line", "Reason"], rows, text_columns=frozenset({2}))
+    rows = [[manifest, str(line), reason] for (manifest, line), reason in reasons.items()]
+    return Table(["Manifest", "Line", "Reason"], rows, "Rows left out", text_columns=frozenset({2}))

@@ -11,8 +11,9 @@ from shoal import wording
 from shoal.report import figure_style, score_lines
 from shoal.report.bundle import baseline
 from shoal.report.parts import Figure
-from shoal.report.score_words import TOLERANCE, removed_words, tolerance_words
+from shoal.report.units import TOLERANCE, tolerance_words
 from shoal.schema import MeasuredScore, Scores, SystemScores
+from shoal.score_tables import removed_words
 
 LOG_FROM = 5.0
 """Worst error rate over best at which a linear axis would flatten what matters."""

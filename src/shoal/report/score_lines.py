@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from shoal.report import figure_style
 from shoal.report.parts import Control, Figure
-from shoal.report.score_words import value_text
 from shoal.schema import Estimate, MeasuredScore
+from shoal.score_tables import value_text
 
 AXES = {"linear": "Linear", "log": "Logarithmic"}
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from shoal import wording
 from shoal.report import groups, score_figure, score_lines
 from shoal.report.bundle import Bundle, Named
-from shoal.report.parts import Section, Table
-from shoal.report.score_words import change_text, relative_text, removed_words, value_text
-from shoal.schema import MeasuredScore, Scores, SystemScores
+from shoal.report.parts import Section
+from shoal.schema import Counts, Scores, SystemScores
+from shoal.score_tables import LIMIT, data_set_table, score_names, score_table
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "cost", "What removing layers costs", "Scores"
 
@@ -25,105 +27,57 @@ def build(bundle: Bundle) -> Section:
 
 
 def _article(named: Named[Scores], group: str) -> dict[str, Any]:
-    scores = named.document
-    names = list(dict.fromkeys(name for system in scores.systems for name in system.measures))
+    scores, names = named.document, score_names(named.document)
     figure = score_figure.figure(scores, group) if names else None
     return {
-        "heading": f"{scores.model.ref} · {scores.task}" + (f" · {named.label}" if named.label else ""),
+        "heading": named.heading,
         "lead": _lead(scores),
         "group": group,
         "figure": figure,
         "choices": score_lines.choices(figure, scores.headline) if figure else [],
-        "tables": [_table(scores, name) for name in names],
+        "tables": [score_table(scores, name) for name in names],
         "edits": _edits(scores),
-        "signatures": _signatures(scores),
-        **groups.view(scores),
+        # Name and signature of each measure, once.
+        "signatures": {name: score.signature for system in scores.systems for name, score in system.measures.items()},
+        "sets": data_set_table(scores),
+        "groups": groups.tables(scores),
+        "unfair": groups.unfair(scores),
     }
 
 
 def _lead(scores: Scores) -> str:
     """On which clips and how the scores were made."""
     decoding = ", ".join(f"{name} = {value}" for name, value in scores.decoding.items()) or "not recorded"
+    compared = wording.plural(len(scores.systems) - 1, "system")
+    corrected = f" p-values are after Holm’s correction over the {compared} compared with the first."
     return (
         f"{wording.plural(scores.data.clips, 'clip')}, {wording.duration(scores.data.seconds)} of speech. "
         f"Scored with {scores.scorer} after {scores.normaliser}; decoding: {decoding}. Brackets are "
         f"{wording.level_name(scores.level)} intervals ({scores.replicates:,} bootstrap replicates over "
-        f"{scores.cluster}s; differences are paired on the same clips).{groups.holm_sentence(scores)}"
+        f"{scores.cluster}s; differences are paired on the same clips).{corrected if scores.corrected else ''}"
     )
 
 
-def _table(scores: Scores, name: str) -> Table:
-    systems = [(system, system.measures[name]) for system in scores.systems if name in system.measures]
-    better = "higher" if systems[0][1].higher_is_better else "lower"
-    return Table(
-        caption=f"{name}; {better} is better. Changes are against the first row, on the same clips",
-        columns=[
-            "System",
-            "n",
-            "Layers removed",
-            name,
-            "Change, absolute",
-            "Change, relative",
-            groups.p_heading(scores),
-            "Outputs cut",
-        ],
-        rows=[_row(scores, system, score) for system, score in systems],
-        highlight=frozenset({0}),
-        text_columns=frozenset({2}),
-    )
-
-
-def _row(scores: Scores, system: SystemScores, score: MeasuredScore) -> list[str]:
-    return [
-        f"{system.name} ({system.model_ref})" if system.model_ref else system.name,
-        str(len(system.removed)),
-        wording.without_noun(removed_words(system)) if system.removed else "–",
-        value_text(score),
-        change_text(score),
-        relative_text(score),
-        groups.p_text(scores, score.delta),
-        f"{system.truncated:,}",
-    ]
+Counted = tuple[str, SystemScores, Counts]
+EDITS: dict[str, Callable[[Counted], str]] = {
+    "System": lambda counted: counted[0],
+    "Inserted": lambda counted: f"{counted[2].insertions:,}",
+    "Deleted": lambda counted: f"{counted[2].deletions:,}",
+    "Substituted": lambda counted: f"{counted[2].substitutions:,}",
+    "Right": lambda counted: f"{counted[2].hits:,}",
+    LIMIT: lambda counted: f"{counted[1].truncated:,}",
+    "Empty references": lambda counted: f"{counted[1].empty_references:,}",
+    "Clips that kaldialign counts differently": lambda counted: f"{counted[1].disagreements:,}",
+}
 
 
 def _edits(scores: Scores) -> Table | None:
     """What an error rate counted, by kind; None where no score counts edits."""
-    counted = [
+    counted: list[Counted] = [
         (f"{system.name}, {name}", system, score.edits)
         for system in scores.systems
         for name, score in system.measures.items()
         if score.edits is not None
     ]
-    if not counted:
-        return None
-    rows = [
-        [
-            label,
-            f"{edits.insertions:,}",
-            f"{edits.deletions:,}",
-            f"{edits.substitutions:,}",
-            f"{edits.hits:,}",
-            f"{system.truncated:,}",
-            f"{system.empty_references:,}",
-            f"{system.disagreements:,}",
-        ]
-        for label, system, edits in counted
-    ]
-    columns = [
-        "System",
-        "Inserted",
-        "Deleted",
-        "Substituted",
-        "Right",
-        "Outputs cut at the limit",
-        "Empty references",
-        "Clips that kaldialign counts differently",
-    ]
-    caption = "Errors by kind. An output cut at the token limit is usually a loop"
-    return Table(caption=caption, columns=columns, rows=rows)
-
-
-def _signatures(scores: Scores) -> list[tuple[str, str]]:
-    """Name and signature of each measure, once."""
-    measures = (item for system in scores.systems for item in system.measures.items())
-    return list({name: score.signature for name, score in measures}.items())
+    caption = "Errors by kind. An output that hits the token limit is usually a loop"
+    return Table.of(caption, EDITS, counted) if counted else None

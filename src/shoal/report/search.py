@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -10,9 +10,10 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
-from shoal.report.parts import Figure, Section, Table
+from shoal.report.parts import Figure, Section
 from shoal.report.units import score_text
 from shoal.schema import Confirmation, Estimate, Search, SearchStep
+from shoal.tables import NONE, Table
 
 ID, TITLE, SHORT = "search", "The shallowest plan within the budget", "Search"
 OUTCOMES = {
@@ -32,7 +33,7 @@ def build(bundle: Bundle) -> Section | None:
 def _article(named: Named[Search], index: int) -> dict[str, Any]:
     search = named.document
     return {
-        "heading": f"{search.model.ref} · {search.task}" + (f" · {named.label}" if named.label else ""),
+        "heading": named.heading,
         "verdict": verdict(search),
         "reason": search.reason,
         "lead": _lead(search),
@@ -55,11 +56,11 @@ def headline_words(search: Search) -> tuple[str, str]:
 
 def _may_go(search: Search) -> str:
     """Bold only where the chosen plan held on unseen clips."""
-    found = _confirmed(search)
-    if found is None:
+    test = _confirmed(search)
+    if test is None:
         return "may go"
-    can = "can go at" if found.holds else "may go, at"
-    return f"{can} {_signed_change(search, found)} relative {search.score_name}"
+    can = "can go at" if test.holds else "may go, at"
+    return f"{can} {_signed_change(search, test)} relative {search.score_name}"
 
 
 def verdict(search: Search) -> str:
@@ -72,27 +73,24 @@ def verdict(search: Search) -> str:
 
 
 def _proof(search: Search) -> str:
-    found = _confirmed(search)
-    if found is None:
+    test = _confirmed(search)
+    if test is None:
         return "; it was not tested on unseen clips"
-    change = f"{search.score_name} {_signed_change(search, found)} on unseen clips"
-    return f"; {change}, p = {wording.p_value(found.p_holm)} after Holm’s correction"
+    change = f"{search.score_name} {_signed_change(search, test)} on unseen clips"
+    return f"; {change}, p = {wording.p_value(test.p_holm)} after Holm’s correction"
 
 
-def _signed_change(search: Search, found: Confirmation) -> str:
+def _signed_change(search: Search, test: Confirmation) -> str:
     """Changes are stored as what is lost; a score falls."""
-    return wording.relative_change(found.change.negated() if search.higher_is_better else found.change)
+    return wording.relative_change(test.change.negated() if search.higher_is_better else test.change)
 
 
 def _confirmed(search: Search) -> Confirmation | None:
     """The test of the chosen plan on unseen clips."""
-    chosen = search.chosen
-    found = [c for c in search.confirmations if chosen and _same(c, chosen.layers, chosen.part)]
-    return found[0] if found else None
-
-
-def _same(confirmation: Confirmation, layers: list[int], part: str) -> bool:
-    return confirmation.plan.layers == layers and confirmation.plan.part == part
+    if search.chosen is None:
+        return None
+    chosen = search.chosen.layers, search.chosen.part
+    return next((test for test in search.confirmations if (test.plan.layers, test.plan.part) == chosen), None)
 
 
 def _budget(search: Search) -> str:
@@ -169,8 +167,8 @@ def _figure(search: Search) -> go.Figure:
     for holds, (name, colour, symbol) in OUTCOMES.items():
         _draw(figure, [s for s in search.steps if s.holds is holds], name, colour, symbol, 0.0)
     for holds, (name, colour, _) in OUTCOMES.items():
-        found = [c for c in search.confirmations if c.holds is holds]
-        _draw(figure, found, f"unseen clips: {name}", colour, "diamond-open", 0.18)
+        tests = [test for test in search.confirmations if test.holds is holds]
+        _draw(figure, tests, f"unseen clips: {name}", colour, "diamond-open", 0.18)
     return figure
 
 
@@ -208,59 +206,35 @@ def _draw(
     )
 
 
+def _trial_columns(search: Search) -> dict[str, Callable[[SearchStep | Confirmation], str]]:
+    """What a plan was found to cost, on the clips to choose on or on those that confirm."""
+    return {
+        "Plan": lambda trial: trial.plan.name,
+        "n": lambda trial: str(len(trial.plan.layers)),
+        "Removes": lambda trial: wording.removed_names(trial.plan),
+        search.score_name: lambda trial: _score_text(search, trial.score),
+        "Worse by, relative": lambda trial: wording.relative_change(trial.change),
+    }
+
+
 def _confirmation_table(search: Search) -> Table:
-    rows = [
-        [
-            c.plan.name,
-            str(len(c.plan.layers)),
-            wording.removed_names(c.plan),
-            _score_text(search, c.score),
-            wording.relative_change(c.change),
-            wording.p_value(c.p_value),
-            wording.p_value(c.p_holm),
-            "yes" if c.holds else "no",
-        ]
-        for c in search.confirmations
-    ]
-    columns = [
-        "Plan",
-        "n",
-        "Removes",
-        search.score_name,
-        "Worse by, relative",
-        "p",
-        "p after Holm",
-        "Holds",
-    ]
-    chosen = search.chosen
-    marked = {row for row, c in enumerate(search.confirmations) if chosen and _same(c, chosen.layers, chosen.part)}
+    columns: dict[str, Callable[[Confirmation], str]] = {
+        **_trial_columns(search),
+        "p": lambda test: wording.p_value(test.p_value),
+        "p after Holm": lambda test: wording.p_value(test.p_holm),
+        "Holds": lambda test: "yes" if test.holds else "no",
+    }
+    chosen = _confirmed(search)
+    marked = [row for row, test in enumerate(search.confirmations) if test is chosen]
     caption = "On clips that the search has not seen; p of the hypothesis that the plan breaks the budget"
-    return Table(caption, columns, rows, highlight=frozenset(marked), text_columns=frozenset({2}))
+    return Table.of(caption, columns, search.confirmations, ["Removes"], highlight=marked)
 
 
 def _step_table(search: Search) -> Table:
-    costs = any(s.milliseconds is not None or s.megabytes is not None for s in search.steps)
-    rows = [
-        [
-            step.plan.name,
-            str(len(step.plan.layers)),
-            wording.removed_names(step.plan),
-            _score_text(search, step.score),
-            wording.relative_change(step.change),
-            "yes" if step.holds else "no",
-            *(_costs(step) if costs else []),
-        ]
-        for step in search.steps
-    ]
-    columns = ["Plan", "n", "Removes", search.score_name, "Worse by, relative", "Holds"]
-    return Table(
-        "Plans tried on the validation split",
-        columns + (["ms a clip", "MB"] if costs else []),
-        rows,
-        text_columns=frozenset({2}),
-    )
-
-
-def _costs(step: SearchStep) -> list[str]:
-    values = (step.milliseconds, step.megabytes)
-    return ["–" if value is None else wording.fixed(value, 1) for value in values]
+    columns: dict[str, Callable[[SearchStep], str]] = {
+        **_trial_columns(search),
+        "Holds": lambda step: "yes" if step.holds else "no",
+        "ms a clip": lambda step: NONE if step.milliseconds is None else wording.fixed(step.milliseconds, 1),
+        "MB": lambda step: NONE if step.megabytes is None else wording.fixed(step.megabytes, 1),
+    }
+    return Table.of("Plans tried on the validation split", columns, search.steps, ["Removes"])

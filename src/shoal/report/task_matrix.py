@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import plotly.graph_objects as go
@@ -10,9 +11,10 @@ import plotly.graph_objects as go
 from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
-from shoal.report.parts import Control, Figure, Section, Table
+from shoal.report.parts import Control, Figure, Section
 from shoal.report.units import unit_of
 from shoal.schema import Estimate, TaskLoss, TaskMatrix
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "tasks", "Task against task", "Tasks"
 CONSENSUS = "consensus"
@@ -118,8 +120,8 @@ def wrapped(label: str, width: int = 11) -> str:
 
 def _plans_of(matrix: TaskMatrix, n: int) -> dict[str, list[int]]:
     """Whom a plan was made for → its layers, the consensus last."""
-    found = {loss.plan: loss.layers for loss in matrix.losses if loss.n == n}
-    return dict(sorted(found.items(), key=lambda item: item[0] == CONSENSUS))
+    layers = {loss.plan: loss.layers for loss in matrix.losses if loss.n == n}
+    return dict(sorted(layers.items(), key=lambda item: item[0] == CONSENSUS))
 
 
 def _plans(matrix: TaskMatrix, sizes: list[int], group: str, selected: str) -> Figure:
@@ -198,31 +200,25 @@ def _excess_text(matrix: TaskMatrix, loss: TaskLoss) -> str:
 
 def _table(matrix: TaskMatrix, n: int) -> Table:
     unit = unit_of(matrix.unit)
-    rows = [
-        [
-            loss.task,
-            loss.plan,
-            wording.layer_names(loss.layers).partition(" ")[2],
-            unit.bare(loss.loss),
-            "own plan" if loss.task == loss.plan else unit.bare(loss.excess, sign=True),
-        ]
-        for loss in matrix.losses
-        if loss.n == n
-    ]
-    columns = ["Side that loses", "Plan made for", "Layers removed", "Loses", "More than under its own plan"]
+    columns: dict[str, Callable[[TaskLoss], str]] = {
+        "Side that loses": lambda loss: loss.task,
+        "Plan made for": lambda loss: loss.plan,
+        "Layers removed": lambda loss: wording.layer_names(loss.layers).partition(" ")[2],
+        "Loses": lambda loss: unit.bare(loss.loss),
+        "More than under its own plan": lambda loss: (
+            "own plan" if loss.task == loss.plan else unit.bare(loss.excess, sign=True)
+        ),
+    }
     caption = f"Plans of {wording.plural(n, 'layer')}; {matrix.measure}, {unit.name}"
-    return Table(caption, columns, rows, text_columns=frozenset({1, 2}))
+    losses = [loss for loss in matrix.losses if loss.n == n]
+    return Table.of(caption, columns, losses, ["Plan made for", "Layers removed"])
 
 
 def _likeness_table(matrix: TaskMatrix) -> Table:
     labels = [side.label for side in matrix.sides]
-    pairs = [(a, b) for a in range(len(labels)) for b in range(a + 1, len(labels))]
-    rows = [
-        [
-            f"{labels[a]} and {labels[b]}",
-            wording.number_estimate(matrix.spearman[a][b], 2),
-            wording.percent_estimate(matrix.overlap[a][b]),
-        ]
-        for a, b in pairs
-    ]
-    return Table("How alike the sides are", ["Sides", "Rank correlation", "Overlap of the best blocks"], rows)
+    columns: dict[str, Callable[[tuple[int, int]], str]] = {
+        "Sides": lambda pair: f"{labels[pair[0]]} and {labels[pair[1]]}",
+        "Rank correlation": lambda pair: wording.number_estimate(matrix.spearman[pair[0]][pair[1]], 2),
+        "Overlap of the best blocks": lambda pair: wording.percent_estimate(matrix.overlap[pair[0]][pair[1]]),
+    }
+    return Table.of("How alike the sides are", columns, combinations(range(len(labels)), 2))

@@ -6,8 +6,7 @@ from shoal import wording
 from shoal.report.bundle import Bundle, baseline, removable
 from shoal.report.healing_cells import leading_plan
 from shoal.report.parts import Tile
-from shoal.report.score_words import TOLERANCE
-from shoal.report.units import number_of
+from shoal.report.units import TOLERANCE
 from shoal.schema import (
     Audit,
     BestBlock,
@@ -27,14 +26,14 @@ def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
         bundle: the documents.
         chosen: the system that the headline names; the tiles speak of its size and its cost.
     """
-    found = [
+    tiles = [
         _score_tile(bundle),
         _redundancy_tile(bundle, len(chosen.removed) if chosen else None),
         _agreement_tile(bundle),
         _healing_tile(bundle),
         *_cost_tiles(bundle, chosen),
     ]
-    return [tile for tile in found if tile]
+    return [tile for tile in tiles if tile]
 
 
 def _score_tile(bundle: Bundle) -> Tile | None:
@@ -45,7 +44,7 @@ def _score_tile(bundle: Bundle) -> Tile | None:
         return None
     data = scores.data
     clips = f"{wording.plural(data.clips, 'clip')}, {wording.duration(data.seconds)}"
-    number = wording.percent_number(score.value) if score.fraction else number_of(score.value)
+    number = wording.percent_number(score.value) if score.fraction else wording.number_of(score.value)
     unit = "%" if score.fraction else ""
     return _estimate_tile(score.value, unit, number, f"{scores.headline} of the unpruned model", f"on {clips}")
 
@@ -60,10 +59,10 @@ def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:
     best = next((block for block in removable(values) if block.n == size), None) if values else None
     if values is None or best is None:
         return None
-    what = "layer" if size == 1 else f"{size} layers"
+    block = "layer" if size == 1 else f"{size} layers"
     detail = f"most alike going in and coming out, for the {kind} input; " + _distance_words(values, best)
     name = str(best.layer) if size == 1 else f"{best.layer}–{best.layer + size - 1}"
-    return Tile(value=name, label=f"the most redundant {what}", detail=detail)
+    return Tile(value=name, label=f"the most redundant {block}", detail=detail)
 
 
 def _distance_words(values: MetricValues, best: BestBlock) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shoal import wording
+from shoal.cards.history import STAGES, VALIDATION, loss_text
 from shoal.report.bundle import Bundle, Named
 from shoal.report.healing_words import target_title
-from shoal.report.parts import Section, Table
-from shoal.schema import HealRecord, StageRecord, TrainingRecord, ValidationLoss
+from shoal.report.parts import Section
+from shoal.schema import HealRecord, TrainingRecord
+from shoal.tables import Table
 
 ID, TITLE, SHORT = "training", "What was trained", "Training"
 
@@ -38,31 +40,11 @@ HEALED: dict[str, Callable[[Named[HealRecord]], str]] = {
     "Time": lambda named: wording.duration(named.document.seconds),
     "Parameters trained": lambda named: wording.count(named.document.trained_parameters),
     "Fitted on": lambda named: wording.fitted_on(named.document.fitted_clips, named.document.fitted_positions),
-    "Loss before": lambda named: _loss(named.document.loss_before),
-    "Loss after": lambda named: _loss(named.document.loss_after),
+    "Loss before": lambda named: loss_text(named.document.loss_before),
+    "Loss after": lambda named: loss_text(named.document.loss_after),
     "Notes": lambda named: "; ".join(named.document.notes) or "–",
     "File": lambda named: named.label or "–",
 }
-STAGES: dict[str, Callable[[StageRecord], str]] = {
-    "Stage": lambda stage: stage.name,
-    "Steps": lambda stage: f"{stage.steps:,}",
-    "Clips seen": lambda stage: f"{stage.clips:,}",
-    "Time": lambda stage: wording.duration(stage.seconds),
-    "Parameters trained": lambda stage: wording.count(stage.trained_parameters),
-    "Loss, first step": lambda stage: _loss(stage.first_loss),
-    "Loss, last tenth": lambda stage: _loss(stage.last_loss),
-}
-VALIDATION: dict[str, Callable[[ValidationLoss], str]] = {
-    "Data": lambda loss: loss.data,
-    "Task": lambda loss: loss.task,
-    "Clips": lambda loss: f"{loss.clips:,}",
-    "Loss, nats a token": lambda loss: _loss(loss.loss),
-    "The same as saved": lambda loss: _loss(loss.loss_as_saved),
-}
-
-
-def _loss(value: float | None) -> str:
-    return wording.MISSING if value is None else wording.fixed(value, 3)
 
 
 def _healed_words(records: Sequence[HealRecord]) -> str:
@@ -85,8 +67,8 @@ def _one_healed(record: HealRecord) -> str:
     if record.loss_before is None or record.loss_after is None:
         return f"{took}. What it did to the loss was not measured."
     return (
-        f"{took}; on clips it was not trained on, the loss went from {_loss(record.loss_before)} to "
-        f"{_loss(record.loss_after)} nats a token. It has no interval here."
+        f"{took}; on clips it was not trained on, the loss went from {loss_text(record.loss_before)} to "
+        f"{loss_text(record.loss_after)} nats a token. It has no interval here."
     )
 
 
@@ -122,5 +104,5 @@ def _training_words(record: TrainingRecord) -> str:
 def _held_out(record: TrainingRecord) -> str:
     if not record.validation:
         return " No loss on other clips was measured."
-    losses = [f"{_loss(clips.loss)} on {clips.data} ({clips.task})" for clips in record.validation]
+    losses = [f"{loss_text(clips.loss)} on {clips.data} ({clips.task})" for clips in record.validation]
     return f" Loss on clips it was not trained on, nats a token: {wording.listing(losses)}."

@@ -12,11 +12,12 @@ from shoal import wording
 from shoal.report import figure_style
 from shoal.report.bundle import Bundle, Named
 from shoal.report.figure_style import stretch_for
-from shoal.report.heatmaps import KINDS, heading
-from shoal.report.parts import Control, Figure, Section, Table
+from shoal.report.heatmaps import KINDS
+from shoal.report.parts import Control, Figure, Section
 from shoal.report.units import Unit, unit_of
 from shoal.schema import Audit, Estimate, InputKind, MetricTrust, Trust
 from shoal.schema.plan import DISTANCE_METRIC
+from shoal.tables import NONE, Table
 
 ID, TITLE, SHORT = "trust", "Which metric to trust", "Trust"
 DEFAULT = (DISTANCE_METRIC, "all")
@@ -28,7 +29,7 @@ ROW = 25
 def build(bundle: Bundle) -> Section | None:
     """One article for each audit whose metrics were held against a measured truth; None where none were."""
     articles = [
-        {"heading": heading(named), "truths": truths}
+        {"heading": named.heading, "truths": truths}
         for index, named in enumerate(bundle.audits)
         if (truths := _truths(named, index, bundle))
     ]
@@ -164,31 +165,20 @@ def _block(start: int, n: int) -> str:
 
 
 def _table(n: int, metrics: Sequence[MetricTrust], unit: Unit, measured: str) -> Table:
-    rows = [
-        [
-            m.metric,
-            m.scope,
-            str(m.candidates),
-            _block(m.picked, n).partition(" ")[2],
-            _block(m.best, n).partition(" ")[2],
-            unit.bare(m.regret),
-            f"{unit.bare(m.top_k_regret)} ({m.top_k})" if m.top_k_regret else "–",
-            wording.number_estimate(m.spearman, 2),
-        ]
-        for m in metrics
-    ]
-    columns = [
-        "Metric",
-        "Scope",
-        "Candidates",
-        "Chooses layers",
-        "Best layers",
-        "Regret",
-        "After verifying its first (how many)",
-        "Rank correlation",
-    ]
+    columns: dict[str, Callable[[MetricTrust], str]] = {
+        "Metric": lambda m: m.metric,
+        "Scope": lambda m: m.scope,
+        "Candidates": lambda m: str(m.candidates),
+        "Chooses layers": lambda m: _block(m.picked, n).partition(" ")[2],
+        "Best layers": lambda m: _block(m.best, n).partition(" ")[2],
+        "Regret": lambda m: unit.bare(m.regret),
+        "After verifying its first (how many)": lambda m: (
+            f"{unit.bare(m.top_k_regret)} ({m.top_k})" if m.top_k_regret else NONE
+        ),
+        "Rank correlation": lambda m: wording.number_estimate(m.spearman, 2),
+    }
     caption = f"Metrics against the measured {measured}, n = {n}; regret in {unit.name}"
-    return Table(caption, columns, rows, text_columns=frozenset({1}))
+    return Table.of(caption, columns, metrics, ["Scope"])
 
 
 def sentences(metrics: Sequence[MetricTrust], unit: Unit) -> list[str]:

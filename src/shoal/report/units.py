@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, log10
 
 from shoal import wording
 from shoal.evaluation.scores import registry
-from shoal.schema import Estimate
+from shoal.schema import Estimate, MeasuredScore
 
 FRACTIONS = frozenset(name for name, score in registry.BY_NAME.items() if score.fraction)
 """Scores of which 1 is a hundred per cent; all others are written as they are stored."""
+
+TOLERANCE = 0.25
+"""Relative loss that counts as affordable: for WER the stop rule of arXiv 2603.05121, kept for other scores."""
+
+
+def tolerance_words(score: MeasuredScore) -> str:
+    """`+25 %`, or `−25 %` for a score that falls when it gets worse."""
+    return f"{'−' if score.higher_is_better else '+'}{wording.percent(TOLERANCE, 0)}"
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,11 @@ class Unit:
 
     def value(self, estimate: Estimate, *, sign: bool = False) -> str:
         """The value alone, without its interval."""
-        return number_of(self.scaled(estimate), sign=sign)(self.factor * estimate.value)
+        return wording.number_of(self.scaled(estimate), sign=sign)(self.factor * estimate.value)
 
     def _write(self, estimate: Estimate, unit: str, *, sign: bool) -> str:
         scaled = self.scaled(estimate)
-        return wording.with_interval(scaled, number_of(scaled, sign=sign), unit)
+        return wording.with_interval(scaled, wording.number_of(scaled, sign=sign), unit)
 
 
 PLAIN = Unit("")
@@ -52,18 +59,6 @@ PLAIN = Unit("")
 def unit_of(name: str) -> Unit:
     """The unit that documents call `name`: fractions are written in points, all else as it is stored."""
     return Unit(f"points of {name}", 100) if name in FRACTIONS else Unit(name)
-
-
-def number_of(estimate: Estimate, *, sign: bool = False) -> wording.Number:
-    """How to write an estimate and its bounds: two digits of the largest, and all with the same."""
-    bounds = [bound for bound in (estimate.low, estimate.high) if bound is not None]
-    digits = _digits(max(abs(value) for value in (estimate.value, *bounds)))
-
-    def number(value: float) -> str:
-        text = wording.fixed(value, digits) if value else "0"
-        return _signed(text) if sign else text
-
-    return number
 
 
 def score_text(name: str, estimate: Estimate, *, fraction: bool | None = None) -> str:
@@ -76,13 +71,4 @@ def score_text(name: str, estimate: Estimate, *, fraction: bool | None = None) -
     """
     if name in FRACTIONS if fraction is None else fraction:
         return wording.percent_estimate(estimate)
-    return wording.with_interval(estimate, number_of(estimate))
-
-
-def _digits(largest: float) -> int:
-    return 1 if largest == 0 else min(5, max(1, 1 - floor(log10(largest))))
-
-
-def _signed(text: str) -> str:
-    """Zero has no sign."""
-    return wording.signed(text) if any(digit in text for digit in "123456789") else text
+    return wording.with_interval(estimate, wording.number_of(estimate))

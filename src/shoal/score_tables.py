@@ -1,0 +1,171 @@
+"""Scores as tables and sentences. The terminal, cards and reports show the same cells, whichever way a score runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from shoal import wording
+from shoal.data_names import DATA, DOMAIN, set_columns, set_name
+from shoal.schema import Delta, MeasuredScore, Scores, SystemScores
+from shoal.tables import NONE, Table
+
+LIMIT = "Hit the token limit"
+"""Heading of the count of outputs that were cut; they are usually loops."""
+
+
+def value_text(score: MeasuredScore | None) -> str:
+    """The value with its interval, in per cent where 1 is a hundred; a dash where there is none."""
+    if score is None:
+        return NONE
+    if score.fraction:
+        return wording.percent_estimate(score.value)
+    return wording.with_interval(score.value, wording.number_of(score.value))
+
+
+def plain_value(score: MeasuredScore) -> str:
+    """The value without its interval."""
+    if score.fraction:
+        return wording.percent(score.value.value)
+    return wording.number_of(score.value)(score.value.value)
+
+
+def change_text(score: MeasuredScore | None) -> str:
+    """The absolute change from the baseline, see `delta_text`."""
+    return NONE if score is None else delta_text(score, score.delta)
+
+
+def delta_text(score: MeasuredScore, delta: Delta | None) -> str:
+    """A difference of a score with its interval, in points but for losses; a dash where there is none."""
+    if delta is None:
+        return NONE
+    absolute = delta.absolute
+    if score.fraction:
+        return wording.absolute_change(absolute)
+    unit = " points" if score.higher_is_better else ""
+    return wording.with_interval(absolute, wording.number_of(absolute, sign=True), unit)
+
+
+def relative_text(score: MeasuredScore | None) -> str:
+    """The relative change as it is written: minus for a fall, whichever way is better; a dash where there is none."""
+    relative = score.delta.relative if score and score.delta else None
+    return wording.relative_change(relative) if relative else NONE
+
+
+def p_heading(scores: Scores) -> str:
+    """The heading of p-values: after Holm's correction where several systems are compared with the first."""
+    return "p after Holm" if scores.corrected else "p"
+
+
+def p_text(scores: Scores, score: MeasuredScore | None) -> str:
+    """The p-value under that heading."""
+    delta = score.delta if score else None
+    return wording.p_value(None if delta is None else delta.p_holm if scores.corrected else delta.p_value)
+
+
+def removed_words(system: SystemScores) -> str:
+    """The layers, or what of them, that a system lacks."""
+    plan = system.plan
+    return wording.removed_names(plan) if plan and plan.layers else wording.layer_names(system.removed)
+
+
+def score_names(scores: Scores) -> list[str]:
+    """Everything that some system is scored by, the headline first."""
+    return list(dict.fromkeys(name for system in scores.systems for name in system.measures))
+
+
+def overview(scores: Scores) -> Table:
+    """A row for each system: the headline with its change, then the other scores."""
+    first, *others = score_names(scores) or ["score"]
+    columns: dict[str, Callable[[SystemScores], str]] = {
+        "system": lambda system: system.name,
+        "removed": lambda system: str(len(system.removed)),
+        first: _score_cell(first),
+        "relative": lambda system: relative_text(system.measures.get(first)),
+        p_heading(scores): lambda system: p_text(scores, system.measures.get(first)),
+        **{name: _score_cell(name) for name in others},
+        "ins/del/sub": lambda system: _edits(system.measures.get(first)),
+        LIMIT.lower(): lambda system: str(system.truncated),
+    }
+    return Table.of(scores.headline, columns, scores.systems)
+
+
+def _score_cell(name: str) -> Callable[[SystemScores], str]:
+    return lambda system: value_text(system.measures.get(name))
+
+
+def _edits(score: MeasuredScore | None) -> str:
+    edits = score.edits if score else None
+    return f"{edits.insertions}/{edits.deletions}/{edits.substitutions}" if edits else NONE
+
+
+def score_table(scores: Scores, name: str) -> Table:
+    """A row for each system that has the score `name`: what was removed, the score and its changes."""
+    systems = [system for system in scores.systems if name in system.measures]
+    better = "higher" if systems[0].measures[name].higher_is_better else "lower"
+    columns: dict[str, Callable[[SystemScores], str]] = {
+        "System": lambda system: f"{system.name} ({system.model_ref})" if system.model_ref else system.name,
+        "n": lambda system: str(len(system.removed)),
+        "Layers removed": lambda system: wording.without_noun(removed_words(system)) if system.removed else NONE,
+        name: lambda system: value_text(system.measures[name]),
+        "Change, absolute": lambda system: change_text(system.measures[name]),
+        "Change, relative": lambda system: relative_text(system.measures[name]),
+        p_heading(scores): lambda system: p_text(scores, system.measures[name]),
+        LIMIT: lambda system: f"{system.truncated:,}",
+    }
+    caption = f"{name}; {better} is better. Changes are against the first row, on the same clips"
+    return Table.of(caption, columns, systems, ["Layers removed"], highlight=[0])
+
+
+def data_set_table(scores: Scores) -> Table | None:
+    """Systems by data sets, those out of domain last, and what is pooled; None if there is one set only."""
+    columns = set_columns(scores)
+    if not columns:
+        return None
+    headings, rows = ["System"], [[system.name] for system in scores.systems]
+    for field, value in columns:
+        clips = scores.systems[0].groups[field][value].clips
+        headings += [f"{set_name(scores, field, value)} ({wording.plural(clips, 'clip')})", "Change, relative"]
+        for row, system in zip(rows, scores.systems, strict=True):
+            score = group_score(scores, system, field, value)
+            row += [value_text(score), relative_text(score)]
+    return Table(headings, rows, f"{scores.headline or 'score'} by data set", highlight=frozenset({0}))
+
+
+def group_score(scores: Scores, system: SystemScores, field: str, value: str | None) -> MeasuredScore | None:
+    """The headline score of one group of a system."""
+    group = None if value is None else system.groups.get(field, {}).get(value)
+    return None if group is None else scores.headline_of(group)
+
+
+@dataclass(frozen=True)
+class NotableGroup:
+    """The group of a field that fares worst, or the one that lost most, under one system."""
+
+    title: str
+    """Such as `worst speaker`."""
+    system: SystemScores
+    group: str
+    score: str
+    """What is said of its score."""
+
+
+def notable_groups(scores: Scores, systems: Sequence[SystemScores]) -> Iterator[NotableGroup]:
+    """For every field and system the group that fares worst, then those that lost most beside what all clips lost."""
+    for system in systems:
+        for field, value in system.worst_group.items():
+            score = group_score(scores, system, field, value)
+            if field not in (DATA, DOMAIN) and score:
+                clips = wording.plural(system.groups[field][value].clips, "clip")
+                yield NotableGroup(f"worst {field}", system, value, f"{scores.headline} {value_text(score)}, {clips}")
+    for system in systems:
+        for field, value in system.most_worsened.items():
+            score, overall = group_score(scores, system, field, value), scores.headline_of(system)
+            if score and score.delta:
+                title = f"most worsened {'data set' if field == DATA else field}"
+                yield NotableGroup(title, system, value, _worsened(scores.headline, score, score.delta, overall))
+
+
+def _worsened(name: str, score: MeasuredScore, delta: Delta, overall: MeasuredScore | None) -> str:
+    chance = "" if delta.p_holm is None else f" (p {wording.p_value(delta.p_holm)} after Holm over the groups)"
+    return f"{name} {change_text(score)}{chance}; all clips {change_text(overall)}"
