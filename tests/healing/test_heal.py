@@ -255,7 +255,7 @@ def test_what_cannot_be_is_refused_in_one_line(folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_heals_and_says_so(folder, tmp_path, capsys):
+def test_the_command_heals_and_says_so(folder, tmp_path, capsys, monkeypatch):
     from shoal.cli import main
 
     arguments = [
@@ -274,6 +274,12 @@ def test_the_command_heals_and_says_so(folder, tmp_path, capsys):
     again = capsys.readouterr()
     assert "nothing left to do: this checkpoint is healed\n" in again.err
     assert "parameters fitted on 4 clips, " in again.out
+    # What is refused is refused before the model is loaded.
+    monkeypatch.setattr(shoal, "load", lambda *_, **__: pytest.fail("nothing to load a model for"))
+    assert main([*arguments[:-3], "--out", str(folder / "full")]) == 2
+    assert "the folder is not empty" in capsys.readouterr().err
+    assert main([*arguments[:-3], "--out", str(folder / "pruned"), "--force"]) == 2
+    assert "this is the model's own folder" in capsys.readouterr().err
     assert main([*arguments[:-1], "--steps", "3"]) == 2
     assert capsys.readouterr().err.endswith(
         "it was healed with another optimisation.steps (2, now 3); choose another --out, or give --force\n"

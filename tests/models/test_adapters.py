@@ -12,8 +12,9 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from shoal.errors import FileFormatError, ModelError
 from shoal.models import lora
-from shoal.models.adapters import ADAPTERS_FILE, TENSORS_FILE, load_adapters, save_adapters
+from shoal.models.adapters import TENSORS_FILE, load_adapters, save_adapters
 from shoal.models.build import build
+from shoal.models.lineage import ADAPTERS_FILE
 from shoal.models.speech_llm import SpeechLLM
 
 TARGETS = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")

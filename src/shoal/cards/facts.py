@@ -125,7 +125,7 @@ def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code:
     Raises:
         ShoalError: a record cannot be read, or nothing in the folder says what it holds.
     """
-    from shoal.models.adapters import ADAPTERS_FILE
+    from shoal.models.lineage import ADAPTERS_FILE
 
     path, history = folder.path, folder.history
     plans = [(path.name, Plan.load(path)) for path in plan_files(history)]

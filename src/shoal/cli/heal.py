@@ -47,7 +47,9 @@ def heal(
 
     The same command again goes on where it was interrupted.
     """
+    from shoal import tasks
     from shoal.cards.spoken_answers import speech_untested
+    from shoal.healing.job import HealingJob
 
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
     removed = None if plan is None else shoal.Plan.load(plan)
@@ -55,6 +57,7 @@ def heal(
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         every = rows.model_copy(update={"limit": None})
         watched = options.read_data(validation, every, task, settings.seed) if validation else None
+        HealingJob(dataset, tasks.get(task), settings, removed, watched, out).check(Path(model))
         loaded = options.load(model, loading, progress)
         healed = shoal.heal(
             loaded, dataset, task, settings, plan=removed, validation=watched, out=out, progress=progress

@@ -14,6 +14,7 @@ from shoal.healing.settings import HealSettings
 from shoal.healing.targets import TARGETS, Target
 from shoal.models.lineage import HEAL_FILE
 from shoal.progress import Progress
+from shoal.pruning.folder import check_target
 from shoal.schema import HealRecord, ModelInfo, Plan
 from shoal.schema.files import first_difference
 from shoal.training.settings import Objective, RuntimeOptions
@@ -67,8 +68,11 @@ class HealingJob:
         """How the run is carried out, under the name that trackers show."""
         return self.settings.how if self.out is None else self.settings.how.named(f"shoal-heal-{self.out.name}")
 
-    def check(self) -> None:
-        """Make sure that its parts go together.
+    def check(self, source: Path | None = None) -> None:
+        """Make sure that its parts go together, and with what lies in `out`, before any model is loaded.
+
+        Args:
+            source: the folder of the model, if it has one.
 
         Raises:
             UsageError: they do not.
@@ -86,6 +90,10 @@ class HealingJob:
                 where="--save adapters",
                 fix="write it with shoal prune first, and heal that",
             )
+        if self.out is not None:
+            check_target(self.out, source, force=True)
+            if finished(None, self) is None:
+                check_target(self.out, None, self.settings.force)
 
     def split(self) -> tuple[list[Row], list[Row]]:
         """Rows to train on, and rows of the same data to watch the loss on; the same in every run."""
@@ -99,8 +107,12 @@ class HealingJob:
         return [row for row in rows if row.id not in chosen], [row for row in rows if row.id in chosen]
 
 
-def finished(model: ModelInfo, job: HealingJob) -> HealRecord | None:
+def finished(model: ModelInfo | None, job: HealingJob) -> HealRecord | None:
     """The record in `job.out` if this very healing of this very model is done already; None if there is none.
+
+    Args:
+        model: before healing; None for any model.
+        job: what is asked for.
 
     Raises:
         UsageError: another healing lies there, and it shall not be replaced.
@@ -115,7 +127,7 @@ def finished(model: ModelInfo, job: HealingJob) -> HealRecord | None:
         **record.settings,
     }
     now = {
-        "model": model.fingerprint,
+        "model": before["model"] if model is None else model.fingerprint,
         "task": job.task.name,
         "clips": fingerprint(job.split()[0]),
         **job.described,

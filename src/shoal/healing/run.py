@@ -27,7 +27,6 @@ from shoal.healing.trained_parts import TrainedParts
 from shoal.models.loading import DTYPES, load_model
 from shoal.progress import Progress
 from shoal.provenance import provenance
-from shoal.pruning.folder import check_target
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, ModelInfo, Plan, read_json
 from shoal.settings import takes
@@ -125,16 +124,12 @@ def heal(
     settings, out = HealSettings.of(settings, options), None if out is None else Path(out)
     task = tasks.get(task) if isinstance(task, str) else task
     job = HealingJob(data, task, settings, plan, validation, out, progress)
-    job.check()
+    job.check(model.path if model.path != Path() else None)
     source = model.info()
     processes = Processes.now(cpu=model.device.type == "cpu")
-    if job.out is not None:
-        check_target(job.out, model.path if model.path != Path() else None, force=True)
     if (record := finished(source, job)) is not None:
         folder = job.out if processes.rank == 0 else None
         return HealedModel(lambda: _load(str(out), model, job), record, folder, finished_before=True)
-    if job.out is not None:
-        check_target(job.out, None, settings.force)
     history = pruning_history(model, job.plan)
     with work_folder(job.out, "healing", processes) as work:
         student = _student(model, job, history)

@@ -25,13 +25,12 @@ from transformers import PreTrainedModel
 from shoal.errors import FileFormatError, ModelError
 from shoal.models import lora, row_int8
 from shoal.models.build import Resolve, assemble, load_decoder, load_encoder, resolve_path
+from shoal.models.lineage import ADAPTERS_FILE
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 from shoal.provenance import provenance
 from shoal.schema import Document, Record, write_text
 from shoal.schema.files import replaced
 
-ADAPTERS_FILE = "speech_llm.json"
-"""Tells an adapters folder from a checkpoint."""
 TENSORS_FILE = "adapters.safetensors"
 _PROJECTOR = "projector."
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from shoal.schema import Plan
 
+ADAPTERS_FILE = "speech_llm.json"
+"""Tells a folder of adapters of a SpeechLLM from a checkpoint, see `shoal.models.adapters`."""
 PLAN_FILE = "shoal-plan.json"
 """The plan that made a pruned checkpoint; those before it are numbered `shoal-plan-1.json` …"""
 HEAL_FILE = "shoal-heal.json"

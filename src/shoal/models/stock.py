@@ -19,9 +19,10 @@ from transformers import (
 
 from shoal.errors import InputError, ModelError
 from shoal.models import families, weights
-from shoal.models.adapters import ADAPTERS_FILE, load_adapters
+from shoal.models.adapters import load_adapters
 from shoal.models.audio_processor import audio_processor
 from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.lineage import ADAPTERS_FILE
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 from shoal.models.whole import whole
 

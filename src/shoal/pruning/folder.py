@@ -15,9 +15,17 @@ from typing import Any
 
 from shoal.errors import ModelError, UsageError
 from shoal.machine import writing
-from shoal.models.adapters import ADAPTERS_FILE
 from shoal.models.json_file import read_json_object
-from shoal.models.lineage import HEAL_FILE, PLAN_FILE, SOURCE_FILE, TRAINING_FILE, heal_files, numbered, plan_files
+from shoal.models.lineage import (
+    ADAPTERS_FILE,
+    HEAL_FILE,
+    PLAN_FILE,
+    SOURCE_FILE,
+    TRAINING_FILE,
+    heal_files,
+    numbered,
+    plan_files,
+)
 from shoal.models.meta_model import CONFIG
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot"})

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import ModelError
-from shoal.models.adapters import ADAPTERS_FILE
 from shoal.models.json_file import read_json_object
+from shoal.models.lineage import ADAPTERS_FILE
 from shoal.pruning.folder import WEIGHT_SUFFIXES
 from shoal.pruning.safetensors_file import NewFile, SafetensorsHeader, TensorEntry, read_header
 
