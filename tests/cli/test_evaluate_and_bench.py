@@ -8,6 +8,7 @@ import pytest
 
 from shoal import tasks
 from shoal.cli import main
+from shoal.cli.progress import Reporter
 from shoal.schema import Bench, Scores
 from tiny_speech import plan, saved, write_clips
 
@@ -147,3 +148,23 @@ def test_bench_prints_a_table_and_writes_its_file(good, tmp_path, capsys):
     assert main(["bench", str(good / "model"), *data, *few, "--json"]) == 0
     found = Bench.parse(json.loads(capsys.readouterr().out), where="stdout")
     assert found == Bench.load(tmp_path / "bench.json")
+
+
+def test_an_interrupted_evaluation_says_what_is_stored_and_the_next_what_it_found(good, tmp_path, capsys, monkeypatch):
+    line = ["evaluate", str(good / "model"), "--data", str(write_clips(tmp_path / "clips", 3)), "--out"]
+    line += [str(tmp_path / "out"), "--max-new-tokens", "4", "--replicates", "20", "--batch-size", "1"]
+    report = Reporter.__call__
+
+    def stop_at_two(self, name, done, total):
+        report(self, name, done, total)
+        if name == "transcribe" and done == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Reporter, "__call__", stop_at_two)
+        assert main(line) == 130
+    assert capsys.readouterr().err.endswith("shoal: Interrupted: 2 of 3 stored; run the same command to go on\n")
+    assert main(line) == 0
+    assert "transcribe: 2 of 3 found\n" in capsys.readouterr().err
+    assert main(line) == 0
+    assert "transcribe: 3 of 3 found, nothing left to do\n" in capsys.readouterr().err

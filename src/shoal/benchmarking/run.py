@@ -17,7 +17,7 @@ from shoal.benchmarking.size import ModelSize, size_of
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.model_checks import check_hears
 from shoal.evaluation.systems import FULL, named_plans
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Bench, Estimate, SystemBench
@@ -153,7 +153,8 @@ def _time(
 def _counted(progress: Progress | None, label: str, total: int) -> Step:
     """What is called after every step of `total`."""
     numbers = itertools.count(1)
-    return lambda: None if progress is None else progress(label, next(numbers), total)
+    report_progress(progress, label, 0, total)
+    return lambda: report_progress(progress, label, next(numbers), total)
 
 
 def _peaks(

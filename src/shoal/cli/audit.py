@@ -34,7 +34,7 @@ def audit(
     printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Measure how much each decoder layer does: by similarity, by gradients, by leaving it out."""
-    with printing.progress(resumes=False) as progress:
+    with printing.progress() as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         loaded = options.load(model, loading, progress)
         document = shoal.audit(loaded, dataset, task, settings, out=out, progress=progress)

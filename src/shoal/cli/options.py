@@ -16,7 +16,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 import shoal
 from shoal.data.settings import DataSettings
 from shoal.models.settings import ModelSettings
-from shoal.progress import Progress
+from shoal.progress import Progress, stage
 from shoal.settings import DATA, FLAT, MODEL
 
 if TYPE_CHECKING:
@@ -129,12 +129,9 @@ def load(model: str, settings: ModelSettings, progress: Progress) -> LoadedModel
     """
     from shoal.models import weights
 
-    stage = f"load {model}"
-    progress(stage, 0, 1)
-    weights.resolve(model)  # before torch is imported, so that a wrong name is refused at once
-    loaded = shoal.load(model, settings)
-    progress(stage, 1, 1)
-    return loaded
+    with stage(progress, f"load {model}"):
+        weights.resolve(model)  # before torch is imported, so that a wrong name is refused at once
+        return shoal.load(model, settings)
 
 
 def audit_paths(paths: list[Path]) -> list[Path]:

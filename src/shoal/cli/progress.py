@@ -18,6 +18,8 @@ SHORT = 5.0
 """Seconds of a stage that a log says nothing of."""
 SECONDS_BETWEEN_LINES = 30.0
 """Of one stage in a log: it stays short, and a long stage is not silent."""
+STORED = ("transcribe", "cells", "encode")
+"""Stages whose parts are stored as soon as they are done."""
 _START = time.monotonic()
 
 
@@ -76,7 +78,7 @@ class Reporter:
     def __call__(self, name: str, done: int, total: int) -> None:
         """A stage is at `done` of `total`; a total of 1 is a stage that cannot tell how far it is."""
         stage, now = self.stages.get(name), time.monotonic()
-        if new := stage is None:
+        if new := stage is None or done < stage.done:
             stage = self.stages[name] = Stage(name, done, start=now, shown=now)
         ended = done >= total > stage.done
         self.last, stage.done, stage.total = stage, done, total
@@ -100,11 +102,12 @@ class Reporter:
 
     def interrupted(self, resumes: bool) -> Interrupted:
         """What the user is told who stopped the command."""
-        if self.last is None or self.last.total < 2:
-            count = f" during {self.last.name}" if self.last else ""
-        else:
-            count = f": {self.last.done} of {self.last.total} {'stored' if resumes else 'done, and nothing stored'}"
-        return Interrupted(f"Interrupted{count}; run the same command to {'go on' if resumes else 'begin again'}")
+        stage, position = self.last, ""
+        if stage is not None and stage.total > 1 and stage.name.startswith(STORED):
+            position = f": {stage.done} of {stage.total} stored"
+        elif stage is not None:
+            position = f" during {stage.name}" + (f", {stage.done} of {stage.total}" if stage.total > 1 else "")
+        return Interrupted(f"Interrupted{position}; run the same command to {'go on' if resumes else 'begin again'}")
 
 
 def _draw(bars: Bars, index: int, stage: Stage) -> None:

@@ -12,7 +12,7 @@ from shoal.cli import options
 from shoal.cli.card import warn_of_speech
 from shoal.cli.printing import Printing
 from shoal.errors import UsageError
-from shoal.progress import Progress
+from shoal.progress import Progress, stage
 from shoal.pruning.settings import PruneLoading, PruneSettings
 from shoal.settings import OUTPUT
 
@@ -72,7 +72,8 @@ def _pruned(
     info = loaded.info() if loaded else _info(model, loading.trust_remote_code)
     plan = chosen or manual(model, info.depth, settings.layers_list or (), allow_last=settings.allow_last)
     if loaded:
-        return info, plan, shoal.prune(loaded, plan, out, force=force)
+        with stage(progress, "write and verify"):
+            return info, plan, shoal.prune(loaded, plan, out, force=force)
     folder = shoal.prune_folder(
         model,
         plan,

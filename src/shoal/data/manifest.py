@@ -206,7 +206,9 @@ class _GroupedAudioCheck:
         self._looked += len(self._waiting)
         self._waiting = []
         if self._progress is not None and time.monotonic() - self._begun > QUIET_SECONDS:
-            self.total = self.total or sum(source.lines() for source in self._index.sources)
+            if not self.total:
+                self.total = sum(source.lines() for source in self._index.sources)
+                self._progress("look at audio", 0, self.total)
             self._progress("look at audio", self._looked, max(self.total, self._looked))
 
 

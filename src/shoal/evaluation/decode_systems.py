@@ -27,7 +27,7 @@ from shoal.evaluation.shards import Shard, open_shard, open_whole
 from shoal.evaluation.systems import System, open_systems
 from shoal.evaluation.window import WINDOW_BATCHES, embed, read_clips, windows
 from shoal.machine import free_memory
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
@@ -142,6 +142,7 @@ class SystemsDecoder:
         rows = self._data.rows
         lacking = self._lacking(systems, rows)
         done = _Done(progress, lacking.size - int(lacking.sum()), lacking.size)
+        report_progress(progress, "transcribe", done.count, done.total)
         for model in {id(system.loaded): None for system in systems}:
             columns = [column for column, system in enumerate(systems) if id(system.loaded) == model]
             self._run_model([systems[column] for column in columns], rows, lacking[:, columns], done)
@@ -204,8 +205,8 @@ class _Done:
     def add(self, more: int) -> int:
         """`more` outputs are there; returns `more`."""
         self.count += more
-        if self.progress is not None and more:
-            self.progress("transcribe", self.count, self.total)
+        if more:
+            report_progress(self.progress, "transcribe", self.count, self.total)
         return more
 
 

@@ -14,7 +14,7 @@ from shoal.evaluation.groups import check_fields, check_sets
 from shoal.evaluation.score_systems import SystemIdentity, score_systems
 from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
 from shoal.evaluation.shards import Shard, ShardOutputs, read_whole
-from shoal.progress import Progress
+from shoal.progress import Progress, stage
 from shoal.provenance import provenance
 from shoal.schema import Scores
 from shoal.settings import takes
@@ -74,7 +74,8 @@ def evaluate(
         check_sets(settings.out_of_domain, {row.data for row in data.rows})
     systems = decode_systems(model, data, task, settings, plans=plans, against=against, out=folder, progress=progress)
     outputs, ids = [system.outputs.outputs for system in systems], data.ids()
-    summary = score_systems([system.identity for system in systems], outputs, ids, task, settings, comet=comet)
+    with stage(progress, "score"):
+        summary = score_systems([system.identity for system in systems], outputs, ids, task, settings, comet=comet)
     decoding = header(model, data, task, settings.limit)["decoding"]
     scores = Scores(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),

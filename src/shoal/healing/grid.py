@@ -27,7 +27,7 @@ from shoal.healing.run import heal
 from shoal.healing.settings import HealGridSettings, HealMethod, HealSettings
 from shoal.models.loading import find_device, load
 from shoal.models.settings import ModelSettings
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import Delta, Estimate, Healing, HealingCell, MeasuredScore, ModelInfo, Plan, read_json, write_text
@@ -86,8 +86,7 @@ def run_grid(grid: Grid) -> Healing:
     pairs += [(plan, name) for plan in grid.plans for name in (NONE, *grid.settings.targets)]
     skipped: list[str] = []
     for done, (plan, target) in enumerate(pairs):
-        if grid.progress is not None:
-            grid.progress("cells", done, total)
+        report_progress(grid.progress, "cells", done, total)
         try:
             cells.append(_cell(grid, plan, target))
         except ShoalError as error:
@@ -95,8 +94,7 @@ def run_grid(grid: Grid) -> Healing:
             if plan is None or target == NONE:
                 raise
             skipped.append(f"{_name(plan, target)}: {error}")
-    if grid.progress is not None:
-        grid.progress("cells", total, total)
+    report_progress(grid.progress, "cells", total, total)
     info = ModelInfo.model_validate(cells[0].facts["model"])
     healing = _summed_up(grid, info, cells, skipped)
     healing.save(grid.out / "healing.json")

@@ -25,7 +25,7 @@ from shoal.healing.settings import HealSettings
 from shoal.healing.teacher import PruningHistory, check_teacher, pruning_history, share_weights
 from shoal.healing.trained_parts import TrainedParts
 from shoal.models.loading import DTYPES, load_model
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress, stage
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, ModelInfo, Plan, read_json
@@ -388,18 +388,22 @@ def _counted(
     batches: Iterable[PreparedBatch], done: int, clips: Sequence[Row], progress: Progress | None
 ) -> Iterator[PreparedBatch]:
     """The batches; how many of all clips are done is told as each is taken."""
+    if done == 0:
+        report_progress(progress, "fit", 0, len(clips))
     for batch in batches:
         done += len(batch.ids)
-        if progress is not None:
-            progress("fit", done, len(clips))
+        report_progress(progress, "fit", done, len(clips))
         yield batch
 
 
 def _write(healed: HealedModel, job: HealingJob, source: LoadedModel, out: Path) -> Path:
     loaded, record, force = healed.loaded, healed.record, job.settings.force
-    if job.settings.save == "adapters":
-        return write_adapters(loaded, out, base=source.ref, record=record, modules_to_save=healed.whole, force=force)
-    return write_merged(loaded, out, record=record, plan=healed.plan, dtype=stored_dtype(source.path), force=force)
+    with stage(job.progress, "write and verify"):
+        if job.settings.save == "adapters":
+            return write_adapters(
+                loaded, out, base=source.ref, record=record, modules_to_save=healed.whole, force=force
+            )
+        return write_merged(loaded, out, record=record, plan=healed.plan, dtype=stored_dtype(source.path), force=force)
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:

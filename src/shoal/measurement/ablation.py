@@ -14,6 +14,7 @@ from shoal.measurement.ablation_losses import Ablation, BatchLosses
 from shoal.measurement.importance import ImportanceSums, refuse_bad
 from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
 from shoal.measurement.racing import RISK, Race, rounds_of
+from shoal.progress import report_progress
 from shoal.statistics import Floats
 from shoal.terms import Candidate, Part
 
@@ -54,14 +55,14 @@ def ablate(
     table = _LossTable(len(candidates))
     race = Race(len(usable), len(rounds_of(total)), risk) if options.race else None
     done = 0
+    report_progress(request.progress, "ablation", 0, total)
     for rows in _rounds(request.data.rows, options):
         alive = usable if race is None else [usable[index] for index in race.alive]
         before = len(table.ids)
         for batch in request.batches(rows):
             table.add(ablation.measure(batch, [candidates[index] for index in alive]), alive)
         done += len(rows)
-        if request.progress is not None:
-            request.progress("ablation", done, total)
+        report_progress(request.progress, "ablation", done, total)
         if race is not None and len(table.ids) > before:
             race.add(table.column("loss")[before:, alive], table.column("counts")[before:])
         if race is not None and len(race.alive) == 1:

@@ -22,7 +22,7 @@ from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
 from shoal.models.batch import PreparedBatch
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress, stage
 from shoal.provenance import provenance
 from shoal.schema import Audit, InputAudit, InputKind
 from shoal.settings import takes
@@ -99,12 +99,14 @@ def audit(
             request = ImportanceRequest(model, data, task, kind, asked, folder, progress)
             if _add_importance(measured, metric, request):
                 _keep(measured, folder)
+    with stage(progress, "summarise"):
+        summaries = {kind: _summary(measured, kind, settings) for kind in measured.inputs}
     document = Audit(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=model.info(),
         data=data.info(),
         task=task.name,
-        inputs={kind: _summary(measured, kind, settings) for kind in measured.inputs},
+        inputs=summaries,
         replicates=settings.replicates,
         level=settings.level,
         cluster=settings.cluster,
@@ -182,11 +184,11 @@ def measure(
     writer = SumsWriter(len(model.layers), spool)
     speakers = {row.id: row.speaker for row in data.rows}
     watch = watch or Stopwatch()
+    report_progress(progress, kind, 0, len(data.rows))
     prepared = prepared_batches(model, data, task, kind, batch_size)
     for item in collect(model.decoder, model.layers, _timed_gaps(prepared, watch), state=model.family.state):
         writer.add(item)
-        if progress is not None:
-            progress(kind, len(writer.utterances), len(data.rows))
+        report_progress(progress, kind, len(writer.utterances), len(data.rows))
     if not writer.utterances:
         raise UsageError("no clip is left to measure", fix="see the skipped rows above")
     return writer.finish([speakers.get(name) for name in writer.utterances])

@@ -21,7 +21,7 @@ from shoal.plan_search.settings import SearchSettings
 from shoal.plan_search.splits import Split, as_given, split
 from shoal.plan_search.trials import Trials
 from shoal.plan_search.words import reason
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Estimate, Plan, PlanSource, Search, SearchStep
 from shoal.schema.plan import DISTANCE_METRIC
@@ -251,10 +251,10 @@ class SearchRun:
 
     def _choices(self) -> Iterator[Choice]:
         """The strategy's plans, with progress: measuring for the next depth can take a while."""
-        depth = self._loaded.info().depth
+        depth, stage = self._loaded.info().depth, f"plans by {self._settings.ranked_by}"
+        report_progress(self._progress, stage, 0, depth - 1)
         for choice in choices(self._settings, self._measure, depth):
-            if self._progress is not None:
-                self._progress(f"plans by {self._settings.ranked_by}", len(choice.layers), depth - 1)
+            report_progress(self._progress, stage, len(choice.layers), depth - 1)
             yield choice
 
     @cached_property

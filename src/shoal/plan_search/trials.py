@@ -20,7 +20,7 @@ from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.systems import System, open_systems
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_outputs
 from shoal.plan_search.budget import RelativeChange
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.schema import Estimate, Plan
 
 if TYPE_CHECKING:
@@ -128,11 +128,10 @@ class Trials:
 
     def _decode(self, systems: Sequence[System]) -> None:
         counts = ", ".join(str(len(system.removed)) for system in systems)
-        label = f"{self._name}, unpruned" if counts == "0" else f"{self._name}, {counts} removed"
+        label = f"transcribe {self._name}, " + ("unpruned" if counts == "0" else f"{counts} removed")
 
         def report(_: str, done: int, total: int) -> None:
-            if self._progress is not None:
-                self._progress(label, done, total)
+            report_progress(self._progress, label, done, total)
 
         self._decoder.run(systems, report)
 

@@ -31,7 +31,7 @@ from shoal.errors import FileFormatError, VerificationError
 from shoal.machine import check_disk
 from shoal.models.lineage import PLAN_FILE
 from shoal.models.meta_model import CONFIG, GENERATION_CONFIG
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.pruning.config_files import to_text
 from shoal.pruning.folder import carry_over, check_target, copy_files, files_in_folders
@@ -167,15 +167,14 @@ def _write_tensors(draft: ResumableFolder, work: Rewrite, progress: Progress | N
             def report(count: int) -> None:
                 nonlocal copied
                 copied += count
-                if progress is not None:
-                    progress(file.name, copied, total)
+                report_progress(progress, file.name, copied, total)
 
+            report(0)
             return write_file(file, target, report)
 
         digests[file.name] = draft.make(file.name, write)
         done += file.size
-        if progress is not None:
-            progress(file.name, done, total)
+        report_progress(progress, file.name, done, total)
     return digests
 
 

@@ -16,7 +16,7 @@ from shoal.decoder.logits import check_losses, losses_at
 from shoal.decoder.loss_targets import Targets
 from shoal.errors import ManifestError
 from shoal.models.weights import cache_dir
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.training.augment import PLAIN, Variant
 from shoal.training.cached_batches import CachedBatches
 from shoal.training.encoder_states import EncoderStates
@@ -166,6 +166,7 @@ def response_losses(
     """
     order = np.argsort(batches.lengths, kind="stable")
     sums, counts = np.zeros(len(order)), np.zeros(len(order), np.int64)
+    report_progress(progress, "loss", 0, len(order))
     for part in micro_batches(batches.lengths[order], positions=positions):
         chosen = order[part]
         batch = batches.collate(chosen, np.zeros_like(chosen))
@@ -178,8 +179,7 @@ def response_losses(
         rows = inputs.rows.cpu().numpy()
         sums[chosen] = np.bincount(rows, losses.double().cpu().numpy(), minlength=len(chosen))
         counts[chosen] = np.bincount(rows, minlength=len(chosen))
-        if progress is not None:
-            progress("loss", int(min(part.stop, len(order))), len(order))
+        report_progress(progress, "loss", int(min(part.stop, len(order))), len(order))
     return Losses(batches.names(np.arange(len(order))), sums, counts)
 
 

@@ -21,7 +21,7 @@ from shoal.data.batches import MAX_BATCH_SECONDS, batches
 from shoal.errors import MeasureError, UsageError
 from shoal.models.contexts import evaluating
 from shoal.models.speech_llm import WHISPER_SAMPLES_PER_FRAME, SpeechLLM, SpeechLLMProcessor
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.training.augment import PLAIN, Variant, at_speed, masked
 from shoal.training.state_files import StateFiles, StateRef, States
 from shoal.training.state_keys import Sources, encoder_key, seed, state_key
@@ -136,6 +136,8 @@ class EncoderStates:
         self, data: Dataset, missing: dict[Variant, list[Row]], sources: dict[str, str], progress: Progress | None
     ) -> None:
         done, total = 0, sum(len(rows) for rows in missing.values())
+        if total:
+            report_progress(progress, "encode", 0, total)
         for variant, rows in missing.items():
             # Limits are on what is encoded, which is 1 / speed as long as the rows.
             seconds = MAX_BATCH_SECONDS * variant.speed
@@ -147,8 +149,7 @@ class EncoderStates:
                     for source, state in zip(heard, self._encode(clips, heard, variant), strict=True):
                         self.files.write(self._key(source, variant), state)
                 done += len(batch)
-                if progress is not None:
-                    progress("encode", done, total)
+                report_progress(progress, "encode", done, total)
 
     def _encode(self, clips: Sequence[Clip], sources: Sequence[str], variant: Variant) -> list[States]:
         """States (frames, d_enc) of each clip, on the CPU."""

@@ -27,7 +27,7 @@ from shoal.errors import TrainingError, UsageError
 from shoal.machine import out_of_memory, return_memory
 from shoal.models.adapters import write_tensors
 from shoal.models.contexts import quiet
-from shoal.progress import Progress
+from shoal.progress import Progress, report_progress
 from shoal.schema import write_text
 from shoal.training.examples import to_device
 from shoal.training.fsdp import check_fsdp, ready_to_shard
@@ -380,6 +380,11 @@ class _Log(TrainerCallback):
         self._trainer, self._what, self._progress = trainer, what, progress
         self._started = 0.0
 
+    def on_train_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+        """Say how many steps an earlier run has left."""
+        if state.is_world_process_zero:
+            report_progress(self._progress, self._what, state.global_step, state.max_steps)
+
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
@@ -400,8 +405,7 @@ class _Log(TrainerCallback):
         }
         with (Path(args.output_dir) / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=float) + "\n")
-        if self._progress is not None:
-            self._progress(self._what, state.global_step, state.max_steps)
+        report_progress(self._progress, self._what, state.global_step, state.max_steps)
 
 
 def _arguments(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceRequest, Quantity
+from shoal.progress import report_progress
 
 if TYPE_CHECKING:
     from shoal.measurement.importance import ImportanceSums
@@ -24,11 +25,11 @@ def measure(request: ImportanceRequest) -> list[ImportanceSums]:
 
 def _batches(request: ImportanceRequest) -> Iterator[PreparedBatch]:
     done = 0
+    report_progress(request.progress, "gradient", 0, len(request.data.rows))
     for batch in request.batches():
         yield batch
         done += len(batch.ids)
-        if request.progress is not None:
-            request.progress("gradient", done, len(request.data.rows))
+        report_progress(request.progress, "gradient", done, len(request.data.rows))
 
 
 METRIC = ImportanceMetric(
