@@ -116,6 +116,7 @@ def test_prune_writes_a_verified_checkpoint_in_the_precision_it_found(run, tmp_p
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["num_hidden_layers"] == 4
     assert config["dtype"] == "bfloat16"
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
 
 
 def test_a_finished_prune_is_not_done_again_contradicted_or_lost(run, tmp_path, model, monkeypatch, capsys):
@@ -171,10 +172,11 @@ def test_a_range_that_is_none_is_refused(text):
 
 @pytest.mark.parametrize("how", ["memory", "disk"])
 def test_a_model_without_a_tokenizer_is_pruned(run, tmp_path, how):
-    tiny("llama", DEPTH).save_pretrained(tmp_path / "bare")
+    tiny("qwen2", DEPTH).save_pretrained(tmp_path / "bare")
     out = run("prune", tmp_path / "bare", "--layers-list", "1-2", "--how", how, "--out", tmp_path / "out")
     assert "removed layers 1,2 of 6" in out
     assert "verified logits" in out
+    assert not list((tmp_path / "out").glob("tokenizer*"))
     with pytest.raises(ModelError, match=r"no tokenizer that can be loaded.*cannot be fed"):
         shoal.load(str(tmp_path / "bare")).check_fed()
 

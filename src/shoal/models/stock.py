@@ -35,6 +35,18 @@ AUTO_CLASSES = (
 """Those that a checkpoint with code of its own may register, in the order in which they are looked for."""
 
 
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "tokenization*",
+    "vocab*",
+    "*.model",
+    "*.tiktoken",
+    "*.spm",
+    "merges.txt",
+    "tekken.json",
+)
+
+
 class Parts(NamedTuple):
     """A model and what feeds it."""
 
@@ -137,6 +149,9 @@ def _processor(path: Path, trust_remote_code: bool) -> tuple[Any | None, str]:
 
 def _tokenizer(path: Path, trust_remote_code: bool) -> tuple[Any | None, str]:
     """The tokenizer, or None and why; a model without one can still be pruned."""
+    # Without any file some classes make a tokenizer that knows no word.
+    if not any(file for pattern in TOKENIZER_FILES for file in path.glob(pattern)):
+        return None, "there is no file of a tokenizer"
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code), ""
     except Exception as error:  # whatever a tokenizer's own code raises

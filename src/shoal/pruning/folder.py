@@ -61,9 +61,19 @@ def new_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
             yield draft
+            _share_modes(draft)
             put_in_place(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _share_modes(folder: Path) -> None:
+    """Give safetensors the mode of their neighbours: the library writes them for their owner alone."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    modes = {path.stat().st_mode for path in files if path.suffix != ".safetensors"}
+    for path in files:
+        if path.suffix == ".safetensors" and modes:
+            path.chmod(max(modes))
 
 
 def put_in_place(draft: Path, out: Path) -> None:
