@@ -90,8 +90,8 @@ def test_a_head_that_the_class_ignores_is_kept_both_ways(tmp_path, model):
     configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
     assert [config["mtp_num_hidden_layers"] for config in configs] == [1, 1]
     assert accounts(folders[0]) == accounts(folders[1])
-    assert f"{len(before)} tensors" in accounts(memory_folder := folders[0])
-    assert "3 that the class does not load kept, such as mtp.fc.weight" in accounts(memory_folder)
+    assert f" of {len(before)} kept, " in accounts(memory_folder := folders[0])
+    assert "3 kept that the class does not load, such as mtp.fc.weight" in accounts(memory_folder)
 
 
 def test_a_head_that_follows_the_last_layer_by_number_is_left_out_and_no_longer_promised(tmp_path, model, monkeypatch):
@@ -102,7 +102,7 @@ def test_a_head_that_follows_the_last_layer_by_number_is_left_out_and_no_longer_
     for folder in folders:
         assert "model.layers.4.eh_proj.weight" not in load_file(folder / "model.safetensors")
         assert json.loads((folder / "config.json").read_text())["mtp_num_hidden_layers"] == 0
-        assert "1 that the class does not load left out, such as model.layers.4.eh_proj.weight" in accounts(folder)
+        assert "1 left out that follow the last layer, such as model.layers.4.eh_proj.weight" in accounts(folder)
     assert accounts(folders[0]) == accounts(folders[1])
 
 

@@ -207,5 +207,5 @@ def _checks(report: VerificationReport, done: str) -> str:
     )
     items = [f"{check.name.replace('_', ' ')}: {check.detail}" for check in report.checks]
     if report.source_tensors:
-        items.append(f"of the files before: {report.source_tensors}")
+        items.append(f"tensors of the source: {report.source_tensors}")
     return f"{how}:\n\n{bullets(items)}"

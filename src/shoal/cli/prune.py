@@ -140,7 +140,7 @@ def checks(folder: Path) -> list[str]:
         return []
     report = VerificationReport.load(folder / REPORT_FILE)
     lines = [f"verified {check.name}: {check.detail}" for check in report.checks]
-    return [*lines, f"of the files before: {report.source_tensors}"] if report.source_tensors else lines
+    return [*lines, f"tensors of the source: {report.source_tensors}"] if report.source_tensors else lines
 
 
 def _record(plan: Plan, folder: Path) -> dict[str, object]:

@@ -93,17 +93,14 @@ class SourceTensors:
     def add_to(self, report: VerificationReport, folder: Path) -> None:
         """Say in the verification report of `folder` what became of all tensors."""
         total = sum(len(file.tensors) for file in self.files)
-        parts = [f"{self.loaded} kept", f"{self.removed} removed with their layers"]
+        parts = [f"{self.loaded} of {total} kept", f"{self.removed} removed with their layers"]
         if self.kept:
-            parts.append(f"{len(self.kept)} that the class does not load kept, such as {min(self.kept)}")
+            parts.append(f"{len(self.kept)} kept that the class does not load, such as {min(self.kept)}")
         if self.dropped:
-            parts.append(
-                f"{len(self.dropped)} that the class does not load left out, such as {min(self.dropped)}, since they "
-                "follow the last layer by number"
-            )
+            parts.append(f"{len(self.dropped)} left out that follow the last layer, such as {min(self.dropped)}")
         if self.promised and not self.predicts_ahead:
             parts.append("none for multi-token prediction, which the config promises no longer")
-        report.source_tensors = f"{total} tensors: {', '.join(parts)}"
+        report.source_tensors = ", ".join(parts)
         report.save(folder / REPORT_FILE)
 
 
