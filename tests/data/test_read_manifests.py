@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.cli import options
 from shoal.data import fingerprint, read_manifests
+from shoal.data.settings import DataSettings
 from shoal.data.subset import evenly_spaced, spread
 from shoal.demo import clips_manifest
 from shoal.errors import ManifestError, UsageError
+from shoal.training.recipe import TrainingData
+from shoal.training.run import read_source
 
 GOOD = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a tone"}
 
@@ -202,6 +206,17 @@ def test_few_clips_of_sorted_manifests_hold_every_data_set_and_label(tone, manif
     assert len({row.fields["mood"] for row in read_manifests(paths, limit=4, label_field="mood").rows}) == 4
     read_manifests(paths[0], limit=1, label_field="mood")
     assert "warning: --limit 1 leaves one value of mood (angry) of 4" in caplog.text
+
+
+def test_commands_and_recipes_know_the_labels_of_a_task(tone, manifest, tmp_path) -> None:
+    tone()
+    moods = ["angry", "calm", "happy", "sad"]
+    path = manifest(*(GOOD | {"emotion": mood, "id": f"{mood}{n}"} for mood in moods for n in range(1, 9)))
+    of_command = options.read_data([str(path)], DataSettings(limit=6), "ser", seed=0)
+    of_recipe = read_source(TrainingData(data=path.name, task="ser", limit=6), tmp_path, seed=0)
+    for data in (of_command, of_recipe):
+        counts = Counter(row.fields["emotion"] for row in data.rows)
+        assert sorted(counts.values()) == [1, 1, 2, 2]
 
 
 def test_the_record_says_what_was_used() -> None:
