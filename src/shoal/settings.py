@@ -124,7 +124,9 @@ def takes(model: type[Settings]) -> Callable[[F], F]:
 
     def shown(function: F) -> F:
         signature = inspect.signature(function)
-        fixed = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        fixed = [
+            parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD
+        ]
         options = [
             inspect.Parameter(
                 name,
@@ -184,8 +186,8 @@ def option_name(model: type[BaseModel], path: list[str]) -> str:
     for part in (field.annotation, *get_args(field.annotation)):
         if len(path) > 1 and isinstance(part, type) and issubclass(part, BaseModel):
             return option_name(part, path[1:])
-    shown = [next(iter(each.name)) for each in field.metadata if isinstance(each, Parameter) and each.name]
-    return shown[0] if shown else f"--{name.replace('_', '-')}"
+    names = [next(iter(item.name)) for item in field.metadata if isinstance(item, Parameter) and item.name]
+    return names[0] if names else f"--{name.replace('_', '-')}"
 
 
 def comma_separated(value: object) -> object:

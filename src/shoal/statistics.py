@@ -41,8 +41,8 @@ class Resampler:
         """Replicates of the column sums of `values` (U, C) or (U,): (replicates, C) or (replicates,)."""
         columns = values.reshape(len(values), math.prod(values.shape[1:]))
         by_cluster = np.zeros((self.clusters, columns.shape[1]))
-        for place, column in enumerate(columns.T):
-            by_cluster[:, place] = np.bincount(self.groups, column, minlength=self.clusters)
+        for index, column in enumerate(columns.T):
+            by_cluster[:, index] = np.bincount(self.groups, column, minlength=self.clusters)
         parts = range(0, len(self.weights), ROWS)
         totals = [self.weights[start : start + ROWS].astype(np.float64) @ by_cluster for start in parts]
         return np.concatenate(totals).reshape(len(self.weights), *values.shape[1:])
@@ -78,7 +78,7 @@ def _numbered(clusters: Sequence[str | None]) -> tuple[npt.NDArray[np.intp], int
 
     Utterances of their own come first, in the order of their places as text (0, 1, 10, 11 …), then clusters by name.
     """
-    alone = np.array([place for place, name in enumerate(clusters) if name is None], dtype=np.intp)
+    alone = np.array([index for index, name in enumerate(clusters) if name is None], dtype=np.intp)
     named = sorted({name for name in clusters if name is not None})
     number = {name: len(alone) + rank for rank, name in enumerate(named)}
     groups = np.fromiter((0 if name is None else number[name] for name in clusters), np.intp, len(clusters))
@@ -127,8 +127,8 @@ def ranks(x: Floats) -> Floats:
     ordered = np.take_along_axis(x, order, 1)
     starts = np.concatenate([np.ones((rows, 1), bool), ordered[:, 1:] != ordered[:, :-1]], 1)
     tie = starts.ravel().cumsum() - 1
-    place = np.tile(np.arange(width, dtype=np.float64), rows)
-    shared = np.bincount(tie, weights=place) / np.bincount(tie)
+    positions = np.tile(np.arange(width, dtype=np.float64), rows)
+    shared = np.bincount(tie, weights=positions) / np.bincount(tie)
     result = np.empty_like(x)
     np.put_along_axis(result, order, shared[tie].reshape(rows, width), 1)
     return result

@@ -177,13 +177,13 @@ def p_value(value: float | None) -> str:
 
 def runs(layers: Sequence[int]) -> list[tuple[int, int]]:
     """Ascending layers as half-open ranges: `[3, 4, 5, 9]` → `[(3, 6), (9, 10)]`."""
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for layer in layers:
-        if found and found[-1][1] == layer:
-            found[-1] = (found[-1][0], layer + 1)
+        if ranges and ranges[-1][1] == layer:
+            ranges[-1] = (ranges[-1][0], layer + 1)
         else:
-            found.append((layer, layer + 1))
-    return found
+            ranges.append((layer, layer + 1))
+    return ranges
 
 
 def layer_names(layers: Sequence[int]) -> str:

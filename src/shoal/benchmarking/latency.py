@@ -70,10 +70,10 @@ def time_systems(
     encode, prefill, decode = np.zeros(shape[1:]), np.zeros(shape), np.zeros(shape)
     _one_round(loaded, batches[0], task, removed, new_tokens, first=0)
     for rnd in range(repeats):
-        for place, clips in enumerate(batches):
-            seconds, times = _one_round(loaded, clips, task, removed, new_tokens, first=rnd + place)
-            encode[place, rnd] = seconds
-            prefill[:, place, rnd], decode[:, place, rnd] = times.T
+        for index, clips in enumerate(batches):
+            seconds, times = _one_round(loaded, clips, task, removed, new_tokens, first=rnd + index)
+            encode[index, rnd] = seconds
+            prefill[:, index, rnd], decode[:, index, rnd] = times.T
             step()
     clips_in = np.array([len(clips) for clips in batches])[:, None]
     total = (encode + prefill + decode) / clips_in

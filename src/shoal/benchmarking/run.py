@@ -70,7 +70,7 @@ def bench(
         plans: systems besides the unpruned model.
         out: file to write, such as `bench.json`.
         progress: called with ("time" or "memory", done, in all).
-        **options: fields of `BenchSettings`, instead of `settings` or in their place.
+        **options: fields of `BenchSettings`, instead of `settings` or in their index.
 
     Raises:
         UsageError: a text LLM, or a number that is too small.
@@ -98,7 +98,7 @@ def bench(
         batch_size=settings.batch_size,
         new_tokens=settings.new_tokens,
         level=settings.level,
-        systems=[_system(place, systems, sizes, timings, peaks, settings) for place in range(len(systems.names))],
+        systems=[_system(index, systems, sizes, timings, peaks, settings) for index in range(len(systems.names))],
     )
     if out is not None:
         document.save(out)
@@ -118,8 +118,8 @@ def _check_engine(loaded: LoadedModel) -> None:
 def _batches(data: Dataset, settings: BenchSettings) -> list[list[Clip]]:
     """Clips from the whole range of durations, longest first, in batches of similar length."""
     rows: list[Row] = sorted(data.rows, key=lambda row: (-row.duration, row.id))
-    wanted = min(settings.clips, len(rows))
-    chosen = [rows[(2 * place + 1) * len(rows) // (2 * wanted)] for place in range(wanted)]
+    count = min(settings.clips, len(rows))
+    chosen = [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
     clips = list(data.clips(chosen))
     if not clips:
         raise ManifestError("no clip is left to time", fix="see the skipped rows above")
@@ -179,24 +179,24 @@ def _peaks(
 
 
 def _system(
-    place: int,
+    index: int,
     systems: _Systems,
     sizes: Sequence[ModelSize],
     timings: Timings,
     peaks: Sequence[int | None],
     settings: BenchSettings,
 ) -> SystemBench:
-    ratios = _ratios(place, sizes, timings, peaks, settings) if place else {}
-    plan = systems.plans[place]
+    ratios = _ratios(index, sizes, timings, peaks, settings) if index else {}
+    plan = systems.plans[index]
     return SystemBench(
-        name=systems.names[place],
+        name=systems.names[index],
         removed=plan.layers if plan else [],
-        **asdict(sizes[place]),
-        peak_memory_bytes=peaks[place],
+        **asdict(sizes[index]),
+        peak_memory_bytes=peaks[index],
         encode_seconds=_estimate(settings, timings.encode),
-        prefill_seconds=_estimate(settings, timings.prefill[place]),
-        decode_seconds=_estimate(settings, timings.token[place]),
-        total_seconds=_estimate(settings, timings.total[place]),
+        prefill_seconds=_estimate(settings, timings.prefill[index]),
+        decode_seconds=_estimate(settings, timings.token[index]),
+        total_seconds=_estimate(settings, timings.total[index]),
         **ratios,
     )
 
@@ -207,18 +207,18 @@ def _estimate(settings: BenchSettings, values: np.ndarray[Any, Any]) -> Estimate
 
 
 def _ratios(
-    place: int,
+    index: int,
     sizes: Sequence[ModelSize],
     timings: Timings,
     peaks: Sequence[int | None],
     settings: BenchSettings,
 ) -> dict[str, Any]:
     """This system over the unpruned one; times are paired by clip and round."""
-    size, full, peak, full_peak = sizes[place], sizes[0], peaks[place], peaks[0]
+    size, full, peak, full_peak = sizes[index], sizes[0], peaks[index], peaks[0]
     return {
-        "prefill_ratio": _estimate(settings, timings.prefill[place] / timings.prefill[0]),
-        "decode_ratio": _estimate(settings, timings.token[place] / timings.token[0]),
-        "total_ratio": _estimate(settings, timings.total[place] / timings.total[0]),
+        "prefill_ratio": _estimate(settings, timings.prefill[index] / timings.prefill[0]),
+        "decode_ratio": _estimate(settings, timings.token[index] / timings.token[0]),
+        "total_ratio": _estimate(settings, timings.total[index] / timings.total[0]),
         "parameter_ratio": size.parameters / full.parameters,
         "checkpoint_ratio": size.checkpoint_bytes / full.checkpoint_bytes,
         "peak_memory_ratio": peak / full_peak if peak and full_peak else None,

@@ -31,7 +31,7 @@ def size_of(loaded: LoadedModel) -> ModelSize:
 
 
 def _parameters(modules: Iterable[nn.Module]) -> int:
-    unique = {id(each): each.numel() for module in modules for each in module.parameters()}
+    unique = {id(parameter): parameter.numel() for module in modules for parameter in module.parameters()}
     return sum(unique.values())
 
 

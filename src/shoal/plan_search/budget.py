@@ -62,8 +62,8 @@ class RelativeChange:
         """Whether the bound, or with `point` the value, is at most `max_increase`; True if that is not asked."""
         if budget.max_increase is None:
             return True
-        found = self.value if budget.point else self.bound(budget.confidence)
-        return found is not None and found <= budget.max_increase
+        judged = self.value if budget.point else self.bound(budget.confidence)
+        return judged is not None and judged <= budget.max_increase
 
 
 def confirmed(budget: Budget, change: RelativeChange, p_holm: float | None) -> bool:

@@ -87,8 +87,8 @@ def ranked(measure: Measure, candidates: Sequence[Candidate]) -> list[tuple[Cand
     if not candidates:
         return []
     values = zip(candidates, measure(candidates).tolist(), strict=True)
-    known = [(layers, value) for layers, value in values if math.isfinite(value)]
-    return sorted(known, key=lambda item: (item[1], item[0]))
+    finite = ((layers, value) for layers, value in values if math.isfinite(value))
+    return sorted(finite, key=lambda item: (item[1], item[0]))
 
 
 def grown(sets: Iterable[Candidate], removable: Sequence[int]) -> list[Candidate]:

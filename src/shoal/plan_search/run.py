@@ -92,10 +92,10 @@ def search(
     # The same on both splits, whichever labels are in them.
     rows = [*parts.validation.rows, *parts.confirmation.rows]
     task = without_unmeasurable_loss(task.on(rows), model, rows)
-    found = SearchRun(model, parts, task, budget, settings, out=folder, progress=progress).carry_out(score)
+    outcome = SearchRun(model, parts, task, budget, settings, out=folder, progress=progress).carry_out(score)
     if folder is not None:
-        _save(found, folder)
-    return found
+        _save(outcome, folder)
+    return outcome
 
 
 def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: SearchSettings) -> None:
@@ -115,13 +115,13 @@ def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: SearchSett
     limits.check_costs(budget, info, loaded.dtype.itemsize, whole=whole, removable=removable)
 
 
-def _save(found: Search, out: Path) -> None:
+def _save(search: Search, out: Path) -> None:
     """A plan of an earlier search does not stay beside the record of one that found none."""
-    if found.chosen is not None:
-        found.chosen.save(out / PLAN_FILE)
+    if search.chosen is not None:
+        search.chosen.save(out / PLAN_FILE)
     else:
         (out / PLAN_FILE).unlink(missing_ok=True)
-    found.save(out / SEARCH_FILE)
+    search.save(out / SEARCH_FILE)
 
 
 def _as_measured(choice: Choice, settings: SearchSettings) -> Estimate | None:
@@ -168,7 +168,7 @@ class SearchRun:
         settings = self._settings
         steps = list(self.steps())
         confirmations = self.confirm(steps)
-        chosen = next((each.plan for each in confirmations if each.holds), None)
+        chosen = next((test.plan for test in confirmations if test.holds), None)
         return Search(
             provenance=provenance(device=str(self._loaded.device), dtype=self._loaded.dtype_name),
             model=self._loaded.info(),
@@ -226,9 +226,9 @@ class SearchRun:
         held = sorted((step.plan for step in steps if step.holds), key=lambda plan: -len(plan.layers))
         plans = held[: self._settings.confirm_plans]
         trials = self.confirmation.run(plans) if plans else []
-        found = [trial.change.p_value(self.tested_increase) for trial in trials]
-        known = [p_value for p_value in found if p_value is not None]
-        adjusted: Sequence[float | None] = holm(known) if len(known) == len(found) else [None] * len(found)
+        p_values = [trial.change.p_value(self.tested_increase) for trial in trials]
+        known = [p_value for p_value in p_values if p_value is not None]
+        adjusted: Sequence[float | None] = holm(known) if len(known) == len(plans) else [None] * len(plans)
         return [
             Confirmation(
                 plan=plan,
@@ -238,7 +238,7 @@ class SearchRun:
                 p_holm=p_holm,
                 holds=limits.confirmed(self._budget, trial.change, p_holm),
             )
-            for plan, trial, p_value, p_holm in zip(plans, trials, found, adjusted, strict=True)
+            for plan, trial, p_value, p_holm in zip(plans, trials, p_values, adjusted, strict=True)
         ]
 
     def _check_full(self) -> None:

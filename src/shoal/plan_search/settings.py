@@ -116,10 +116,12 @@ class SearchSettings(Intervals):
                 "contiguous takes whole layers", where="--part", fix="use --strategy greedy, beam or lowest"
             )
         usual = STRATEGIES[self.strategy]
-        known = {name: metric for name, metric in searchable().items() if self._fits(metric, usual is None)}
-        measured = [name for name, metric in known.items() if not isinstance(metric, CosineMetric) and metric.measured]
+        metrics = {name: metric for name, metric in searchable().items() if self._fits(metric, usual is None)}
+        measured = [
+            name for name, metric in metrics.items() if not isinstance(metric, CosineMetric) and metric.measured
+        ]
         first = usual if self.part == "layer" and usual else next(iter(measured), None)
-        return tuple(sorted(known, key=lambda name: name != first))
+        return tuple(sorted(metrics, key=lambda name: name != first))
 
     def _fits(self, metric: CosineMetric | ImportanceMetric, any_layers: bool) -> bool:
         if isinstance(metric, CosineMetric):

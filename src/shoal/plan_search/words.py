@@ -42,11 +42,11 @@ def _why_none(score: Score, steps: Sequence[SearchStep], confirmations: Sequence
     if not confirmations:
         first = steps[0]
         return f"No plan holds: {_outcome(score, first)}."
-    closest = min(confirmations, key=lambda each: each.change.value if each.p_value is None else each.p_value)
+    closest = min(confirmations, key=lambda test: test.change.value if test.p_value is None else test.p_value)
     count = sum(step.holds for step in steps)
     plans = "One plan" if count == 1 else f"{count} plans"
-    said = f"{plans} held {VALIDATION}, and none {CONFIRMATION}"
-    return f"{said}: there {_removing(closest.plan)} {_effect(score, closest.change)}{_p(closest)}."
+    held = f"{plans} held {VALIDATION}, and none {CONFIRMATION}"
+    return f"{held}: there {_removing(closest.plan)} {_effect(score, closest.change)}{_p(closest)}."
 
 
 def _why_no_shallower(score: Score, deeper: Sequence[SearchStep], confirmations: Sequence[Confirmation]) -> str:
@@ -55,9 +55,9 @@ def _why_no_shallower(score: Score, deeper: Sequence[SearchStep], confirmations:
     following = deeper[0]
     if not following.holds:
         return f"The next plan does not hold: {_outcome(score, following)}."
-    tested = {tuple(each.plan.layers): each for each in confirmations}[tuple(following.plan.layers)]
-    what = f"{_removing(tested.plan)} {_effect(score, tested.change)}{_p(tested)}"
-    return f"The next plan held {VALIDATION}, but not {CONFIRMATION}: {what}."
+    tested = {tuple(test.plan.layers): test for test in confirmations}[tuple(following.plan.layers)]
+    outcome = f"{_removing(tested.plan)} {_effect(score, tested.change)}{_p(tested)}"
+    return f"The next plan held {VALIDATION}, but not {CONFIRMATION}: {outcome}."
 
 
 def _outcome(score: Score, step: SearchStep) -> str:
@@ -95,7 +95,7 @@ def _p(confirmation: Confirmation) -> str:
 def budget_words(budget: Budget, score_name: str) -> str:
     """All bounds, for a person."""
     how = "the value" if budget.point else f"at {100 * budget.confidence:g} % confidence"
-    said = [
+    bounds = [
         f"{score_name} worse by at most {100 * budget.max_increase:g} % ({how})"
         if budget.max_increase is not None
         else "",
@@ -103,7 +103,7 @@ def budget_words(budget: Budget, score_name: str) -> str:
         f"at most {budget.max_milliseconds:g} ms a clip" if budget.max_milliseconds is not None else "",
         f"at most {budget.max_megabytes:g} MB" if budget.max_megabytes is not None else "",
     ]
-    return ", ".join(each for each in said if each)
+    return ", ".join(filter(None, bounds))
 
 
 def _bounds_costs(budget: Budget) -> bool:
