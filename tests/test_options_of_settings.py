@@ -41,6 +41,8 @@ class Example(Settings):
         ({"colour": ["red"]}, "Example: there is no option 'colour'; did you mean colours?"),
         ({"sizes": "1,x"}, "--sizes: 'x' does not fit; give a whole number"),
         ({"share": "some"}, "--share: 'some' is not a share; write 25% or 0.25"),
+        ({"share": "5"}, "--share: '5' is not a share; write 5% or 0.05, or 500% if that is meant"),
+        ({"share": "1"}, "--share: '1' is not a share; write 1% or 0.01, or 100% if that is meant"),
         ({"share": float("nan")}, "--share: nan does not fit; give a finite number"),
         ({"max_layers": 0}, "--max-layers: 0 does not fit; give 1 or more"),
         ({"inner": {"steps": 0}}, "--steps: 0 does not fit; give 1 or more"),

@@ -201,18 +201,26 @@ def comma_separated(value: object) -> object:
 def _share(value: object) -> object:
     if not isinstance(value, str):
         return value
+    percent = value.endswith("%")
     try:
-        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        number = float(value.removesuffix("%"))
     except ValueError:
-        share = -1.0
-    if not 0 <= share < float("inf"):
+        number = -1.0
+    if not 0 <= number < float("inf"):
         raise ValueError(f"{value!r} is not a share; write 25% or 0.25")
-    return share
+    if number >= 1 and not percent:
+        raise ValueError(f"{value!r} is not a share; {one_or_more(number)}")
+    return number / 100 if percent else number
+
+
+def one_or_more(number: float) -> str:
+    """What to write instead of a share of 1 or more without a per cent sign: `5` may mean 5 % or 500 %."""
+    return f"write {number:g}% or {number / 100:g}, or {100 * number:g}% if that is meant"
 
 
 CommaSeparated = BeforeValidator(comma_separated)
 """Beside the type of a list that is written `1,2,4`."""
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0)]
-"""`25%` or `0.25`."""
+"""`25%` or `0.25`; as text, a number of 1 or more without a per cent sign is refused."""
 SHARE = Parameter(metavar="SHARE", allow_leading_hyphen=True)
 """Beside a share, so that a negative one is refused as what it is and not as an option."""

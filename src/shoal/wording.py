@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SPACE = "\u202f"
 MISSING = "not measured"
 
+FEW_CLIPS = 200
+"""What is measured on fewer clips comes with a caution."""
+
 Number = Callable[[float], str]
 
 
@@ -166,6 +169,14 @@ def duration(seconds: float) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 clip`, `2 clips`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def few_clips(number: int) -> str:
+    """The caution where they are few; else nothing."""
+    if number >= FEW_CLIPS:
+        return ""
+    few = "1 clip is" if number == 1 else f"{number} clips are"
+    return f"{few} few. The intervals cover the choice of clips, not other speakers, rooms or topics."
 
 
 def p_value(value: float | None) -> str:

@@ -107,6 +107,8 @@ def test_foreign_scores_are_one_line_and_exit_2(capsys, place, scores_file, comm
         ([], 2),
         (["--require", "good"], 2),
         (["--max-wer", "much"], 2),
+        (["--max-wer", "35"], 2),
+        (["--min-accuracy", "80"], 2),
         (["--max-wer", "35%", "--data", "m.jsonl"], 2),
         (["--max-wer", "35%", "--against", "other"], 2),
         (["--max-wer", "35%", "--attach"], 2),

@@ -52,17 +52,28 @@ def test_a_limit_that_does_not_hold_ends_with_4_after_the_table(evaluate, capsys
     assert evaluate("--max-wer", "1%") == 4
     captured = capsys.readouterr()
     assert "manual-2" in captured.out
-    assert "WER" in captured.err
-    assert "WER <= 1.0% does not hold" in captured.err
+    assert "shoal: WER <= 1.0%: broken" in captured.err
 
 
 def test_every_requirement_on_scores_that_validate_knows_can_be_given(evaluate, capsys):
     assert evaluate("--require", "CER<=0.1%", "--max-wer", "9999%") == 4
-    assert "CER <= 0.1% does not hold" in capsys.readouterr().err
+    assert "CER <= 0.1%: broken" in capsys.readouterr().err
 
 
-def test_a_limit_that_holds_ends_with_0(evaluate):
+def test_a_limit_that_holds_says_so_and_ends_with_0(evaluate, capsys):
     assert evaluate("--max-wer", "9999%", "--max-wer-increase", "9999%") == 0
+    assert "judged by the bound of each interval: all requirements hold" in capsys.readouterr().out
+
+
+def test_the_bound_is_judged_as_in_validate_unless_the_point_is_asked_for(evaluate, tmp_path, capsys):
+    assert evaluate("--json") == 0
+    rate = Scores.load(tmp_path / "out" / "scores.json").systems[1].measures["WER"].value
+    assert rate.value < rate.high
+    limit = f"{100 * (rate.value + rate.high) / 2}%"
+    assert evaluate("--max-wer", limit) == 4
+    assert "cannot tell" in capsys.readouterr().err
+    assert evaluate("--max-wer", limit, "--point") == 0
+    assert main(["validate", "--scores", str(tmp_path / "out" / "scores.json"), "--max-wer", limit]) == 4
 
 
 def test_rescoring_needs_no_data(evaluate, tmp_path, capsys):

@@ -43,6 +43,9 @@ def test_a_table_for_a_person(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     for word in ("greedy-1", "greedy-3", "WER %", "p Holm", "on unseen clips", "4 clips to choose on"):
         assert word in printed
+    assert "(passed the test on 4 unseen clips, too few to confirm it" in printed
+    assert "caution: 4 clips are few. The intervals cover the choice of clips" in printed
+    assert "next: shoal prune" in printed
     assert str(tmp_path / "out" / "plan.json") in printed
     assert len(Plan.load(tmp_path / "out" / "plan.json").layers) == 3
 
@@ -76,6 +79,7 @@ def test_the_plan_can_be_evaluated(run, good, tmp_path):
     [
         (["--max-increase", "-5%"], "--max-increase: '-5%' is not a share"),
         (["--max-wer-increase", "some"], "write 25% or 0.25"),
+        (["--max-wer-increase", "5"], "--max-increase: '5' is not a share; write 5% or 0.05"),
         (["--confidence", "95"], "--confidence: 95 is no confidence"),
         (["--max-layers", "0"], "--max-layers: '0' does not fit; give 1 or more"),
         (["--max-mb", "nan"], "--max-mb: 'nan' does not fit; give a finite number"),

@@ -169,6 +169,9 @@ def test_costs_within_their_bounds():
     assert not costs.within(Budget(max_layers=4))
     assert not costs.within(Budget(max_megabytes=9.9))
     assert not costs.within(Budget(max_milliseconds=1.0))
+    timed = Costs(layers=5, milliseconds=9.0, milliseconds_bound=11.0)
+    assert not timed.within(Budget(max_milliseconds=10.0))
+    assert timed.within(Budget(max_milliseconds=10.0, point=True))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_costs_that_the_unpruned_model_keeps_to_are_refused_if_nothing_else_is_a
     check(Budget(max_layers=3, max_increase=0.1))
     check(Budget(max_layers=3, max_milliseconds=1.0))
     with pytest.raises(UsageError, match="already"):
-        check_layers_must_go(Budget(max_milliseconds=1.0), Costs(3, None, 0.9))
+        check_layers_must_go(Budget(max_milliseconds=1.0), Costs(3, None, 0.8, 0.9))
 
 
 def test_too_few_replicates_for_any_test_to_be_passed_are_refused():

@@ -212,11 +212,18 @@ def test_megabytes_are_those_of_the_weights(model, data):
 
 
 def test_latency_is_measured_until_it_is_low_enough(model, data, monkeypatch):
-    monkeypatch.setattr(SearchRun, "_timed", lambda _, plans: 40.0 - 10 * sum(len(plan.layers) for plan in plans))
+    def timed(_, plans):
+        milliseconds = 40.0 - 10 * sum(len(plan.layers) for plan in plans)
+        return milliseconds, milliseconds + 2
+
+    monkeypatch.setattr(SearchRun, "_milliseconds", timed)
     found = search(model, data, max_milliseconds=25, **FEW)
     assert (len(found.chosen.layers), found.steps[0].milliseconds) == (2, 20.0)
     with pytest.raises(UsageError, match="already"):
         search(model, data, max_milliseconds=45, **FEW)
+    by_bound, by_value = (search(model, data, max_milliseconds=21, point=point, **FEW) for point in (False, True))
+    assert (len(by_bound.chosen.layers), len(by_value.chosen.layers)) == (3, 2)
+    assert by_bound.steps[0].milliseconds_bound == 12.0
     none = search(model, data, max_milliseconds=5, **FEW)
     assert (none.steps, none.reason) == ([], "No plan keeps to the bounds on costs.")
 
@@ -224,7 +231,7 @@ def test_latency_is_measured_until_it_is_low_enough(model, data, monkeypatch):
 @pytest.mark.slow
 def test_latency_is_that_of_bench(model, data):
     found = search(model, data, max_milliseconds=1e6, max_increase=HUGE, confirm_plans=1, **FEW)
-    assert all(0 < step.milliseconds < 1e6 for step in found.steps)
+    assert all(0 < step.milliseconds <= step.milliseconds_bound < 1e6 for step in found.steps)
 
 
 @pytest.mark.parametrize(

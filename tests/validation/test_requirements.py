@@ -89,12 +89,12 @@ def test_confidence_never_holds_what_the_point_breaks(value, low, high, limit, a
     assert judged[1] == ("broken" if not inside else "holds" if whole else "cannot tell")
 
 
-def test_what_was_not_measured_is_broken():
+def test_what_was_not_measured_is_said_to_be_so():
     alone = scores(info(), [system("full")])
     reasons = {}
     for requirement in ("UAR>=0%", "WER increase<=900%", forms.max_latency_ratio(9), forms.max_size("9GB")):
         found = validate([requirement], [alone]).findings
-        assert [each.verdict for each in found] == ["broken"]
+        assert [each.verdict for each in found] == ["not measured"]
         reasons[found[0].requirement] = found[0].reason
     assert reasons["UAR >= 0%"] == "no result"
     assert reasons["WER increase <= 900%"] == "no result: no baseline was scored beside it"
@@ -104,6 +104,14 @@ def test_what_was_not_measured_is_broken():
     assert not timed_alone.holds
     with pytest.raises(UsageError, match="nothing is required"):
         validate([], [alone])
+
+
+@pytest.mark.parametrize("requirement", ["WER<=5", "WER increase<=5", "wer>=1"])
+def test_a_share_of_one_or_more_without_a_per_cent_sign_is_refused(requirement):
+    number = requirement[-1]
+    with pytest.raises(UsageError, match=f"--require: .* is a share; write {number}% or 0.0{number}, or {number}00%"):
+        validate([requirement], [scores(info())])
+    assert ScoreRequirements(max_wer="5%", min_uar="60%").listed()[1].text == "UAR >= 60.0%"
 
 
 def test_without_an_interval_confidence_cannot_tell():
@@ -124,7 +132,7 @@ def test_limits_of_recognition_leave_other_tasks_alone():
     speech = scores(info(), [system("full", 0.9)], task="tts")
     assert verdicts(forms.max_wer(0.5), fine, speech) == ["holds"]
     assert verdicts("WER<=50%", fine, speech) == ["holds", "broken"]
-    assert verdicts(forms.require_task("tts"), fine) == ["broken"]
+    assert verdicts(forms.require_task("tts"), fine) == ["not measured"]
     assert verdicts(forms.require_task("tts"), fine, speech) == ["holds"]
     made_from_it = scores(info(), [system("full")], task="mine", task_settings={"kind": "tts"})
     assert verdicts(forms.require_task("tts"), made_from_it) == ["holds"]
@@ -214,7 +222,7 @@ def test_junit_has_a_case_for_each_finding():
     assert failures[0] is None
     assert [each.get("message") for each in failures[1:]] == [
         "broken: 20.0 % [19.0, 21.0]: it is above the limit",
-        "broken: no result",
+        "not measured: no result",
     ]
 
 

@@ -10,7 +10,7 @@ from shoal.cards.measured import Measured
 from shoal.cards.spoken_answers import GENERATION
 from shoal.data_names import DATA, data_name
 from shoal.schema import MeasuredScore
-from shoal.wording import listing, plain_score
+from shoal.wording import FEW_CLIPS, listing, plain_score
 
 TASK_NAMES = {
     "asr": "speech recognition",
@@ -22,7 +22,6 @@ TASK_NAMES = {
 }
 TEXT = "lm"
 """The task that tests what became of the LLM itself."""
-FEW_CLIPS = 200
 GROUP_FIELDS = {
     "speaker": ("speaker", "speaker_id"),
     "sex": ("sex", "gender"),

@@ -47,7 +47,7 @@ def bench(
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         loaded = options.load(model, loading, progress)
         document = shoal.bench(loaded, dataset, task, settings, plans=plans, out=out, progress=progress)
-    printing.show(document, summary(document), out)
+    printing.show(document, [*summary(document), *advice(document)], out)
 
 
 def summary(document: Bench) -> list[str | Table]:
@@ -55,6 +55,18 @@ def summary(document: Bench) -> list[str | Table]:
     rounds = f"batch size {document.batch_size}, {document.new_tokens} tokens, {document.repeats} rounds"
     rows = [_cells(system) for system in document.systems]
     return [f"{document.model.ref}: {rounds}; seconds a clip", Table(HEADINGS, rows)]
+
+
+def advice(document: Bench) -> list[str]:
+    """Which system is the fastest, how sure that is, and what to do next."""
+    ratios = {system.name: system.total_ratio for system in document.systems if system.total_ratio is not None}
+    if not ratios:
+        return ["next: name plans with --plan, to see what they save"]
+    name, ratio = min(ratios.items(), key=lambda item: item[1].value)
+    needed = f"{name} needs {wording.plain(ratio, '.2f')} of the unpruned model's time on {document.clips} clips"
+    if ratio.high is None or ratio.high >= 1:
+        return [f"{needed}, which may be no gain", "next: time more with --clips and --repeats"]
+    return [needed, "next: shoal evaluate, to see what it costs"]
 
 
 def _cells(system: SystemBench) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ from cyclopts import Parameter
 from pydantic import Field
 
 import shoal
-from shoal.cli import options, shards
+from shoal.cli import options, shards, validate
 from shoal.cli.card import warn_if_unheard
 from shoal.cli.evaluation_tables import summary
 from shoal.cli.printing import TablePrinting
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.progress import Progress
     from shoal.schema import Scores
     from shoal.tasks import Task
+    from shoal.validation.validate import Validation
 
 
 class EvaluateFiles(ScoreRequirements):
@@ -82,18 +82,12 @@ class EvaluateFiles(ScoreRequirements):
                     fix="add --plan or --against",
                 )
 
-    def broken(self, scores: Scores) -> list[str]:
-        """One line for every limit that the point values do not keep; `shoal validate` also looks at intervals."""
+    def judged(self, scores: Scores) -> Validation | None:
+        """The verdict on what is required; None if nothing is."""
         from shoal.validation.validate import validate
 
         requirements = self.listed()
-        if not requirements:
-            return []
-        return [
-            f"{finding.where or 'nothing to judge'}: {finding.requirement} does not hold "
-            f"({finding.shown or finding.reason})"
-            for finding in validate(requirements, [scores], confident=False).failures
-        ]
+        return validate(requirements, [scores], confident=self.confident) if requirements else None
 
 
 @options.command
@@ -126,12 +120,11 @@ def evaluate(
             printing.show(shards.record(result), shards.summary(result), *result.files)
             return 0
         scores = result
-    printing.show(scores, summary(scores), files.out / "scores.json")
+    validation = files.judged(scores)
+    verdict = [] if validation is None else validate.summary(validation)
+    printing.show(scores, [*summary(scores), *verdict], files.out / "scores.json")
     warn_if_unheard([scores], model)
-    if broken := files.broken(scores):
-        print(f"shoal: {'; '.join(broken)}", file=sys.stderr)
-        return options.CHECK_FAILED
-    return 0
+    return 0 if validation is None else validate.exit_code(validation)
 
 
 def _evaluated(

@@ -21,7 +21,7 @@ from shoal.tables import Table
 if TYPE_CHECKING:
     from shoal.schema import Confirmation, Estimate, Search, SearchStep
 
-STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "holds")
+STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "ms at most", "holds")
 TEST_HEADINGS = ("on unseen clips", "removed", "{score}", "worse by %", "p", "p Holm", "holds")
 
 
@@ -59,7 +59,7 @@ def search(
         loaded = options.load(model, loading, progress)
         document = shoal.search(loaded, dataset, task, settings, confirm_data=unseen, out=out, progress=progress)
     written = ["search.json"] if document.chosen is None else ["search.json", "plan.json"]
-    printing.show(document, summary(document), *(out / name for name in written))
+    printing.show(document, [*summary(document), *advice(document, out)], *(out / name for name in written))
     if document.chosen is None:
         print(f"shoal: {document.reason}", file=sys.stderr)
         return options.CHECK_FAILED
@@ -74,7 +74,7 @@ def summary(search: Search) -> list[str | Table]:
     lines: list[str | Table] = [
         f"{search.model.ref}: {search.model.depth} layers, task {search.task}; "
         f"{budget_words(search.budget, search.score_name)}",
-        f"{search.validation_clips} clips to choose on, {search.confirmation_clips} to confirm"
+        f"{search.validation_clips} clips to choose on, {search.confirmation_clips} to test"
         + (f"; speakers in both: {search.shared_speakers}" if search.shared_speakers else ""),
         Table(_named(STEP_HEADINGS, name), [_full_cells(search), *(_step_cells(search, s) for s in search.steps)]),
     ]
@@ -85,10 +85,25 @@ def summary(search: Search) -> list[str | Table]:
 
 
 def _outcome(search: Search) -> str:
+    from shoal.plan_search.words import how_sure
+
     if search.chosen is None:
         return f"no plan; {search.reason}"
     parts = "layers" if search.part == "layer" else f"the {search.part} of layers"
-    return f"remove {parts} {','.join(map(str, search.chosen.layers))}. {search.reason}"
+    return f"remove {parts} {','.join(map(str, search.chosen.layers))} ({how_sure(search)}). {search.reason}"
+
+
+def advice(search: Search, out: Path) -> list[str]:
+    """How far to trust it, and what to do next."""
+    few = wording.few_clips(min(search.validation_clips, search.confirmation_clips))
+    model = search.model.ref
+    if search.chosen is not None and search.chosen.part == "layer":
+        following = f"shoal prune {model} --plan {out / 'plan.json'}, then shoal evaluate the result on other clips"
+    elif search.chosen is not None:
+        following = f"shoal evaluate {model} --plan {out / 'plan.json'} on other clips"
+    else:
+        following = "allow more (--max-increase), or remove layers and heal: shoal prune, then shoal heal"
+    return [*([f"caution: {few}"] if few else []), f"next: {following}"]
 
 
 def _named(headings: tuple[str, ...], score: str) -> list[str]:
@@ -100,11 +115,11 @@ def _points(search: Search, score: Estimate) -> str:
 
 
 def _full_cells(search: Search) -> list[str]:
-    return ["full", "0", _points(search, search.full_validation), "", "", "", ""]
+    return ["full", "0", _points(search, search.full_validation), "", "", "", "", ""]
 
 
 def _step_cells(search: Search, step: SearchStep) -> list[str]:
-    costs = (step.megabytes, step.milliseconds)
+    costs = (step.megabytes, step.milliseconds, step.milliseconds_bound)
     return [
         step.plan.name,
         str(len(step.plan.layers)),

@@ -101,8 +101,24 @@ def validate(
     if junit is not None:
         write_junit(validation, junit)
     written = [evaluation.out / "scores.json"] if evaluation.data else []
-    printing.show(validation, summary(validation), *written, *([junit] if junit else []))
+    printing.show(validation, [*summary(validation), *advice(validation)], *written, *([junit] if junit else []))
     warn_if_unheard([document for _, document in documents], checkpoint)
+    return exit_code(validation)
+
+
+def advice(validation: Validation) -> list[str]:
+    """What to do about requirements that do not hold."""
+    verdicts = {finding.verdict for finding in validation.failures}
+    steps = {
+        "broken": "remove fewer layers, or heal: shoal heal",
+        "cannot tell": "evaluate more clips, which narrows the interval, or judge the value alone with --point",
+        "not measured": "measure it: shoal evaluate --against MODEL, or shoal bench --plan PLAN",
+    }
+    return [f"next, where {verdict}: {step}" for verdict, step in steps.items() if verdict in verdicts]
+
+
+def exit_code(validation: Validation) -> int:
+    """0 if all holds; else what does not goes to stderr."""
     if validation.holds:
         return 0
     failed = (f"{finding.requirement}: {finding.verdict} ({finding.reason})" for finding in validation.failures)
@@ -117,9 +133,10 @@ def summary(validation: Validation) -> list[str | Table]:
         for finding in validation.findings
     ]
     judged = "by the bound of each interval" if validation.confident else "by point values"
-    name = validation.checkpoint or "given results"
-    headings = ["requirement", "measured", "verdict", "where"]
-    return [f"{name}, judged {judged}", Table(headings, rows)]
+    table = Table(["requirement", "measured", "verdict", "where"], rows)
+    count = len(validation.findings) - len(validation.failures)
+    verdict = "all requirements hold" if validation.holds else f"{count} of {len(validation.findings)} hold"
+    return [f"{validation.checkpoint or 'these results'}, judged {judged}: {verdict}", table]
 
 
 def _check(

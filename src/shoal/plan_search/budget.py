@@ -80,13 +80,15 @@ class Costs:
     layers: int
     megabytes: float | None = None
     milliseconds: float | None = None
+    milliseconds_bound: float | None = None
+    """The one-sided upper bound at the budget's confidence."""
 
     def within(self, budget: Budget) -> bool:
-        """Whether no bound on costs is broken."""
+        """Whether no bound on costs is broken; of the latency by its bound, or with `point` by its value."""
         pairs = (
             (self.layers, budget.max_layers),
             (self.megabytes, budget.max_megabytes),
-            (self.milliseconds, budget.max_milliseconds),
+            (self.milliseconds if budget.point else self.milliseconds_bound, budget.max_milliseconds),
         )
         return all(bound is None or (cost is not None and cost <= bound) for cost, bound in pairs)
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 SEARCH_FILE, PLAN_FILE = "search.json", "plan.json"
 TIMED_CLIPS, TIMED_ROUNDS = 4, 3
+LOWEST_LEVEL = 1e-9
+"""Both bounds of an interval at confidence 0.5 are the median; a level of 0 is none."""
 
 
 @takes(SearchSettings)
@@ -247,7 +249,7 @@ class SearchRun:
         if self._budget.max_milliseconds is not None:
             info = self._loaded.info()
             size = limits.megabytes(info, (), self._loaded.dtype.itemsize)
-            limits.check_layers_must_go(self._budget, limits.Costs(info.depth, size, self._timed([])))
+            limits.check_layers_must_go(self._budget, limits.Costs(info.depth, size, *self._milliseconds([])))
 
     def _choices(self) -> Iterator[Choice]:
         """The strategy's plans, with progress: measuring for the next depth can take a while."""
@@ -295,25 +297,30 @@ class SearchRun:
             change=trial.change.estimate(self._budget.confidence),
             holds=trial.change.within(self._budget),
             milliseconds=costs.milliseconds,
+            milliseconds_bound=costs.milliseconds_bound,
             megabytes=costs.megabytes,
         )
 
     def _costs(self, plan: Plan) -> limits.Costs:
         info = self._loaded.info()
+        latency = (None, None) if self._budget.max_milliseconds is None else self._milliseconds([plan])
         if plan.part != "layer":
-            return limits.Costs(info.depth, None, self._milliseconds(plan))
+            return limits.Costs(info.depth, None, *latency)
         size = limits.megabytes(info, plan.layers, self._loaded.dtype.itemsize)
-        return limits.Costs(info.depth - len(plan.layers), size, self._milliseconds(plan))
+        return limits.Costs(info.depth - len(plan.layers), size, *latency)
 
-    def _milliseconds(self, plan: Plan) -> float | None:
-        """Latency of a clip, if that is bounded."""
-        return None if self._budget.max_milliseconds is None else self._timed([plan])
-
-    def _timed(self, plans: Sequence[Plan]) -> float:
-        """Of the last plan, or of the unpruned model."""
+    def _milliseconds(self, plans: Sequence[Plan]) -> tuple[float, float]:
+        """Latency of a clip with the last plan, or with the unpruned model, and its one-sided upper bound."""
         from shoal.benchmarking.run import bench
         from shoal.benchmarking.settings import BenchSettings
 
-        settings = BenchSettings(clips=TIMED_CLIPS, repeats=TIMED_ROUNDS, replicates=10)
+        settings = BenchSettings(
+            clips=TIMED_CLIPS,
+            repeats=TIMED_ROUNDS,
+            replicates=self._settings.replicates,
+            level=max(2 * self._budget.confidence - 1, LOWEST_LEVEL),
+            seed=self._settings.seed,
+        )
         timed = bench(self._loaded, self._parts.validation, self._task, settings, plans=plans)
-        return 1000 * timed.systems[-1].total_seconds.value
+        seconds = timed.systems[-1].total_seconds
+        return 1000 * seconds.value, 1000 * (seconds.value if seconds.high is None else seconds.high)

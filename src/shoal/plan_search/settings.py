@@ -48,11 +48,12 @@ class SearchSettings(Intervals):
     confidence: Annotated[float, BUDGET] = 0.95
     """Confidence (one-sided) of the bound on the validation clips and of the test on unseen clips."""
     point: Annotated[bool, BUDGET] = False
-    """Let the measured value decide, not its bound or a test."""
+    """Let the measured value decide, not its bound or a test; of the latency too."""
     max_layers: Annotated[int | None, BUDGET] = Field(default=None, ge=1)
     """Most layers that the decoder may keep."""
     max_milliseconds: Annotated[float | None, BUDGET, Parameter(name="--max-ms")] = Field(default=None, gt=0)
-    """Highest latency of a clip in milliseconds: encode, prefill and 32 tokens, as shoal bench measures it."""
+    """Highest latency of a clip in milliseconds: encode, prefill and 32 tokens, as shoal bench measures it. The upper
+    bound at --confidence is judged."""
     max_megabytes: Annotated[float | None, BUDGET, Parameter(name="--max-mb")] = Field(default=None, gt=0)
     """Largest size of the weights in MB (10^6 bytes), in the model's dtype."""
     strategy: StrategyName = "greedy"

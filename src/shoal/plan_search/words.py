@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from shoal.evaluation.scores.base import Score
 from shoal.plan_search.budget import only_costs
-from shoal.schema import Budget, Confirmation, Estimate, Plan, SearchStep
+from shoal.schema import Budget, Confirmation, Estimate, Plan, Search, SearchStep
+from shoal.wording import FEW_CLIPS, plural
 
 VALIDATION, CONFIRMATION = "on the validation split", "on unseen clips"
 
@@ -90,6 +91,19 @@ def _between(change: Estimate, sign: int) -> str:
 
 def _p(confirmation: Confirmation) -> str:
     return "" if confirmation.p_holm is None else f" (p = {confirmation.p_holm:.3f} after Holm's correction)"
+
+
+def how_sure(search: Search) -> str:
+    """What the test on unseen clips is worth: it confirms a plan only where clips are not few and it was a test."""
+    if search.chosen is None:
+        return ""
+    clips = search.confirmation_clips
+    test = next(test for test in search.confirmations if test.plan == search.chosen)
+    if only_costs(search.budget) or search.budget.point or test.p_holm is None:
+        return f"measured on {plural(clips, 'unseen clip')}, not tested"
+    if clips < FEW_CLIPS:
+        return f"passed the test on {plural(clips, 'unseen clip')}, too few to confirm it{_p(test)}"
+    return f"confirmed on {plural(clips, 'unseen clip')}{_p(test)}"
 
 
 def budget_words(budget: Budget, score_name: str) -> str:

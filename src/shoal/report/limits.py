@@ -9,7 +9,6 @@ from shoal.report import healing_words
 from shoal.report.bundle import Bundle, Named, baseline
 from shoal.schema import Estimate, Healing, Scores
 
-FEW_CLIPS = 200
 HIGH_WER = 0.5
 
 __all__ = ["TASK_NAMES", "cautions", "speech_warning", "untested"]
@@ -71,13 +70,7 @@ def _healing_note(bundle: Bundle) -> str:
 
 
 def _few(bundle: Bundle) -> str:
-    data = bundle.data
-    if data is None or data.clips >= FEW_CLIPS:
-        return ""
-    return (
-        f"{wording.plural(data.clips, 'clip')} are few. The intervals cover the choice of clips, not other "
-        "speakers, rooms or topics."
-    )
+    return "" if bundle.data is None else wording.few_clips(bundle.data.clips)
 
 
 def cautions(bundle: Bundle) -> list[str]:

@@ -42,6 +42,8 @@ class SearchStep(Record):
     where it is open or there is nothing to resample."""
     holds: bool
     milliseconds: float | None = None
+    milliseconds_bound: float | None = None
+    """The one-sided upper bound at the budget's confidence, which must keep to the budget unless the value may."""
     megabytes: float | None = None
 
 

@@ -27,7 +27,8 @@ _FORM = re.compile(r"^\s*(?P<name>.+?)(?:\s+(?P<change>increase|drop))?\s*(?P<si
 def parse(text: str) -> Requirement:
     """`"UAR>=0.6"`, `"WER<=10%"`, `"BLEU drop<=1.5"`, `"WER increase<=5%"` → a requirement.
 
-    A change in per cent is relative to the baseline; without, it is in the score's own unit.
+    A change in per cent is relative to the baseline; without, it is in the score's own unit. For a score that is a
+    fraction, 1 or more without a per cent sign is refused once the score is there (`WER<=10`).
 
     Raises:
         UsageError: it is none of these.
@@ -39,10 +40,11 @@ def parse(text: str) -> Requirement:
     value, percent = match["value"].removesuffix("%"), match["value"].endswith("%")
     limit = _number(value, text)
     called = f"{name}{f' {change}' if change else ''} {match['sign']} {match['value']}"
+    points = limit >= 1 and not percent
     if not change:
-        return ScoreLimit(called, name, limit, at_most, percent=percent)
+        return ScoreLimit(called, name, limit, at_most, percent=percent, points=points)
     scaled = limit / 100 if percent else limit
-    return ChangeLimit(called, name, scaled, relative=percent, drop=change == "drop", at_most=at_most)
+    return ChangeLimit(called, name, scaled, relative=percent, drop=change == "drop", at_most=at_most, points=points)
 
 
 def max_wer(share: float) -> Requirement:
@@ -53,6 +55,11 @@ def max_wer(share: float) -> Requirement:
 def max_wer_increase(share: float) -> Requirement:
     """The increase of the WER of recognition, as a share of the baseline's."""
     return ChangeLimit(f"WER increase <= {share:.1%}", "WER", share, relative=True, drop=False, task=RECOGNITION)
+
+
+def min_share(score: str, share: float) -> Requirement:
+    """A score that is a fraction, on any task."""
+    return ScoreLimit(f"{score} >= {share:.1%}", score, share, at_most=False)
 
 
 def max_group_increase(share: float) -> Requirement:
@@ -122,8 +129,8 @@ OPTIONS: dict[str, Callable[[Any], Requirement]] = {
     "max_group_increase": max_group_increase,
     "min_bleu": lambda text: parse(f"BLEU>={text}"),
     "min_chrf": lambda text: parse(f"chrF>={text}"),
-    "min_accuracy": lambda text: parse(f"accuracy>={text}"),
-    "min_uar": lambda text: parse(f"UAR>={text}"),
+    "min_accuracy": lambda share: min_share("accuracy", share),
+    "min_uar": lambda share: min_share("UAR", share),
     "max_bleu_drop": lambda text: parse(f"BLEU drop<={text}"),
     "max_size": max_size,
 }

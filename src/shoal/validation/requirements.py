@@ -2,7 +2,7 @@
 
 A requirement is judged on the point value, or *confidently*: then the bound of the interval on the limit's side must
 meet it, too. At level 0.95 that is a one-sided bound at 97.5 %. Where the point value meets a requirement and the bound
-does not, the measurement cannot tell, and a requirement that was not measured at all is broken.
+does not, the measurement cannot tell. What was not measured does not hold either.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Literal
 
 from shoal.cards.measured import Measured
 from shoal.data_names import data_name
+from shoal.errors import UsageError
 from shoal.schema import Bench, Delta, Estimate, MeasuredScore, Record, SystemBench
+from shoal.settings import one_or_more
 from shoal.wording import plain, plain_score
 
-Verdict = Literal["holds", "broken", "cannot tell"]
+Verdict = Literal["holds", "broken", "cannot tell", "not measured"]
 FEWEST_GROUP_CLIPS = 5
 """A group with fewer clips is not judged, in documents that do not say which groups are large enough."""
 NOT_MEASURED = "no result"
@@ -65,7 +67,7 @@ class Requirement(ABC):
             confident: whether the interval's bound must keep it, too.
         """
         findings = list(self.findings(evidence, confident=confident))
-        return findings or [Finding(requirement=self.text, verdict="broken", reason=self.missing(evidence))]
+        return findings or [Finding(requirement=self.text, verdict="not measured", reason=self.missing(evidence))]
 
     def missing(self, evidence: Evidence) -> str:
         """Why there is no finding."""
@@ -92,10 +94,12 @@ class ScoreLimit(Requirement):
     """Only on this task; None for every one that has the score."""
     percent: bool = False
     """Whether the limit was written in per cent."""
+    points: bool = False
+    """Whether the limit is 1 or more and not in per cent, which is no limit for a fraction."""
 
     def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
         """One for each task and data set with this score."""
-        for measured, score in _scores(evidence, self.score, self.task):
+        for measured, score in _scores(evidence, self):
             limit = self.limit / 100 if self.percent and score.fraction else self.limit
             shown = plain_score(score.value, fraction=score.fraction)
             yield self.finding(
@@ -115,16 +119,18 @@ class ChangeLimit(Requirement):
     """Whether falling counts up."""
     at_most: bool = True
     task: str | None = None
+    points: bool = False
+    """As for `ScoreLimit`."""
 
     def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
         """One for each task and data set on which both were scored."""
-        for measured, score in _scores(evidence, self.score, self.task):
+        for measured, score in _scores(evidence, self):
             if score.delta is not None:
                 yield _change(self, _where(measured), score, score.delta, drop=self.drop, confident=confident)
 
     def missing(self, evidence: Evidence) -> str:
         """Tells a score without a baseline from no score."""
-        alone = any(True for _ in _scores(evidence, self.score, self.task))
+        alone = any(True for _ in _scores(evidence, self))
         return f"{NOT_MEASURED}: no baseline was scored beside it" if alone else NOT_MEASURED
 
 
@@ -228,12 +234,24 @@ class TaskTested(Requirement):
                 )
 
 
-def _scores(evidence: Evidence, name: str, task: str | None) -> Iterator[tuple[Measured, MeasuredScore]]:
+def _scores(evidence: Evidence, requirement: ScoreLimit | ChangeLimit) -> Iterator[tuple[Measured, MeasuredScore]]:
+    """What the requirement is about.
+
+    Raises:
+        UsageError: the score is a fraction, and the limit is none.
+    """
     for measured in evidence.measured:
-        if task in (None, measured.task, measured.kind):
-            for called, score in measured.system.measures.items():
-                if called.lower() == name.lower():
-                    yield measured, score
+        if requirement.task in (None, measured.task, measured.kind):
+            for name, score in measured.system.measures.items():
+                if name.lower() != requirement.score.lower():
+                    continue
+                if score.fraction and requirement.points:
+                    raise UsageError(
+                        f"{requirement.text!r}: {name} is a share",
+                        where="--require",
+                        fix=one_or_more(requirement.limit),
+                    )
+                yield measured, score
 
 
 def _change(
@@ -280,7 +298,7 @@ def _severity(finding: Finding, confident: bool) -> tuple[int, float]:
     value = finding.measured
     assert value is not None
     reach = value.high if confident and value.high is not None else value.value
-    return {"holds": 0, "cannot tell": 1, "broken": 2}[finding.verdict], reach
+    return ("holds", "cannot tell", "broken").index(finding.verdict), reach
 
 
 def _inverse(ratio: Estimate) -> Estimate:

@@ -30,13 +30,16 @@ class ScoreRequirements(Settings):
     """Largest drop of BLEU from the baseline's, in points, such as 1.5, or relative, such as 5%."""
     min_chrf: Annotated[str | None, REQUIRED, Parameter(metavar="CHRF")] = None
     """Lowest chrF of translation, such as 50."""
-    min_accuracy: Annotated[str | None, REQUIRED, SHARE] = None
+    min_accuracy: Annotated[Share | None, REQUIRED, SHARE] = None
     """Lowest accuracy of labels, such as 80%."""
-    min_uar: Annotated[str | None, REQUIRED, SHARE] = None
+    min_uar: Annotated[Share | None, REQUIRED, SHARE] = None
     """Lowest unweighted average recall (UAR) of labels, such as 60%."""
     require: Annotated[tuple[str, ...], REQUIRED, Parameter(metavar="REQUIREMENT")] = ()
     """Requirement on any score, or on its increase or drop, such as "macro-F1>=0.5" or "CER increase<=2%".
     Repeatable."""
+    confident: Annotated[bool, REQUIRED, Parameter(negative="--point")] = True
+    """Whether the bound of the interval must meet a requirement, too (--confident), or the point value is enough
+    (--point)."""
 
     def listed(self) -> list[Requirement]:
         """All that was given.
@@ -64,9 +67,6 @@ class ValidateSettings(ScoreRequirements):
     """Largest size of the weights, such as 300MB."""
     require_task: Annotated[tuple[str, ...], REQUIRED, Parameter(metavar="TASK")] = ()
     """Task that must have been scored, whatever the result. Repeatable."""
-    confident: Annotated[bool, REQUIRED, Parameter(negative="--point")] = True
-    """Whether the bound of the interval must meet a requirement, too (--confident), or the point value is enough
-    (--point)."""
 
     def listed(self) -> list[Requirement]:
         """All that was given, results for tasks too.
