@@ -9,6 +9,11 @@ Scope = Literal["all", "audio", "prompt", "text", "last"]
 """Which positions count. `text` is the teacher-forced response; `last` the last position before it."""
 SCOPES: tuple[Scope, ...] = ("all", "audio", "prompt", "text", "last")
 
+DEFAULT_SCOPE: Scope = "all"
+"""What select, search, audit and report go by unless told: audio and text alike, as in ShortGPT."""
+SUMMARY_SIZES = (1, 2, 4, 8)
+"""Sizes of blocks that a summary of an audit names."""
+
 InputKind = Literal["speech", "text"]
 """What stands in the audio slot: the projected audio, or the transcript's tokens."""
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from shoal import wording
 from shoal.report import heatmaps
+from shoal.report.affordable import Candidate, candidates, deepest
 from shoal.report.bundle import collect
 from shoal.report.comparison import chance_overlap
-from shoal.report.headline import Scored, affordable, scored
 from shoal.report.parts import Figure
 from shoal.report.word_diff import align, error_count, tokens
 from shoal.schema import Estimate
@@ -123,33 +123,35 @@ def test_a_figure_leaves_no_markup_in_its_script():
     assert json.loads(payload)["variants"]["a"]["data"][0]["name"] == "</script><b>"
 
 
-def pruned(name: str) -> list[Scored]:
-    return [each for each in scored(collect([documents.scores()])) if each.system.name == name]
+def pruned(name: str, scores=None) -> list[Candidate]:
+    known = candidates(collect([scores or documents.scores()]))
+    return [candidate for candidate in known if candidate.first.name == name]
 
 
 def test_the_headline_prefers_a_whole_interval_within_the_limit():
-    found = affordable(scored(collect([documents.scores()])))
+    found = deepest(candidates(collect([documents.scores()])))
     assert found is not None
-    assert (found.system.name, found.certain) == ("contiguous-2", True)
+    assert (found.first.name, found.certain) == ("contiguous-2", True)
 
 
 def test_the_headline_hedges_when_only_the_value_is_within_the_limit():
-    found = affordable(pruned("random-1"))
+    found = deepest(pruned("random-1"))
     assert found is not None
     assert not found.certain
 
 
 def test_no_plan_is_affordable_when_all_are_dear():
-    assert affordable(pruned("random-8")) is None
+    assert deepest(pruned("random-8")) is None
 
 
 def test_the_headline_prefers_whole_layers_to_parts_of_more():
-    whole, part = pruned("contiguous-1")[0], pruned("contiguous-2")[0]
-    assert part.system.plan is not None
-    part.system.plan.part = "mlp"
-    found = affordable([part, whole])
+    scores = documents.scores()
+    for system in scores.systems:
+        if system.name == "contiguous-2":
+            system.plan.part = "mlp"
+    found = deepest([*pruned("contiguous-2", scores), *pruned("contiguous-1", scores)])
     assert found is not None
-    assert found.system.name == "contiguous-1"
+    assert found.first.name == "contiguous-1"
 
 
 def test_a_fall_is_the_loss_of_a_score_of_which_more_is_better():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,11 @@ from shoal.data.settings import DataSettings
 from shoal.measurement.settings import AuditSettings
 from shoal.models.settings import ModelSettings
 from shoal.settings import OUTPUT
+from shoal.tables import Table
+from shoal.terms import DEFAULT_SCOPE, SUMMARY_SIZES, Scope
 
 if TYPE_CHECKING:
-    from shoal.schema import Audit, BestBlock, Importance, Scope, Trust
+    from shoal.schema import Audit, BestBlock, Importance, MetricTrust, Trust
 
 
 @options.command
@@ -41,17 +44,19 @@ def audit(
     printing.show(document, summary(document), out / "audit.json", out / "audit.npz")
 
 
-def summary(document: Audit, scope: Scope = "all") -> list[str]:
+def summary(document: Audit, scope: Scope = DEFAULT_SCOPE) -> list[str | Table]:
     """A few lines for a person: the best block of some sizes, for each input."""
     depth = document.depth
-    lines = [f"{document.model.ref}: {depth} layers, {document.data.clips} clips, task {document.task}"]
+    lines: list[str | Table] = [
+        f"{document.model.ref}: {depth} layers, {document.data.clips} clips, task {document.task}"
+    ]
     for name, measured in document.inputs.items():
         for values in measured.scopes[scope].of_blocks().values():
             lines.append(
                 f"{name} (scope {scope}): best block of n layers that keeps the last one, "
                 f"{values.title} ({values.unit})"
             )
-            lines += [_best(best) for best in values.best_keeping_last if best.n in (1, 2, 4, 8) and best.n < depth]
+            lines += [_best(best) for best in values.best_keeping_last if best.n in SUMMARY_SIZES and best.n < depth]
         lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
     return lines
@@ -64,30 +69,52 @@ def _best(block: BestBlock) -> str:
 
 
 def _first(item: Importance) -> str:
-    """The three candidates of one layer that would go first, in one line."""
+    """The three candidates of one layer that would go first, with what the task loses without each."""
+    from shoal.report.units import unit_of
+
+    unit = unit_of(item.unit)
     singles = [
         (value, layers[0])
         for value, layers in zip(item.values, item.candidates, strict=True)
         if value is not None and len(layers) == 1
     ]
+    lost = f"{item.noun} ".replace("Loss", "loss") if item.noun else ""
     first = sorted(singles, reverse=not item.low_is_redundant)[:3]
-    named = ", ".join(f"{layer} ({value:+.3f})" for value, layer in first)
+    named = ", ".join(f"{layer} ({lost}{unit.factor * value:+.3f} {unit.name})" for value, layer in first)
     refused = f"; {len(item.refused)} cannot be removed" if item.refused else ""
-    parts = "layers" if item.part == "layer" else f"{item.part} of layers"
-    return f"  {item.metric} {item.quantity} ({item.unit}): safest to remove: {parts} {named or 'none'}{refused}"
+    part = "" if item.part == "layer" else f"{item.part} of "
+    return f"  {item.metric}: safest to remove: {part}{named or 'none'}{refused}"
 
 
-def _trusted(trust: Trust) -> list[str]:
-    """For every block size, the metric whose choice costs least, and what the default metric's choice costs."""
+def _trusted(trust: Trust) -> list[str | Table]:
+    """Which metric's choices cost least, and a table of that for every block size."""
+    from shoal.report.units import unit_of
     from shoal.schema.plan import DISTANCE_METRIC
 
-    lines = []
-    for n in sorted({metric.n for metric in trust.metrics}):
-        rows = [metric for metric in trust.metrics if metric.n == n and not metric.measured]
-        usual = [metric for metric in rows if (metric.metric, metric.scope) == (DISTANCE_METRIC, "all")]
-        lines += [
-            f"  n={n}: regret of {metric.metric} ({metric.scope}) {wording.plain(metric.regret, '.3f')} "
-            f"{trust.unit} against the best block by {trust.truth}, rank correlation {metric.spearman.value:.2f}"
-            for metric in [rows[0], *(row for row in usual if row is not rows[0])]
-        ]
-    return lines
+    rows = [metric for metric in trust.metrics if not metric.measured]
+    if not rows:
+        return []
+    unit, default = unit_of(trust.unit), (DISTANCE_METRIC, DEFAULT_SCOPE)
+    cost: dict[tuple[str, Scope], list[float]] = {}
+    for metric in rows:
+        cost.setdefault((metric.metric, metric.scope), []).append(unit.factor * metric.regret.value)
+    # A metric that was not tried at every size cannot be averaged beside those that were.
+    most = max(map(len, cost.values()))
+    means = {name: sum(values) / most for name, values in cost.items() if len(values) == most}
+    best = min(means, key=means.__getitem__)
+    usual = "" if best == default or default not in means else f"; the default, {_named(default)}, {means[default]:.3f}"
+    columns: dict[str, Callable[[MetricTrust], str]] = {
+        "layers": lambda metric: str(metric.n),
+        "metric": lambda metric: _named((metric.metric, metric.scope)),
+        f"regret, {unit.name}": lambda metric: wording.plain(metric.regret, ".3f", scale=unit.factor),
+        "rank correlation": lambda metric: f"{metric.spearman.value:.2f}",
+    }
+    return [
+        f"  by {trust.truth}, choose by {_named(best)}: against the best block its choices cost {means[best]:.3f} "
+        f"{unit.name} on average{usual}",
+        Table.of("", columns, [metric for metric in rows if (metric.metric, metric.scope) in (best, default)]),
+    ]
+
+
+def _named(metric: tuple[str, Scope]) -> str:
+    return f"{metric[0]} ({metric[1]})"

@@ -20,7 +20,7 @@ def report(
         DATA,
         Parameter(
             name="FILE",
-            help="Files to report on: audit.json, comparison.json, plan.json, scores.json, bench.json, search.json …",
+            help="Files to report on: audit.json, plan.json, scores.json, bench.json, search.json … or their folders.",
         ),
     ],
     /,
@@ -30,8 +30,8 @@ def report(
     printing: Annotated[Printing, options.Flat] = Printing(),
 ) -> None:
     """Make one HTML page, which needs no network, from any of Shoal's files."""
-    from shoal.schema import load_document
+    from shoal.schema import load_documents
 
     with printing.progress(resumes=False):
-        page = shoal.render([(str(path), load_document(path)) for path in files], out, title=title)
+        page = shoal.render([document for path in files for document in load_documents(path)], out, title=title)
     printing.show({"path": str(page)}, [], page)

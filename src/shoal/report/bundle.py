@@ -27,6 +27,7 @@ from shoal.schema import (
     TaskMatrix,
     TrainingRecord,
 )
+from shoal.terms import DEFAULT_SCOPE
 
 DocumentT = TypeVar("DocumentT", bound=Document)
 
@@ -135,9 +136,17 @@ class Bundle:
 
     @property
     def preferred_scope(self) -> Scope:
-        """The scope the plans were chosen in; `all`, the default of `select`, if they do not say."""
-        scopes = [plan.source.scope for plan in self.all_plans if plan.source and plan.source.scope]
-        return scopes[0] if scopes else "all"
+        """The scope that the plans were chosen in, as far as a metric of the heatmaps chose them; else the default.
+
+        The scope of an importance, whose loss is over the response, says nothing of where distances were looked at.
+        """
+        scopes = [
+            scope for named in self.audits for part in named.document.inputs.values() for scope in part.scopes.values()
+        ]
+        shown = {name for scope in scopes for name in scope.metrics}
+        chosen = [plan.source for plan in self.all_plans if plan.source and plan.source.scope]
+        known = [source.scope for source in chosen if not shown or source.metric is None or source.metric in shown]
+        return next(iter(known), None) or DEFAULT_SCOPE
 
 
 _LISTS: dict[type[Document], str] = {

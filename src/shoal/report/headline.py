@@ -1,54 +1,18 @@
-"""The top of the page: what the data say, in a few sentences, and what they do not say."""
+"""The top of the page: what all documents together say, in a few sentences, and what they do not say."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shoal import wording
 from shoal.report import healing_words, limits, search, tiles
-from shoal.report.bundle import Bundle, baseline
+from shoal.report.affordable import Candidate, Result, candidates, deepest, limit_of, scored
+from shoal.report.bundle import Bundle
 from shoal.report.healing_cells import leading_plan
 from shoal.report.parts import Tile
 from shoal.report.units import TOLERANCE, tolerance_words
-from shoal.schema import MeasuredScore, Plan, SystemScores
-from shoal.score_tables import relative_text, removed_words, value_text
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A pruned system and what its task is judged by (None: not scored)."""
-
-    system: SystemScores
-    name: str
-    score: MeasuredScore | None
-
-    @property
-    def whole(self) -> bool:
-        """Whether whole layers go, not only their attention or MLP."""
-        return self.system.plan is None or self.system.plan.part == "layer"
-
-    def loss(self, *, upper: bool) -> float:
-        """Relative loss, or the upper end of its interval; infinite where it is not known."""
-        estimate = self.score.worsening if self.score else None
-        bound = None if estimate is None else estimate.high if upper else estimate.value
-        return float("inf") if bound is None else bound
-
-    @property
-    def change(self) -> str:
-        """Relative change of the score as it is written."""
-        return relative_text(self.score)
-
-    @property
-    def removes(self) -> str:
-        """The layers, or what of them, in words."""
-        return removed_words(self.system)
-
-
-@dataclass(frozen=True)
-class Affordable(Scored):
-    """The deepest cut within the tolerance, and whether its whole interval is within it."""
-
-    certain: bool
+from shoal.schema import Plan
 
 
 @dataclass(frozen=True)
@@ -70,14 +34,14 @@ class Headline:
 
 def build(bundle: Bundle) -> Headline:
     """The headline of a bundle."""
-    pruned = scored(bundle)
-    found = affordable(pruned)
-    verdict, explanation = _words(bundle, found, pruned)
-    removed, removed_words = _removed(bundle, found, pruned)
+    known = candidates(bundle)
+    best = deepest(known)
+    verdict, *sentences = _found(bundle, best, known) if best else _not_found(bundle, known)
+    removed, removed_words = _removed(bundle, best, known)
     return Headline(
         verdict=verdict,
-        explanation=explanation,
-        tiles=tiles.build(bundle, found.system if found else None),
+        explanation=" ".join([*sentences, *_other_documents(bundle, best, known)]),
+        tiles=tiles.build(bundle, (best.first.name, len(best.first.removed)) if best else None),
         warning=limits.speech_warning(bundle),
         untested=limits.untested(bundle),
         cautions=limits.cautions(bundle),
@@ -87,109 +51,104 @@ def build(bundle: Bundle) -> Headline:
     )
 
 
-def _removed(bundle: Bundle, found: Affordable | None, pruned: list[Scored]) -> tuple[list[int], str]:
+def _removed(bundle: Bundle, best: Candidate | None, known: Sequence[Candidate]) -> tuple[list[int], str]:
     """The layers that the headline speaks of, and what of them goes in words."""
-    if found:
-        return found.system.removed, found.removes
-    plan = None if pruned else _searched_or_healed(bundle)
+    if best:
+        return [*best.first.removed], best.first.removes
+    plan = None if known else _healed(bundle)
     return (plan.layers, wording.removed_names(plan)) if plan else ([], "")
 
 
-def _searched_or_healed(bundle: Bundle) -> Plan | None:
-    if bundle.searches:
-        return bundle.searches[0].document.chosen
+def _healed(bundle: Bundle) -> Plan | None:
     group, _ = leading_plan(bundle.healings[0].document, TOLERANCE) if bundle.healings else (None, False)
     return group.plan if group else None
 
 
-def _words(bundle: Bundle, found: Affordable | None, pruned: list[Scored]) -> tuple[str, str]:
-    """Scores first; a search where there are none, then what healing buys."""
-    if found:
-        return _found(bundle, found, pruned)
-    if bundle.searches and not pruned:
-        return search.headline_words(bundle.searches[0].document)
-    if bundle.healings and not pruned:
-        return healing_words.headline_words(bundle.healings[0].document)
-    return _not_found(pruned)
+def _found(bundle: Bundle, best: Candidate, known: Sequence[Candidate]) -> list[str]:
+    """The verdict, and what it rests on."""
+    first = best.first
+    part, size = wording.PART_OF[first.part], f"{len(first.removed)} of {first.depth}"
+    can = "can go at" if best.certain else "may go, at"
+    changes = wording.listing([f"{result.change} relative {result.score_name}" for result in best.results])
+    results = "; ".join(_result_words(result) for result in best.results)
+    return [
+        f"{part[:1].upper()}{part[1:]}{size} decoder layers {can} {changes}",
+        f"Of {wording.plural(len(known), 'plan')} tried, {first.name} ({first.removes}) removes the most layers while "
+        f"{first.score_name} stays within {_limit(bundle, first)} of the unpruned model: {results}.",
+        _certainty(best, known),
+    ]
 
 
-def scored(bundle: Bundle) -> list[Scored]:
-    """The pruned systems of the first scores."""
-    if not bundle.scores:
-        return []
-    scores = bundle.scores[0].document
-    return [Scored(system, scores.headline, scores.headline_of(system)) for system in bundle.pruned_systems]
+def _result_words(result: Result) -> str:
+    return f"{result.values or result.change} ({result.source})"
 
 
-def affordable(pruned: list[Scored]) -> Affordable | None:
-    """The plan that removes most layers while what it loses stays within the tolerance.
-
-    Plans whose whole interval lies within it come first, then those whose value does. Whole layers come before parts
-    of layers. Ties: the smaller loss.
-    """
-    for certain in (True, False):
-        if found := _largest_within(pruned, upper=certain):
-            return Affordable(found.system, found.name, found.score, certain)
-    return None
-
-
-def _largest_within(pruned: list[Scored], *, upper: bool) -> Scored | None:
-    within = [one for one in pruned if one.loss(upper=upper) <= TOLERANCE]
-    return max(within, key=lambda one: (one.whole, len(one.system.removed), -one.loss(upper=False)), default=None)
+def _certainty(best: Candidate, known: Sequence[Candidate]) -> str:
+    tested = any(result.certain and "unseen" in result.values for result in best.results)
+    if not best.certain:
+        return "Its interval reaches beyond that limit, or it was not tested on unseen clips, so this is not certain."
+    sure = "It held on unseen clips" if tested else "Its whole interval lies within that limit"
+    deeper = deepest([candidate for candidate in known if len(candidate.first.removed) > len(best.first.removed)])
+    if deeper is None:
+        return f"{sure}."
+    return f"{sure}; {deeper.first.name} removes {len(deeper.first.removed)}, and only its value does."
 
 
-def _found(bundle: Bundle, found: Affordable, pruned: list[Scored]) -> tuple[str, str]:
-    system, depth = found.system, bundle.scores[0].document.model.depth
-    name, after = found.name, value_text(found.score)
-    can = "can go at" if found.certain else "may go, at"
-    part = wording.PART_OF[system.plan.part] if system.plan else ""
-    tried = wording.plural(len(pruned), "plan")
-    return (
-        f"{part[:1].upper()}{part[1:]}{len(system.removed)} of {depth} decoder layers {can} {found.change} "
-        f"relative {name}",
-        f"Of {tried} tried, {system.name} ({found.removes}) removes the most layers "
-        f"while {name} stays within {_limit(found)} of the unpruned model: {_before(bundle)}{after}. "
-        f"{_certainty(found, pruned)}",
-    )
-
-
-def _before(bundle: Bundle) -> str:
-    scores = bundle.scores[0].document
-    base = baseline(scores)
-    score = scores.headline_of(base) if base else None
-    return f"from {value_text(score)} to " if score else "to "
-
-
-def _certainty(found: Affordable, pruned: list[Scored]) -> str:
-    if not found.certain:
-        return "Its interval reaches beyond that limit, so this is not certain."
-    further = _largest_within(pruned, upper=False)
-    if further is None or len(further.system.removed) <= len(found.system.removed):
-        return "Its whole interval lies within that limit."
-    return (
-        f"Its whole interval lies within that limit; {further.system.name} removes "
-        f"{len(further.system.removed)}, and only its value does."
-    )
-
-
-def _not_found(pruned: list[Scored]) -> tuple[str, str]:
-    if not pruned:
-        return "What pruning costs was not measured", "No scores of pruned models were given to this report."
-    least = min(pruned, key=lambda one: one.loss(upper=False))
-    if least.score is None:
-        return "What pruning costs is not known", "The scores hold no measure of their task."
-    if least.loss(upper=False) == float("inf"):
-        return (
+def _not_found(bundle: Bundle, known: Sequence[Candidate]) -> list[str]:
+    """No plan of which all documents say that it is affordable."""
+    if not known:
+        return _not_scored(bundle)
+    disputed = next((candidate for candidate in known if candidate.disputed), None)
+    if disputed is not None:
+        results = "; ".join(f"{result.change} {result.score_name} ({result.source})" for result in disputed.results)
+        return [f"The documents disagree about {disputed.first.name}", f"Without {disputed.first.removes}: {results}."]
+    least = min(known, key=lambda candidate: candidate.loss)
+    if not any(result.score_name for result in least.results):
+        return ["What pruning costs is not known", "The scores hold no measure of their task."]
+    if least.loss == float("inf"):
+        return [
             "The relative cost of pruning is not known",
             "The unpruned model makes no error, or was not scored.",
-        )
-    return (
-        f"No plan tested stays within {_limit(least)} relative {least.name}",
-        f"The mildest of {wording.plural(len(pruned), 'plan')}, {least.system.name} ({least.removes}), already "
-        f"costs {least.change}.",
-    )
+        ]
+    return [
+        f"No plan tested stays within {_limit(bundle, least.first)} relative {least.first.score_name}",
+        f"The mildest of {wording.plural(len(known), 'plan')}, {least.first.name} ({least.first.removes}), already "
+        f"costs {least.first.change}.",
+    ]
 
 
-def _limit(scored: Scored) -> str:
-    assert scored.score is not None
-    return tolerance_words(scored.score)
+def _not_scored(bundle: Bundle) -> list[str]:
+    """A search that chose nothing, else what healing gains."""
+    if bundle.searches:
+        return [*search.headline_words(bundle.searches[0].document)]
+    if bundle.healings:
+        return [*healing_words.headline_words(bundle.healings[0].document)]
+    return ["What pruning costs was not measured", "No scores of pruned models were given to this report."]
+
+
+def _other_documents(bundle: Bundle, best: Candidate | None, known: Sequence[Candidate]) -> Iterator[str]:
+    """A sentence for every search, scores and healing that the rest of the headline does not speak of."""
+    told = {result.source for result in best.results} if best else set()
+    for searched in bundle.searches if known else ():
+        if (searched.label or "the search") not in told:
+            yield f"{searched.label or 'The search'}: {search.verdict(searched.document)}"
+    for named in bundle.scores:
+        own = [Candidate([result]) for result in scored(named, limit_of(bundle))]
+        if best and own and own[0].first.source not in told:
+            yield f"{own[0].first.source}: {_best_of(bundle, own)}"
+    for healed in bundle.healings if known else ():
+        group, _ = leading_plan(healed.document, TOLERANCE)
+        if group is not None:
+            yield f"{healed.label or 'Healing'}: {healing_words.effect_words(healed.document, group)}"
+
+
+def _best_of(bundle: Bundle, own: Sequence[Candidate]) -> str:
+    best = deepest(own)
+    limit = f"{_limit(bundle, own[0].first)} {own[0].first.score_name}"
+    if best is None:
+        return f"none of {wording.plural(len(own), 'plan')} stays within {limit}."
+    return f"of {wording.plural(len(own), 'plan')}, {best.first.name} removes the most within {limit}."
+
+
+def _limit(bundle: Bundle, result: Result) -> str:
+    return tolerance_words(higher_is_better=result.higher_is_better, limit=limit_of(bundle))

@@ -90,7 +90,7 @@ def _verdict(healing: Healing, group: PlanCells) -> str:
 
 
 def _why_this(healing: Healing, within: bool) -> str:
-    name, limit = healing.score_name, tolerance_words(healing.baseline)
+    name, limit = healing.score_name, tolerance_words(higher_is_better=healing.baseline.higher_is_better)
     tried = wording.plural(sum(1 for group in by_plan(healing) if group.best), "healed plan")
     if within:
         return f"Of {tried}, this one removes the most layers while {name} is within {limit} of the unpruned model."

@@ -21,19 +21,22 @@ LOG_FROM = 5.0
 
 def figure(scores: Scores, group: str) -> Figure:
     """The figure, with a logarithmic axis too where all values are above 0."""
-    axes = score_lines.axes(_headlines(scores))
+    axes, limit = score_lines.axes(_headlines(scores)), _tolerance(_headlines(scores)[0])
     return Figure(
         id=f"{group}-figure",
         title=f"{scores.headline} against layers removed",
         caption=(
             f"Whiskers and the band: {wording.level_name(scores.level)} intervals. The dashed line is the "
-            f"unpruned model, the dotted one {tolerance_words(_headlines(scores)[0])} relative. Click a name to hide "
-            "a line."
+            f"unpruned model, the dotted one {limit} relative. Click a name to hide a line."
         ),
         variants={axis: _figure(scores, axis) for axis in axes},
         default=_default_axis(scores),
         group=group,
     )
+
+
+def _tolerance(score: MeasuredScore) -> str:
+    return tolerance_words(higher_is_better=score.higher_is_better)
 
 
 def strategy_of(system: SystemScores) -> str:
@@ -80,7 +83,7 @@ def _draw_tolerance(plot: go.Figure, score: MeasuredScore, ends: Sequence[float]
         x=ends,
         y=[score_lines.drawn(score).value * (1 + score.sign * TOLERANCE)] * 2,
         mode="lines",
-        name=tolerance_words(score),
+        name=_tolerance(score),
         line={"color": figure_style.GREEN, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
     )

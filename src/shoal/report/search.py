@@ -46,21 +46,8 @@ def _article(named: Named[Search], index: int) -> dict[str, Any]:
 
 
 def headline_words(search: Search) -> tuple[str, str]:
-    """Verdict and explanation for the top of a report without scores."""
-    if search.chosen is None or not search.chosen.layers:
-        return f"No plan was found with {_budget(search)}", search.reason or verdict(search)
-    part = wording.PART_OF[search.chosen.part]
-    size = f"{len(search.chosen.layers)} of {search.model.depth}"
-    return f"{part[:1].upper()}{part[1:]}{size} decoder layers {_may_go(search)}", verdict(search)
-
-
-def _may_go(search: Search) -> str:
-    """Bold only where the chosen plan held on unseen clips."""
-    test = _confirmed(search)
-    if test is None:
-        return "may go"
-    can = "can go at" if test.holds else "may go, at"
-    return f"{can} {_signed_change(search, test)} relative {search.score_name}"
+    """Verdict and explanation for the top of a report on a search that left no plan to speak of."""
+    return f"No plan was found with {_budget(search)}", search.reason or verdict(search)
 
 
 def verdict(search: Search) -> str:

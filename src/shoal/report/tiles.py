@@ -15,20 +15,20 @@ from shoal.schema import (
     MetricValues,
     ScopeAudit,
     SystemBench,
-    SystemScores,
 )
+from shoal.terms import SUMMARY_SIZES
 
 
-def build(bundle: Bundle, chosen: SystemScores | None) -> list[Tile]:
+def build(bundle: Bundle, chosen: tuple[str, int] | None) -> list[Tile]:
     """What can be told of the score, redundancy, agreement, healing, time and memory.
 
     Args:
         bundle: the documents.
-        chosen: the system that the headline names; the tiles speak of its size and its cost.
+        chosen: name of the system that the headline names, and layers that it lacks; the tiles speak of its cost.
     """
     tiles = [
         _score_tile(bundle),
-        _redundancy_tile(bundle, len(chosen.removed) if chosen else None),
+        _redundancy_tile(bundle, chosen[1] if chosen else None),
         _agreement_tile(bundle),
         _healing_tile(bundle),
         *_cost_tiles(bundle, chosen),
@@ -53,7 +53,7 @@ def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:
     if not bundle.audits:
         return None
     audit = bundle.audits[0].document
-    size = n or max(1, round(audit.depth / 4))
+    size = n or max(size for size in SUMMARY_SIZES if size <= max(1, audit.depth / 4))
     kind, scope = main_view(audit, bundle.preferred_scope)
     values = next(iter(scope.of_blocks().values()), None) if scope else None
     best = next((block for block in removable(values) if block.n == size), None) if values else None
@@ -111,11 +111,11 @@ def _healing_tile(bundle: Bundle) -> Tile | None:
     return _estimate_tile(best.recovered, "%", number, "of what pruning cost, won back", detail)
 
 
-def _cost_tiles(bundle: Bundle, chosen: SystemScores | None) -> list[Tile | None]:
+def _cost_tiles(bundle: Bundle, chosen: tuple[str, int] | None) -> list[Tile | None]:
     pruned = [s for s in bundle.benches[0].document.systems if s.removed] if bundle.benches else []
     if not pruned:
         return []
-    named = [s for s in pruned if chosen and s.name == chosen.name]
+    named = [s for s in pruned if chosen and s.name == chosen[0]]
     system = named[0] if named else max(pruned, key=lambda s: len(s.removed))
     return [_time_tile(system), _memory_tile(system)]
 

@@ -18,9 +18,10 @@ from shoal.report.units import Unit, unit_of
 from shoal.schema import Audit, Estimate, InputKind, MetricTrust, Trust
 from shoal.schema.plan import DISTANCE_METRIC
 from shoal.tables import NONE, Table
+from shoal.terms import DEFAULT_SCOPE
 
 ID, TITLE, SHORT = "trust", "Which metric to trust", "Trust"
-DEFAULT = (DISTANCE_METRIC, "all")
+DEFAULT = (DISTANCE_METRIC, DEFAULT_SCOPE)
 """Metric and scope that `select` uses unless told."""
 ROW = 25
 """Pixels of a row of the figures."""

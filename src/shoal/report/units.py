@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shoal import wording
 from shoal.evaluation.scores import registry
-from shoal.schema import Estimate, MeasuredScore
+from shoal.schema import Estimate
 
 FRACTIONS = frozenset(name for name, score in registry.BY_NAME.items() if score.fraction)
 """Scores of which 1 is a hundred per cent; all others are written as they are stored."""
@@ -15,9 +15,9 @@ TOLERANCE = 0.25
 """Relative loss that counts as affordable: for WER the stop rule of arXiv 2603.05121, kept for other scores."""
 
 
-def tolerance_words(score: MeasuredScore) -> str:
+def tolerance_words(*, higher_is_better: bool, limit: float = TOLERANCE) -> str:
     """`+25 %`, or `−25 %` for a score that falls when it gets worse."""
-    return f"{'−' if score.higher_is_better else '+'}{wording.percent(TOLERANCE, 0)}"
+    return f"{'−' if higher_is_better else '+'}{100 * limit:g}{wording.SPACE}%"
 
 
 @dataclass(frozen=True)

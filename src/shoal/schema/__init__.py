@@ -11,6 +11,8 @@ entries; angular distances are a share of pi (0 = parallel, 0.5 = orthogonal, 1 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 from shoal.errors import FileFormatError
 from shoal.schema.audit import Audit as Audit
@@ -84,6 +86,10 @@ KINDS: dict[str, type[Document]] = {
 }
 
 
+def _kind(data: Any) -> Any:
+    return data.get("kind") if isinstance(data, dict) else None
+
+
 def load_document(path: str | os.PathLike[str]) -> Document:
     """Read any Shoal file by its `kind`.
 
@@ -91,9 +97,24 @@ def load_document(path: str | os.PathLike[str]) -> Document:
         FileFormatError: not a Shoal file.
     """
     data = read_json(path)
-    kind = data.get("kind") if isinstance(data, dict) else None
+    kind = _kind(data)
     if kind not in KINDS:
         raise FileFormatError(
             f"unknown kind {kind!r}", where=str(path), fix=f"give a Shoal file ({', '.join(sorted(KINDS))})"
         )
     return KINDS[kind].parse(data, where=str(path))
+
+
+def load_documents(path: Path) -> list[tuple[str, Document]]:
+    """A Shoal file, or all of them in a folder and in its `validation/`, each with its path.
+
+    Raises:
+        FileFormatError: not a Shoal file, or a folder without one.
+    """
+    if not path.is_dir():
+        return [(str(path), load_document(path))]
+    files = [*sorted(path.glob("*.json")), *sorted(path.glob("validation/*.json"))]
+    documents = [(str(file), load_document(file)) for file in files if _kind(read_json(file)) in KINDS]
+    if not documents:
+        raise FileFormatError("no Shoal file in this folder", where=str(path), fix="give the file or its folder")
+    return documents

@@ -19,7 +19,7 @@ from shoal.selection.consensus import check_one_model, check_weights
 from shoal.selection.settings import REGISTRY, SelectSettings
 from shoal.selection.strategy import Choice, Request, Strategy, Values, find_importance
 from shoal.settings import takes
-from shoal.terms import is_block
+from shoal.terms import DEFAULT_SCOPE, is_block
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,14 @@ def _view(audit: Audit, path: str, metric: str | None, settings: SelectSettings)
     if metric is not None and not _is_cosine(measured, metric, part):
         values = find_importance(measured, metric, part, scope)
         scope = scope or values.scope
-    in_scope = _measured(measured, scope or "all")
+    scope = scope or DEFAULT_SCOPE
+    in_scope = _measured(measured, scope)
     if metric is not None and values is None:
         if metric not in in_scope.metrics:
             known = ", ".join(name for name, other in measured.scopes.items() if metric in other.metrics)
-            raise UsageError(f"{metric} is not measured in scope {scope or 'all'}", where="scope", fix=f"use {known}")
+            raise UsageError(f"{metric} is not measured in scope {scope}", where="scope", fix=f"use {known}")
         values = in_scope.metrics[metric]
-    return AuditView(audit, path, kind, scope or "all", in_scope, values)
+    return AuditView(audit, path, kind, scope, in_scope, values)
 
 
 def _is_cosine(measured: InputAudit, metric: str, part: Part) -> bool:

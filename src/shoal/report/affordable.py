@@ -1,0 +1,182 @@
+"""What scores and searches say of each pruned model, and the deepest cut that none of them speaks against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from shoal import wording
+from shoal.report.bundle import Bundle, Named, baseline
+from shoal.report.units import TOLERANCE, score_text
+from shoal.schema import Confirmation, Estimate, Scores, Search, SystemScores
+from shoal.score_tables import relative_text, removed_words, value_text
+from shoal.terms import Part
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one document says of one pruned model."""
+
+    source: str
+    """The document, as a sentence names it."""
+    name: str
+    model: str
+    """Fingerprint of the model before pruning, or its name."""
+    depth: int
+    part: Part
+    removed: tuple[int, ...]
+    removes: str
+    """The layers, or what of them, in words."""
+    score_name: str
+    higher_is_better: bool
+    worsening: Estimate | None
+    """Relative loss; None where it is not known."""
+    change: str
+    """The same as it is written."""
+    values: str
+    """Such as `from 12.1 % to 13.2 %`; empty where the document does not pair them."""
+    within: bool
+    """Whether the loss is within the limit."""
+    certain: bool
+    """Whether its whole interval is, or a test on unseen clips says so."""
+
+    @property
+    def loss(self) -> float:
+        """Relative loss; infinite where it is not known."""
+        return float("inf") if self.worsening is None else self.worsening.value
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One pruned model with every result that is known of it."""
+
+    results: Sequence[Result]
+
+    @property
+    def first(self) -> Result:
+        """That of the first document."""
+        return self.results[0]
+
+    @property
+    def loss(self) -> float:
+        """The largest."""
+        return max(result.loss for result in self.results)
+
+    @property
+    def within(self) -> bool:
+        """Whether no document speaks against it."""
+        return all(result.within for result in self.results)
+
+    @property
+    def certain(self) -> bool:
+        """Whether every document is sure."""
+        return all(result.certain for result in self.results)
+
+    @property
+    def disputed(self) -> bool:
+        """Whether one document allows it and another does not."""
+        return not self.within and any(result.within for result in self.results)
+
+
+def limit_of(bundle: Bundle) -> float:
+    """The relative loss that counts as affordable: what a search was told, else the usual one."""
+    limits = [named.document.budget.max_increase for named in bundle.searches]
+    return next((limit for limit in limits if limit is not None), TOLERANCE)
+
+
+def candidates(bundle: Bundle) -> list[Candidate]:
+    """The pruned models of all scores and searches; the same plan of several documents is one."""
+    limit = limit_of(bundle)
+    results = [result for named in bundle.searches for result in searched(named)]
+    results += [result for named in bundle.scores for result in scored(named, limit)]
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.model, result.part, result.removed), []).append(result)
+    return [Candidate(group) for group in groups.values()]
+
+
+def deepest(known: Sequence[Candidate]) -> Candidate | None:
+    """The plan that removes most while no document speaks against it.
+
+    Plans of which all documents are sure come first. Whole layers come before parts of layers. Ties: the plan that
+    more documents measured, then the smaller loss.
+    """
+    within = [candidate for candidate in known if candidate.within]
+
+    def rank(candidate: Candidate) -> tuple[bool, bool, int, int, float]:
+        first = candidate.first
+        return candidate.certain, first.part == "layer", len(first.removed), len(candidate.results), -candidate.loss
+
+    return max(within, key=rank, default=None)
+
+
+def scored(named: Named[Scores], limit: float) -> Iterator[Result]:
+    """The pruned systems of a scores document."""
+    for system in named.document.systems:
+        if system.removed:
+            yield _scored(named, system, limit)
+
+
+def _scored(named: Named[Scores], system: SystemScores, limit: float) -> Result:
+    scores, score = named.document, named.document.headline_of(system)
+    base = baseline(scores)
+    before = scores.headline_of(base) if base else None
+    worsening = score.worsening if score else None
+    return Result(
+        source=named.label or f"the scores of {scores.task}",
+        name=system.name,
+        model=scores.model.fingerprint or scores.model.ref,
+        depth=scores.model.depth,
+        part=system.plan.part if system.plan else "layer",
+        removed=tuple(system.removed),
+        removes=removed_words(system),
+        score_name=scores.headline,
+        higher_is_better=bool(score and score.higher_is_better),
+        worsening=worsening,
+        change=relative_text(score),
+        values=f"{f'from {value_text(before)} ' if before else ''}to {value_text(score)}",
+        within=worsening is not None and worsening.value <= limit,
+        certain=worsening is not None and worsening.high is not None and worsening.high <= limit,
+    )
+
+
+def searched(named: Named[Search]) -> Iterator[Result]:
+    """The plans that a search tested on unseen clips, and its choice where that was not tested."""
+    search = named.document
+    for test in search.confirmations:
+        yield _searched(named, test, search.full_confirmation)
+    chosen = search.chosen
+    tested = [(test.plan.part, test.plan.layers) for test in search.confirmations]
+    if chosen is not None and chosen.layers and (chosen.part, chosen.layers) not in tested:
+        step = next((s for s in search.steps if (s.plan.part, s.plan.layers) == (chosen.part, chosen.layers)), None)
+        if step is not None:
+            yield _searched(named, Confirmation(plan=chosen, score=step.score, change=step.change, holds=False), None)
+
+
+def _searched(named: Named[Search], test: Confirmation, before: Estimate | None) -> Result:
+    """Without `before` the plan was tried on the clips it was chosen on, and nothing is certain."""
+    search = named.document
+    chosen = search.chosen is not None and (search.chosen.part, search.chosen.layers) == (
+        test.plan.part,
+        test.plan.layers,
+    )
+    return Result(
+        source=named.label or "the search",
+        name=test.plan.name,
+        model=search.model.fingerprint or search.model.ref,
+        depth=search.model.depth,
+        part=test.plan.part,
+        removed=tuple(test.plan.layers),
+        removes=wording.removed_names(test.plan),
+        score_name=search.score_name,
+        higher_is_better=search.higher_is_better,
+        worsening=test.change,
+        change=wording.relative_change(test.change.negated() if search.higher_is_better else test.change),
+        values=f"from {_text(search, before)} to {_text(search, test.score)} on unseen clips" if before else "",
+        within=chosen or test.holds,
+        certain=test.holds and not search.budget.point and before is not None,
+    )
+
+
+def _text(search: Search, score: Estimate) -> str:
+    return score_text(search.score_name, score, fraction=search.fraction)

@@ -1,0 +1,104 @@
+"""The headline is of all documents, and contradicts no section below."""
+
+from __future__ import annotations
+
+import pytest
+import report_documents as documents
+
+from shoal.cli.audit import summary
+from shoal.report import headline
+from shoal.report.bundle import collect
+from shoal.schema import Estimate, Scores
+from shoal.selection import select
+from shoal.terms import DEFAULT_SCOPE
+
+
+def words(*given) -> str:
+    built = headline.build(collect(given))
+    return f"{built.verdict}. {built.explanation}".replace("\u202f", " ")
+
+
+def scores_of(names, **changes) -> Scores:
+    """Scores of the unpruned model and of some of the plans."""
+    scores = documents.scores(**changes)
+    scores.systems = [system for system in scores.systems if system.name in ("unpruned", *names)]
+    return scores
+
+
+def measured(layers, relative: float) -> Scores:
+    """Scores of one plan that removes `layers`, at a relative loss."""
+    scores = scores_of(["contiguous-4"])
+    system = scores.systems[1]
+    system.removed = system.plan.layers = layers
+    system.measures["WER"].delta.relative = Estimate(value=relative, low=relative - 0.05, high=relative + 0.05)
+    return scores
+
+
+DEAR = scores_of(["random-4", "random-8"])
+
+
+def test_a_search_that_holds_is_not_denied_by_scores_of_other_plans():
+    text = words(("scores.json", DEAR), ("search.json", documents.search()))
+    assert text.startswith("3 of 30 decoder layers can go at +7.8 % [")
+    assert "scores.json: none of 2 plans stays within +25 % WER." in text
+    assert "No plan" not in text
+
+
+def test_every_scores_file_counts_not_the_first_alone():
+    text = words(("first.json", DEAR), ("second.json", scores_of(["contiguous-2"])))
+    assert text.startswith("2 of 30 decoder layers can go at +9.0 % [")
+    assert "(second.json)" in text
+    assert "first.json: none of 2 plans" in text
+
+
+def test_a_plan_must_be_affordable_in_every_document_that_measured_it():
+    fine, dear = measured([22, 23, 24], 0.05), measured([22, 23, 24], 0.9)
+    text = words(("search.json", documents.search()), ("scores.json", fine))
+    assert text.startswith("3 of 30 decoder layers can go at +7.8 % [")
+    assert "and +5.0 % [" in text
+    # Two layers held as well, and nothing speaks against them.
+    assert words(("search.json", documents.search()), ("scores.json", dear)).startswith("2 of 30 decoder layers can go")
+
+
+def test_documents_that_disagree_are_said_to():
+    fine, dear = measured([22, 23, 24], 0.05), measured([22, 23, 24], 0.9)
+    text = words(("a.json", fine), ("b.json", dear))
+    assert text.startswith("The documents disagree about contiguous-4. Without layers 22–24: +5.0 % [")
+    assert "(a.json); +90" in text
+
+
+def test_the_budget_of_a_search_is_the_limit_for_scores_too():
+    search = documents.search(confirmations=[], chosen=None)
+    search.budget.max_increase = 0.02
+    text = words(("scores.json", scores_of(["contiguous-2"])), ("search.json", search))
+    assert text.startswith("No plan tested stays within +2 % relative WER")
+    assert "search.json: No plan was found that keeps to at most 2 % relative rise of WER" in text
+
+
+@pytest.mark.parametrize("given", [DEAR, documents.search()])
+def test_what_healing_gains_is_in_the_headline_of_other_documents_too(given):
+    assert "healing.json: With 4 of 30 layers gone" in words(("x.json", given), ("healing.json", documents.healing()))
+
+
+def test_audit_select_and_report_name_the_same_block():
+    audit = documents.measured_audit()
+    plan = select(audit, 4)
+    assert plan.source.scope == DEFAULT_SCOPE
+    start, stop = plan.block
+    assert any(f"n=4  layers [{start}, {stop})" in line for line in map(str, summary(audit)))
+    by_ablation = select(audit, 1, metric="ablation")
+    assert by_ablation.source.scope == "text"
+    # An importance has a scope of its own, which says nothing of the one that distances are looked at in.
+    for given in ([audit], [audit, plan], [audit, by_ablation]):
+        (tile,) = [tile for tile in headline.build(collect(given)).tiles if "most redundant" in tile.label]
+        assert tile.value == f"{start}–{stop - 1}"
+
+
+def test_the_terminal_says_what_is_lost_in_which_unit_and_has_one_verdict_on_trust():
+    lines = [str(line) for line in summary(documents.measured_audit())]
+    assert any(" points of WER)" in line for line in lines if "safest to remove: " in line)
+    assert any("(loss " in line and "nats a token)" in line for line in lines if "safest to remove: " in line)
+    verdicts = [line for line in lines if "choose by " in line]
+    assert len(verdicts) == 2
+    assert all(" on average" in line for line in verdicts)
+    assert sum("regret, " in line for line in lines) == 2
