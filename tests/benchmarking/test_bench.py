@@ -142,3 +142,28 @@ def test_numbers_that_are_too_small_are_refused(model, data, option):
 def test_a_plan_for_another_depth_is_refused(model, data):
     with pytest.raises(PlanError, match="5 layers"):
         bench(model, data, plans=[plan(1, depth=5)], **FEW)
+
+
+def test_the_same_bench_is_not_measured_again_memory_is_added_and_another_is_refused(
+    model, data, tmp_path, monkeypatch
+):
+    from shoal.benchmarking import run
+
+    out, stages = tmp_path / "bench.json", []
+    first = bench(model, data, plans=[plan(1)], out=out, **FEW)
+    timed = run.time_systems
+    monkeypatch.setattr(run, "time_systems", lambda *_, **__: pytest.fail("timed again"))
+    again = bench(model, data, plans=[plan(1)], out=out, progress=lambda *stage: stages.append(stage), **FEW)
+    assert (again, stages) == (first, [("time", 4, 4)])
+    monkeypatch.setattr(run, "peak_memories", lambda *_, **__: [100, 75])
+    more = bench(model, data, plans=[plan(1)], out=out, memory=True, **FEW)
+    assert [system.peak_memory_bytes for system in more.systems] == [100, 75]
+    assert [system.peak_memory_ratio for system in more.systems] == [None, 0.75]
+    assert more.systems[1].total_seconds == first.systems[1].total_seconds
+    assert bench(model, data, plans=[plan(1)], out=out, **FEW) == more == Bench.load(out)
+    with pytest.raises(UsageError, match=r"another bench is there: systems.manual-1 \(\[1\], now null\).*--force"):
+        bench(model, data, out=out, **FEW)
+    with pytest.raises(UsageError, match=r"repeats \(2, now 3\)"):
+        bench(model, data, plans=[plan(1)], out=out, **{**FEW, "repeats": 3})
+    monkeypatch.setattr(run, "time_systems", timed)
+    assert len(bench(model, data, out=out, force=True, **FEW).systems) == 1

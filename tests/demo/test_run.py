@@ -10,6 +10,7 @@ from speech_llm_parts import tiny
 from transformers import AutoModelForCausalLM
 
 import shoal
+from card_documents import delta, info, plan, scores, system
 from shoal.data.settings import DataSettings
 from shoal.demo import clips_manifest
 from shoal.demo.run import Demo, DemoResult, pick
@@ -91,3 +92,14 @@ def test_the_pick_is_the_largest_plan_within_the_limit(demo: Demo, result: DemoR
     assert len(loose.layers) == 2
     best = min(system.measures["WER"].value.value for system in scores.systems[1:])
     assert next(s.measures["WER"].value.value for s in scores.systems if s.removed == strict.layers) == best
+
+
+def test_the_bound_of_the_increase_decides() -> None:
+    """Increases of 10 % [9, 11] and 24.5 % [23.5, 25.5]."""
+    plans = [
+        system("one", 0.22, delta(0.02, 0.1), plan=plan([1])),
+        system("two", 0.25, delta(0.05, 0.245), plan=plan([1, 2])),
+    ]
+    document = scores(info(), [system("full"), *plans])
+    assert pick(document, 0.25).layers == [1]
+    assert pick(document, 0.26).layers == [1, 2]

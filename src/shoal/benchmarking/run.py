@@ -21,6 +21,7 @@ from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Bench, Estimate, SystemBench
+from shoal.schema.files import first_difference
 from shoal.settings import takes
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ def bench(
         task: what is asked.
         settings: how much is timed.
         plans: systems besides the unpruned model.
-        out: file to write, such as `bench.json`.
+        out: file to write, such as `bench.json`; what it holds of the same measurement is not measured again.
         progress: called with ("time" or "memory", done, in all).
         **options: fields of `BenchSettings`, instead of `settings` or in their index.
 
     Raises:
-        UsageError: a text LLM, or a number that is too small.
+        UsageError: a text LLM, a number that is too small, or a file of another measurement.
         PlanError: a plan for another depth.
         MeasureError: a process that measures memory failed.
     """
@@ -86,23 +87,83 @@ def bench(
     named = named_plans(plans, info.depth)
     systems = _Systems([FULL, *named], [None, *named.values()])
     batches = _batches(data, settings)
-    sizes = [_size(model, layers) for layers in systems.removed]
-    timings = _time(model, batches, task, systems, settings, progress)
-    peaks = _peaks(model, batches, task, systems, settings, progress)
-    document = Bench(
-        provenance=provenance(device=str(model.device), dtype=model.dtype_name),
-        model=info,
-        data=data.info(),
-        clips=sum(map(len, batches)),
-        repeats=settings.repeats,
-        batch_size=settings.batch_size,
-        new_tokens=settings.new_tokens,
-        level=settings.level,
-        systems=[_system(index, systems, sizes, timings, peaks, settings) for index in range(len(systems.names))],
-    )
+    document = _of_earlier_run(out, settings, model, data, systems, sum(map(len, batches)))
+    if document is None:
+        sizes = [_size(model, layers) for layers in systems.removed]
+        timings = _time(model, batches, task, systems, settings, progress)
+        document = Bench(
+            provenance=provenance(device=str(model.device), dtype=model.dtype_name),
+            model=info,
+            data=data.info(),
+            clips=sum(map(len, batches)),
+            repeats=settings.repeats,
+            batch_size=settings.batch_size,
+            new_tokens=settings.new_tokens,
+            level=settings.level,
+            systems=[_system(index, systems, sizes, timings, settings) for index in range(len(systems.names))],
+        )
+        _save(document, out)
+    else:
+        report_progress(progress, "time", *[len(batches) * settings.repeats] * 2)
+    if settings.memory and document.systems[0].peak_memory_bytes is None:
+        document = _with_peaks(document, _peaks(model, batches, task, systems, settings, progress))
+        _save(document, out)
+    return document
+
+
+def _save(document: Bench, out: str | Path | None) -> None:
     if out is not None:
         document.save(out)
+
+
+def _of_earlier_run(
+    out: str | Path | None, settings: BenchSettings, loaded: LoadedModel, data: Dataset, systems: _Systems, clips: int
+) -> Bench | None:
+    """What `out` holds of the same measurement, maybe without memory; None where nothing is there.
+
+    Raises:
+        UsageError: it is of another measurement; the line says which.
+        FileFormatError: it cannot be read.
+    """
+    if out is None or settings.force or not Path(out).exists():
+        return None
+    document = Bench.load(out)
+    names = ("repeats", "batch_size", "new_tokens", "level")
+    stored = {
+        "model": document.model.fingerprint,
+        "data": document.data.fingerprint,
+        "device": document.provenance.device,
+        "dtype": document.provenance.dtype,
+        "clips": document.clips,
+        "systems": {system.name: system.removed for system in document.systems},
+        **{name: getattr(document, name) for name in names},
+    }
+    asked = {
+        "model": loaded.info().fingerprint,
+        "data": data.info().fingerprint,
+        "device": str(loaded.device),
+        "dtype": loaded.dtype_name,
+        "clips": clips,
+        "systems": {name: plan.layers if plan else [] for name, plan in zip(systems.names, systems.plans, strict=True)},
+        **{name: getattr(settings, name) for name in names},
+    }
+    if difference := first_difference(stored, asked):
+        raise UsageError(
+            f"another bench is there: {difference}",
+            where=str(out),
+            fix="choose another file with --out, or replace it with --force",
+        )
     return document
+
+
+def _with_peaks(document: Bench, peaks: Sequence[int]) -> Bench:
+    """The bench with peak memory, and its ratio for all systems but the first."""
+    ratios = [None, *(peak / peaks[0] for peak in peaks[1:])]
+    systems = [
+        system.model_copy(update={"peak_memory_bytes": peak, "peak_memory_ratio": ratio})
+        for system, peak, ratio in zip(document.systems, peaks, ratios, strict=True)
+    ]
+    return document.model_copy(update={"systems": systems})
 
 
 def _check_engine(loaded: LoadedModel) -> None:
@@ -164,9 +225,7 @@ def _peaks(
     systems: _Systems,
     settings: BenchSettings,
     progress: Progress | None,
-) -> Sequence[int | None]:
-    if not settings.memory:
-        return [None] * len(systems.names)
+) -> list[int]:
     return peak_memories(
         loaded,
         batches[0][0],  # the longest
@@ -183,16 +242,14 @@ def _system(
     systems: _Systems,
     sizes: Sequence[ModelSize],
     timings: Timings,
-    peaks: Sequence[int | None],
     settings: BenchSettings,
 ) -> SystemBench:
-    ratios = _ratios(index, sizes, timings, peaks, settings) if index else {}
+    ratios = _ratios(index, sizes, timings, settings) if index else {}
     plan = systems.plans[index]
     return SystemBench(
         name=systems.names[index],
         removed=plan.layers if plan else [],
         **asdict(sizes[index]),
-        peak_memory_bytes=peaks[index],
         encode_seconds=_estimate(settings, timings.encode),
         prefill_seconds=_estimate(settings, timings.prefill[index]),
         decode_seconds=_estimate(settings, timings.token[index]),
@@ -210,16 +267,14 @@ def _ratios(
     index: int,
     sizes: Sequence[ModelSize],
     timings: Timings,
-    peaks: Sequence[int | None],
     settings: BenchSettings,
 ) -> dict[str, Any]:
     """This system over the unpruned one; times are paired by clip and round."""
-    size, full, peak, full_peak = sizes[index], sizes[0], peaks[index], peaks[0]
+    size, full = sizes[index], sizes[0]
     return {
         "prefill_ratio": _estimate(settings, timings.prefill[index] / timings.prefill[0]),
         "decode_ratio": _estimate(settings, timings.token[index] / timings.token[0]),
         "total_ratio": _estimate(settings, timings.total[index] / timings.total[0]),
         "parameter_ratio": size.parameters / full.parameters,
         "checkpoint_ratio": size.checkpoint_bytes / full.checkpoint_bytes,
-        "peak_memory_ratio": peak / full_peak if peak and full_peak else None,
     }

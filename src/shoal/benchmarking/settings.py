@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
-from shoal.settings import SPEED, Bootstrap
+from shoal.settings import OUTPUT, SPEED, Bootstrap
 
 
 class BenchSettings(Bootstrap):
@@ -23,5 +23,7 @@ class BenchSettings(Bootstrap):
     """Measure peak memory too, every system in a fresh process that loads the model again."""
     batch_size: Annotated[int, SPEED] = Field(default=1, ge=1)
     """Clips in a batch; 1 gives the latency of a single request."""
+    force: Annotated[bool, OUTPUT] = False
+    """Measure again and replace the file if there is one already."""
     trust_remote_code: Annotated[bool, Parameter(parse=False)] = False
     """Run code that the model brings along, in the processes that measure memory."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from shoal.data.settings import DataSettings
 from shoal.data.subset import evenly_spaced
 from shoal.demo import clips_manifest
 from shoal.demo.settings import DemoSettings
-from shoal.errors import FileFormatError, UsageError
+from shoal.errors import InputError, UsageError
 from shoal.models.settings import ModelSettings
 from shoal.progress import Progress
 from shoal.schema import Audit, Bench, Document, Plan, Scores, SystemScores
@@ -141,34 +142,30 @@ class Demo:
         )
 
     def _bench(self, model: LoadedModel, data: Dataset, plans: list[Plan]) -> Bench:
-        """As it is stored, if it is of this model and these plans."""
-        path = self.out / "bench.json"
-        plans = list({plan.name: plan for plan in plans}.values())
-        removed = [[], *(plan.layers for plan in plans)]
-        try:
-            stored = Bench.load(path)
-            if (
-                stored.model.fingerprint == model.info().fingerprint
-                and [system.removed for system in stored.systems] == removed
-            ):
-                return stored
-        except FileFormatError:
-            pass
-        return shoal.bench(
+        """As it is stored, if it is of the same measurement; else measured anew."""
+        measure = partial(
+            shoal.bench,
             model,
             data,
-            plans=plans,
+            plans=list({plan.name: plan for plan in plans}.values()),
             clips=TIMED_CLIPS,
             repeats=3,
             new_tokens=12,
             memory=True,
-            out=path,
+            out=self.out / "bench.json",
             progress=self.progress,
         )
+        try:
+            return measure()
+        except InputError:
+            return measure(force=True)
 
 
 def pick(scores: Scores, max_increase: float) -> Plan:
-    """The largest plan within `max_increase`, the best of those if several are as large; else the mildest there is."""
+    """The largest plan whose increase is within `max_increase` to its upper bound, else the mildest there is.
+
+    The best of those if several are as large.
+    """
     tried = [system for system in scores.systems if system.plan is not None and system.plan.layers]
     within = [system for system in tried if _increase(system) <= max_increase]
     chosen = max(within, key=lambda system: (len(system.removed), -_wer(system))) if within else min(tried, key=_wer)
@@ -182,8 +179,10 @@ def _wer(system: SystemScores) -> float:
 
 
 def _increase(system: SystemScores) -> float:
+    """The upper bound; infinite where there is none."""
     delta = system.measures["WER"].delta
-    return delta.relative.value if delta and delta.relative else float("inf")
+    bound = delta.relative.high if delta and delta.relative else None
+    return float("inf") if bound is None else bound
 
 
 def _prune(model: LoadedModel, plan: Plan, target: Path) -> Path:

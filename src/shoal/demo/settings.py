@@ -30,7 +30,8 @@ class DemoSettings(Settings):
     )
     """Strategies that choose the layers, each in turn."""
     max_increase: Annotated[Share, SHARE, Parameter(name="--max-wer-increase")] = 0.25
-    """Highest relative increase of the WER; the checkpoint is written for the largest plan within it."""
+    """Highest relative increase of the WER; the checkpoint is written for the largest plan whose upper bound is within
+    it."""
     ablation: Annotated[bool, Parameter(negative="--no-ablation")] = True
     """Measure by leaving out every single layer too; only then is it known which metric to trust."""
     batch_size: Annotated[int, SPEED] = Field(default=24, ge=1)
