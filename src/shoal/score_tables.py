@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shoal import wording
 from shoal.data_names import DATA, DOMAIN, set_columns, set_name
-from shoal.schema import Delta, MeasuredScore, Scores, SystemScores
 from shoal.tables import NONE, Table
+
+if TYPE_CHECKING:
+    from shoal.schema import Delta, MeasuredScore, Scores, SystemScores
 
 LIMIT = "Hit the token limit"
 """Heading of the count of outputs that were cut; they are usually loops."""

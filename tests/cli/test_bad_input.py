@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,7 @@ CASES: dict[str, Make] = {
     "row: no emotion": lambda k: k.run_audit(str(k.manifest), "--task", "ser"),
     "flag: unknown task": lambda k: k.run_audit(str(k.manifest), "--task", "juggling"),
     "flag: unknown device": lambda k: k.run_audit(str(k.manifest), "--device", "abacus"),
+    "flag: a device with a slip": lambda k: k.run_audit(str(k.manifest), "--device", "cuda0"),
     "flag: unknown dtype": lambda k: k.run_audit(str(k.manifest), "--dtype", "int3"),
     "flag: unknown input": lambda k: k.run_audit(str(k.manifest), "--input", "smell"),
     "flag: unknown cluster": lambda k: k.run_audit(str(k.manifest), "--cluster", "family"),
@@ -294,6 +297,30 @@ def test_one_line_and_exit_code_2(
     assert all(line.startswith(("shoal: ", "warning", "Warning")) or "skipped" in line for line in lines), err
     assert set(kit.folder.rglob("*")) - before <= {kit.out}, "something half-written was left"
     assert not kit.out.exists() or not any(kit.out.iterdir())
+
+
+WITHOUT_TORCH = (
+    "manifest: none",
+    "model: none",
+    "model: unknown package",
+    "plan: an audit",
+    "prune: the folder is taken",
+    "row: no translation",
+    "flag: a device with a slip",
+    "evaluate: a requirement that is none",
+    "evaluate: a plan that is none",
+    "compare: three audits",
+)
+
+
+def test_what_needs_no_model_is_refused_before_torch_is_imported(kit: Kit) -> None:
+    lines = [CASES[case](kit) for case in WITHOUT_TORCH]
+    code = (
+        "import sys; from shoal.cli import main\n"
+        f"for line in {lines!r}: assert main(line) == 2 and 'torch' not in sys.modules, line"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=kit.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_kit_itself_is_sound(good: Path) -> None:

@@ -44,7 +44,7 @@ def bench(
     plans = [shoal.Plan.load(path) for path in plan]
     settings = BenchSettings.of(settings, {"trust_remote_code": loading.trust_remote_code})
     with printing.progress(resumes=False) as progress:
-        dataset = options.read_data(data, rows, task, settings.seed, progress)
+        dataset = options.read_data(data, rows, task, settings.seed, progress, answers=False)
         loaded = options.load(model, loading, progress)
         document = shoal.bench(loaded, dataset, task, settings, plans=plans, out=out, progress=progress)
     printing.show(document, [*summary(document), *advice(document)], out)

@@ -61,10 +61,10 @@ class EvaluateFiles(ScoreRequirements):
         Raises:
             UsageError: something does not.
         """
-        from shoal.evaluation.shards import Shard
-
         requirements = self.listed()
         if self.shard is not None:
+            from shoal.evaluation.shards import Shard
+
             Shard.parse(self.shard)
             if self.rescore or self.workers or requirements:
                 raise UsageError(
@@ -106,10 +106,10 @@ def evaluate(
     printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> int:
     """Score the unpruned model and every plan at a task, on the same clips, with confidence intervals."""
-    from shoal.evaluation import rescore
-
     files.check()
     if files.rescore:
+        from shoal.evaluation import rescore
+
         scores = rescore(files.out, settings.narrowed_to(ScoringSettings))
     elif model is None:
         raise UsageError("no model given", where="MODEL", fix="name one, or score stored outputs with --rescore")
@@ -136,11 +136,8 @@ def _evaluated(
     progress: Progress,
 ) -> Scores | ShardOutputs:
     """Decode and score, or decode a part."""
-    from shoal.evaluation import evaluate_shard
-    from shoal.evaluation.generated_speech import with_recogniser
-    from shoal.evaluation.shards import Shard
-
-    task, plans = _asked(files, settings), [shoal.Plan.load(path) for path in files.plan]
+    plans = [shoal.Plan.load(path) for path in files.plan]
+    task = _asked(files, settings)
     if files.workers:
         shards.run_workers(model, [files, rows, settings], loading, files.workers)
     elif files.shard:
@@ -148,12 +145,17 @@ def _evaluated(
     data = options.read_data([*files.data], rows, files.task, settings.seed, progress)
     loaded = options.load(model, loading, progress)
     if files.asr is not None:
+        from shoal.evaluation.generated_speech import with_recogniser
+
         task = with_recogniser(task, options.load(files.asr, loading, progress))
     against = None if files.against is None else options.load(files.against, loading, progress)
     if files.shard is None:
         return shoal.evaluate(
             loaded, data, task, settings, plans=plans, against=against, out=files.out, progress=progress
         )
+    from shoal.evaluation import evaluate_shard
+    from shoal.evaluation.shards import Shard
+
     part = Shard.parse(files.shard)
     return evaluate_shard(
         loaded,
@@ -171,12 +173,13 @@ def _evaluated(
 def _asked(files: EvaluateFiles, settings: EvaluateSettings) -> Task:
     """The task; everything that can be refused before a model is loaded is refused here."""
     from shoal import tasks
-    from shoal.evaluation.generated_speech import check_answers_in_speech
     from shoal.evaluation.scores.registry import headline
 
     task = tasks.get(files.task)
     headline(task)
     if files.asr is not None:
+        from shoal.evaluation.generated_speech import check_answers_in_speech
+
         check_answers_in_speech(task)
     settings.scorer(task, files.out)
     return task

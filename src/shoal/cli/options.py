@@ -106,12 +106,26 @@ def read_data(
     task: str,
     seed: int,
     progress: Progress | None = None,
+    *,
+    answers: bool = True,
 ) -> Dataset:
-    """The data set that a command's options name."""
+    """The data set that a command's options name.
+
+    Args:
+        sources: manifests, folders or data sets.
+        settings: which of their rows.
+        task: its name, or its YAML file.
+        seed: where the even spacing of `--limit` starts.
+        progress: told while audio is looked at.
+        answers: rows must hold the right answer; it is looked for in the first, before a model is loaded.
+
+    Raises:
+        InputError: rows that cannot be used.
+    """
     from shoal import tasks
 
     asked = tasks.get(task)
-    return shoal.read_manifests(
+    data = shoal.read_manifests(
         sources or [],
         settings,
         needs_text=asked.needs_text,
@@ -119,6 +133,9 @@ def read_data(
         progress=progress,
         seed=seed,
     )
+    if answers:
+        asked.target(data.rows[0])
+    return data
 
 
 def load(model: str, settings: ModelSettings, progress: Progress) -> LoadedModel:

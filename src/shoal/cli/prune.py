@@ -42,12 +42,11 @@ def prune(
     check_whole(chosen or [])
     with printing.progress() as progress:
         if not force and _finished(model, resolve(model).path, chosen, settings, loading.dtype, out):
-            lines = ["nothing left to do: this checkpoint is finished"]
+            progress.say("nothing left to do: this checkpoint is finished")
             info, plan, folder = _pruned_model(out), shoal.Plan.load(out / PLAN_FILE), out
         else:
-            lines = []
             info, plan, folder = _pruned(model, chosen, settings, loading, out, force, progress)
-    printing.show(_record(plan, folder), [*lines, *summary(info, plan, folder)], folder)
+    printing.show(_record(plan, folder), summary(info, plan, folder), folder)
     if speech_untested(info):
         warn_of_speech(str(folder))
 
@@ -64,9 +63,11 @@ def _pruned(
     """The unpruned model, the plan that was carried out, and the checkpoint."""
     from shoal.cli.progress import in_megabytes
     from shoal.models.weights import resolve
+    from shoal.pruning.folder import check_target
     from shoal.pruning.from_folder import choose_way
     from shoal.selection import manual
 
+    check_target(out, None, force)
     on_disk = choose_way(resolve(model).path, settings.how) == "disk"
     loaded = None if on_disk else options.load(model, loading, progress)
     info = loaded.info() if loaded else _info(model, loading.trust_remote_code)

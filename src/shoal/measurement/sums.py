@@ -12,17 +12,19 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from shoal.errors import FileFormatError
-from shoal.measurement.collector import UtteranceSums
 from shoal.measurement.importance import ImportanceSums, from_arrays, to_arrays
 from shoal.measurement.metrics import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
 from shoal.schema.files import replaced
 from shoal.statistics import Floats, Ints
+
+if TYPE_CHECKING:
+    from shoal.measurement.collector import UtteranceSums
 
 Cluster = Literal["utterance", "speaker"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
+
+from pydantic import field_validator
 
 from shoal.settings import MODEL, Settings
 
@@ -16,6 +19,13 @@ class Placement(Settings):
     """Device to run on: cpu, cuda, cuda:1, mps; auto is CUDA if there is a GPU, else MPS, else the CPU."""
     trust_remote_code: Annotated[bool, MODEL] = False
     """Run Python code that the model brings along; only for models that you trust."""
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"[a-z]+(:\d+)?", device):
+            raise ValueError(f"{device!r} is not a device; write auto, cpu, mps, cuda or cuda:1")
+        return device
 
 
 class ModelSettings(Placement):
