@@ -104,3 +104,29 @@ def test_a_text_llm_is_refused(good, tmp_path, capsys):
     given = ["--data", str(good / "manifest.jsonl"), "--out", str(tmp_path / "out")]
     assert main(["search", str(tmp_path / "text"), *given]) == 2
     assert "takes no speech and cannot hear" in capsys.readouterr().err
+
+
+def test_a_search_that_is_interrupted_says_what_is_stored_and_goes_on(run, capsys, monkeypatch):
+    from shoal.evaluation import decode_systems
+
+    windows, decode = [], decode_systems.decode_window
+
+    def interrupted(*args, **kwargs):
+        windows.append(args)
+        if len(windows) == 2:
+            raise KeyboardInterrupt
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(decode_systems, "decode_window", interrupted)
+    asked = ("--max-increase", "9999%", "--patience", "1")
+    assert run(*asked) == 130
+    error = capsys.readouterr().err
+    assert "shoal: Interrupted" in error
+    assert error.rstrip().endswith("run the same command to go on")
+    assert run(*asked) == 0
+    assert "validation, unpruned: 4 of 4 found, nothing left to do" in capsys.readouterr().err
+    decoded = len(windows)
+    assert run(*asked) == 0
+    assert len(windows) == decoded
+    printed = capsys.readouterr().err
+    assert printed.count("nothing left to do") >= 4
