@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,19 +33,6 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 
-@dataclass(frozen=True, slots=True)
-class _Systems:
-    """Names and plans; the first is the unpruned model."""
-
-    names: list[str]
-    plans: list[Plan | None]
-
-    @property
-    def removed(self) -> list[Sequence[int] | Plan]:
-        """What each goes without."""
-        return [[] if plan is None else plan for plan in self.plans]
-
-
 @takes(BenchSettings)
 def bench(
     model: LoadedModel,
@@ -71,7 +58,7 @@ def bench(
         plans: systems besides the unpruned model.
         out: file to write, such as `bench.json`; what it holds of the same measurement is not measured again.
         progress: called with ("time" or "memory", done, in all).
-        **options: fields of `BenchSettings`, instead of `settings` or in their index.
+        **options: fields of `BenchSettings`, instead of `settings` or in their place.
 
     Raises:
         UsageError: a text LLM, a number that is too small, or a file of another measurement.
@@ -83,32 +70,33 @@ def bench(
     check_hears(model)
     _check_engine(model)
     model.check_clips(data, task)
-    info = model.info()
-    named = named_plans(plans, info.depth)
-    systems = _Systems([FULL, *named], [None, *named.values()])
-    batches = _batches(data, settings)
-    document = _of_earlier_run(out, settings, model, data, systems, sum(map(len, batches)))
+    run = _Run(model, _batches(data, settings), task, settings, _systems(plans, model.info().depth), progress)
+    header = Bench(
+        provenance=provenance(device=str(model.device), dtype=model.dtype_name),
+        model=model.info(),
+        data=data.info(),
+        clips=sum(map(len, run.batches)),
+        repeats=settings.repeats,
+        batch_size=settings.batch_size,
+        new_tokens=settings.new_tokens,
+        level=settings.level,
+        systems=[],
+    )
+    document = None if out is None or settings.force else _of_earlier_run(Path(out), header, run.systems)
     if document is None:
-        sizes = [_size(model, layers) for layers in systems.removed]
-        timings = _time(model, batches, task, systems, settings, progress)
-        document = Bench(
-            provenance=provenance(device=str(model.device), dtype=model.dtype_name),
-            model=info,
-            data=data.info(),
-            clips=sum(map(len, batches)),
-            repeats=settings.repeats,
-            batch_size=settings.batch_size,
-            new_tokens=settings.new_tokens,
-            level=settings.level,
-            systems=[_system(index, systems, sizes, timings, settings) for index in range(len(systems.names))],
-        )
+        document = header.model_copy(update={"systems": run.timed()})
         _save(document, out)
     else:
-        report_progress(progress, "time", *[len(batches) * settings.repeats] * 2)
+        report_progress(progress, "time", run.steps, run.steps)
     if settings.memory and document.systems[0].peak_memory_bytes is None:
-        document = _with_peaks(document, _peaks(model, batches, task, systems, settings, progress))
+        document = _with_peaks(document, run.peaks())
         _save(document, out)
     return document
+
+
+def _systems(plans: Sequence[Plan], depth: int) -> dict[str, Plan | None]:
+    """By name; the first is the unpruned model."""
+    return {FULL: None, **named_plans(plans, depth)}
 
 
 def _save(document: Bench, out: str | Path | None) -> None:
@@ -116,44 +104,36 @@ def _save(document: Bench, out: str | Path | None) -> None:
         document.save(out)
 
 
-def _of_earlier_run(
-    out: str | Path | None, settings: BenchSettings, loaded: LoadedModel, data: Dataset, systems: _Systems, clips: int
-) -> Bench | None:
-    """What `out` holds of the same measurement, maybe without memory; None where nothing is there.
+def _of_earlier_run(path: Path, header: Bench, systems: Mapping[str, Plan | None]) -> Bench | None:
+    """What the file holds of the same measurement, maybe without memory; None where there is no file.
 
     Raises:
         UsageError: it is of another measurement; the line says which.
         FileFormatError: it cannot be read.
     """
-    if out is None or settings.force or not Path(out).exists():
+    if not path.exists():
         return None
-    document = Bench.load(out)
-    names = ("repeats", "batch_size", "new_tokens", "level")
-    stored = {
-        "model": document.model.fingerprint,
-        "data": document.data.fingerprint,
-        "device": document.provenance.device,
-        "dtype": document.provenance.dtype,
-        "clips": document.clips,
-        "systems": {system.name: system.removed for system in document.systems},
-        **{name: getattr(document, name) for name in names},
-    }
-    asked = {
-        "model": loaded.info().fingerprint,
-        "data": data.info().fingerprint,
-        "device": str(loaded.device),
-        "dtype": loaded.dtype_name,
-        "clips": clips,
-        "systems": {name: plan.layers if plan else [] for name, plan in zip(systems.names, systems.plans, strict=True)},
-        **{name: getattr(settings, name) for name in names},
-    }
-    if difference := first_difference(stored, asked):
+    document = Bench.load(path)
+    stored = {system.name: system.removed for system in document.systems}
+    asked = {name: plan.layers if plan else [] for name, plan in systems.items()}
+    if difference := first_difference(_measured(document, stored), _measured(header, asked)):
         raise UsageError(
             f"another bench is there: {difference}",
-            where=str(out),
+            where=str(path),
             fix="choose another file with --out, or replace it with --force",
         )
     return document
+
+
+def _measured(document: Bench, systems: Mapping[str, list[int]]) -> dict[str, Any]:
+    """What decides its figures, besides the machine."""
+    return {
+        "model": document.model.fingerprint,
+        "data": document.data.fingerprint,
+        "systems": systems,
+        **document.provenance.model_dump(include={"device", "dtype"}),
+        **document.model_dump(include={"clips", "repeats", "batch_size", "new_tokens", "level"}),
+    }
 
 
 def _with_peaks(document: Bench, peaks: Sequence[int]) -> Bench:
@@ -187,94 +167,74 @@ def _batches(data: Dataset, settings: BenchSettings) -> list[list[Clip]]:
     return [clips[at : at + settings.batch_size] for at in range(0, len(clips), settings.batch_size)]
 
 
-def _size(loaded: LoadedModel, layers: Sequence[int] | Plan) -> ModelSize:
-    with pruned(loaded.model, layers, family=loaded.family) if layers else nullcontext():
-        return size_of(loaded)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Batches of clips, and the systems that are measured on them."""
 
+    loaded: LoadedModel
+    batches: Sequence[Sequence[Clip]]
+    task: Task
+    settings: BenchSettings
+    systems: Mapping[str, Plan | None]
+    progress: Progress | None
 
-def _time(
-    loaded: LoadedModel,
-    batches: Sequence[Sequence[Clip]],
-    task: Task,
-    systems: _Systems,
-    settings: BenchSettings,
-    progress: Progress | None,
-) -> Timings:
-    return time_systems(
-        loaded,
-        batches,
-        task,
-        systems.removed,
-        repeats=settings.repeats,
-        new_tokens=settings.new_tokens,
-        step=_counted(progress, "time", len(batches) * settings.repeats),
-    )
+    @property
+    def steps(self) -> int:
+        """How many times a batch is timed."""
+        return len(self.batches) * self.settings.repeats
 
+    def timed(self) -> list[SystemBench]:
+        """Sizes and times."""
+        removed = [plan or () for plan in self.systems.values()]
+        sizes = [self._size(layers) for layers in removed]
+        timings = time_systems(
+            self.loaded,
+            self.batches,
+            self.task,
+            removed,
+            repeats=self.settings.repeats,
+            new_tokens=self.settings.new_tokens,
+            step=self._counted("time", self.steps),
+        )
+        return [self._system(index, sizes, timings) for index in range(len(removed))]
 
-def _counted(progress: Progress | None, label: str, total: int) -> Step:
-    """What is called after every step of `total`."""
-    numbers = itertools.count(1)
-    report_progress(progress, label, 0, total)
-    return lambda: report_progress(progress, label, next(numbers), total)
+    def peaks(self) -> list[int]:
+        """Peak memory of each system on the longest clip."""
+        return peak_memories(
+            self.loaded,
+            self.batches[0][0],
+            self.task,
+            list(self.systems.values()),
+            new_tokens=self.settings.new_tokens,
+            trust_remote_code=self.settings.trust_remote_code,
+            step=self._counted("memory", len(self.systems)),
+        )
 
+    def _size(self, layers: Sequence[int] | Plan) -> ModelSize:
+        with pruned(self.loaded.model, layers, family=self.loaded.family) if layers else nullcontext():
+            return size_of(self.loaded)
 
-def _peaks(
-    loaded: LoadedModel,
-    batches: Sequence[Sequence[Clip]],
-    task: Task,
-    systems: _Systems,
-    settings: BenchSettings,
-    progress: Progress | None,
-) -> list[int]:
-    return peak_memories(
-        loaded,
-        batches[0][0],  # the longest
-        task,
-        systems.plans,
-        new_tokens=settings.new_tokens,
-        trust_remote_code=settings.trust_remote_code,
-        step=_counted(progress, "memory", len(systems.names)),
-    )
+    def _counted(self, stage: str, total: int) -> Step:
+        """What is called after every step of `total`."""
+        numbers = itertools.count(1)
+        report_progress(self.progress, stage, 0, total)
+        return lambda: report_progress(self.progress, stage, next(numbers), total)
 
+    def _system(self, index: int, sizes: Sequence[ModelSize], timings: Timings) -> SystemBench:
+        """Its figures, and those over the unpruned model's; times are paired by clip and round."""
+        name, plan = list(self.systems.items())[index]
+        size, full = sizes[index], sizes[0]
+        times = {"prefill": timings.prefill, "decode": timings.token, "total": timings.total}
+        figures: dict[str, Any] = {f"{part}_seconds": self._estimate(seconds[index]) for part, seconds in times.items()}
+        if index:
+            figures |= {f"{part}_ratio": self._estimate(seconds[index] / seconds[0]) for part, seconds in times.items()}
+            figures["parameter_ratio"] = size.parameters / full.parameters
+            figures["checkpoint_ratio"] = size.checkpoint_bytes / full.checkpoint_bytes
+        removed = plan.layers if plan else []
+        encode = self._estimate(timings.encode)
+        return SystemBench(name=name, removed=removed, encode_seconds=encode, **asdict(size), **figures)
 
-def _system(
-    index: int,
-    systems: _Systems,
-    sizes: Sequence[ModelSize],
-    timings: Timings,
-    settings: BenchSettings,
-) -> SystemBench:
-    ratios = _ratios(index, sizes, timings, settings) if index else {}
-    plan = systems.plans[index]
-    return SystemBench(
-        name=systems.names[index],
-        removed=plan.layers if plan else [],
-        **asdict(sizes[index]),
-        encode_seconds=_estimate(settings, timings.encode),
-        prefill_seconds=_estimate(settings, timings.prefill[index]),
-        decode_seconds=_estimate(settings, timings.token[index]),
-        total_seconds=_estimate(settings, timings.total[index]),
-        **ratios,
-    )
-
-
-def _estimate(settings: BenchSettings, values: np.ndarray[Any, Any]) -> Estimate:
-    """A figure with its interval from (clips, rounds)."""
-    return estimate(values, replicates=settings.replicates, level=settings.level, seed=settings.seed)
-
-
-def _ratios(
-    index: int,
-    sizes: Sequence[ModelSize],
-    timings: Timings,
-    settings: BenchSettings,
-) -> dict[str, Any]:
-    """This system over the unpruned one; times are paired by clip and round."""
-    size, full = sizes[index], sizes[0]
-    return {
-        "prefill_ratio": _estimate(settings, timings.prefill[index] / timings.prefill[0]),
-        "decode_ratio": _estimate(settings, timings.token[index] / timings.token[0]),
-        "total_ratio": _estimate(settings, timings.total[index] / timings.total[0]),
-        "parameter_ratio": size.parameters / full.parameters,
-        "checkpoint_ratio": size.checkpoint_bytes / full.checkpoint_bytes,
-    }
+    def _estimate(self, values: np.ndarray[Any, Any]) -> Estimate:
+        """A figure with its interval from (clips, rounds)."""
+        settings = self.settings
+        return estimate(values, replicates=settings.replicates, level=settings.level, seed=settings.seed)
