@@ -41,12 +41,14 @@ class Finding(Record):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured of one checkpoint."""
+    """What was measured of one checkpoint, and how it is judged."""
 
     measured: Sequence[Measured] = ()
     benches: Sequence[tuple[Bench, SystemBench]] = ()
     weight_bytes: int | None = None
     """Of the files that hold its weights."""
+    confident: bool = True
+    """Whether the interval's bound must meet a requirement, too."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,12 @@ class Requirement(ABC):
     text: str
 
     @abstractmethod
-    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """One for each document that measured it."""
 
-    def judge(self, evidence: Evidence, *, confident: bool) -> list[Finding]:
-        """The findings; one that says so if nothing was measured.
-
-        Args:
-            evidence: of the checkpoint.
-            confident: whether the interval's bound must keep it, too.
-        """
-        findings = list(self.findings(evidence, confident=confident))
+    def judge(self, evidence: Evidence) -> list[Finding]:
+        """The findings; one that says so if nothing was measured."""
+        findings = list(self.findings(evidence))
         return findings or [Finding(requirement=self.text, verdict="not measured", reason=self.missing(evidence))]
 
     def missing(self, evidence: Evidence) -> str:
@@ -97,13 +94,13 @@ class ScoreLimit(Requirement):
     points: bool = False
     """Whether the limit is 1 or more and not in per cent, which is no limit for a fraction."""
 
-    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """One for each task and data set with this score."""
         for measured, score in _scores(evidence, self):
             limit = self.limit / 100 if self.percent and score.fraction else self.limit
             shown = plain_score(score.value, fraction=score.fraction)
             yield self.finding(
-                _where(measured), score.value, shown, limit=limit, at_most=self.at_most, confident=confident
+                _where(measured), score.value, shown, limit=limit, at_most=self.at_most, confident=evidence.confident
             )
 
 
@@ -122,11 +119,11 @@ class ChangeLimit(Requirement):
     points: bool = False
     """As for `ScoreLimit`."""
 
-    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """One for each task and data set on which both were scored."""
         for measured, score in _scores(evidence, self):
             if score.delta is not None:
-                yield _change(self, _where(measured), score, score.delta, drop=self.drop, confident=confident)
+                yield _change(self, _where(measured), score, score.delta, drop=self.drop, confident=evidence.confident)
 
     def missing(self, evidence: Evidence) -> str:
         """Tells a score without a baseline from no score."""
@@ -142,13 +139,13 @@ class GroupChangeLimit(Requirement):
     relative: bool = field(default=True, init=False)
     at_most: bool = field(default=True, init=False)
 
-    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """For each field of each document the group that is worst off."""
         for measured in evidence.measured:
             for name in measured.system.groups:
-                findings = list(self._of_field(measured, name, confident))
+                findings = list(self._of_field(measured, name, evidence.confident))
                 if findings:
-                    yield max(findings, key=lambda finding: _severity(finding, confident))
+                    yield max(findings, key=lambda finding: _severity(finding, evidence.confident))
 
     def _of_field(self, measured: Measured, name: str, confident: bool) -> Iterator[Finding]:
         for value, group in measured.system.groups[name].items():
@@ -167,20 +164,14 @@ class SpeedLimit(Requirement):
     speedup: bool
     """Whether the limit is how many times faster; else it is the share of the time."""
 
-    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """One for each bench that timed both."""
         for bench, system in evidence.benches:
             ratio = system.total_ratio
             if ratio is not None:
                 value = _inverse(ratio) if self.speedup else ratio
-                yield self.finding(
-                    _where_timed(bench),
-                    value,
-                    plain(value, ".3f"),
-                    limit=self.limit,
-                    at_most=not self.speedup,
-                    confident=confident,
-                )
+                where, shown, at_most = _where_timed(bench), plain(value, ".3f"), not self.speedup
+                yield self.finding(where, value, shown, limit=self.limit, at_most=at_most, confident=evidence.confident)
 
     def missing(self, evidence: Evidence) -> str:
         """Tells a model timed alone from no bench."""
@@ -194,21 +185,14 @@ class SizeLimit(Requirement):
 
     limit: float
 
-    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """From the files if there are some, else from each bench; there is nothing to be unsure of."""
-        del confident
         sizes = [(_where_timed(bench), system.checkpoint_bytes) for bench, system in evidence.benches]
         if evidence.weight_bytes is not None:
             sizes = [("its files", evidence.weight_bytes)]
         for where, size in sizes:
-            yield self.finding(
-                where,
-                Estimate(value=size),
-                f"{size / 1e6:,.1f} MB",
-                limit=self.limit,
-                at_most=True,
-                confident=False,
-            )
+            value, shown = Estimate(value=size), f"{size / 1e6:,.1f} MB"
+            yield self.finding(where, value, shown, limit=self.limit, at_most=True, confident=False)
 
 
 @dataclass(frozen=True)
@@ -217,21 +201,15 @@ class TaskTested(Requirement):
 
     task: str
 
-    def findings(self, evidence: Evidence, *, confident: bool) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """One for each result."""
-        del confident
         for measured in evidence.measured:
             if self.task in (measured.task, measured.kind):
-                score = measured.scores.headline_of(measured.system)
-                yield Finding(
-                    requirement=self.text,
-                    verdict="holds",
-                    where=_where(measured),
-                    measured=score.value if score else None,
-                    shown=f"{measured.scores.headline} {plain_score(score.value, fraction=score.fraction)}"
-                    if score
-                    else "",
-                )
+                finding = Finding(requirement=self.text, verdict="holds", where=_where(measured))
+                if score := measured.scores.headline_of(measured.system):
+                    finding.measured = score.value
+                    finding.shown = f"{measured.scores.headline} {plain_score(score.value, fraction=score.fraction)}"
+                yield finding
 
 
 def _scores(evidence: Evidence, requirement: ScoreLimit | ChangeLimit) -> Iterator[tuple[Measured, MeasuredScore]]:

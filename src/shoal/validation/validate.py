@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +94,8 @@ def validate(
         labelled = latest([*_beside(checkpoint), *labelled])
         own = fingerprint or fingerprints_of(checkpoint, device=device, trust_remote_code=trust_remote_code)
         evidence = _of_checkpoint(checkpoint, own, labelled)
-    findings = [finding for one in parsed for finding in one.judge(evidence, confident=settings.confident)]
+    evidence = replace(evidence, confident=settings.confident)
+    findings = [finding for requirement in parsed for finding in requirement.judge(evidence)]
     return Validation(
         provenance=provenance(device=device),
         checkpoint=checkpoint,
