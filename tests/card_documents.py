@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from shoal.schema import (
     Bench,
@@ -19,6 +22,17 @@ from shoal.schema import (
     SystemBench,
     SystemScores,
 )
+
+
+def loaded_as_the_card_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the lines of Python in a checkpoint's card define when they are run in its folder."""
+    lines = (folder / "README.md").read_text().partition("```python\n")[2].partition("\n```")[0]
+    assert lines
+    names: dict[str, Any] = {}
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        exec(lines, names)
+    return names
 
 
 def provenance(created: str = "2026-01-01T00:00:00+00:00", **fields: Any) -> Provenance:

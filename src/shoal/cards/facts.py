@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from shoal.cards.identity import CheckpointIdentity, Fingerprint, parents_of
+from shoal.cards.loading import loading_lines
 from shoal.cards.measured import Measured
 from shoal.models.lineage import HEAL_FILE, SOURCE_FILE, TRAINING_FILE, heal_files, plan_files, removed_layers
 from shoal.schema import (
@@ -21,6 +22,7 @@ from shoal.schema import (
     SystemBench,
     TrainingRecord,
 )
+from shoal.wording import plural
 
 if TYPE_CHECKING:
     from shoal.schema.verification import VerificationReport
@@ -53,6 +55,8 @@ class CardFacts:
     licence: str | None = None
     adapter_of: str | None = None
     """The base of a PEFT adapter; None for a whole model."""
+    loading: str = ""
+    """Lines of Python that load it, see `cards.loading`."""
     adapters: bool = False
     """Whether the folder holds Shoal's adapters and no whole model."""
     measured: Sequence[Measured] = ()
@@ -67,15 +71,21 @@ class CardFacts:
         return bool(self.plans or self.healings)
 
     @property
-    def name(self) -> str:
-        """What the model is called without what was done to it."""
+    def original(self) -> str:
+        """The model before anything that Shoal knows of was done to it, as the user called it; empty if not known."""
         if self.source is not None:
             return self.source.unpruned.ref
         if self.plans:
             return self.plans[0][1].model_ref
-        if self.model is not None:
-            return self.model.ref
-        return "a SpeechLLM"
+        return self.model.ref if self.model is not None else ""
+
+    @property
+    def name(self) -> str:
+        """What the model is called without what was done to it; of a folder, where it lies is nobody's business."""
+        original = self.original
+        if published(original):
+            return original
+        return Path(original).expanduser().name or "a SpeechLLM"
 
     @property
     def title(self) -> str:
@@ -83,7 +93,7 @@ class CardFacts:
         if self.training is not None and not self.changed:
             recipe = self.training.recipe
             return f"A SpeechLLM of {recipe['encoder']} and {recipe['decoder']}"
-        without = f" without {len(self.removed)} decoder layers" if self.removed else ""
+        without = f" without {plural(len(self.removed), 'decoder layer')}" if self.removed else ""
         return f"{self.name}{without}{', healed' if self.healed_last else ''}"
 
     def with_report(self, report: VerificationReport | None) -> CardFacts:
@@ -97,6 +107,12 @@ class CardFacts:
             FileFormatError: it cannot be read.
         """
         return replace(self, report=_report(path), checked=_old_section(path))
+
+
+def published(ref: str) -> bool:
+    """Whether a model's name says something on other machines: an id of the Hub or `pkg:NAME`, not a folder."""
+    path = Path(ref).expanduser()
+    return bool(ref) and not (path.is_absolute() or ref.startswith(".") or ref.count("/") > 1 or path.exists())
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,7 @@ def gather(folder: Folder, model: ModelInfo | None = None, *, trust_remote_code:
         source=source,
         licence=_licence(known, source, training),
         adapter_of=folder.base_name,
+        loading=loading_lines(path, folder.base, folder.base_name),
         adapters=adapters,
     )
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from shoal.cards.facts import CardFacts, published
 from shoal.data_names import data_name
 from shoal.schema import DataInfo
 
 if TYPE_CHECKING:
-    from shoal.cards.facts import CardFacts
     from shoal.cards.measured import Measured
 
 HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "gemma", "openrail"})
@@ -39,9 +39,11 @@ PLAIN_NAMES = frozenset({"manifest", "train", "test", "dev", "validation"})
 def front_matter(facts: CardFacts) -> str:
     """The lines between `---` and `---`."""
     trained_only = facts.training is not None and not facts.changed
-    base: str | list[str] = facts.adapter_of or (facts.model.ref if facts.model is not None else "")
+    bases = [facts.original]
     if facts.training is not None and trained_only:
-        base = [facts.training.recipe["encoder"], facts.training.recipe["decoder"]]
+        bases = [facts.training.recipe["encoder"], facts.training.recipe["decoder"]]
+    # The folder of the step before says nothing to whoever finds the card on the Hub.
+    bases = [_one_line(name) for name in bases if published(name)]
     tags = [
         "shoal",
         *(["speech", "automatic-speech-recognition"] if trained_only else []),
@@ -53,7 +55,7 @@ def front_matter(facts: CardFacts) -> str:
     licence, licence_name = _licence(facts.licence)
     card = ModelCardData(
         library_name="peft" if facts.adapter_of else "shoal" if own else "transformers",
-        base_model=_one_line(base) if isinstance(base, str) else [_one_line(name) for name in base],
+        base_model=bases[0] if len(bases) == 1 else bases or None,
         license=licence,
         license_name=licence_name,
         tags=tags,

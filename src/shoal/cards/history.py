@@ -94,16 +94,16 @@ def plan(facts: CardFacts) -> str:
 
 
 def usage(facts: CardFacts) -> str:
-    """How to load what is no whole checkpoint."""
-    if facts.adapter_of is not None:
-        line = f'PeftModel.from_pretrained(model, "this folder")  # model: {facts.adapter_of}, with its stock class'
-        return f"An adapter for PEFT, or `shoal.load` of this folder:\n\n```python\n{line}\n```"
+    """How to load it."""
+    if not facts.loading:
+        return ""
+    kind = "An adapter for PEFT. " if facts.adapter_of is not None else ""
     if facts.adapters:
-        return (
-            "Adapters only (`speech_llm.json` says what belongs to them). Load them with `shoal.load(FOLDER)`, or "
-            "write a merged checkpoint with `shoal prune FOLDER --layers-list … --out DIR`."
-        )
-    return ""
+        kind = "Adapters only; `speech_llm.json` says what belongs to them. "
+    return section(
+        "How to load it",
+        f"{kind}In this folder, or with its name on the Hub in place of the dot:\n\n```python\n{facts.loading}\n```",
+    )
 
 
 def origin(plan: Plan) -> str:
