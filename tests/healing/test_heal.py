@@ -273,6 +273,8 @@ def test_the_command_heals_and_says_so(folder, tmp_path, capsys, monkeypatch):
     assert main(arguments[:-1]) == 0
     again = capsys.readouterr()
     assert "nothing left to do: this checkpoint is healed\n" in again.err
+    assert "\nverified " in again.out
+    assert again.out.splitlines()[-1] == str(tmp_path / "healed")
     assert "parameters fitted on 4 clips, " in again.out
     # What is refused is refused before the model is loaded.
     monkeypatch.setattr(shoal, "load", lambda *_, **__: pytest.fail("nothing to load a model for"))

@@ -6,20 +6,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from pydantic import Field
 
 import shoal
 from shoal.cli import options
 from shoal.cli.card import warn_of_speech
 from shoal.cli.printing import Printing
 from shoal.cli.prune import checks
-from shoal.data.settings import DataSettings
+from shoal.data.settings import DataSettings, Fields
 from shoal.healing.settings import HealSettings
 from shoal.models.settings import ModelSettings
-from shoal.settings import DATA, MODEL, OUTPUT
+from shoal.settings import DATA, MODEL, OUTPUT, Settings
 from shoal.wording import fitted_on, plural
 
 if TYPE_CHECKING:
     from shoal.schema import HealRecord
+
+
+class ValidationClips(Settings):
+    """Which clips the loss is watched on."""
+
+    validation: Annotated[tuple[str, ...], DATA, Parameter(metavar="MANIFEST")] = ()
+    """Clips to watch the loss on, given as for --data; default: 5% of --data. Repeatable."""
+    validation_limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
+    """Number of clips to watch the loss on, evenly spaced; default: --limit."""
+    validation_where: Annotated[Fields, DATA] = Field(default={})
+    """Watch only rows whose field has this value; default: --where. Repeatable."""
 
 
 @options.command
@@ -30,11 +42,7 @@ def heal(
     /,
     *,
     data: options.Data,
-    validation: Annotated[
-        list[str] | None,
-        DATA,
-        Parameter(metavar="MANIFEST", help="Clips to watch the loss on; default: 5% of --data. Repeatable."),
-    ] = None,
+    watched: Annotated[ValidationClips, options.Flat] = ValidationClips(),
     task: options.TaskName = "asr",
     rows: Annotated[DataSettings, options.Flat] = DataSettings(),
     plan: Annotated[Path | None, MODEL, Parameter(metavar="FILE", help="Plan to prune the model by first.")] = None,
@@ -55,12 +63,13 @@ def heal(
     removed = None if plan is None else shoal.Plan.load(plan)
     with printing.progress() as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
-        every = rows.model_copy(update={"limit": None})
-        watched = options.read_data(validation, every, task, settings.seed) if validation else None
-        HealingJob(dataset, tasks.get(task), settings, removed, watched, out).check(Path(model))
+        validation = options.read_other(
+            watched.validation, rows, watched.validation_limit, watched.validation_where, task, settings.seed, progress
+        )
+        HealingJob(dataset, tasks.get(task), settings, removed, validation, out).check(Path(model))
         loaded = options.load(model, loading, progress)
         healed = shoal.heal(
-            loaded, dataset, task, settings, plan=removed, validation=watched, out=out, progress=progress
+            loaded, dataset, task, settings, plan=removed, validation=validation, out=out, progress=progress
         )
     if healed.folder is not None:
         if healed.finished_before:

@@ -30,9 +30,9 @@ class TestClips(Settings):
     test: Annotated[tuple[str, ...], DATA, Parameter(metavar="MANIFEST")]
     """Clips to test on, given as for --data. Repeatable."""
     test_limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
-    """Number of clips to test on, evenly spaced; default: all."""
+    """Number of clips to test on, evenly spaced; default: --limit."""
     test_where: Annotated[Fields, DATA] = Field(default={})
-    """Test only on rows whose field has this value. Repeatable."""
+    """Test only on rows whose field has this value; default: --where. Repeatable."""
 
 
 class Depths(Settings):
@@ -89,8 +89,10 @@ def heal_grid(
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
     with printing.progress() as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
-        test_rows = rows.model_copy(update={"limit": tested.test_limit, "where": tested.test_where})
-        test = options.read_data([*tested.test], test_rows, task, settings.seed, progress)
+        test = options.read_other(
+            tested.test, rows, tested.test_limit, tested.test_where, task, settings.seed, progress
+        )
+        assert test is not None
         healing = run_grid(Grid(model, plans, dataset, test, tasks.get(task), settings, out, loading, progress))
     printing.show(healing, summary(healing), out / "healing.json")
 

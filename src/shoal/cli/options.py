@@ -7,7 +7,7 @@ marked `Flat`: the fields of the model are then options of the command.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,6 +136,20 @@ def read_data(
     if answers:
         asked.target(data.rows[0])
     return data
+
+
+def read_other(
+    sources: Sequence[str],
+    rows: DataSettings,
+    limit: int | None,
+    where: Mapping[str, str],
+    task: str,
+    seed: int,
+    progress: Progress | None = None,
+) -> Dataset | None:
+    """The data set of another data option, if it was given; `--limit` and `--where` hold unless it has its own."""
+    own: dict[str, object] = ({"limit": limit} if limit else {}) | ({"where": where} if where else {})
+    return read_data([*sources], rows.model_copy(update=own), task, seed, progress) if sources else None
 
 
 def load(model: str, settings: ModelSettings, progress: Progress) -> LoadedModel:

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from pydantic import Field
 
 import shoal
 from shoal import wording
 from shoal.cli import options
 from shoal.cli.printing import TablePrinting
-from shoal.data.settings import DataSettings
+from shoal.data.settings import DataSettings, Fields
 from shoal.models.settings import ModelSettings
 from shoal.plan_search.settings import SearchSettings
-from shoal.settings import DATA, OUTPUT
+from shoal.settings import DATA, OUTPUT, Settings
 from shoal.tables import Table
 
 if TYPE_CHECKING:
@@ -25,20 +26,25 @@ STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "ms at 
 TEST_HEADINGS = ("on unseen clips", "removed", "{score}", "worse by %", "p", "p Holm", "holds")
 
 
+class ConfirmationClips(Settings):
+    """Which clips plans are confirmed on."""
+
+    confirm_data: Annotated[tuple[str, ...], DATA, Parameter(metavar="MANIFEST")] = ()
+    """Clips to confirm plans on, given as for --data; default: half of --data, split by speaker where known.
+    Repeatable."""
+    confirm_limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
+    """Number of clips of --confirm-data, evenly spaced; default: --limit."""
+    confirm_where: Annotated[Fields, DATA] = Field(default={})
+    """Confirm only on rows of --confirm-data whose field has this value; default: --where. Repeatable."""
+
+
 @options.command
 def search(
     model: options.Model,
     /,
     *,
     data: options.Data,
-    confirm_data: Annotated[
-        list[str] | None,
-        DATA,
-        Parameter(
-            metavar="MANIFEST",
-            help="Clips to confirm plans on; default: half of --data, split by speaker where known. Repeatable.",
-        ),
-    ] = None,
+    unseen: Annotated[ConfirmationClips, options.Flat] = ConfirmationClips(),
     task: options.TaskName = "asr",
     rows: Annotated[DataSettings, options.Flat] = DataSettings(),
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
@@ -55,9 +61,11 @@ def search(
     headline(tasks.get(task))
     with printing.progress() as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
-        unseen = options.read_data(confirm_data, rows, task, settings.seed, progress) if confirm_data else None
+        other = options.read_other(
+            unseen.confirm_data, rows, unseen.confirm_limit, unseen.confirm_where, task, settings.seed, progress
+        )
         loaded = options.load(model, loading, progress)
-        document = shoal.search(loaded, dataset, task, settings, confirm_data=unseen, out=out, progress=progress)
+        document = shoal.search(loaded, dataset, task, settings, confirm_data=other, out=out, progress=progress)
     written = ["search.json"] if document.chosen is None else ["search.json", "plan.json"]
     printing.show(document, [*summary(document), *advice(document, out)], *(out / name for name in written))
     if document.chosen is None:
