@@ -152,3 +152,16 @@ def all_commands() -> tuple[str, ...]:
     texts = [page.read_text(encoding="utf-8") for page in PAGES if name(page) not in HISTORY]
     named = {words[0] for text in texts for words in commands(text)}
     return tuple(sorted(named & subcommands(usage())))
+
+
+GOES_ON = {"--memory", "--workers", "--shard", "--rescore"}
+"""Options of a command that adds to the folder or file of another."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in HISTORY], ids=name)
+def test_no_example_writes_over_the_result_of_another(page):
+    made: dict[str, list[str]] = {}
+    for words in commands("\n".join(f"```\n{block}```" for block in FENCE.findall(page.read_text(encoding="utf-8")))):
+        if "--out" in words and not GOES_ON & set(words):
+            out = words[words.index("--out") + 1]
+            assert made.setdefault(out, words) == words

@@ -1,7 +1,7 @@
 """The command line: parse, call, print.
 
 Data goes to stdout, progress and logs to stderr. Exit codes: 0 done; 1 our failure; 2 usage or bad input (one line
-that says what is wrong, where, and what to do); 4 a check that was asked for did not hold.
+that says what is wrong, where, and what to do); 4 a check that was asked for did not hold; 130 stopped with Ctrl-C.
 
 A command is a module that is imported when it is called for. Its options are the fields of settings models.
 """
