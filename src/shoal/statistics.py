@@ -99,7 +99,9 @@ def _draws(generator: np.random.Generator, count: int, replicates: int) -> npt.N
 def interval(replicates: Floats, level: float) -> tuple[Floats, Floats]:
     """Lower and upper percentile bounds over axis 0, ignoring NaN replicates."""
     tail = (1 - level) / 2
-    low, high = np.nanquantile(replicates, [tail, 1 - tail], axis=0)
+    # The one that ignores NaN goes column by column, many times slower.
+    quantile = np.nanquantile if np.isnan(replicates).any() else np.quantile
+    low, high = quantile(replicates, [tail, 1 - tail], axis=0)
     return low, high
 
 

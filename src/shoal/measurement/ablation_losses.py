@@ -110,7 +110,7 @@ class Ablation:
         if not self._checked:
             check_head(self._loaded, batch, last)
             self._checked = True
-        if self._replay is None and not self._exact(batch, candidates, result, targets):
+        if self._replay is None and not self._exact(batch, candidates, result, targets, last):
             self._give_way()
             return self.measure(batch, candidates)
         self._replay = tape is not None
@@ -163,12 +163,12 @@ class Ablation:
         return pruned(self._loaded.model, candidate, family=self._loaded.family, part=self.part)
 
     def _exact(
-        self, batch: PreparedBatch, candidates: Sequence[Candidate], losses: BatchLosses, targets: Targets
+        self, batch: PreparedBatch, candidates: Sequence[Candidate], losses: BatchLosses, targets: Targets, last: Tensor
     ) -> bool:
         """Whether the first, the middle and the last candidate lose what they lose when removed for real."""
         indices = sorted({0, len(candidates) // 2, len(candidates) - 1})
         some = [candidates[index] for index in indices]
-        truth = self._losses(batch, targets, self._whole(batch), self._removed(batch, some, targets), len(some))
+        truth = self._losses(batch, targets, last, self._removed(batch, some, targets), len(some))
         allowed = EXACTNESS if self._loaded.dtype == torch.float32 else HALF_EXACTNESS
         ours, true = (loss / truth.counts[:, None] for loss in (losses.loss[:, indices], truth.loss))
         return np.allclose(ours, true, rtol=allowed, atol=allowed, equal_nan=True)
