@@ -262,7 +262,8 @@ def test_a_search_says_what_it_chose_and_how_it_was_proved(tmp_path):
     page = rendered(tmp_path, documents.search())
     assert "3 of 30 decoder layers can go at +7.8 %" in page.text
     assert "Chosen: contiguous-3, without layers 22–24" in page.text
-    assert "p = 0.036 after Holm’s correction" in page.text
+    assert "on 20 unseen clips, too few to confirm it, p = 0.036 after Holm’s correction" in page.text
+    assert "on 200 unseen clips, p = 0.036" in rendered(tmp_path, documents.search(confirmation_clips=200)).text
 
 
 def test_a_search_without_a_plan_says_why(tmp_path):

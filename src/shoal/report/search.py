@@ -63,7 +63,9 @@ def _proof(search: Search) -> str:
     test = _confirmed(search)
     if test is None:
         return "; it was not tested on unseen clips"
-    change = f"{search.score_name} {_signed_change(search, test)} on unseen clips"
+    clips = search.confirmation_clips
+    few = ", too few to confirm it" if clips < wording.FEW_CLIPS else ""
+    change = f"{search.score_name} {_signed_change(search, test)} on {wording.plural(clips, 'unseen clip')}{few}"
     return f"; {change}, p = {wording.p_value(test.p_holm)} after Holm’s correction"
 
 
