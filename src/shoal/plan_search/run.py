@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def search(
     # The same on both splits, whichever labels are in them.
     rows = [*parts.validation.rows, *parts.confirmation.rows]
     task = without_unmeasurable_loss(task.on(rows), model, rows)
-    outcome = SearchRun(model, parts, task, budget, settings, out=folder, progress=progress).carry_out(score)
+    outcome = SearchRun(model, parts, task, budget, settings, folder, progress).carry_out(score)
     if folder is not None:
         _save(outcome, folder)
     return outcome
@@ -133,53 +134,50 @@ def _as_measured(choice: Choice, settings: SearchSettings) -> Estimate | None:
     return Estimate(value=sign_of(settings.ranked_by) * choice.value.value)
 
 
+@dataclass
 class SearchRun:
-    """Plans over one model, tried on both splits; arguments as in `search`."""
+    """Plans over one model, tried on both splits; fields as in `search`."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        parts: Split,
-        task: Task,
-        budget: Budget,
-        settings: SearchSettings,
-        *,
-        out: Path | None,
-        progress: Progress | None,
-    ) -> None:
-        self._loaded, self._task, self._budget, self._settings = loaded, task, budget, settings
-        self._parts, self._out, self._progress = parts, out, progress
-        self.validation = self._trials(parts.validation, "validation")
-        self.confirmation = self._trials(parts.confirmation, "confirmation")
-        if budget.max_increase is not None and not budget.point:
+    loaded: LoadedModel
+    parts: Split
+    task: Task
+    budget: Budget
+    settings: SearchSettings
+    out: Path | None
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        self.validation = self._trials(self.parts.validation, "validation")
+        self.confirmation = self._trials(self.parts.confirmation, "confirmation")
+        if self.budget.max_increase is not None and not self.budget.point:
             self.validation.check_varies()
             self.confirmation.check_varies()
 
     def _trials(self, data: Dataset, name: str) -> Trials:
-        out = None if self._out is None else self._out / name
-        return Trials(self._loaded, data, self._task, self._settings, out=out, name=name, progress=self._progress)
+        out = None if self.out is None else self.out / name
+        return Trials(self.loaded, data, self.task, self.settings, out, name, self.progress)
 
     @property
     def tested_increase(self) -> float:
         """What plans are tested against on unseen clips."""
-        asked = self._budget.max_increase
-        return limits.usual_increase(self._task.settings.kind) if asked is None else asked
+        asked = self.budget.max_increase
+        return limits.usual_increase(self.task.settings.kind) if asked is None else asked
 
     def carry_out(self, score: Score) -> Search:
         """Try plans, confirm the shallowest, and say what came of it."""
-        settings = self._settings
+        settings = self.settings
         steps = list(self.steps())
         confirmations = self.confirm(steps)
         chosen = next((test.plan for test in confirmations if test.holds), None)
         return Search(
-            provenance=provenance(device=str(self._loaded.device), dtype=self._loaded.dtype_name),
-            model=self._loaded.info(),
-            data=self._parts.info(),
-            task=self._task.name,
+            provenance=provenance(device=str(self.loaded.device), dtype=self.loaded.dtype_name),
+            model=self.loaded.info(),
+            data=self.parts.info(),
+            task=self.task.name,
             score_name=score.name,
             higher_is_better=score.higher_is_better,
             fraction=score.fraction,
-            budget=self._budget,
+            budget=self.budget,
             tested_increase=self.tested_increase,
             strategy=settings.strategy,
             metric=settings.ranked_by,
@@ -188,15 +186,15 @@ class SearchRun:
             part=settings.part,
             width=settings.width if settings.strategy == "beam" else None,
             patience=settings.patience,
-            validation_clips=len(self._parts.validation.rows),
-            confirmation_clips=len(self._parts.confirmation.rows),
-            shared_speakers=self._parts.shared_speakers,
+            validation_clips=len(self.parts.validation.rows),
+            confirmation_clips=len(self.parts.confirmation.rows),
+            shared_speakers=self.parts.shared_speakers,
             full_validation=self.validation.full,
             full_confirmation=self.confirmation.full,
             steps=steps,
             confirmations=confirmations,
             chosen=chosen,
-            reason=reason(score, self._budget, steps, confirmations, chosen),
+            reason=reason(score, self.budget, steps, confirmations, chosen),
             replicates=settings.replicates,
             cluster=settings.cluster,
             seed=settings.seed,
@@ -213,20 +211,20 @@ class SearchRun:
         for choice in self._choices():
             plan = self._plan(choice)
             costs = self._costs(plan)
-            if not costs.within(self._budget):
+            if not costs.within(self.budget):
                 continue
             step = self._tried(plan, choice, costs)
             yield step
-            if self._budget.max_increase is None:
+            if self.budget.max_increase is None:
                 return
-            bad = bad + 1 if step.change.value > self._budget.max_increase else 0
-            if bad == self._settings.patience:
+            bad = bad + 1 if step.change.value > self.budget.max_increase else 0
+            if bad == self.settings.patience:
                 return
 
     def confirm(self, steps: Sequence[SearchStep]) -> list[Confirmation]:
         """The shallowest plans that held, the shallowest first, on the confirmation split."""
         held = sorted((step.plan for step in steps if step.holds), key=lambda plan: -len(plan.layers))
-        plans = held[: self._settings.confirm_plans]
+        plans = held[: self.settings.confirm_plans]
         trials = self.confirmation.run(plans) if plans else []
         p_values = [trial.change.p_value(self.tested_increase) for trial in trials]
         known = [p_value for p_value in p_values if p_value is not None]
@@ -235,10 +233,10 @@ class SearchRun:
             Confirmation(
                 plan=plan,
                 score=trial.score,
-                change=trial.change.estimate(self._budget.confidence),
+                change=trial.change.estimate(self.budget.confidence),
                 p_value=p_value,
                 p_holm=p_holm,
-                holds=limits.confirmed(self._budget, trial.change, p_holm),
+                holds=limits.confirmed(self.budget, trial.change, p_holm),
             )
             for plan, trial, p_value, p_holm in zip(plans, trials, p_values, adjusted, strict=True)
         ]
@@ -246,30 +244,30 @@ class SearchRun:
     def _check_full(self) -> None:
         """Look at the unpruned model before anything is spent on plans: is there a score, and must layers go?"""
         _ = self.validation.full
-        if self._budget.max_milliseconds is not None:
-            info = self._loaded.info()
-            size = limits.megabytes(info, (), self._loaded.dtype.itemsize)
-            limits.check_layers_must_go(self._budget, limits.Costs(info.depth, size, *self._milliseconds([])))
+        if self.budget.max_milliseconds is not None:
+            info = self.loaded.info()
+            size = limits.megabytes(info, (), self.loaded.dtype.itemsize)
+            limits.check_layers_must_go(self.budget, limits.Costs(info.depth, size, *self._milliseconds([])))
 
     def _choices(self) -> Iterator[Choice]:
         """The strategy's plans, with progress: measuring for the next depth can take a while."""
-        depth, stage = self._loaded.info().depth, f"plans by {self._settings.ranked_by}"
-        report_progress(self._progress, stage, 0, depth - 1)
-        for choice in choices(self._settings, self._measure, depth):
-            report_progress(self._progress, stage, len(choice.layers), depth - 1)
+        depth, stage = self.loaded.info().depth, f"plans by {self.settings.ranked_by}"
+        report_progress(self.progress, stage, 0, depth - 1)
+        for choice in choices(self.settings, self._measure, depth):
+            report_progress(self.progress, stage, len(choice.layers), depth - 1)
             yield choice
 
     @cached_property
     def _measure(self) -> StoredMeasure:
-        return measure_of(self._loaded, self._parts.validation, self._task, self._settings, self._out)
+        return measure_of(self.loaded, self.parts.validation, self.task, self.settings, self.out)
 
     def _plan(self, choice: Choice) -> Plan:
-        info, settings = self._loaded.info(), self._settings
+        info, settings = self.loaded.info(), self.settings
         value = _as_measured(choice, settings)
         # Of `lowest` one layer at most has a value; it is named as the metric's, whichever that is.
         by_distance = settings.ranked_by == DISTANCE_METRIC and settings.strategy == "contiguous"
         return Plan(
-            provenance=provenance(device=str(self._loaded.device), dtype=self._loaded.dtype_name),
+            provenance=provenance(device=str(self.loaded.device), dtype=self.loaded.dtype_name),
             model_ref=info.ref,
             depth=info.depth,
             layers=choice.layers,
@@ -279,7 +277,7 @@ class SearchRun:
             distance=value if by_distance else None,
             importance=None if by_distance else value,
             source=PlanSource(
-                path=SEARCH_FILE if self._out is None else str(self._out / SEARCH_FILE),
+                path=SEARCH_FILE if self.out is None else str(self.out / SEARCH_FILE),
                 fingerprint=self._measure.key,
                 model_fingerprint=info.fingerprint,
                 input=settings.input,
@@ -292,21 +290,21 @@ class SearchRun:
         (trial,) = self.validation.run([plan])
         return SearchStep(
             plan=plan,
-            measure=_as_measured(choice, self._settings),
+            measure=_as_measured(choice, self.settings),
             score=trial.score,
-            change=trial.change.estimate(self._budget.confidence),
-            holds=trial.change.within(self._budget),
+            change=trial.change.estimate(self.budget.confidence),
+            holds=trial.change.within(self.budget),
             milliseconds=costs.milliseconds,
             milliseconds_bound=costs.milliseconds_bound,
             megabytes=costs.megabytes,
         )
 
     def _costs(self, plan: Plan) -> limits.Costs:
-        info = self._loaded.info()
-        latency = (None, None) if self._budget.max_milliseconds is None else self._milliseconds([plan])
+        info = self.loaded.info()
+        latency = (None, None) if self.budget.max_milliseconds is None else self._milliseconds([plan])
         if plan.part != "layer":
             return limits.Costs(info.depth, None, *latency)
-        size = limits.megabytes(info, plan.layers, self._loaded.dtype.itemsize)
+        size = limits.megabytes(info, plan.layers, self.loaded.dtype.itemsize)
         return limits.Costs(info.depth - len(plan.layers), size, *latency)
 
     def _milliseconds(self, plans: Sequence[Plan]) -> tuple[float, float]:
@@ -317,10 +315,10 @@ class SearchRun:
         settings = BenchSettings(
             clips=TIMED_CLIPS,
             repeats=TIMED_ROUNDS,
-            replicates=self._settings.replicates,
-            level=max(2 * self._budget.confidence - 1, LOWEST_LEVEL),
-            seed=self._settings.seed,
+            replicates=self.settings.replicates,
+            level=max(2 * self.budget.confidence - 1, LOWEST_LEVEL),
+            seed=self.settings.seed,
         )
-        timed = bench(self._loaded, self._parts.validation, self._task, settings, plans=plans)
+        timed = bench(self.loaded, self.parts.validation, self.task, settings, plans=plans)
         seconds = timed.systems[-1].total_seconds
         return 1000 * seconds.value, 1000 * (seconds.value if seconds.high is None else seconds.high)

@@ -38,6 +38,7 @@ class Trial:
     change: RelativeChange
 
 
+@dataclass
 class Trials:
     """Decodes on one split what has not been decoded there before.
 
@@ -54,23 +55,19 @@ class Trials:
         ManifestError: a row does not hold the task's right answer.
     """
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        data: Dataset,
-        task: Task,
-        settings: SearchSettings,
-        *,
-        out: Path | None,
-        name: str,
-        progress: Progress | None,
-    ) -> None:
-        self._loaded, self.data, self._task, self._settings = loaded, data, task, settings
-        self._out, self._name, self._progress = out, name, progress
-        self.metric = headline(task)
-        limit = TokenLimit(settings.max_new_tokens)
-        self._decoder = SystemsDecoder(data, task, limit, settings.batch_size)
-        self._header = header(loaded, data, task, limit)
+    loaded: LoadedModel
+    data: Dataset
+    task: Task
+    settings: SearchSettings
+    out: Path | None
+    name: str
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        limit = TokenLimit(self.settings.max_new_tokens)
+        self.metric = headline(self.task)
+        self._decoder = SystemsDecoder(self.data, self.task, limit, self.settings.batch_size)
+        self._header = header(self.loaded, self.data, self.task, limit)
 
     def check_varies(self) -> None:
         """Make sure that there is something to resample.
@@ -78,12 +75,12 @@ class Trials:
         Raises:
             UsageError: all clips of the split are one cluster.
         """
-        cluster = self._settings.cluster
+        cluster = self.settings.cluster
         if cluster == "utterance" and len(self.data.rows) > 1:
             return
         if len({row.speaker or row.id for row in self.data.rows}) < 2:
             raise UsageError(
-                f"the {self._name} split has one {cluster} only, so how sure a change is cannot be told",
+                f"the {self.name} split has one {cluster} only, so how sure a change is cannot be told",
                 where="--cluster",
                 fix="give more clips, resample by utterance, or take the value alone with --point",
             )
@@ -112,26 +109,26 @@ class Trials:
         systems = self._open(())
         self._decode(systems)
         if not self.data.rows:
-            raise ManifestError(f"no clip of the {self._name} split is left", fix="see the skipped rows above")
+            raise ManifestError(f"no clip of the {self.name} split is left", fix="see the skipped rows above")
         counts = self._counts(systems[0])
         value = float(self.metric.value(counts.statistics[self.metric.name].sum(axis=0, dtype=np.float64)))
         if not math.isfinite(value) or value == 0:
             raise ManifestError(
-                f"the unpruned model's {self.metric.name} on the {self._name} split is {value:g},"
+                f"the unpruned model's {self.metric.name} on the {self.name} split is {value:g},"
                 " so nothing can be relative to it",
                 fix="give more clips, or look at what it says with shoal evaluate",
             )
         return counts
 
     def _open(self, plans: Sequence[Plan]) -> list[System]:
-        return open_systems(self._loaded, plans, against=None, out=self._out, header=self._header)
+        return open_systems(self.loaded, plans, against=None, out=self.out, header=self._header)
 
     def _decode(self, systems: Sequence[System]) -> None:
         counts = ", ".join(str(len(system.removed)) for system in systems)
-        label = f"transcribe {self._name}, " + ("unpruned" if counts == "0" else f"{counts} removed")
+        label = f"transcribe {self.name}, " + ("unpruned" if counts == "0" else f"{counts} removed")
 
         def report(_: str, done: int, total: int) -> None:
-            report_progress(self._progress, label, done, total)
+            report_progress(self.progress, label, done, total)
 
         self._decoder.run(systems, report)
 
@@ -141,12 +138,12 @@ class Trials:
         return sorted(row.id for row in self.data.rows)
 
     def _counts(self, system: System) -> UtteranceCounts:
-        return count_outputs(system.outputs.outputs, self._ids, self._task, [self.metric])
+        return count_outputs(system.outputs.outputs, self._ids, self.task, [self.metric])
 
     @cached_property
     def _bootstrap(self) -> PairedBootstrap:
         speakers = {row.id: row.speaker for row in self.data.rows}
-        return PairedBootstrap.of(self._settings, [speakers[clip] for clip in self._ids])
+        return PairedBootstrap.of(self.settings, [speakers[clip] for clip in self._ids])
 
     def _scored(self, *systems: UtteranceCounts) -> PairedScores:
         return PairedScores.of([self.metric], systems, self._bootstrap)
