@@ -54,7 +54,7 @@ def random_importance(
     level = rng.random(len(candidates)) + 0.2
     values = counts[:, None] * (level + rng.normal(0, 0.3, (len(utterances), len(candidates))))
     return ImportanceSums(
-        metric, quantity, "text", part, candidates, tuple(utterances), values, counts.astype(np.int64)
+        metric, quantity, "response", part, candidates, tuple(utterances), values, counts.astype(np.int64)
     )
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-Scope = Literal["all", "audio", "prompt", "text", "last"]
-"""Which positions count. `text` is the teacher-forced response; `last` the last position before it."""
-SCOPES: tuple[Scope, ...] = ("all", "audio", "prompt", "text", "last")
+from pydantic import BeforeValidator
+
+
+def scope_now(name: Any) -> Any:
+    """A scope as it is called now: the response was called `text`, which is an input, too."""
+    return "response" if name == "text" else name
+
+
+Scope = Annotated[Literal["all", "audio", "prompt", "response", "last"], BeforeValidator(scope_now)]
+"""Which positions count. `response` is teacher-forced; `last` is the last position before it."""
+SCOPES: tuple[Scope, ...] = ("all", "audio", "prompt", "response", "last")
 
 DEFAULT_SCOPE: Scope = "all"
 """What select, search, audit and report go by unless told: audio and text alike, as in ShortGPT."""

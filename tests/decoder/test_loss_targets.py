@@ -30,15 +30,15 @@ def triples(scope: str, **options: bool) -> list[tuple[int, int, int]]:
 
 
 def test_the_response_is_predicted_one_position_before_and_its_end_after_it() -> None:
-    assert triples("text") == [(0, 3, 12), (0, 4, 13), (0, 5, -1), (1, 2, 22), (1, 3, -1)]
+    assert triples("response") == [(0, 3, 12), (0, 4, 13), (0, 5, -1), (1, 2, 22), (1, 3, -1)]
 
 
 def test_padding_on_the_left_moves_positions_and_nothing_else() -> None:
-    assert triples("text", left=True) == [(0, 3, 12), (0, 4, 13), (0, 5, -1), (1, 4, 22), (1, 5, -1)]
+    assert triples("response", left=True) == [(0, 3, 12), (0, 4, 13), (0, 5, -1), (1, 4, 22), (1, 5, -1)]
 
 
 def test_a_text_that_stands_alone_has_no_end() -> None:
-    assert triples("text", ends=False) == [(0, 3, 12), (0, 4, 13), (1, 2, 22)]
+    assert triples("response", ends=False) == [(0, 3, 12), (0, 4, 13), (1, 2, 22)]
 
 
 def test_the_last_position_predicts_the_first_token_of_the_response() -> None:

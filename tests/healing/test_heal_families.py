@@ -242,7 +242,7 @@ def check_loss(original: LoadedModel, data: Dataset) -> None:
     singles = prepared(loaded, data)
     theirs = torch.stack([stock_loss(loaded, each) for each in singles]).sum()
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-4)
-    expected = [int(each.scope("text").sum()) + 1 for each in singles]
+    expected = [int(each.scope("response").sum()) + 1 for each in singles]
     assert batches.targets.tolist() == expected
     found, wanted = (gradients(parameters, loss) for loss in (ours, theirs))
     assert found.keys() == wanted.keys()

@@ -252,7 +252,7 @@ def test_the_stream_before_the_mlp_is_what_llama_norms_for_it() -> None:
     np.testing.assert_allclose(taken["y.in"] + taken["down.out"], taken["layer.out"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("scope", ["audio", "text"])
+@pytest.mark.parametrize("scope", ["audio", "response"])
 def test_only_positions_in_the_scope_count(scope: str) -> None:
     loaded = text_model()
     check(loaded, [batch_of(loaded)], 2, 4, scope=scope)

@@ -36,7 +36,7 @@ NO_LOSS = {
     "VibeVoiceForConditionalGeneration": SPEECH_ONLY,
     "HiggsAudioV2ForConditionalGeneration": SPEECH_ONLY,
     # It listens only: there is no word in the batch.
-    "MoshiForConditionalGeneration": "no token in scope text",
+    "MoshiForConditionalGeneration": "no token in scope response",
 }
 """Class → what is said of why it has no loss."""
 MEASURED = [name for name in BUILDS if name not in NO_LOSS]

@@ -62,10 +62,10 @@ def test_both_inputs_in_all_scopes_with_files(audited: tuple[Audit, Path]) -> No
 def test_speech_and_text_share_prompt_and_response_positions(audited: tuple[Audit, Path]) -> None:
     speech, text = (audited[0].inputs[name].scopes for name in ("speech", "text"))
     assert speech["prompt"].positions == text["prompt"].positions
-    assert speech["text"].positions == text["text"].positions == text["audio"].positions
+    assert speech["response"].positions == text["response"].positions == text["audio"].positions
     assert speech["last"].positions == text["last"].positions == 6
     for scopes in (speech, text):
-        parts = sum(scopes[name].positions for name in ("audio", "prompt", "text"))
+        parts = sum(scopes[name].positions for name in ("audio", "prompt", "response"))
         assert scopes["all"].positions == parts
 
 
@@ -81,8 +81,8 @@ def test_batch_size_does_not_matter(model: LoadedModel, data: shoal.Dataset, aud
 def test_means_of_the_files_are_the_numbers_of_the_audit(audited: tuple[Audit, Path]) -> None:
     audit, out = audited
     sums = load_sums(out / "audit.npz").inputs["speech"]
-    ratio = sums.scope("text", "angular")[0].sum(0) / sums.scope("text", "angular")[1].sum()
-    flat = [value for row in audit.inputs["speech"].scopes["text"].metrics["angular"].values for value in row]
+    ratio = sums.scope("response", "angular")[0].sum(0) / sums.scope("response", "angular")[1].sum()
+    flat = [value for row in audit.inputs["speech"].scopes["response"].metrics["angular"].values for value in row]
     assert flat == pytest.approx(ratio.tolist())
 
 

@@ -78,7 +78,7 @@ def positions_of(kinds: list[int]) -> dict[str, list[int]]:
         "all": list(range(len(kinds))),
         "audio": [i for i, kind in enumerate(kinds) if kind == 1],
         "prompt": [i for i, kind in enumerate(kinds) if kind == 2],
-        "text": [i for i, kind in enumerate(kinds) if kind == 3],
+        "response": [i for i, kind in enumerate(kinds) if kind == 3],
         "last": [max(i for i, kind in enumerate(kinds) if kind in (1, 2))],
     }
 

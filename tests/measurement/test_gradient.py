@@ -233,7 +233,7 @@ def test_it_leaves_nothing_behind() -> None:
 def test_scope_picks_the_tokens_of_the_loss() -> None:
     loaded = text_model("llama")
     batch = batch_of(loaded)
-    for scope, count in (("last", 1), ("text", TEXT + 1)):
+    for scope, count in (("last", 1), ("response", TEXT + 1)):
         assert gate_gradients(loaded, [batch], scope=scope)[0].counts.tolist() == [count] * 3
 
 

@@ -37,7 +37,7 @@ def cosine_metric(name: str) -> Callable[[LoadedModel, PreparedBatch], Scores]:
     def measure(loaded: LoadedModel, batch: PreparedBatch) -> Scores:
         found = list(collect(loaded.decoder, loaded.layers, [batch]))
         columns = metric_slices(DEPTH)[name]
-        total = sum(each.sums[SCOPES.index("text"), columns] for each in found)
+        total = sum(each.sums[SCOPES.index("response"), columns] for each in found)
         return total[block_slice(DEPTH, 1)]
 
     return measure

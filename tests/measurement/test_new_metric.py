@@ -84,7 +84,7 @@ def test_an_audit_holds_it_and_says_how_far_to_trust_it(audited):
         ("attention", "eager", [4, 3, 2, 1]),
     ]
     judged = {(m.metric, m.scope): m for m in measured.trust[0].metrics if m.n == 1}
-    assert judged["eager votes", "text"].picked == 3
+    assert judged["eager votes", "response"].picked == 3
     row = values.values[0]
     assert judged["likeness", "all"].picked == row.index(max(row))
     assert judged["likeness", "all"].title == "cosine likeness"
@@ -130,7 +130,7 @@ def test_two_audits_are_compared_by_it(audited, tmp_path, capsys):
     out = tmp_path / "comparison.json"
     assert main(["compare", str(audited), "--out", str(out), "--replicates", "20"]) == 0
     assert "cosine likeness: rank correlation" in capsys.readouterr().out
-    scope = Comparison.load(out).scopes["text"]
+    scope = Comparison.load(out).scopes["response"]
     assert set(scope.metrics) == {"angular", "influence", "likeness"}
     alike, angular = scope.metrics["likeness"], scope.metrics["angular"]
     assert alike.overlaps[0].n == 1
@@ -151,7 +151,7 @@ def test_the_report_shows_it(audited, tmp_path):
         "Cosine likeness of the single layer",
         "Eager: votes against it (votes)",
         "eager votes",
-        "text-scope cosine likeness",
+        "response-scope cosine likeness",
         "Mean overlap, cosine likeness",
     ):
         assert words in page, words

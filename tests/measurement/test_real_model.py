@@ -80,7 +80,7 @@ def test_every_block_and_layer_equals_the_loop(
     angles, influence = loop(model, clip)
     depth = len(influence)
     kinds = prepare(model, [clip], tasks.get("asr"), input="text", response=True, padding_side="right").kinds[0]
-    positions = {"all": kinds > 0, "audio": kinds == 1, "prompt": kinds == 2, "text": kinds == 3}
+    positions = {"all": kinds > 0, "audio": kinds == 1, "prompt": kinds == 2, "response": kinds == 3}
     last = max(i for i, kind in enumerate(kinds.tolist()) if kind in (1, 2))
     positions["last"] = torch.arange(len(kinds)) == last
     for index, scope in enumerate(SCOPES):

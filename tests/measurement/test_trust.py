@@ -91,7 +91,7 @@ def measured() -> tuple[Sums, list[ImportanceSums]]:
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(
     ("metric", "scope"),
-    [("angular", "all"), ("influence", "last"), ("ablation kl", "text"), ("gradient absolute", "text")],
+    [("angular", "all"), ("influence", "last"), ("ablation kl", "response"), ("gradient absolute", "response")],
 )
 def test_every_number_is_what_it_is_defined_to_be(measured, metric, scope, n, cluster):
     sums, (loss, kl, gradient) = measured
@@ -135,7 +135,7 @@ def test_metrics_come_by_size_and_then_by_regret(measured):
 def test_a_metric_that_knows_the_truth_has_no_regret():
     sums = random_sums(1)
     loss = random_importance(2, sums.utterances)
-    found = row(trust(sums, [loss, replace(loss, quantity="kl")])[0], "ablation kl", "text", 2)
+    found = row(trust(sums, [loss, replace(loss, quantity="kl")])[0], "ablation kl", "response", 2)
     assert (found.spearman.value, found.regret.value, found.regret.high) == (1, 0, 0)
     assert found.picked == found.best
 

@@ -194,14 +194,14 @@ def audit(*, sure: bool = True, inputs: tuple[str, ...] = ("speech", "text"), **
         input="speech",
         scopes={
             scope: scope_audit(0.02 * k, k, sure=sure)
-            for k, scope in enumerate(["all", "audio", "prompt", "text", "last"])
+            for k, scope in enumerate(["all", "audio", "prompt", "response", "last"])
         },
     )
     text = InputAudit(
         input="text",
         scopes={
             scope: scope_audit(0.02 * k - 0.05, 10 + k, sure=sure)
-            for k, scope in enumerate(["all", "prompt", "text", "last"])
+            for k, scope in enumerate(["all", "prompt", "response", "last"])
         },
         empty_scopes={"audio": "nothing stands in the audio slot"},
     )
@@ -232,7 +232,7 @@ def plan(strategy: str = "contiguous", layers: list[int] | None = None) -> Plan:
             path="audit.json",
             fingerprint="ab" * 32,
             input="speech",
-            scope="text",
+            scope="response",
             metric="angular",
         ),
     )
@@ -423,17 +423,17 @@ def comparison(**changes: object) -> Comparison:
         "paired": True,
         "replicates": 1000,
         "scopes": {
-            s: _scope_comparison(r) for s, r in [("all", 0.94), ("prompt", 0.9), ("text", 0.96), ("last", 0.92)]
+            s: _scope_comparison(r) for s, r in [("all", 0.94), ("prompt", 0.9), ("response", 0.96), ("last", 0.92)]
         },
     }
     return Comparison.model_validate(fields | changes)
 
 
 METRICS: list[tuple[str, tuple[Scope, ...]]] = [
-    ("angular", ("all", "audio", "prompt", "text", "last")),
-    ("influence", ("all", "audio", "prompt", "text", "last")),
-    ("gradient absolute", ("text",)),
-    ("gradient signed", ("text",)),
+    ("angular", ("all", "audio", "prompt", "response", "last")),
+    ("influence", ("all", "audio", "prompt", "response", "last")),
+    ("gradient absolute", ("response",)),
+    ("gradient signed", ("response",)),
 ]
 
 
@@ -501,7 +501,7 @@ def trust(truth: str = "ablation loss", unit: str = "nats a token", scale: float
     for n in (1, 2, 4, 8):
         for metric, scopes in METRICS:
             for scope in scopes:
-                regret = 0.0 if (metric, scope) == ("angular", "text") else abs(generator.gauss(0.02, 0.1))
+                regret = 0.0 if (metric, scope) == ("angular", "response") else abs(generator.gauss(0.02, 0.1))
                 found.append(metric_trust(metric, scope, n, regret, scale))
     return Trust(truth=truth, unit=unit, metrics=found)
 
@@ -552,7 +552,7 @@ def task_matrix(**changes: object) -> TaskMatrix:
     fields: dict[str, object] = {
         "provenance": provenance("compare", "a.json", "b.json", "c.json"),
         "sides": sides,
-        "scope": "text",
+        "scope": "response",
         "measure": "ablation loss",
         "unit": "nats a token",
         "spearman": [[likeness(a, b, 0.55) for b in range(4)] for a in range(4)],
@@ -611,7 +611,7 @@ def search(**changes: object) -> Search:
         "strategy": "contiguous",
         "metric": "angular",
         "input": "speech",
-        "scope": "text",
+        "scope": "response",
         "validation_clips": 30,
         "confirmation_clips": 20,
         "full_validation": _estimate(0.121),

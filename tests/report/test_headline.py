@@ -87,7 +87,7 @@ def test_audit_select_and_report_name_the_same_block():
     start, stop = plan.block
     assert any(f"n=4  layers [{start}, {stop})" in line for line in map(str, summary(audit)))
     by_ablation = select(audit, 1, metric="ablation")
-    assert by_ablation.source.scope == "text"
+    assert by_ablation.source.scope == "response"
     # An importance has a scope of its own, which says nothing of the one that distances are looked at in.
     for given in ([audit], [audit, plan], [audit, by_ablation]):
         (tile,) = [tile for tile in headline.build(collect(given)).tiles if "most redundant" in tile.label]

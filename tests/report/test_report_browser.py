@@ -61,7 +61,7 @@ async function look(frame) {
   size.click();
   await wait(300);
   found.said = [...page.querySelectorAll('.said-so[data-group="trust-0-0"]:not(.other)')].map((e) => e.dataset.variant);
-  press("variant", "text");
+  press("variant", "response");
   await wait(300);
   found.back = cells("heatmap-0-text");
   return found;

@@ -48,7 +48,7 @@ def test_a_stretched_axis_keeps_the_order(a, b):
 
 
 def test_panels_stand_in_the_order_from_measured_to_cheap():
-    titles = [title.partition(" (")[0] for title in panels(documents.measured_audit(), "text")]
+    titles = [title.partition(" (")[0] for title in panels(documents.measured_audit(), "response")]
     assert titles == [
         "Ablation: rise of WER",
         "Ablation: rise of the loss",
@@ -59,7 +59,7 @@ def test_panels_stand_in_the_order_from_measured_to_cheap():
 
 
 def test_an_audit_without_importance_has_no_panels():
-    assert panels(documents.audit(), "text") == {}
+    assert panels(documents.audit(), "response") == {}
 
 
 def test_a_line_breaks_at_a_refused_layer():
@@ -86,7 +86,7 @@ def test_single_layers_alone_need_no_heatmap():
     assert all(isinstance(figure.variants[""], go.Figure) for figure in figures)
 
 
-def said(regret: Estimate, *, picked: int = 12, metric: str = "angular", scope: str = "text") -> str:
+def said(regret: Estimate, *, picked: int = 12, metric: str = "angular", scope: str = "response") -> str:
     trust = documents.metric_trust(metric, scope, 2, 0.1, 1.0).model_copy(
         update={
             "picked": picked,
@@ -100,7 +100,7 @@ def said(regret: Estimate, *, picked: int = 12, metric: str = "angular", scope: 
 
 def test_a_certain_regret_is_said_with_its_interval_and_what_verifying_leaves():
     assert said(Estimate(value=0.018, low=0.004, high=0.031)) == (
-        "Choosing the block of 2 layers by text-scope angular distance costs 1.8 points of WER [0.4, 3.1] against "
+        "Choosing the block of 2 layers by response-scope angular distance costs 1.8 points of WER [0.4, 3.1] against "
         "the best measured block (layers 13–14); verifying its first 3 choices leaves 0.20 [0, 0.40]."
     )
 

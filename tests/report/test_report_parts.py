@@ -172,4 +172,4 @@ def test_plans_given_found_scored_and_healed_are_listed_once():
 
 
 def test_the_scope_of_the_plans_is_shown_first():
-    assert collect([documents.audit(), documents.plan()]).preferred_scope == "text"
+    assert collect([documents.audit(), documents.plan()]).preferred_scope == "response"

@@ -58,12 +58,12 @@ def test_contiguous_takes_the_block_with_the_lowest_value(metric, name):
     plan = select(audit, 2, metric=metric)
     expected = slow_best(importance(audit, name), 2)
     assert tuple(plan.layers) == expected
-    assert (plan.source.metric, plan.source.scope, plan.stability) == (metric, "text", None)
+    assert (plan.source.metric, plan.source.scope, plan.stability) == (metric, "response", None)
     known = importance(audit, name).blocks()
     if (expected[0], 2) in known:
         assert plan.importance.value == known[expected[0], 2]
         assert plan.importance.low < plan.importance.value < plan.importance.high
-    assert plan.distance.value == audit.inputs["speech"].scopes["text"].metrics["angular"].values[1][expected[0]]
+    assert plan.distance.value == audit.inputs["speech"].scopes["response"].metrics["angular"].values[1][expected[0]]
 
 
 def test_influence_of_a_block_is_the_sum_of_its_layers():

@@ -250,7 +250,7 @@ def _trial(side: Side, metric: ImportanceMetric) -> ImportanceSums | None:
     """Its first quantity, of whole layers; taken over the response if it was measured over several scopes."""
     about = (metric.name, metric.quantities[0].name, "layer")
     items = [item for item in side.importance if (item.metric, item.quantity, item.part) == about]
-    return min(items, key=lambda item: item.scope != "text", default=None)
+    return min(items, key=lambda item: item.scope != "response", default=None)
 
 
 def _has_blocks(item: ImportanceSums, depth: int, n: int) -> bool:

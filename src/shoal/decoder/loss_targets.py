@@ -63,7 +63,7 @@ def targets_of(batch: PreparedBatch, scope: Scope, eos_ids: Collection[int]) -> 
     due[:, 1:] &= kinds[:, :-1] != Kind.PAD
     rows, at = due.nonzero(as_tuple=True)
     targets = Targets(rows, at - 1, tokens[rows, at])
-    if scope in ("text", "all") and batch.ends and eos_ids:
+    if scope in ("response", "all") and batch.ends and eos_ids:
         targets = _with_end(targets, kinds)
     if len(bare := (targets.counts(len(batch.ids)) == 0).nonzero()):
         raise MeasureError(f"clip {batch.ids[int(bare[0])]}: no token in scope {scope}, so no loss exists")
@@ -76,7 +76,7 @@ def _due(kinds: Tensor, scope: Scope) -> Tensor:
     if scope == "last":
         text = kinds == Kind.TEXT
         return text & (text.cumsum(1) == 1)
-    return kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "text": Kind.TEXT}[scope]
+    return kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "response": Kind.TEXT}[scope]
 
 
 def _with_end(targets: Targets, kinds: Tensor) -> Targets:

@@ -144,7 +144,7 @@ def response_losses(loaded: LoadedModel, batch: PreparedBatch) -> list[Loss]:
         MeasureError: a response has no token that is predicted.
         ModelError: the model has no head for words.
     """
-    targets = targets_of(batch, "text", loaded.eos_ids)
+    targets = targets_of(batch, "response", loaded.eos_ids)
     states = last_states(loaded.decoder(**decoder_arguments(loaded.decoder, batch), use_cache=False))
     losses = losses_at(loaded, states[targets.rows, targets.positions], targets.tokens)
     return summed(losses, targets.rows, len(batch.ids))

@@ -63,7 +63,7 @@ def decode_without(request: ImportanceRequest, losses: ImportanceSums) -> Import
     return replace(
         losses,
         quantity="score",
-        scope="text",
+        scope="response",
         utterances=ids,
         values=values,
         counts=counts,

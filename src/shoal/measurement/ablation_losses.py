@@ -67,7 +67,7 @@ class Ablation:
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, scope: Scope = "text", part: Part = "layer", replay: bool = True
+        self, loaded: LoadedModel, *, scope: Scope = "response", part: Part = "layer", replay: bool = True
     ) -> None:
         self._loaded, self.scope, self.part = loaded, scope, part
         self._replay: bool | None = None if replay else False

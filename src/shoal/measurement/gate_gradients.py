@@ -44,7 +44,7 @@ QUANTITIES = ("signed", "absolute")
 
 
 def gate_gradients(
-    loaded: LoadedModel, batches: Iterable[PreparedBatch], *, scope: Scope = "text", parts: bool = True
+    loaded: LoadedModel, batches: Iterable[PreparedBatch], *, scope: Scope = "response", parts: bool = True
 ) -> list[ImportanceSums]:
     """Measure every block, and every attention and MLP, by one forward and one backward pass a batch.
 
@@ -84,7 +84,7 @@ class _Tape:
 class _GateGradients:
     """Adds up what one batch after the other gives; arguments as `gate_gradients`."""
 
-    def __init__(self, loaded: LoadedModel, *, scope: Scope = "text", parts: bool = True) -> None:
+    def __init__(self, loaded: LoadedModel, *, scope: Scope = "response", parts: bool = True) -> None:
         self._loaded, self._scope, self._parts = loaded, scope, parts
         self._sublayers: list[Sublayers] = []
         self._ids: list[str] = []

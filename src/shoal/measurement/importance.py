@@ -15,7 +15,7 @@ import numpy as np
 
 from shoal.schema import Part, Scope
 from shoal.statistics import Floats, Ints, Resampler
-from shoal.terms import Candidate
+from shoal.terms import Candidate, scope_now
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def from_arrays(described: Sequence[Mapping[str, Any]], data: Any, prefix: str) 
         known = {**about, "full": None, **arrays}
         known["utterances"] = tuple(str(name) for name in arrays["utterances"])
         known["candidates"] = tuple(tuple(layers) for layers in about["candidates"])
+        known["scope"] = scope_now(about["scope"])
         known["refused"] = {int(column): reason for column, reason in about["refused"].items()}
         items.append(ImportanceSums(**known))
     return items

@@ -88,7 +88,7 @@ class ImportanceOptions:
 
     block_sizes: tuple[int, ...] | None = (1,)
     parts: tuple[Part, ...] = ("layer",)
-    scope: Scope = "text"
+    scope: Scope = "response"
     race: bool = False
     decode: bool = False
     seed: int = 0

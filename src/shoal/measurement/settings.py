@@ -38,8 +38,8 @@ class AuditSettings(Intervals):
     """Sizes of the blocks of layers that ablation leaves out, such as 1,2,4, or all."""
     parts: Annotated[tuple[Part, ...], Parameter(name="--part")] = ("layer",)
     """Part of a layer that ablation leaves out; attention and mlp of single layers only. Repeatable."""
-    loss_scope: Scope = "text"
-    """Positions whose tokens the loss of gradient and ablation is taken over; text is the response."""
+    loss_scope: Scope = "response"
+    """Positions whose tokens the loss of gradient and ablation is taken over."""
     race: bool = False
     """Let ablation drop a candidate as soon as it is surely worse than the best one."""
     decode: bool = False

@@ -29,7 +29,7 @@ from shoal.statistics import Floats, Resampler, estimate_rows, interval, make_re
 
 EMPTY_SCOPE = {
     "audio": "nothing stands in the audio slot",
-    "text": "the clips have no response text",
+    "response": "the clips have no response",
 }
 
 

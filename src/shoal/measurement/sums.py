@@ -22,6 +22,7 @@ from shoal.measurement.metrics import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
 from shoal.schema.files import replaced
 from shoal.statistics import Floats, Ints
+from shoal.terms import scope_now
 
 if TYPE_CHECKING:
     from shoal.measurement.collector import UtteranceSums
@@ -155,7 +156,7 @@ def load_sums(path: Path) -> SumsFile:
     try:
         with np.load(path, allow_pickle=False) as data:
             meta = json.loads(str(data["meta"]))
-            if meta["schema_version"] != 1 or meta["scopes"] != list(SCOPES):
+            if meta["schema_version"] != 1 or [scope_now(name) for name in meta["scopes"]] != list(SCOPES):
                 raise ValueError("another schema")
             slices = _slices(meta)
             inputs = {name: _read_input(data, name, int(meta["depth"]), slices) for name in meta["inputs"]}

@@ -70,7 +70,7 @@ class PreparedBatch:
         if scope == "last":
             before = (self.kinds == Kind.AUDIO) | (self.kinds == Kind.PROMPT)
             return before & (before.flip(1).cumsum(1).flip(1) == 1)
-        return self.kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "text": Kind.TEXT}[scope]
+        return self.kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "response": Kind.TEXT}[scope]
 
     def scopes(self) -> Tensor:
         """(B, T, 5) bool: `scope` for every entry of `SCOPES`, in that order."""

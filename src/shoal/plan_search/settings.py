@@ -137,4 +137,4 @@ class SearchSettings(Intervals):
     @property
     def counted(self) -> Scope:
         """The scope: of a loss the response, else every position."""
-        return self.scope or ("all" if isinstance(options()[self.ranked_by][0], CosineMetric) else "text")
+        return self.scope or ("all" if isinstance(options()[self.ranked_by][0], CosineMetric) else "response")

@@ -92,7 +92,7 @@ def input_panels(lines: Iterable[tuple[str, InputKind, Series]]) -> Panels:
 def panel_title(item: Importance) -> str:
     """Such as `Ablation: rise of the loss (nats a token)`."""
     unit = unit_of(item.unit).name
-    scope = "" if item.scope == "text" else f", {item.scope} tokens"
+    scope = "" if item.scope == "response" else f", {item.scope} tokens"
     return f"{item.metric.capitalize()}: {item.title or item.quantity}{scope}" + (f" ({unit})" if unit else "")
 
 

@@ -19,7 +19,7 @@ SCOPE_NAMES: dict[Scope, str] = {
     "all": "All positions",
     "audio": "Audio",
     "prompt": "Prompt",
-    "text": "Response text",
+    "response": "Response",
     "last": "Last before response",
 }
 SCALES = {"raw": "Distance", "row": "Normalised for each n"}

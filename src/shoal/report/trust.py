@@ -199,7 +199,7 @@ def sentences(metrics: Sequence[MetricTrust], unit: Unit) -> list[str]:
 
 
 def metric_name(metric: MetricTrust) -> str:
-    """Such as `text-scope angular distance`."""
+    """Such as `response-scope angular distance`."""
     return f"{metric.scope}-scope {metric.title}"
 
 

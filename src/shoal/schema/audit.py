@@ -94,7 +94,7 @@ class Importance(Record):
     """Candidates were left out in earnest: other metrics are held against it."""
     unit: str = ""
     """Such as `nats a token` or `WER`."""
-    scope: Scope = "text"
+    scope: Scope = "response"
     """Whose tokens the loss is taken over."""
     part: Part = "layer"
     candidates: list[list[int]]

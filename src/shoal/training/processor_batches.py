@@ -93,7 +93,7 @@ class ProcessorBatches(Batches):
         """
         prepared, singles = self._prepared(loaded, batch)
         with torch.inference_mode(False):
-            targets = targets_of(prepared, "text", loaded.eos_ids)
+            targets = targets_of(prepared, "response", loaded.eos_ids)
             call = _graph_call(loaded, prepared, singles) or decoder_arguments(loaded.decoder, prepared)
             kinds = prepared.kinds.clone()
             index = targets.rows * kinds.shape[1] + targets.positions

@@ -115,7 +115,7 @@ def test_a_folder_loads_with_its_processor_and_is_fed_by_it(name, models, data):
         assert len(batch.ids) == CLIPS
         if loaded.family.entry == "slot":
             assert (batch.scope("audio").sum(1) > 0).all()
-            assert (batch.scope("text").sum(1) > 0).all()
+            assert (batch.scope("response").sum(1) > 0).all()
 
 
 def noise(name: str, seconds: float) -> Clip:
