@@ -18,7 +18,7 @@ from shoal.demo import clips_manifest
 from shoal.demo.settings import DemoSettings
 from shoal.errors import InputError, UsageError
 from shoal.models.settings import ModelSettings
-from shoal.progress import Progress
+from shoal.progress import Progress, stage
 from shoal.schema import Audit, Bench, Document, Plan, Scores, SystemScores
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Demo:
         scores = self._scores(model, data, plans)
         plan = pick(scores, self.settings.max_increase)
         self.say(f"Writing and verifying the checkpoint without layers {plan.layers}")
-        checkpoint = _prune(model, plan, self.out / "checkpoint")
+        with stage(self.progress, "write and verify"):
+            checkpoint = _prune(model, plan, self.out / "checkpoint")
         self.say("Timing the unpruned and the pruned model, interleaved")
         bench = self._bench(model, data, [plan, _largest(plans)])
         self.say("Writing its card: what was measured, and what was not validated")

@@ -27,7 +27,7 @@ from shoal.healing.run import heal
 from shoal.healing.settings import HealGridSettings, HealMethod, HealSettings
 from shoal.models.loading import find_device, load
 from shoal.models.settings import ModelSettings
-from shoal.progress import Progress, report_progress
+from shoal.progress import Progress, report_progress, stage
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import Delta, Estimate, Healing, HealingCell, MeasuredScore, ModelInfo, Plan, read_json, write_text
@@ -133,7 +133,8 @@ def _cell(grid: Grid, plan: Plan | None, target: str) -> _Cell:
 
 def _fill(grid: Grid, plan: Plan | None, target: str, folder: Path) -> None:
     """Heal, evaluate and write down; the file that says so comes last."""
-    loaded = load(grid.model, grid.loading)
+    with stage(grid.progress, f"load {grid.model}"):
+        loaded = load(grid.model, grid.loading)
     facts: dict[str, Any] = {"model": loaded.info().model_dump(mode="json")}
     if plan is not None and target == NONE:
         prune_in_place(loaded.model, plan, family=loaded.family)

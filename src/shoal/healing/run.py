@@ -163,9 +163,10 @@ def _student(model: LoadedModel, job: HealingJob, history: PruningHistory) -> Lo
 
 
 def _load(ref: str, like: LoadedModel, job: HealingJob) -> LoadedModel:
-    return load_model(
-        ref, device=str(like.device), dtype=like.dtype_name, trust_remote_code=job.settings.trust_remote_code
-    )
+    with stage(job.progress, f"load {ref}"):
+        return load_model(
+            ref, device=str(like.device), dtype=like.dtype_name, trust_remote_code=job.settings.trust_remote_code
+        )
 
 
 class _Healing:

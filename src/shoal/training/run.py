@@ -23,7 +23,7 @@ from shoal.models.contexts import quiet
 from shoal.models.lineage import TRAINING_FILE
 from shoal.models.loading import DTYPES, LoadedModel, find_device, load_model
 from shoal.models.lora import add_lora, linear_layers
-from shoal.progress import Progress
+from shoal.progress import Progress, stage
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder
 from shoal.schema import StageRecord, TrainingRecord, ValidationLoss, write_text
@@ -130,7 +130,7 @@ class _Training:
         recipe = self.recipe
         dtype = DTYPES.get(self._settings.dtype, torch.float32)
         torch.manual_seed(recipe.seed)
-        with quiet():
+        with stage(self._progress, "build the model"), quiet():
             model, processor = build(
                 recipe.encoder,
                 recipe.decoder,
