@@ -122,6 +122,20 @@ def test_files_alone_are_judged(capsys, tmp_path, promises, code):
     assert bool(out) == (code != 2)
 
 
+def test_what_to_do_about_requirements_that_do_not_hold(capsys, tmp_path):
+    path = scores(info()).save(tmp_path / "scores.json")
+    asked = ["--max-wer", "30.5%", "--max-wer-increase", "5%", "--min-bleu", "1"]
+    code, out, _ = run(capsys, "validate", "--scores", path, *asked)
+    assert code == 4
+    assert "judged by the bound of each interval: 0 of 3 hold" in out
+    assert "next, where broken: remove fewer layers, or heal" in out
+    assert "next, where cannot tell: evaluate more clips" in out
+    assert "next, where not measured: measure it: shoal evaluate" in out
+    _, out, _ = run(capsys, "validate", "--scores", path, "--max-wer", "35%")
+    assert "all requirements hold" in out
+    assert "next" not in out
+
+
 def test_a_bench_alone_is_judged_and_the_result_is_for_machines(capsys, tmp_path):
     path = bench(info(), around(0.8)).save(tmp_path / "bench.json")
     given = [

@@ -161,6 +161,20 @@ def test_bench_prints_a_table_and_writes_its_file(good, tmp_path, capsys):
     assert found == Bench.load(tmp_path / "bench.json")
 
 
+def test_the_same_bench_again_has_nothing_to_do_and_advice_says_what_is_next(good, tmp_path, capsys):
+    line = ["bench", str(good / "model"), "--data", str(good / "clips" / "manifest.jsonl"), "--clips", "2"]
+    line += ["--repeats", "1", "--new-tokens", "3", "--out", str(tmp_path / "bench.json")]
+    assert main(line) == 0
+    assert "next: name plans with --plan" in capsys.readouterr().out
+    assert main(line) == 0
+    assert "time: 2 of 2 found, nothing left to do" in capsys.readouterr().err
+    planned = [*line, "--plan", str(good / "plan.json")]
+    assert main(planned) == 2
+    assert "another bench is there: systems.manual-2" in capsys.readouterr().err
+    assert main([*planned, "--force"]) == 0
+    assert "of the unpruned model's time on 2 clips" in capsys.readouterr().out
+
+
 def test_an_interrupted_evaluation_says_what_is_stored_and_the_next_what_it_found(good, tmp_path, capsys, monkeypatch):
     line = ["evaluate", str(good / "model"), "--data", str(write_clips(tmp_path / "clips", 3)), "--out"]
     line += [str(tmp_path / "out"), "--max-new-tokens", "4", "--replicates", "20", "--batch-size", "1"]
