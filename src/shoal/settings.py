@@ -163,10 +163,10 @@ def usage_error(error: ValidationError, model: type[BaseModel]) -> UsageError:
             where=option,
             fix=use_one_of(value, re.findall(r"'([^']*)'", context["expected"])),
         )
-    what = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return UsageError(what, where=option)
-    advice = _ADVICE.get(first["type"], what[:1].lower() + what[1:])
+        return UsageError(message, where=option)
+    advice = _ADVICE.get(first["type"], message[:1].lower() + message[1:])
     return UsageError(f"{value!r} does not fit", where=option, fix=advice.format(**context))
 
 

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on", 130)
+        return _fail("Interrupted; run the same command to go on", 130)
     except BrokenPipeError:
         # The reader (head, less) has left; Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

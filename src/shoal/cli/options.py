@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, ArgumentCollection, Parameter
 
 import shoal
-from shoal.data.settings import DataSettings
-from shoal.models.settings import ModelSettings
 from shoal.progress import Progress, stage
 from shoal.settings import DATA, FLAT, MODEL
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
+    from shoal.data.settings import DataSettings
     from shoal.models.loading import LoadedModel
+    from shoal.models.settings import ModelSettings
 
 CHECK_FAILED = 4
 """Exit code where a check that was asked for did not hold."""
@@ -66,14 +66,15 @@ class Command(App):
     So cyclopts need not look for help in the sources of all classes, which takes 0.5 s.
     """
 
+    _assembled: ArgumentCollection | None = None
+
     def assemble_argument_collection(
-        self,
-        *,
-        default_parameter: Parameter | None = None,
-        parse_docstring: bool = False,  # noqa: ARG002
+        self, *, default_parameter: Parameter | None = None, parse_docstring: bool = False
     ) -> ArgumentCollection:
-        """The arguments; `parse_docstring` is not followed."""
-        return super().assemble_argument_collection(default_parameter=default_parameter)
+        """The arguments. Help asks twice, for the line of usage and then with docstrings, and gets the same ones."""
+        if self._assembled is None or not parse_docstring:
+            self._assembled = super().assemble_argument_collection(default_parameter=default_parameter)
+        return self._assembled
 
     @property
     def help(self) -> str:
