@@ -38,7 +38,7 @@ class Result:
     within: bool
     """Whether the loss is within the limit."""
     certain: bool
-    """Whether its whole interval is, or a test on unseen clips says so."""
+    """Whether its whole interval is, or a test on enough unseen clips says so."""
 
     @property
     def loss(self) -> float:
@@ -160,6 +160,7 @@ def _searched(named: Named[Search], test: Confirmation, before: Estimate | None)
         test.plan.part,
         test.plan.layers,
     )
+    clips = search.confirmation_clips
     return Result(
         source=named.label or "the search",
         name=test.plan.name,
@@ -172,9 +173,11 @@ def _searched(named: Named[Search], test: Confirmation, before: Estimate | None)
         higher_is_better=search.higher_is_better,
         worsening=test.change,
         change=wording.relative_change(test.change.negated() if search.higher_is_better else test.change),
-        values=f"from {_text(search, before)} to {_text(search, test.score)} on unseen clips" if before else "",
+        values=f"from {_text(search, before)} to {_text(search, test.score)} on {wording.plural(clips, 'unseen clip')}"
+        if before
+        else "",
         within=chosen or test.holds,
-        certain=test.holds and not search.budget.point and before is not None,
+        certain=test.holds and not search.budget.point and before is not None and clips >= wording.FEW_CLIPS,
     )
 
 

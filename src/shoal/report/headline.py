@@ -21,6 +21,8 @@ class Headline:
 
     verdict: str
     explanation: str
+    others: list[str]
+    """What documents say that the explanation does not speak of."""
     warning: str
     """Of a model that answers in speech; empty for any other, and where that was tested."""
     tiles: list[Tile]
@@ -40,7 +42,8 @@ def build(bundle: Bundle) -> Headline:
     removed, removed_words = _removed(bundle, best, known)
     return Headline(
         verdict=verdict,
-        explanation=" ".join([*sentences, *_other_documents(bundle, best, known)]),
+        explanation=" ".join(sentences),
+        others=list(_other_documents(bundle, best, known)),
         tiles=tiles.build(bundle, (best.first.name, len(best.first.removed)) if best else None),
         warning=limits.speech_warning(bundle),
         untested=limits.untested(bundle),
@@ -86,12 +89,14 @@ def _result_words(result: Result) -> str:
 def _certainty(best: Candidate, known: Sequence[Candidate]) -> str:
     tested = any(result.certain and "unseen" in result.values for result in best.results)
     if not best.certain:
-        return "Its interval reaches beyond that limit, or it was not tested on unseen clips, so this is not certain."
+        return (
+            "Its interval reaches beyond that limit, or the unseen clips are too few or none, so this is not certain."
+        )
     sure = "It held on unseen clips" if tested else "Its whole interval lies within that limit"
     deeper = deepest([candidate for candidate in known if len(candidate.first.removed) > len(best.first.removed)])
     if deeper is None:
         return f"{sure}."
-    return f"{sure}; {deeper.first.name} removes {len(deeper.first.removed)}, and only its value does."
+    return f"{sure}; {deeper.first.name} removes {len(deeper.first.removed)}, but that is not certain."
 
 
 def _not_found(bundle: Bundle, known: Sequence[Candidate]) -> list[str]:

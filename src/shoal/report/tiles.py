@@ -115,8 +115,9 @@ def _cost_tiles(bundle: Bundle, chosen: tuple[str, int] | None) -> list[Tile | N
     pruned = [s for s in bundle.benches[0].document.systems if s.removed] if bundle.benches else []
     if not pruned:
         return []
-    named = [s for s in pruned if chosen and s.name == chosen[0]]
-    system = named[0] if named else max(pruned, key=lambda s: len(s.removed))
+    # The system that the headline names, else the one that lacks about as many layers, else the deepest.
+    size = chosen[1] if chosen else max(len(system.removed) for system in pruned)
+    system = min(pruned, key=lambda s: (chosen is None or s.name != chosen[0], abs(len(s.removed) - size)))
     return [_time_tile(system), _memory_tile(system)]
 
 
