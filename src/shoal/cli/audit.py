@@ -11,7 +11,7 @@ from cyclopts import Parameter
 import shoal
 from shoal import wording
 from shoal.cli import options
-from shoal.cli.printing import Printing
+from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.measurement.settings import AuditSettings
 from shoal.models.settings import ModelSettings
@@ -34,7 +34,7 @@ def audit(
     loading: Annotated[ModelSettings, options.Flat] = ModelSettings(),
     settings: Annotated[AuditSettings, options.Flat] = AuditSettings(),
     out: Annotated[Path, OUTPUT, Parameter(help="Folder for audit.json and audit.npz.")] = Path("audit"),
-    printing: Annotated[Printing, options.Flat] = Printing(),
+    printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> None:
     """Measure how much each decoder layer does: by similarity, by gradients, by leaving it out."""
     with printing.progress() as progress:

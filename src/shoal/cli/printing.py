@@ -25,7 +25,7 @@ class Printing(Settings):
     as_json: Annotated[bool, OUTPUT, Parameter(name="--json")] = False
     """Print the whole result as JSON."""
     quiet: Annotated[bool, OUTPUT, Parameter(alias="-q")] = False
-    """Show neither progress nor warnings, only the result and errors."""
+    """Show only the result, and what went wrong."""
     verbose: Annotated[bool, OUTPUT, Parameter(alias="-v")] = False
     """Show what the libraries underneath report, too."""
 
@@ -67,7 +67,7 @@ class Printing(Settings):
             case form:
                 tables = [line for line in lines if isinstance(line, Table)]
                 texts = (table.as_csv() if form == "csv" else table.as_markdown() for table in tables)
-                print(*(texts if tables else lines), sep="\n\n")
+                print("\n\n".join(texts) if tables else "\n".join(map(str, lines)))
 
 
 class TablePrinting(Printing):
