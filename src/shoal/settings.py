@@ -11,7 +11,7 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
@@ -172,9 +172,14 @@ def usage_error(error: ValidationError, model: type[BaseModel]) -> UsageError:
 
 def use_one_of(value: object, choices: Sequence[str]) -> str:
     """What to do about a value that is not among `choices`."""
-    near = get_close_matches(str(value), choices, 1)
     listed = "use " + " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
-    return f"did you mean {near[0]}? {listed}" if near else listed
+    return did_you_mean(value, choices) + listed
+
+
+def did_you_mean(value: object, choices: Iterable[str]) -> str:
+    """`did you mean X? ` if one of `choices` is like `value`, else nothing."""
+    near = get_close_matches(str(value), list(choices), 1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def option_name(model: type[BaseModel], path: list[str]) -> str:

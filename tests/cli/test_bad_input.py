@@ -252,6 +252,16 @@ CASES: dict[str, Make] = {
         "--max-bleu-drop",
         "1",
     ],
+    "evaluate: groups by a field that is not there": lambda k: [
+        "evaluate",
+        str(k.model),
+        "--data",
+        str(k.manifest),
+        "--group-by",
+        "txet",
+        "--out",
+        str(k.out),
+    ],
     "evaluate: no model": lambda k: ["evaluate", "--data", str(k.manifest)],
     "evaluate: nothing to rescore": lambda k: ["evaluate", "--rescore", "--out", str(k.out)],
     "evaluate: a plan that is none": lambda k: [
@@ -309,6 +319,7 @@ WITHOUT_TORCH = (
     "flag: a device with a slip",
     "evaluate: a requirement that is none",
     "evaluate: a plan that is none",
+    "evaluate: groups by a field that is not there",
     "compare: three audits",
 )
 

@@ -132,6 +132,7 @@ def test_bench_of_a_task_without_audio_is_refused(good, capsys):
         (["--max-wer", "much"], "--max-wer: 'much' is not a share"),
         (["--cluster", "room"], "use utterance or speaker"),
         (["--group-by", "accent"], "no clip has the field 'accent'"),
+        (["--group-by", "spaeker"], "did you mean speaker? fields are"),
         (["--task", "singing"], "unknown task"),
     ],
 )

@@ -136,6 +136,8 @@ def _evaluated(
     progress: Progress,
 ) -> Scores | ShardOutputs:
     """Decode and score, or decode a part."""
+    from shoal.evaluation.groups import check_groups
+
     plans = [shoal.Plan.load(path) for path in files.plan]
     task = _asked(files, settings)
     if files.workers:
@@ -143,6 +145,8 @@ def _evaluated(
     elif files.shard:
         shards.end_with_parent()
     data = options.read_data([*files.data], rows, files.task, settings.seed, progress)
+    if files.shard is None:
+        check_groups(settings, data.rows)
     loaded = options.load(model, loading, progress)
     if files.asr is not None:
         from shoal.evaluation.generated_speech import with_recogniser

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from shoal.errors import UsageError
+from shoal.settings import did_you_mean
 
 T = TypeVar("T")
 _MAX_LISTED = 12
@@ -23,7 +24,8 @@ def no_match(fields: Sequence[Mapping[str, Any]], where: Mapping[str, str]) -> U
     """Says that no row has the values of `where`, and which values there are."""
     condition = " and ".join(f"{key}={value}" for key, value in where.items())
     available = "; ".join(_available(fields, key) for key in where)
-    return UsageError(f"none of {len(fields)} rows has {condition} ({available})", fix="change --where")
+    nearest = "".join(_nearest(fields, key, value) for key, value in where.items())
+    return UsageError(f"none of {len(fields)} rows has {condition} ({available})", fix=f"{nearest}change --where")
 
 
 def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
@@ -88,6 +90,13 @@ def _shares(sizes: Sequence[int], limit: int) -> list[int]:
 def as_text(value: Any) -> str:
     """A field's value as `where` compares it: JSON's words for true, false and null, else Python's `str`."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _nearest(fields: Sequence[Mapping[str, Any]], key: str, value: str) -> str:
+    values = {as_text(row[key]) for row in fields if key in row}
+    if not values:
+        return did_you_mean(key, {name for row in fields for name in row})
+    return "" if value in values else did_you_mean(value, values)
 
 
 def _available(fields: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -19,11 +19,12 @@ from shoal.evaluation.paired_scores import Clips, PairedScores
 from shoal.evaluation.significance import PairedBootstrap, correct
 from shoal.evaluation.utterance_counts import ClipTable, UtteranceCounts
 from shoal.schema import GroupScore, SystemScores
-from shoal.settings import Intervals
+from shoal.settings import Intervals, did_you_mean
 
 if TYPE_CHECKING:
     from shoal.data import Row
     from shoal.evaluation.scores.base import Score
+    from shoal.evaluation.settings import ScoringSettings
 
 MIN_GROUP_CLIPS = 5
 MIN_GROUP_WORDS = 30
@@ -125,8 +126,19 @@ def check_fields(group_by: Sequence[str] | None, rows: Iterable[Row]) -> None:
 
 
 def _no_field(field: str, known: Set[str]) -> UsageError:
-    fix = f"fields are {', '.join(sorted(known))}"
+    fix = f"{did_you_mean(field, known)}fields are {', '.join(sorted(known))}"
     return UsageError(f"no clip has the field {field!r}", where="--group-by", fix=fix)
+
+
+def check_groups(settings: ScoringSettings, rows: Sequence[Row]) -> None:
+    """Make sure that there is what shall be scored apart.
+
+    Raises:
+        UsageError: no row has a field to group by, or no row is of a data set that is said to be out of domain.
+    """
+    check_fields(settings.group_by, rows)
+    if settings.out_of_domain:
+        check_sets(settings.out_of_domain, {row.data for row in rows})
 
 
 def check_sets(out_of_domain: Sequence[str], known: Set[str]) -> None:
@@ -137,7 +149,8 @@ def check_sets(out_of_domain: Sequence[str], known: Set[str]) -> None:
     """
     for name in out_of_domain:
         if name not in known:
-            fix = f"sets are {', '.join(sorted(known))}" if known else "these outputs do not say their data set"
+            sets = f"{did_you_mean(name, known)}sets are {', '.join(sorted(known))}"
+            fix = sets if known else "these outputs do not say their data set"
             raise UsageError(f"no clip is of the data set {name!r}", where="--out-of-domain", fix=fix)
 
 

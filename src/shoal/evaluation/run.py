@@ -10,7 +10,7 @@ from shoal import tasks
 from shoal.errors import FileFormatError
 from shoal.evaluation.decode_systems import asked_of, decode_systems, header
 from shoal.evaluation.export import ScoredOutputs, write_exports
-from shoal.evaluation.groups import check_fields, check_sets
+from shoal.evaluation.groups import check_groups
 from shoal.evaluation.score_systems import SystemIdentity, score_systems
 from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
 from shoal.evaluation.shards import Shard, ShardOutputs, read_whole
@@ -69,9 +69,7 @@ def evaluate(
     folder = None if out is None else Path(out)
     task = asked_of(data, task, model, against)
     comet = settings.scorer(task, folder)
-    check_fields(settings.group_by, data.rows)
-    if settings.out_of_domain:
-        check_sets(settings.out_of_domain, {row.data for row in data.rows})
+    check_groups(settings, data.rows)
     systems = decode_systems(model, data, task, settings, plans=plans, against=against, out=folder, progress=progress)
     outputs, ids = [system.outputs.outputs for system in systems], data.ids()
     with stage(progress, "score"):

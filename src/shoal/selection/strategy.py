@@ -128,7 +128,7 @@ def find_importance(measured: InputAudit, option: str, part: Part, scope: Scope 
     flags = f"--metric {option.partition('-')[0]}" + ("" if part == "layer" else f" --part {part}")
     raise UsageError(
         f"the audit did not measure {option!r}{of}{where} with {measured.input} input{hint}",
-        where="metric",
+        where="--metric",
         fix=f"it has {', '.join(known) or 'nothing'}; others are measured by shoal audit {flags}",
     )
 
