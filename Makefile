@@ -50,12 +50,12 @@ types: $(VENV)/.dev
 
 # One thread a worker: two workers with two threads each would fight over two cores.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --workers $(WORKERS)
 
 # What the contract tests show of every class, written to src/shoal/models/families/verified.json and docs/families.md.
 families: $(VENV)/.dev
 	rm -f src/shoal/models/families/verified.json
-	SHOAL_WRITE_FAMILIES=1 SHOAL_FULL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope \
+	SHOAL_WRITE_FAMILIES=1 SHOAL_FULL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --workers $(WORKERS) \
 	  tests/models/families tests/measurement/test_architectures.py tests/pruning/test_speech_llm_checkpoints.py \
 	  tests/healing/test_heal_families.py \
 	  --deselect tests/models/families/test_table.py

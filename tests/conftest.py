@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from forked_processes import Commands, Verifications, import_for_verification
 from full_run import FULL
 
 ROOT = Path(__file__).resolve().parents[1]
+pytest_plugins = ["forked_workers"]
+forks: dict[str, Any] = {}
+"""What processes are forked from; empty where all are started as users start them."""
 
 
 @pytest.fixture(scope="session")
@@ -42,21 +46,47 @@ def fresh_processes() -> Iterator[dict[str, Callable[..., Any]]]:
 
     Gives what starts a fresh process instead, as users have it, by the name of what it stands in for.
     """
-    if "torch" not in sys.modules or "SHOAL_FRESH" in os.environ:
+    if "torch" not in sys.modules or not forks:
         yield {}
         return
-    from forked_processes import Memories, Verifications
     from shoal.benchmarking import memory
     from shoal.pruning import verify
 
-    verifications, memories = Verifications(), Memories()
     fresh = {"_run_child": verify._run_child, "_measure": memory._measure}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "_run_child", verifications.verify)
-        patch.setattr(memory, "_measure", memories.measure)
+        patch.setattr(verify, "_run_child", forks["verifications"].verify)
+        patch.setattr(memory, "_measure", forks["commands"].measure_memory)
         yield fresh
-    verifications.close()
-    memories.close()
+
+
+@pytest.fixture(scope="session")
+def processes() -> Any:
+    """What forks processes in which all is imported (`Commands`), or None."""
+    return forks.get("commands")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything of Shoal is imported."""
+    if "SHOAL_FRESH" in os.environ or config.option.collectonly:
+        return
+    workers = config.getoption("workers")
+    if workers > 1:
+        # All tests are run: what will be imported anyway need not be imported twice.
+        import_for_verification()
+    forks["verifications"] = Verifications(workers)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """When all is imported, and before any test has run."""
+    if forks:
+        forks["commands"] = Commands(session.config.getoption("workers"))
+    return (yield)
+
+
+def pytest_unconfigure() -> None:
+    for processes in forks.values():
+        processes.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,10 +10,15 @@ Every step prints a line to stderr: the class of the model, the processes, the c
 Where SHOAL_TEST_STOP_AT is a number of steps, the command runs twice: each process makes another, which ends after that
 many steps as if it had been killed, and then runs the command itself. So everything is imported once for both. What is
 healed is verified in the process that wrote it.
+
+`launch_forked` does what `accelerate launch` does in a process in which all is imported, and forks the processes that
+torchrun would start.
 """
 
+import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 
 ENDED = "ended as if it had been killed"
@@ -69,19 +74,64 @@ def end_on_the_way(arguments: list[str], stop: int) -> None:
 
 
 def run(arguments: list[str], stop: int = -1) -> int:
-    from shoal.cli import main
+    from forked_commands import command
 
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         patch_accelerate()
     patch_trainer(stop)
-    return main(arguments)
+    return command(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    from forked_processes import import_for_commands
+
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    import_for_commands()
+    if "SHOAL_TEST_STOP_AT" in os.environ:
+        end_on_the_way(arguments, int(os.environ["SHOAL_TEST_STOP_AT"]))
+    return run(arguments)
+
+
+def launch_forked(options: list[str], printed: Path) -> None:
+    """`accelerate launch`, all of it but torchrun; what is printed to stdout goes into `printed`."""
+    from accelerate.commands import launch
+    from torch.distributed import run as torchrun
+
+    torchrun.run = fork_ranks
+    os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 1)
+    launch.launch_command(launch.launch_command_parser().parse_args(options))
+
+
+def fork_ranks(args: argparse.Namespace) -> None:
+    """In place of `torch.distributed.run.run`: it returns when all have ended well."""
+    count = int(args.nproc_per_node)
+    shared = {
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": args.master_port,
+    }
+    processes = [
+        fork_rank(args.training_script_args, shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in range(count)
+    ]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    if any(codes):
+        sys.exit(f"the processes ended with {codes}")
+
+
+def fork_rank(arguments: list[str], environment: dict[str, object]) -> int:
+    process = os.fork()
+    if process:
+        return process
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    code = 1
+    try:
+        code = main(arguments)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    from forked_commands import imported
-
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    imported()
-    if "SHOAL_TEST_STOP_AT" in os.environ:
-        end_on_the_way(sys.argv[1:], int(os.environ["SHOAL_TEST_STOP_AT"]))
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from forked_commands import ENVIRONMENT, ForkedCommands, FreshCommands
-from fsdp_on_cpu import ENDED
+from fsdp_on_cpu import ENDED, launch_forked
 from safetensors.torch import load_file
 
 import shoal
@@ -29,7 +29,7 @@ from shoal.training.fsdp import check_fsdp
 
 KILLS = int(os.environ.get("SHOAL_KILLS", "3" if FULL else "1"))
 """`SHOAL_KILLS=20` is what the lab book has."""
-FRESH = "SHOAL_KILLS" in os.environ
+FRESH = "SHOAL_KILLS" in os.environ or "SHOAL_FRESH" in os.environ
 """Whether all that is killed begins with its imports and verifies in a process of its own, as a user's command does."""
 
 
@@ -46,10 +46,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    found = FreshCommands if FRESH else ForkedCommands
-    with closing(found(tmp_path_factory.mktemp("commands"))) as each:
-        yield each
+def commands(tmp_path_factory, processes):
+    folder = tmp_path_factory.mktemp("commands")
+    return FreshCommands(folder) if FRESH else ForkedCommands(folder, processes)
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
@@ -68,7 +67,7 @@ def healed(commands, folder: Path, out: Path, *more: str) -> HealRecord:
 def test_a_run_that_is_killed_goes_on_to_the_same_model(folder, commands, tmp_path):
     """SIGKILL at random moments of the whole command, loading and writing included.
 
-    The last run is a user's own command, in a new interpreter.
+    In a full run the last one is a user's own command, in a new interpreter.
     """
     begun = time.monotonic()
     undisturbed = healed(commands, folder, folder / "undisturbed")
@@ -85,7 +84,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_model(folder, commands, tmp_pa
         longest = 0.8 * (time.monotonic() - begun)
         check(out, undisturbed)
         shutil.rmtree(out)
-    healed(FreshCommands(tmp_path), folder, out)
+    healed(FreshCommands(tmp_path) if FULL else commands, folder, out)
     check(out, undisturbed)
     left = {path.name for path in folder.iterdir()}
     assert not [name for name in left if name.startswith(".killed.healing")]
@@ -115,17 +114,24 @@ UNEVEN = ("--steps", "20", "--clips", "5", "--dropout", "0", "--max-positions", 
 """Every clip is a part by itself: three of one process, two of the other."""
 
 
-def launch(way: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Two processes on the CPU; see `fsdp_on_cpu`."""
+def launch(processes, way: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """The exit code of two processes on the CPU, and what they print; see `fsdp_on_cpu`.
+
+    Killed on the way: behind step 13 all end, and the command goes on. In a full run torchrun starts them.
+    """
     port = str(20_000 + os.getpid() % 20_000 + 2 * list(LAUNCHER).index(way))
-    return subprocess.run(
-        [
-            sys.executable, "-m", "accelerate.commands.launch", *LAUNCHER[way][0], "--num_processes", "2",
-            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port,
-            str(HERE / "fsdp_on_cpu.py"), *arguments,
-        ],
-        env=ENVIRONMENT | environment, capture_output=True, text=True, check=False, timeout=280,
-    )  # fmt: skip
+    environment = ENVIRONMENT | {"SHOAL_TEST_STOP_AT": "13"}
+    options = [
+        *LAUNCHER[way][0], "--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", port, str(HERE / "fsdp_on_cpu.py"), *arguments,
+    ]  # fmt: skip
+    if not FULL and processes is not None:
+        printed, errors = folder / "printed.txt", folder / "errors.txt"
+        code = processes.run(partial(launch_forked, options, printed), errors, environment)
+        return code, printed.read_text(), errors.read_text()
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +141,15 @@ def alone(folder, commands):
 
 
 @pytest.mark.parametrize("way", [pytest.param("ddp", marks=pytest.mark.full), "fsdp2"])
-def test_two_processes_train_as_one(folder, alone, tmp_path, way):
+def test_two_processes_train_as_one(folder, alone, processes, tmp_path, way):
     """`accelerate launch` with two processes on the CPU (gloo): the same losses, up to rounding.
 
-    Killed on the way, too: behind step 13 all end, and the command goes on from the checkpoint of step 10.
+    Killed on the way, too: the command goes on from the checkpoint of step 10.
     """
     out = tmp_path / "launched"
-    launched = launch(way, *command(folder, out, *UNEVEN), SHOAL_TEST_STOP_AT="13")
-    assert launched.returncode == 0, launched.stderr[-3000:]
-    killed, _, went_on = launched.stderr.rpartition(ENDED)
+    code, printed, errors = launch(processes, way, tmp_path, *command(folder, out, *UNEVEN))
+    assert code == 0, errors[-3000:]
+    killed, _, went_on = errors.rpartition(ENDED)
     assert killed.count(ENDED) == 1
     assert f"step 12: {LAUNCHER[way][1]}, {int(way == 'fsdp2')} idle\n" in killed, killed[-3000:]
     assert "step 13:" not in killed
@@ -154,7 +160,7 @@ def test_two_processes_train_as_one(folder, alone, tmp_path, way):
     assert ours.last_loss == pytest.approx(alone.last_loss, rel=1e-4)
     assert ours.loss_after == pytest.approx(alone.loss_after, rel=1e-4)
     # The first process alone prints, once, and what was written is whole.
-    assert json.loads(launched.stdout)["steps"] == 20
+    assert json.loads(printed)["steps"] == 20
     assert len(shoal.load(str(out)).layers) == 2
     assert not (tmp_path / ".launched.healing").exists()
 
