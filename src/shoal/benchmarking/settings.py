@@ -20,7 +20,7 @@ class BenchSettings(Bootstrap):
     new_tokens: int = Field(default=32, ge=2)
     """Number of tokens decoded for every clip, past the end of the answer too, so that all systems do equal work."""
     memory: bool = False
-    """Measure peak memory too, every system in a fresh process that loads the model again."""
+    """Measure peak memory too, every system in a process of its own that loads the model again."""
     batch_size: Annotated[int, SPEED] = Field(default=1, ge=1)
     """Clips in a batch; 1 gives the latency of a single request."""
     force: Annotated[bool, OUTPUT] = False

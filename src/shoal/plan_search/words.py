@@ -98,8 +98,8 @@ def how_sure(search: Search) -> str:
     if search.chosen is None:
         return ""
     clips = search.confirmation_clips
-    test = next(test for test in search.confirmations if test.plan == search.chosen)
-    if only_costs(search.budget) or search.budget.point or test.p_holm is None:
+    test = next((test for test in search.confirmations if test.plan == search.chosen), None)
+    if test is None or test.p_holm is None or search.budget.point or only_costs(search.budget):
         return f"measured on {plural(clips, 'unseen clip')}, not tested"
     if clips < FEW_CLIPS:
         return f"passed the test on {plural(clips, 'unseen clip')}, too few to confirm it{_p(test)}"
