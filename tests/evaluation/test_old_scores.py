@@ -16,8 +16,8 @@ from shoal.cli.evaluation_tables import summary
 from shoal.errors import FileFormatError
 from shoal.evaluation import rescore
 from shoal.report import render
-from shoal.schema import Healing, Scores, Search
-from shoal.validation.validate import Validation, validate
+from shoal.schema import Healing, Scores, Search, Validation
+from shoal.validation.validate import validate
 from stored_outputs import evaluation, output
 
 OLD = Path(__file__).parent / "old_files"

@@ -23,6 +23,7 @@ from shoal.schema import (
     Document,
     Estimate,
     Example,
+    Finding,
     GroupScore,
     Healing,
     HealingCell,
@@ -49,8 +50,10 @@ from shoal.schema import (
     TaskMatrix,
     TrainingRecord,
     Trust,
+    Validation,
     ValidationLoss,
 )
+from shoal.schema.validation import Verdict
 
 DEPTH = 30
 LAYER = 3_540_000
@@ -797,6 +800,19 @@ def training_record(**changes: object) -> TrainingRecord:
     return TrainingRecord.model_validate(fields | changes)
 
 
+def validation(verdict: Verdict = "holds", **changes: object) -> Validation:
+    fields: dict[str, object] = {
+        "provenance": provenance("validate", "pruned"),
+        "checkpoint": "pruned",
+        "confident": True,
+        "findings": [
+            Finding(requirement="WER <= 20%", verdict="holds", where="asr on test.jsonl", shown="13.2 % [11.6, 14.8]"),
+            Finding(requirement="WER increase <= 5%", verdict=verdict, where="asr on test.jsonl", shown="+9.0 %"),
+        ],
+    }
+    return Validation.model_validate(fields | changes)
+
+
 def everything() -> list[Document | tuple[str, Document]]:
     """One of each, some with a path."""
     return [
@@ -810,4 +826,5 @@ def everything() -> list[Document | tuple[str, Document]]:
         ("healing.json", healing()),
         ("shoal-heal.json", heal_record()),
         ("shoal-training.json", training_record()),
+        ("validation.json", validation()),
     ]

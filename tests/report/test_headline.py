@@ -114,3 +114,14 @@ def test_the_terminal_says_what_is_lost_in_which_unit_and_has_one_verdict_on_tru
     assert len(verdicts) == 2
     assert all(" on average" in line for line in verdicts)
     assert sum("regret, " in line for line in lines) == 2
+
+
+def test_a_requirement_that_is_broken_is_in_the_headline():
+    scores = scores_of(["contiguous-2"])
+    text = words(("scores.json", scores), ("validation.json", documents.validation("broken")))
+    assert text.startswith("2 of 30 decoder layers can go at +9.0 % [")
+    assert "relative WER, but not every requirement holds." in text
+    assert "these do not hold: WER increase <= 5% (broken)" in text
+    text = words(("scores.json", scores), ("validation.json", documents.validation()))
+    assert "relative WER. " in text
+    assert "validation.json: All of 2 requirements hold" in text

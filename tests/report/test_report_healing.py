@@ -1,4 +1,4 @@
-"""What healing buys: the sentences, the table and the figure, and records of training."""
+"""What healing gains: the sentences, the table and the figure, and records of training."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_without_the_unhealed_model_nothing_is_said_of_a_gain():
 def test_only_unhealed_models(tmp_path):
     document = documents.healing(targets=("none",))
     page = rendered(tmp_path, document)
-    assert "What healing buys was not measured" in page.text
+    assert "What healing gains was not measured" in page.text
     assert "Nothing was healed: WER is 45.2" in page.text
     assert column(table(document), "Against the best target") == ["–"] * 4
     assert not table(document).highlight
@@ -163,7 +163,7 @@ def test_a_row_says_what_it_cost_and_a_fit_has_no_steps():
         f"9{SPACE}s",
         "884,736",
     )
-    assert (none["Steps"], none["p"], none["Change from not healed"]) == ("–", "–", "–")
+    assert (none["Steps"], none["p"], none["Gain from healing"]) == ("–", "–", "–")
     assert none["Against the best target"] == "higher"
     assert rows["contiguous-4, joint"]["Against the best target"] == "not told apart"
 

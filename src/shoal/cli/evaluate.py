@@ -23,9 +23,8 @@ from shoal.validation.settings import ScoreRequirements
 if TYPE_CHECKING:
     from shoal.evaluation.shards import ShardOutputs
     from shoal.progress import Progress
-    from shoal.schema import Scores
+    from shoal.schema import Scores, Validation
     from shoal.tasks import Task
-    from shoal.validation.validate import Validation
 
 
 class EvaluateFiles(ScoreRequirements):

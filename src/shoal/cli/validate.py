@@ -24,8 +24,7 @@ from shoal.validation.settings import ValidateSettings
 if TYPE_CHECKING:
     from shoal.cards.identity import Fingerprint
     from shoal.progress import Progress
-    from shoal.schema import Scores
-    from shoal.validation.validate import Validation
+    from shoal.schema import Scores, Validation
 
 
 class Evaluation(DecodingSettings, Intervals):

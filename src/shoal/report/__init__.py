@@ -20,10 +20,10 @@ def render(documents: Sequence[Document | tuple[str, Document]], out: str | Path
     """Write a report about `documents` under `out`.
 
     Args:
-        documents: audits, comparisons, task matrices, searches, plans, scores, benches, healings and records of
-            training or healing in any number and order, each alone or with the path it was read from. A section whose
-            document is missing says so; those of importance, trust, tasks, search, healing and training are then
-            left out.
+        documents: audits, comparisons, task matrices, searches, plans, scores, benches, validations, healings and
+            records of training or healing in any number and order, each alone or with the path it was read from. A
+            section whose document is missing says so; those of importance, trust, tasks, search, requirements,
+            healing and training are then left out.
         out: the HTML file to write; replaced as a whole or not at all.
         title: heading; by default it names the model.
 

@@ -26,6 +26,7 @@ from shoal.schema import (
     SystemScores,
     TaskMatrix,
     TrainingRecord,
+    Validation,
 )
 from shoal.terms import DEFAULT_SCOPE
 
@@ -64,6 +65,7 @@ class Bundle:
     healings: list[Named[Healing]] = field(default_factory=list)
     heals: list[Named[HealRecord]] = field(default_factory=list)
     trainings: list[Named[TrainingRecord]] = field(default_factory=list)
+    validations: list[Named[Validation]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Named[Document]]:
         return chain.from_iterable(getattr(self, kind.name) for kind in fields(self))
@@ -160,6 +162,7 @@ _LISTS: dict[type[Document], str] = {
     Healing: "healings",
     HealRecord: "heals",
     TrainingRecord: "trainings",
+    Validation: "validations",
 }
 """The field of a bundle in which documents of a kind are kept."""
 

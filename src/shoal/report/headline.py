@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shoal import wording
-from shoal.report import healing_words, limits, search, tiles
+from shoal.report import healing_words, limits, requirements, search, tiles
 from shoal.report.affordable import Candidate, Result, candidates, deepest, limit_of, scored
 from shoal.report.bundle import Bundle
 from shoal.report.healing_cells import leading_plan
@@ -41,7 +41,7 @@ def build(bundle: Bundle) -> Headline:
     verdict, *sentences = _found(bundle, best, known) if best else _not_found(bundle, known)
     removed, removed_words = _removed(bundle, best, known)
     return Headline(
-        verdict=verdict,
+        verdict=verdict + _unless_required(bundle),
         explanation=" ".join(sentences),
         others=list(_other_documents(bundle, best, known)),
         tiles=tiles.build(bundle, (best.first.name, len(best.first.removed)) if best else None),
@@ -52,6 +52,12 @@ def build(bundle: Bundle) -> Headline:
         removed_words=removed_words,
         depth=bundle.depth,
     )
+
+
+def _unless_required(bundle: Bundle) -> str:
+    """Nothing is said to be fine where a requirement that somebody made does not hold."""
+    broken = any(not named.document.holds for named in bundle.validations)
+    return ", but not every requirement holds" if broken else ""
 
 
 def _removed(bundle: Bundle, best: Candidate | None, known: Sequence[Candidate]) -> tuple[list[int], str]:
@@ -133,6 +139,8 @@ def _not_scored(bundle: Bundle) -> list[str]:
 
 def _other_documents(bundle: Bundle, best: Candidate | None, known: Sequence[Candidate]) -> Iterator[str]:
     """A sentence for every search, scores and healing that the rest of the headline does not speak of."""
+    for validation in bundle.validations:
+        yield f"{validation.label or 'Validation'}: {requirements.verdict(validation.document)}"
     told = {result.source for result in best.results} if best else set()
     for searched in bundle.searches if known else ():
         if (searched.label or "the search") not in told:

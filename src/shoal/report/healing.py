@@ -1,4 +1,4 @@
-"""What healing buys: pruned models, healed by each target or not at all, on the same test clips."""
+"""What healing gains: pruned models, healed by each target or not at all, on the same test clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shoal.schema.heal import EDIT_RATE, NONE
 from shoal.score_tables import change_text, delta_text, relative_text, value_text
 from shoal.tables import Table
 
-ID, TITLE, SHORT = "healing", "What healing buys", "Healing"
+ID, TITLE, SHORT = "healing", "What healing gains", "Healing"
 STANDINGS = {"alike": "not told apart", "lower": "lower", "higher": "higher", "unknown": "–"}
 
 
@@ -70,7 +70,7 @@ def _table(healing: Healing) -> Table:
         "Layers removed": lambda _, cell: wording.without_noun(wording.removed_names(cell.plan)),
         healing.score_name: lambda _, cell: value_text(cell.score),
         "Against the best target": _standing,
-        "Change from not healed": lambda _, cell: delta_text(cell.score, cell.bought),
+        "Gain from healing": lambda _, cell: delta_text(cell.score, cell.bought),
         "p": lambda _, cell: wording.p_value(cell.bought.p_value) if cell.bought else "–",
         "Share recovered": lambda _, cell: wording.percent_estimate(cell.recovered) if cell.recovered else "–",
         "What is trained": lambda _, cell: _healed(cell),

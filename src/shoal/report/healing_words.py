@@ -73,7 +73,7 @@ def headline_words(healing: Healing) -> tuple[str, str]:
     """Verdict and explanation for the top of a report without scores."""
     group, within = leading_plan(healing, TOLERANCE)
     if group is None or group.best is None:
-        return "What healing buys was not measured", _nothing_healed(healing, by_plan(healing))
+        return "What healing gains was not measured", _nothing_healed(healing, by_plan(healing))
     unpruned = f"The unpruned model: {value_text(healing.baseline)}."
     return _verdict(healing, group), " ".join([effect_words(healing, group), _why_this(healing, within), unpruned])
 

@@ -62,6 +62,8 @@ from shoal.schema.search import SearchStep as SearchStep
 from shoal.schema.training import StageRecord as StageRecord
 from shoal.schema.training import TrainingRecord as TrainingRecord
 from shoal.schema.training import ValidationLoss as ValidationLoss
+from shoal.schema.validation import Finding as Finding
+from shoal.schema.validation import Validation as Validation
 from shoal.terms import PARTS as PARTS
 from shoal.terms import SCOPES as SCOPES
 from shoal.terms import InputKind as InputKind
@@ -82,6 +84,7 @@ KINDS: dict[str, type[Document]] = {
         HealRecord,
         Healing,
         TrainingRecord,
+        Validation,
     )
 }
 

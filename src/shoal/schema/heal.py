@@ -93,7 +93,7 @@ class HealingCell(Record):
 
 
 class Healing(Document):
-    """What healing buys: plans × targets, evaluated on the same clips."""
+    """What healing gains: plans × targets, evaluated on the same clips."""
 
     kind: Literal["healing"] = "healing"
     schema_version: int = 2

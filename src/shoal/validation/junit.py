@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from shoal.schema import write_text
-from shoal.validation.requirements import Finding
-from shoal.validation.validate import Validation
+from shoal.schema import Finding, Validation, write_text
 
 
 def write_junit(validation: Validation, path: Path) -> Path:

@@ -10,33 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from shoal.cards.measured import Measured
 from shoal.data_names import data_name
 from shoal.errors import UsageError
-from shoal.schema import Bench, Delta, Estimate, MeasuredScore, Record, SystemBench
+from shoal.schema import Bench, Delta, Estimate, Finding, MeasuredScore, SystemBench
+from shoal.schema.validation import Verdict
 from shoal.settings import one_or_more
 from shoal.wording import plain, plain_score
 
-Verdict = Literal["holds", "broken", "cannot tell", "not measured"]
 FEWEST_GROUP_CLIPS = 5
 """A group with fewer clips is not judged, in documents that do not say which groups are large enough."""
 NOT_MEASURED = "no result"
-
-
-class Finding(Record):
-    """One requirement, as one document shows it."""
-
-    requirement: str
-    verdict: Verdict
-    where: str = ""
-    """Task and data, or the bench; empty where nothing was measured."""
-    measured: Estimate | None = None
-    shown: str = ""
-    """The same for a person, in its unit."""
-    reason: str = ""
-    """Why it does not hold, or cannot be told."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from shoal.cards.attached import Labelled, attached, latest
 from shoal.cards.facts import folder_of, gather, identity
@@ -15,43 +13,11 @@ from shoal.cards.identity import CheckpointIdentity, Fingerprint, fingerprints_o
 from shoal.cards.measured import Measured
 from shoal.errors import UsageError
 from shoal.provenance import provenance
-from shoal.schema import Bench, Document, Scores
+from shoal.schema import Bench, Scores, Validation
 from shoal.settings import takes
 from shoal.validation.requirement_syntax import parse
-from shoal.validation.requirements import Evidence, Finding, Requirement
+from shoal.validation.requirements import Evidence, Requirement
 from shoal.validation.settings import ValidateSettings
-
-
-class Validation(Document):
-    """Every requirement, and whether it holds."""
-
-    kind: Literal["validation"] = "validation"
-    schema_version: int = 2
-    checkpoint: str | None = None
-    """None: the systems of the documents that are compared with a baseline."""
-    confident: bool
-    """Whether intervals had to meet the requirements, too."""
-    findings: list[Finding]
-    sources: list[str] = Field(default_factory=list)
-    """The documents."""
-
-    @classmethod
-    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Before version 2 a requirement was called a promise."""
-        return {
-            **data,
-            "findings": [{**finding, "requirement": finding["promise"]} for finding in data["findings"]],
-        }
-
-    @property
-    def holds(self) -> bool:
-        """Whether every requirement was measured and holds."""
-        return all(finding.verdict == "holds" for finding in self.findings)
-
-    @property
-    def failures(self) -> list[Finding]:
-        """The findings that do not hold, or cannot be told."""
-        return [finding for finding in self.findings if finding.verdict != "holds"]
 
 
 @takes(ValidateSettings)
