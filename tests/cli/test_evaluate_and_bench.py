@@ -191,6 +191,6 @@ def test_an_interrupted_evaluation_says_what_is_stored_and_the_next_what_it_foun
         assert main(line) == 130
     assert capsys.readouterr().err.endswith("shoal: Interrupted: 2 of 3 stored; run the same command to go on\n")
     assert main(line) == 0
-    assert "transcribe: 2 of 3 found\n" in capsys.readouterr().err
+    assert f"transcribe: 2 of 3 found in {tmp_path / 'out'}\n" in capsys.readouterr().err
     assert main(line) == 0
-    assert "transcribe: 3 of 3 found, nothing left to do\n" in capsys.readouterr().err
+    assert f"transcribe: 3 of 3 found in {tmp_path / 'out'}, nothing left to do\n" in capsys.readouterr().err

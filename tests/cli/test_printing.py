@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -68,16 +69,16 @@ def test_a_log_has_a_line_a_stage_and_long_ones_are_not_silent(clock, capsys) ->
 
 
 def test_what_an_earlier_run_has_done_is_said_and_does_not_count_for_the_rate(clock, capsys) -> None:
-    with progress_bars() as report:
+    with progress_bars(Path("out")) as report:
         report("transcribe", 8, 16)
         clock[0] = 10.0
         report("transcribe", 16, 16)
         report("cells", 4, 4)
     lines = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
-        "transcribe: 8 of 16 found",
+        "transcribe: 8 of 16 found in out",
         "transcribe: 16 of 16, 10 s, 1.2 s each",
-        "cells: 4 of 4 found, nothing left to do",
+        "cells: 4 of 4 found in out, nothing left to do",
     ]
 
 
@@ -106,14 +107,14 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left(monkeypatch: pytest.Monkey
     [
         ([("transcribe", 4, 16)], True, "Interrupted: 4 of 16 stored; run the same command to go on"),
         ([("train", 4, 16)], True, "Interrupted during train, 4 of 16; run the same command to go on"),
-        ([("time", 4, 16)], False, "Interrupted during time, 4 of 16; run the same command to begin again"),
+        ([("time", 4, 16)], False, "Interrupted during time, 4 of 16; run the same command to begin anew"),
         ([("load m", 0, 1)], True, "Interrupted during load m; run the same command to go on"),
         ([], True, "Interrupted; run the same command to go on"),
     ],
 )
 def test_who_presses_ctrl_c_is_told_what_is_stored(stages, resumes, line) -> None:
     def work() -> None:
-        with progress_bars(resumes=resumes) as report:
+        with progress_bars(Path("out") if resumes else None) as report:
             for stage in stages:
                 report(*stage)
             raise KeyboardInterrupt

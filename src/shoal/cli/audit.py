@@ -37,7 +37,7 @@ def audit(
     printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> None:
     """Measure how much each decoder layer does: by similarity, by gradients, by leaving it out."""
-    with printing.progress() as progress:
+    with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         loaded = options.load(model, loading, progress)
         document = shoal.audit(loaded, dataset, task, settings, out=out, progress=progress)

@@ -43,7 +43,7 @@ def bench(
     """Time the unpruned model and every plan in turn on the same clips, and compare their sizes."""
     plans = [shoal.Plan.load(path) for path in plan]
     settings = BenchSettings.of(settings, {"trust_remote_code": loading.trust_remote_code})
-    with printing.progress(resumes=False) as progress:
+    with printing.progress() as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress, answers=False)
         loaded = options.load(model, loading, progress)
         document = shoal.bench(loaded, dataset, task, settings, plans=plans, out=out, progress=progress)

@@ -38,7 +38,7 @@ def demo(
     """Run the whole way on real speech: audit, compare, select, evaluate, prune, verify, time and report."""
     from shoal.demo.run import Demo
 
-    with printing.progress() as progress:
+    with printing.progress(out) as progress:
         result = Demo(out, model, tuple(data or ()), rows, loading, settings, progress, progress.say).run()
     layers = ",".join(map(str, result.plan.layers))
     report, checkpoint = result.report.resolve(), result.checkpoint.resolve()

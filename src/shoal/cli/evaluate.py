@@ -113,7 +113,7 @@ def evaluate(
     elif model is None:
         raise UsageError("no model given", where="MODEL", fix="name one, or score stored outputs with --rescore")
     else:
-        with printing.progress() as progress:
+        with printing.progress(files.out) as progress:
             result = _evaluated(model, files, rows, loading, settings, progress)
         if not isinstance(result, shoal.Scores):
             printing.show(shards.record(result), shards.summary(result), *result.files)

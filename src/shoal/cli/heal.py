@@ -61,7 +61,7 @@ def heal(
 
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
     removed = None if plan is None else shoal.Plan.load(plan)
-    with printing.progress() as progress:
+    with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         validation = options.read_other(
             watched.validation, rows, watched.validation_limit, watched.validation_where, task, settings.seed, progress

@@ -87,7 +87,7 @@ def heal_grid(
 
     plans = depths.read()
     settings = settings.model_copy(update={"trust_remote_code": loading.trust_remote_code})
-    with printing.progress() as progress:
+    with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         test = options.read_other(
             tested.test, rows, tested.test_limit, tested.test_where, task, settings.seed, progress

@@ -35,16 +35,16 @@ class Printing(Settings):
         return "json" if self.as_json else "text"
 
     @contextmanager
-    def progress(self, resumes: bool = True) -> Iterator[Reporter]:
+    def progress(self, folder: Path | None = None) -> Iterator[Reporter]:
         """Bars or lines on stderr while the command works.
 
         Args:
-            resumes: the command stores what it has done, and goes on from there when it is run again.
+            folder: where the command stores what it has done, to go on from there; None if it must begin again.
         """
         logging.getLogger("shoal").setLevel(logging.ERROR if self.quiet else logging.NOTSET)
         if self.verbose:
             logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        with progress_bars(quiet=self.quiet, resumes=resumes) as progress:
+        with progress_bars(folder, quiet=self.quiet) as progress:
             yield progress
 
     def show(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
@@ -66,12 +67,13 @@ class Reporter:
     """Shows the stages of a command as they report themselves; the same name is the same stage.
 
     Args:
+        folder: where the command stores what it has done, to go on from there; None if it must begin again.
         bars: where bars are drawn; None writes lines.
         quiet: shows nothing, and still knows how far the command is.
     """
 
-    def __init__(self, bars: Bars | None = None, *, quiet: bool = False) -> None:
-        self.bars, self.quiet = bars, quiet
+    def __init__(self, folder: Path | None = None, bars: Bars | None = None, *, quiet: bool = False) -> None:
+        self.folder, self.bars, self.quiet = folder, bars, quiet
         self.stages: dict[str, Stage] = {}
         self.last: Stage | None = None
 
@@ -85,7 +87,8 @@ class Reporter:
         if self.quiet:
             return
         if new and 0 < done <= total and total > 1:
-            self.say(f"{name}: {done} of {total} found" + (", nothing left to do" if done == total else ""))
+            found = f"{done} of {total} found" + (f" in {self.folder}" if self.folder else "")
+            self.say(f"{name}: {found}" + (", nothing left to do" if done == total else ""))
         if self.bars is not None:
             _draw(self.bars, list(self.stages).index(name), stage)
         elif (ended and stage.seconds > SHORT) or now - stage.shown > SECONDS_BETWEEN_LINES:
@@ -100,14 +103,16 @@ class Reporter:
             console = self.bars.console if self.bars else Console(stderr=True, highlight=False)
             console.print(f"[{time.monotonic() - _START:4.0f} s] {line}", markup=False, soft_wrap=True)
 
-    def interrupted(self, resumes: bool) -> Interrupted:
+    def interrupted(self) -> Interrupted:
         """What the user is told who stopped the command."""
         stage, position = self.last, ""
         if stage is not None and stage.total > 1 and stage.name.startswith(STORED):
             position = f": {stage.done} of {stage.total} stored"
         elif stage is not None:
             position = f" during {stage.name}" + (f", {stage.done} of {stage.total}" if stage.total > 1 else "")
-        return Interrupted(f"Interrupted{position}; run the same command to {'go on' if resumes else 'begin again'}")
+        return Interrupted(
+            f"Interrupted{position}; run the same command to {'go on' if self.folder else 'begin again'}"
+        )
 
 
 def _draw(bars: Bars, index: int, stage: Stage) -> None:
@@ -118,8 +123,12 @@ def _draw(bars: Bars, index: int, stage: Stage) -> None:
 
 
 @contextmanager
-def progress_bars(*, quiet: bool = False, resumes: bool = True) -> Iterator[Reporter]:
+def progress_bars(folder: Path | None = None, *, quiet: bool = False) -> Iterator[Reporter]:
     """Bars on a terminal, lines elsewhere, nothing if `quiet`.
+
+    Args:
+        folder: see `Reporter`.
+        quiet: see `Reporter`.
 
     Raises:
         Interrupted: the user pressed Ctrl-C.
@@ -137,11 +146,11 @@ def progress_bars(*, quiet: bool = False, resumes: bool = True) -> Iterator[Repo
         rich_progress.TimeRemainingColumn(),
     )
     with rich_progress.Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
-        reporter = Reporter(None if bars.disable else bars, quiet=quiet)
+        reporter = Reporter(folder, None if bars.disable else bars, quiet=quiet)
         try:
             yield reporter
         except KeyboardInterrupt:
-            raise reporter.interrupted(resumes) from None
+            raise reporter.interrupted() from None
 
 
 def in_megabytes(progress: Progress) -> Progress:

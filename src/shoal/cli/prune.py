@@ -40,7 +40,7 @@ def prune(
     # Read before the model is: a wrong plan shows at once.
     chosen = _chosen_plan(settings)
     check_whole(chosen or [])
-    with printing.progress() as progress:
+    with printing.progress(out) as progress:
         if not force and _finished(model, resolve(model).path, chosen, settings, loading.dtype, out):
             progress.say("nothing left to do: this checkpoint is finished")
             info, plan, folder = _pruned_model(out), shoal.Plan.load(out / PLAN_FILE), out

@@ -32,6 +32,6 @@ def report(
     """Make one HTML page, which needs no network, from any of Shoal's files."""
     from shoal.schema import load_documents
 
-    with printing.progress(resumes=False):
+    with printing.progress():
         page = shoal.render([document for path in files for document in load_documents(path)], out, title=title)
     printing.show({"path": str(page)}, [], page)

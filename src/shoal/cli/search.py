@@ -59,7 +59,7 @@ def search(
     from shoal.evaluation.scores.registry import headline
 
     headline(tasks.get(task))
-    with printing.progress() as progress:
+    with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         other = options.read_other(
             unseen.confirm_data, rows, unseen.confirm_limit, unseen.confirm_where, task, settings.seed, progress

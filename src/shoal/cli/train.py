@@ -35,7 +35,7 @@ def train(
 
     steps = Recipe.load(recipe)
     done = finished(steps, out, force=settings.force) is not None
-    with printing.progress() as progress:
+    with printing.progress(out) as progress:
         record = shoal.train(steps, out, settings, progress=progress)
     if record is not None:
         if done:

@@ -82,7 +82,7 @@ def validate(
     documents = [read(path) for path in (*scores, *bench)]
     own: Fingerprint | None = None
     if evaluation.data and checkpoint is not None:
-        with printing.progress() as progress:
+        with printing.progress(evaluation.out) as progress:
             measured = _evaluated(checkpoint, evaluation, rows, loading, progress)
         documents.append((str(evaluation.out / "scores.json"), measured))
         own = _known(measured, checkpoint, loading)
