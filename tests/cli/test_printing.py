@@ -107,7 +107,7 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left(monkeypatch: pytest.Monkey
     [
         ([("transcribe", 4, 16)], True, "Interrupted: 4 of 16 stored; run the same command to go on"),
         ([("train", 4, 16)], True, "Interrupted during train, 4 of 16; run the same command to go on"),
-        ([("time", 4, 16)], False, "Interrupted during time, 4 of 16; run the same command to begin anew"),
+        ([("time", 4, 16)], False, "Interrupted during time, 4 of 16; run the same command to begin again"),
         ([("load m", 0, 1)], True, "Interrupted during load m; run the same command to go on"),
         ([], True, "Interrupted; run the same command to go on"),
     ],
