@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,28 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
 from shoal.decoder.batches import prepared_batches
-from shoal.errors import FileFormatError, UsageError
+from shoal.errors import UsageError
 from shoal.machine import writing
 from shoal.measurement.blocks import block_candidates
 from shoal.measurement.collector import collect
-from shoal.measurement.metric_types import ImportanceMetric, ImportanceRequest
-from shoal.measurement.metrics import metric_slices
+from shoal.measurement.metric_types import ImportanceRequest
 from shoal.measurement.settings import AuditSettings
+from shoal.measurement.stored_audit import add_importance, check_options, has_all_metrics, measured_on, open_stored
 from shoal.measurement.summary import summarise
-from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
+from shoal.measurement.sums import Sums, SumsFile, SumsWriter, save_sums
 from shoal.models.batch import PreparedBatch
 from shoal.progress import Progress, report_progress, stage
 from shoal.provenance import provenance
-from shoal.schema import Audit, InputAudit, InputKind
+from shoal.schema import Audit, InputKind
 from shoal.settings import takes
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
-
-MEASURE_VERSION = 1
-"""Raised when the numbers in the `.npz` change meaning, so that old files are measured again."""
 
 
 @dataclass
@@ -66,14 +61,16 @@ def audit(
         data: from `shoal.read_manifests`.
         task: its instruction and target make the prompt and the teacher-forced response.
         settings: what is measured, and how.
-        out: folder for `audit.json` and `audit.npz`; measuring the same again there reuses the `.npz`.
+        out: folder for `audit.json` and `audit.npz`. What was measured there stays: the same again measures nothing,
+            more inputs, metrics, sizes or parts are added. The intervals are always those asked for last.
         progress: called with (input, clips done, clips in all).
         **options: fields of `AuditSettings`, instead of `settings` or in their place.
 
     Raises:
         MeasureError: a state is not finite or zero, or the full model's loss is not finite.
         ModelError: gradient or ablation of a class whose loss is not known.
-        UsageError: an input the model or the task cannot take, or an unknown metric, part or block size.
+        UsageError: an input the model or the task cannot take, or an unknown metric, part or block size; or `out`
+            holds an audit of something else.
     """
     settings = AuditSettings.of(settings, options)
     folder = None if out is None else Path(out)
@@ -82,25 +79,26 @@ def audit(
     if "speech" in inputs:
         model.check_clips(data, task)
     _check(settings, model, task, inputs)
-    key = _key(model, data, task, inputs)
-    measured = _already_measured(folder, key)
-    if measured is None:
-        watch = Stopwatch()
-        size = settings.batch_size
-        sums = {
-            kind: measure(model, data, task, kind, batch_size=size, progress=progress, watch=watch, spool=folder)
-            for kind in inputs
-        }
-        measured = SumsFile(sums, key, watch.seconds)
-        _keep(measured, folder)
-    for kind in inputs:
-        for metric in settings.importances:
-            asked = settings.options_of(metric)
-            request = ImportanceRequest(model, data, task, kind, asked, folder, progress)
-            if _add_importance(measured, metric, request):
-                _keep(measured, folder)
+    about = measured_on(model, data, task)
+    stored = open_stored(folder, about, force=settings.force) or SumsFile({}, about)
+    requests = [
+        (metric, ImportanceRequest(model, data, task, kind, settings.options_of(metric), folder, progress))
+        for kind in inputs
+        for metric in settings.importances
+    ]
+    for metric, request in requests:
+        check_options(stored, metric, request, force=settings.force)
+    _measure_cosines(stored, model, data, task, inputs, settings, folder, progress)
+    for metric, request in requests:
+        if add_importance(stored, metric, request, force=settings.force):
+            _keep(stored, folder)
+        else:
+            report_progress(progress, metric.name, len(data.rows), len(data.rows))
     with stage(progress, "summarise"):
-        summaries = {kind: _summary(measured, kind, settings) for kind in measured.inputs}
+        summaries = {
+            kind: summarise(sums, kind, settings, stored.importance.get(kind, []))
+            for kind, sums in stored.inputs.items()
+        }
     document = Audit(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=model.info(),
@@ -112,7 +110,7 @@ def audit(
         cluster=settings.cluster,
         seed=settings.seed,
         sums_file="audit.npz" if folder else None,
-        seconds=measured.seconds,
+        seconds=stored.seconds,
     )
     if folder is not None:
         document.save(folder / "audit.json")
@@ -142,23 +140,30 @@ def _check(settings: AuditSettings, model: LoadedModel, task: Task, inputs: Sequ
             raise UsageError("there is no speech to decode", where="--decode", fix="leave it out")
 
 
-def _summary(measured: SumsFile, kind: InputKind, settings: AuditSettings) -> InputAudit:
-    """With what was asked for of the importance that the file holds."""
-    asked = [item for item in measured.importance.get(kind, []) if item.metric in settings.metrics]
-    return summarise(measured.inputs[kind], kind, settings, asked)
-
-
-def _add_importance(measured: SumsFile, metric: ImportanceMetric, request: ImportanceRequest) -> bool:
-    """Measure one importance with one input into the file's content, unless it is there; whether it was measured."""
-    name, options = f"{request.input}:{metric.name}", request.options
-    depends = [metric.name, options.scope, *metric.depends_on(options)]
-    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
-    if measured.importance_keys.get(name) == key:
-        return False
-    others = [item for item in measured.importance.get(request.input, []) if item.metric != metric.name]
-    measured.importance[request.input] = others + metric.measure(request)
-    measured.importance_keys[name] = key
-    return True
+def _measure_cosines(
+    stored: SumsFile,
+    model: LoadedModel,
+    data: Dataset,
+    task: Task,
+    inputs: Sequence[InputKind],
+    settings: AuditSettings,
+    folder: Path | None,
+    progress: Progress | None,
+) -> None:
+    """The cosine metrics of the inputs that the file lacks; of all of them where a metric is new."""
+    if not has_all_metrics(stored):
+        inputs = [*inputs, *(kind for kind in stored.inputs if kind not in inputs)]
+        stored.inputs.clear()
+    watch, size = Stopwatch(stored.seconds), settings.batch_size
+    for kind in inputs:
+        if kind in stored.inputs:
+            report_progress(progress, kind, len(data.rows), len(data.rows))
+            continue
+        stored.inputs[kind] = measure(
+            model, data, task, kind, batch_size=size, progress=progress, watch=watch, spool=folder
+        )
+        stored.seconds = watch.seconds
+        _keep(stored, folder)
 
 
 def _keep(measured: SumsFile, out: Path | None) -> None:
@@ -225,36 +230,3 @@ def _inputs(model: LoadedModel, task: Task, data: Dataset, asked: Sequence[Input
     # Translations may come without a transcript; then there is no text to put in the place of the audio.
     spoken = all(row.text.strip() for row in data.rows)
     return tuple(name for name in possible if spoken or name == "speech") or possible
-
-
-def _key(model: LoadedModel, data: Dataset, task: Task, inputs: Sequence[InputKind]) -> str:
-    """What the sums depend on, and nothing else (not the bootstrap).
-
-    Raises:
-        ManifestError: a row does not hold the task's right answer.
-    """
-    answers = json.dumps([task.target(row) for row in data.rows])
-    parts = [
-        MEASURE_VERSION,
-        model.info().fingerprint,
-        model.dtype_name,
-        data.info().fingerprint,
-        task.name,
-        task.asked,
-        hashlib.sha256(answers.encode()).hexdigest(),
-        list(inputs),
-        *model.languages_told(task, [row.lang for row in data.rows]),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _already_measured(out: Path | None, key: str) -> SumsFile | None:
-    """What an earlier audit of the same left in `out`, if the cosine metrics are still the same."""
-    if out is None or not (out / "audit.npz").is_file():
-        return None
-    try:
-        measured = load_sums(out / "audit.npz")
-    except FileFormatError:
-        return None
-    known = all(sums.slices == metric_slices(sums.depth) for sums in measured.inputs.values())
-    return measured if measured.key == key and known else None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from shoal.errors import MeasureError
 from shoal.schema import Part, Scope
 from shoal.statistics import Floats, Ints, Resampler
 from shoal.terms import Candidate, scope_now
@@ -70,6 +71,34 @@ def refuse_bad(sums: ImportanceSums) -> ImportanceSums:
         clip = sums.utterances[int(np.flatnonzero(bad[:, column])[0])]
         refused.setdefault(column, f"clip {clip}: the {sums.quantity} without it is not finite")
     return replace(sums, refused=refused, values=np.where(bad, np.nan, sums.values))
+
+
+def extended(items: Sequence[ImportanceSums], more: Sequence[ImportanceSums]) -> list[ImportanceSums]:
+    """What was measured, with more candidates or more parts of it.
+
+    Raises:
+        MeasureError: other clips could be used than before.
+    """
+    merged = {(item.metric, item.quantity, item.scope, item.part): item for item in items}
+    for item in more:
+        known = (item.metric, item.quantity, item.scope, item.part)
+        merged[known] = _joined(merged[known], item) if known in merged else item
+    return list(merged.values())
+
+
+def _joined(first: ImportanceSums, second: ImportanceSums) -> ImportanceSums:
+    """The candidates of both in the order in which one measurement has them: by size, then by layer."""
+    if first.utterances != second.utterances:
+        raise MeasureError("other clips could be used than when it was measured before", fix="give --force")
+    candidates, refused = [*first.candidates, *second.candidates], dict(first.refused)
+    refused |= {len(first.candidates) + column: reason for column, reason in second.refused.items()}
+    order = sorted(range(len(candidates)), key=lambda index: (len(candidates[index]), candidates[index]))
+    return replace(
+        first,
+        candidates=tuple(candidates[index] for index in order),
+        values=np.concatenate([first.values, second.values], axis=1)[:, order],
+        refused={order.index(column): reason for column, reason in refused.items()},
+    )
 
 
 ARRAYS = ("values", "counts", "utterances", "full")

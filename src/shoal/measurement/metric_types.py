@@ -138,7 +138,7 @@ class ImportanceMetric:
         additive: a block that was not measured itself counts as the sum of its layers.
         measured: candidates are left out in earnest, so that other metrics are held against it.
         extras: which of the options `race` and `decode` it knows.
-        depends_on: the options that its numbers depend on, beside the scope.
+        depends_on: names of the options that its numbers depend on, beside the scope.
         of_any_layers: a function of any sets of layers (C,) → (C,), for strategies that measure again at every step;
             without one only what `measure` gives can be searched by.
     """
@@ -151,7 +151,7 @@ class ImportanceMetric:
     additive: bool = False
     measured: bool = False
     extras: frozenset[str] = frozenset()
-    depends_on: Callable[[ImportanceOptions], list[object]] = lambda _: []
+    depends_on: tuple[str, ...] = ()
     of_any_layers: Callable[[ImportanceRequest, Part], Callable[[Sequence[Candidate]], Floats]] | None = None
 
     def quantity(self, name: str) -> Quantity:

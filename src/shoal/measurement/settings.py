@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from shoal.errors import UsageError
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions
 from shoal.measurement.metrics import METRICS, check_known, cosine_metrics, importances
-from shoal.settings import SPEED, Intervals, comma_separated
+from shoal.settings import OUTPUT, SPEED, Intervals, comma_separated
 from shoal.terms import PARTS, InputKind, Part, Scope
 
 EXTRAS = ("race", "decode")
@@ -46,6 +46,8 @@ class AuditSettings(Intervals):
     """Let ablation decode every clip without each candidate too, for error rates and not only losses."""
     batch_size: Annotated[int, SPEED] = Field(default=16, ge=1)
     """Clips in a forward pass."""
+    force: Annotated[bool, OUTPUT] = False
+    """Measure anew where the folder holds an audit of something else."""
 
     @model_validator(mode="after")
     def _metrics_know_their_options(self) -> Self:

@@ -103,16 +103,16 @@ class SumsWriter:
 class SumsFile:
     """What an audit's `.npz` holds.
 
-    `key` says what was measured, so that the same audit asked for again need not measure; `seconds` is what it took.
-    `importance` holds what the gradient and ablation metrics measured, if they were asked for, and `importance_keys`
-    what each of these measurements depends on.
+    `measured_on` says what was measured, so that the same audit asked for again need not measure; `seconds` is what it
+    took. `importance` holds what the gradient and ablation metrics measured, if they were asked for, and
+    `importance_options` the options that each of these measurements depends on, by `INPUT:METRIC`.
     """
 
     inputs: dict[InputKind, Sums]
-    key: str = ""
+    measured_on: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     importance: dict[InputKind, list[ImportanceSums]] = field(default_factory=dict)
-    importance_keys: dict[str, str] = field(default_factory=dict)
+    importance_options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def save_sums(path: Path, content: SumsFile) -> Path:
@@ -124,13 +124,13 @@ def save_sums(path: Path, content: SumsFile) -> Path:
     inputs = content.inputs
     meta: dict[str, Any] = {
         "schema_version": 1,
-        "key": content.key,
+        "measured_on": content.measured_on,
         "seconds": content.seconds,
         "scopes": list(SCOPES),
         "inputs": list(inputs),
         "depth": next(iter(inputs.values())).depth,
         "columns": {name: [s.start, s.stop] for name, s in next(iter(inputs.values())).slices.items()},
-        "importance_keys": content.importance_keys,
+        "importance_options": content.importance_options,
         "importance": {},
     }
     arrays: dict[str, Any] = {}
@@ -163,8 +163,9 @@ def load_sums(path: Path) -> SumsFile:
             importance = {
                 name: from_arrays(described, data, name) for name, described in meta.get("importance", {}).items()
             }
-            keys = dict(meta.get("importance_keys", {}))
-            return SumsFile(inputs, str(meta["key"]), float(meta["seconds"]), importance, keys)
+            # Files written before have keys (hashes) in the place of both, which say nothing of what differs.
+            measured_on, options = meta.get("measured_on", {}), meta.get("importance_options", {})
+            return SumsFile(inputs, measured_on, float(meta["seconds"]), importance, options)
     except FileNotFoundError:
         raise FileFormatError(
             "no such file", where=str(path), fix="keep the .npz beside its audit.json, or run the audit again"

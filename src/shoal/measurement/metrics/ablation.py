@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions, ImportanceRequest, Quantity
+from shoal.measurement.metric_types import ImportanceMetric, ImportanceRequest, Quantity
 from shoal.terms import PARTS, Part
 
 if TYPE_CHECKING:
@@ -42,11 +42,6 @@ def _loss_measure(request: ImportanceRequest, part: Part) -> Callable[[Sequence[
     return LossMeasure(request, part)
 
 
-def _depends_on(options: ImportanceOptions) -> list[object]:
-    sizes = None if options.block_sizes is None else sorted(set(options.block_sizes))
-    return [sizes, options.parts, options.race, options.seed if options.race else 0, options.decode]
-
-
 METRIC = ImportanceMetric(
     "ablation",
     (
@@ -58,6 +53,6 @@ METRIC = ImportanceMetric(
     parts=PARTS,
     measured=True,
     extras=frozenset({"race", "decode"}),
-    depends_on=_depends_on,
+    depends_on=("block_sizes", "parts", "race", "decode"),
     of_any_layers=_loss_measure,
 )
