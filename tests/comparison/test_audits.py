@@ -120,9 +120,9 @@ def test_sums_survive_the_disk(tmp_path: Path) -> None:
     for row, name in enumerate(sums.utterances):
         writer.add(UtteranceSums(name, sums.values[row], sums.counts[row]))
     spooled = writer.finish(["s", None, "t"] * 3)
-    path = save_sums(tmp_path / "audit.npz", SumsFile({"speech": spooled}, "key", 1.5))
+    path = save_sums(tmp_path / "audit.npz", SumsFile({"speech": spooled}, {"task": "asr"}, 1.5))
     found = load_sums(path)
-    assert (found.key, found.seconds) == ("key", 1.5)
+    assert (found.measured_on, found.seconds) == ({"task": "asr"}, 1.5)
     assert (found.inputs["speech"].values == sums.values).all()
     assert found.inputs["speech"].speakers[:3] == ["s", None, "t"]
     assert [each.name for each in tmp_path.iterdir()] == ["audit.npz"]

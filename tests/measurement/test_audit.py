@@ -100,10 +100,31 @@ def test_measuring_the_same_again_runs_no_forward_pass(
     assert again.seconds == pytest.approx(audit.seconds)
 
 
-def test_other_clips_are_measured_anew(model: LoadedModel, audited: tuple[Audit, Path], tmp_path: Path) -> None:
+def test_other_clips_are_refused_or_measured_anew(
+    model: LoadedModel, audited: tuple[Audit, Path], tmp_path: Path
+) -> None:
     (tmp_path / "audit.npz").write_bytes((audited[1] / "audit.npz").read_bytes())
-    fewer = shoal.audit(model, shoal.read_manifests([clips_manifest()], limit=3), out=tmp_path, replicates=20)
+    few = shoal.read_manifests([clips_manifest()], limit=3)
+    with pytest.raises(UsageError, match=r"another clips \(.*now \"3, fingerprint .*--force"):
+        shoal.audit(model, few, out=tmp_path, replicates=20)
+    assert (tmp_path / "audit.npz").read_bytes() == (audited[1] / "audit.npz").read_bytes()
+    fewer = shoal.audit(model, few, out=tmp_path, replicates=20, force=True)
     assert fewer.inputs["speech"].scopes["all"].utterances == 3
+
+
+def test_one_input_keeps_the_other_and_a_second_is_added(
+    model: LoadedModel, data: shoal.Dataset, audited: tuple[Audit, Path], tmp_path: Path
+) -> None:
+    first = shoal.audit(model, data, out=tmp_path, replicates=20, inputs=["text"])
+    assert list(first.inputs) == ["text"]
+    both = shoal.audit(model, data, out=tmp_path, replicates=20, inputs=["speech"])
+    assert list(both.inputs) == ["speech", "text"]
+    for kind in ("speech", "text"):
+        added, at_once = (
+            [value for row in document.inputs[kind].scopes["all"].metrics["angular"].values for value in row]
+            for document in (both, audited[0])
+        )
+        assert added == pytest.approx(at_once)
 
 
 def test_comparing_one_file_sets_speech_against_text(audited: tuple[Audit, Path]) -> None:

@@ -75,18 +75,60 @@ def test_what_was_measured_is_not_measured_again(tmp_path, data, monkeypatch):
     assert [item.values for item in again.inputs["speech"].importance] == [
         item.values for item in first.inputs["speech"].importance
     ]
-    # Asked for less, it says less; what is there stays for the next time.
-    assert not audit(model, data, "asr", out=tmp_path, replicates=50).inputs["speech"].importance
-    assert everything(model, data, tmp_path).inputs["speech"].importance
+    # Asked for less, it keeps what is there, in the document too.
+    less = audit(model, data, "asr", out=tmp_path, inputs=["speech"], replicates=50)
+    assert less.model_dump(include={"inputs"}) == again.model_dump(include={"inputs"})
+    assert Audit.load(tmp_path / "audit.json").inputs["text"].importance
 
 
-def test_other_blocks_are_measured_anew_and_gradients_stay(tmp_path, data, monkeypatch):
+def test_fewer_blocks_and_parts_keep_what_is_there(tmp_path, data, monkeypatch):
     model = loaded()
-    everything(model, data, tmp_path)
+    first = everything(model, data, tmp_path)
     monkeypatch.setattr("shoal.measurement.gate_gradients.gate_gradients", None)
+    monkeypatch.setattr("shoal.measurement.ablation.ablate", None)
     document = everything(model, data, tmp_path, block_sizes=[1], parts=["layer"])
-    loss = next(item for item in document.inputs["text"].importance if item.name == "ablation loss")
-    assert loss.candidates == [[0], [1], [2], [3]]
+    assert document.inputs == first.inputs
+
+
+def test_more_blocks_and_parts_are_added_and_only_they_are_measured(tmp_path, data, monkeypatch):
+    from shoal.measurement import ablation
+
+    model, measured, real = loaded(), [], ablation.ablate
+
+    def spied(request, candidates, part="layer", **options):
+        measured.extend((part, layers) for layers in candidates)
+        return real(request, candidates, part, **options)
+
+    monkeypatch.setattr(ablation, "ablate", spied)
+    options = {"inputs": ["text"], "metrics": ["ablation"], "replicates": 50}
+    for number, more in enumerate(
+        ({}, {"block_sizes": [2]}, {"block_sizes": [1, 3], "parts": ["mlp"]}, {"decode": False})
+    ):
+        document = audit(model, data, "asr", out=tmp_path / "grown", **options, **more)
+        assert (number, len(measured)) == (number, [4, 4 + 3, 4 + 3 + 4, 4 + 3 + 4][number])
+    at_once = audit(model, data, "asr", out=tmp_path / "at once", **options, block_sizes=[1, 2], parts=["layer", "mlp"])
+    grown, whole = ({item.name: item for item in each.inputs["text"].importance} for each in (document, at_once))
+    assert grown == whole
+
+
+def test_what_contradicts_is_refused_before_anything_is_measured(tmp_path, data, monkeypatch):
+    model = loaded()
+    options = {"inputs": ["text"], "metrics": ["ablation"], "replicates": 20, "out": tmp_path}
+    audit(model, data, "asr", **options)
+    before = (tmp_path / "audit.npz").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.measurement.audit.collect", None)
+        for other, line in (
+            ({"loss_scope": "all"}, 'ablation with another scope ("response", now "all")'),
+            ({"race": True}, "ablation with another race (false, now true)"),
+        ):
+            with pytest.raises(UsageError) as error:
+                audit(model, data, "asr", **options, **other)
+            assert line in str(error.value)
+            assert "--force" in str(error.value)
+    assert (tmp_path / "audit.npz").read_bytes() == before
+    forced = audit(model, data, "asr", **options, loss_scope="all", force=True)
+    assert {item.scope for item in forced.inputs["text"].importance} == {"all"}
 
 
 def test_the_file_gives_back_what_was_written(tmp_path, data):
@@ -180,7 +222,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(data, options, li
     assert "\n" not in str(error.value)
 
 
-def test_another_translation_is_measured_anew(tmp_path, monkeypatch):
+def test_another_translation_is_measured_anew_where_it_may(tmp_path):
     """The data set's fingerprint is over what is heard; what is to be answered counts too."""
     from shoal.data import read_manifests
     from tiny_speech import write_clips
@@ -197,6 +239,7 @@ def test_another_translation_is_measured_anew(tmp_path, monkeypatch):
             metrics=["ablation"],
             replicates=20,
             out=tmp_path / "audit",
+            force=bool(losses),
         )
         losses.append(document.inputs["text"].importance[0].full.value)
     assert losses[0] != losses[1]

@@ -96,8 +96,9 @@ def audit(
             report_progress(progress, metric.name, len(data.rows), len(data.rows))
     with stage(progress, "summarise"):
         summaries = {
-            kind: summarise(sums, kind, settings, stored.importance.get(kind, []))
-            for kind, sums in stored.inputs.items()
+            kind: summarise(stored.inputs[kind], kind, settings, stored.importance.get(kind, []))
+            for kind in model.inputs
+            if kind in stored.inputs
         }
     document = Audit(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),

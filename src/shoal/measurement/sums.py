@@ -99,7 +99,7 @@ class SumsWriter:
         return Sums(self.depth, self.utterances, list(speakers), values, counts)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SumsFile:
     """What an audit's `.npz` holds.
 
