@@ -89,7 +89,7 @@ def extended(items: Sequence[ImportanceSums], more: Sequence[ImportanceSums]) ->
 def _joined(first: ImportanceSums, second: ImportanceSums) -> ImportanceSums:
     """The candidates of both in the order in which one measurement has them: by size, then by layer."""
     if first.utterances != second.utterances:
-        raise MeasureError("other clips could be used than when it was measured before", fix="give --force")
+        raise MeasureError("other clips could be used than when it was measured before; measure anew with --force")
     candidates, refused = [*first.candidates, *second.candidates], dict(first.refused)
     refused |= {len(first.candidates) + column: reason for column, reason in second.refused.items()}
     order = sorted(range(len(candidates)), key=lambda index: (len(candidates[index]), candidates[index]))

@@ -148,7 +148,8 @@ def _union(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with(options: ImportanceOptions, known: dict[str, Any]) -> ImportanceOptions:
-    return replace(options, **{k: tuple(value) if isinstance(value, list) else value for k, value in known.items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+    return replace(options, **values)
 
 
 def _missing(options: ImportanceOptions, before: dict[str, Any]) -> ImportanceOptions:
