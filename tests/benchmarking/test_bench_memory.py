@@ -6,6 +6,7 @@ import copy
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,3 +94,20 @@ def test_removed_layers_do_not_stay_in_memory_with_their_file(tmp_path):
     removed = sum(model.info().decoder_layer_parameters[:3]) * 4
     full, less = peak_memories(model, clip, tasks.get("asr"), [None, plan(0, 1, 2)], new_tokens=2)
     assert full - less == pytest.approx(removed, rel=0.2)
+
+
+@pytest.mark.parametrize(("device", "processes"), [("cpu", [2]), ("cuda", [1, 1])])
+def test_what_may_use_a_gpu_is_not_forked(monkeypatch, tmp_path, device, processes):
+    (clip, *_) = dataset(tmp_path).clips()
+    started = []
+
+    def measure(folders, timeout, step):
+        started.append(len(folders))
+        for folder in folders:
+            (folder / "result.json").write_text('{"peak_bytes": 5}')
+
+    monkeypatch.setattr(memory, "FORKS", True)
+    monkeypatch.setattr(memory, "_measure", measure)
+    model = SimpleNamespace(ref="m", device=torch.device(device), dtype_name="float32")
+    assert peak_memories(model, clip, tasks.get("asr"), [None, plan(1)], new_tokens=2) == [5, 5]
+    assert started == processes

@@ -181,8 +181,9 @@ def test_a_checkpoint_is_evaluated_resumed_and_keeps_its_result(capsys, place, p
     assert len(outputs) == 2
     rate = found.systems[1].measures["WER"].value.value
     assert rate > 0
-    code, out, _ = run(capsys, *given, "--max-wer", f"{99 * rate}%", "--point")
+    code, out, err = run(capsys, *given, "--max-wer", f"{99 * rate}%", "--point")
     assert code == 4
+    assert any("of 6 found, nothing left to do" in line for line in err)
     assert "broken" in out
     assert {path: path.stat().st_mtime_ns for path in outputs} == outputs
     # What was attached is enough.

@@ -4,8 +4,8 @@ A process that has loaded the unpruned model keeps traces of it, so every system
 load, prune, give freed memory back, forget the peak so far, transcribe one clip, read the peak. On the CPU
 that is resident memory, Python and its libraries included; on a GPU it is what torch has allocated there.
 
-Importing torch and transformers takes longer than the rest. On Linux the processes are therefore forked from one
-that has imported them and nothing else.
+Importing torch and transformers takes longer than the rest. On the CPU under Linux the processes are therefore forked
+from one that has imported them and nothing else.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def peak_memories(
             np.save(folder / "samples.npy", clip.samples)
             removed = {"layers": plan.layers, "part": plan.part} if plan else {"layers": [], "part": "layer"}
             (folder / "spec.json").write_text(json.dumps(spec | removed), encoding="utf-8")
-        for together in [folders] if FORKS else [[folder] for folder in folders]:
+        # Some libraries look for a GPU while they are imported, and a fork of a process that has looked cannot use it.
+        forks = FORKS and loaded.device.type == "cpu"
+        for together in [folders] if forks else [[folder] for folder in folders]:
             _measure(together, timeout, step)
         return [_peak(folder) for folder in folders]
 
