@@ -25,14 +25,14 @@ class CompareSettings(Bootstrap):
 class MatrixSettings(Bootstrap):
     """What is compared of several audits; sides measured on the same utterances are resampled together."""
 
-    inputs: Annotated[tuple[InputKind | None, ...] | None, CommaSeparated] = None
+    inputs: Annotated[tuple[InputKind | None, ...] | None, CommaSeparated, Parameter(metavar="INPUT,INPUT…")] = None
     """Input of each audit in a matrix, such as speech,text; default: speech if it was measured."""
     scope: Scope = "all"
     """Positions of the angular distance."""
-    sizes: Annotated[tuple[int, ...] | None, CommaSeparated] = None
+    sizes: Annotated[tuple[int, ...] | None, CommaSeparated, Parameter(metavar="N,N…")] = None
     """Numbers of layers that the plans of a matrix remove, such as 2,4; default: those of 1, 2, 4 and 8 that were
     measured."""
     combine: Combine = "mean"
     """How the plan for all audits of a matrix is chosen: by their mean, or by the audit that loses most (worst)."""
-    weights: Annotated[tuple[float, ...] | None, CommaSeparated] = None
+    weights: Annotated[tuple[float, ...] | None, CommaSeparated, Parameter(metavar="N,N…")] = None
     """Weight of each audit in the plan for all, such as 1,2; default: alike."""

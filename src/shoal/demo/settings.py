@@ -23,7 +23,9 @@ class DemoSettings(Settings):
         8,
     )
     """Numbers of layers to remove, each in turn."""
-    strategies: Annotated[tuple[StrategyName, ...], CommaSeparated, Parameter(name="--strategy")] = (
+    strategies: Annotated[
+        tuple[StrategyName, ...], CommaSeparated, Parameter(name="--strategy", metavar="NAME,NAME…")
+    ] = (
         "contiguous",
         "deepest",
         "random",

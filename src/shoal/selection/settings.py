@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
+from cyclopts import Parameter
 from pydantic import Field
 
 from shoal.settings import INTERVALS, CommaSeparated, Settings
@@ -33,7 +34,7 @@ class SelectSettings(Settings):
     """Part of the layers to remove; attention and mlp are ranked by an importance measured of them."""
     combine: Combine = "mean"
     """How several audits share a plan: by their mean, or by the one that loses most (worst)."""
-    weights: Annotated[tuple[float, ...] | None, CommaSeparated] = None
+    weights: Annotated[tuple[float, ...] | None, CommaSeparated, Parameter(metavar="N,N…")] = None
     """Weight of each of several audits, such as 1,2; default: alike."""
     allow_last: bool = False
     """Allow the last layer to go too."""
