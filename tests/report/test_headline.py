@@ -25,7 +25,7 @@ def searched(**changes) -> Search:
 
 def scores_of(names, **changes) -> Scores:
     """Scores of the unpruned model and of some of the plans."""
-    scores = documents.scores(**changes)
+    scores = documents.scores(**{"data": documents.data(clips=400)} | changes)
     scores.systems = [system for system in scores.systems if system.name in ("unpruned", *names)]
     return scores
 
@@ -84,7 +84,9 @@ def test_a_test_on_few_clips_is_not_certain():
     text = words(("search.json", documents.search()))
     assert text.startswith("3 of 30 decoder layers may go, at +7.8 % [")
     assert "on 20 unseen clips (search.json)" in text
-    assert "too few" in text
+    assert "20 clips are too few to be certain" in text
+    text = words(("scores.json", scores_of(["contiguous-2"], data=documents.data(clips=6))))
+    assert text.startswith("2 of 30 decoder layers may go, at +9.0 % [")
 
 
 @pytest.mark.parametrize("given", [DEAR, searched()])

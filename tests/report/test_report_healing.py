@@ -287,7 +287,7 @@ def test_a_poor_baseline_is_pointed_out(tmp_path):
 
 
 def test_scores_lead_where_there_are_both(tmp_path):
-    page = rendered(tmp_path, documents.scores(), documents.healing())
+    page = rendered(tmp_path, documents.scores(data=documents.data(clips=400)), documents.healing())
     assert "2 of 30 decoder layers can go" in page.text
     assert "what healing wins back is under Healing" in page.text
     assert "of what pruning cost, won back" in page.text

@@ -129,7 +129,7 @@ def pruned(name: str, scores=None) -> list[Candidate]:
 
 
 def test_the_headline_prefers_a_whole_interval_within_the_limit():
-    found = deepest(candidates(collect([documents.scores()])))
+    found = deepest(candidates(collect([documents.scores(data=documents.data(clips=400))])))
     assert found is not None
     assert (found.first.name, found.certain) == ("contiguous-2", True)
 

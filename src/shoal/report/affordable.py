@@ -37,8 +37,19 @@ class Result:
     """Such as `from 12.1 % to 13.2 %`; empty where the document does not pair them."""
     within: bool
     """Whether the loss is within the limit."""
-    certain: bool
-    """Whether its whole interval is, or a test on enough unseen clips says so."""
+    proved: bool
+    """Whether its whole interval is, or a test on unseen clips says so."""
+    clips: int
+
+    @property
+    def few(self) -> bool:
+        """Whether so few clips prove nothing."""
+        return self.clips < wording.FEW_CLIPS
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is proved, on enough clips."""
+        return self.proved and not self.few
 
     @property
     def loss(self) -> float:
@@ -66,6 +77,11 @@ class Candidate:
     def within(self) -> bool:
         """Whether no document speaks against it."""
         return all(result.within for result in self.results)
+
+    @property
+    def proved(self) -> bool:
+        """Whether every document's interval, or its test, says so."""
+        return all(result.proved for result in self.results)
 
     @property
     def certain(self) -> bool:
@@ -98,14 +114,14 @@ def candidates(bundle: Bundle) -> list[Candidate]:
 def deepest(known: Sequence[Candidate]) -> Candidate | None:
     """The plan that removes most while no document speaks against it.
 
-    Plans of which all documents are sure come first. Whole layers come before parts of layers. Ties: the plan that
-    more documents measured, then the smaller loss.
+    Plans of which all documents are sure come first, then those that only too few clips leave open. Whole layers come
+    before parts of layers. Ties: the plan that more documents measured, then the smaller loss.
     """
     within = [candidate for candidate in known if candidate.within]
 
-    def rank(candidate: Candidate) -> tuple[bool, bool, int, int, float]:
-        first = candidate.first
-        return candidate.certain, first.part == "layer", len(first.removed), len(candidate.results), -candidate.loss
+    def rank(candidate: Candidate) -> tuple[float, ...]:
+        first, sure = candidate.first, candidate.certain + candidate.proved
+        return sure, first.part == "layer", len(first.removed), len(candidate.results), -candidate.loss
 
     return max(within, key=rank, default=None)
 
@@ -136,7 +152,8 @@ def _scored(named: Named[Scores], system: SystemScores, limit: float) -> Result:
         change=relative_text(score),
         values=f"{f'from {value_text(before)} ' if before else ''}to {value_text(score)}",
         within=worsening is not None and worsening.value <= limit,
-        certain=worsening is not None and worsening.high is not None and worsening.high <= limit,
+        proved=worsening is not None and worsening.high is not None and worsening.high <= limit,
+        clips=scores.data.clips,
     )
 
 
@@ -177,7 +194,8 @@ def _searched(named: Named[Search], test: Confirmation, before: Estimate | None)
         if before
         else "",
         within=chosen or test.holds,
-        certain=test.holds and not search.budget.point and before is not None and clips >= wording.FEW_CLIPS,
+        proved=test.holds and not search.budget.point and before is not None,
+        clips=clips,
     )
 
 

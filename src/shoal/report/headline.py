@@ -94,10 +94,10 @@ def _result_words(result: Result) -> str:
 
 def _certainty(best: Candidate, known: Sequence[Candidate]) -> str:
     tested = any(result.certain and "unseen" in result.values for result in best.results)
+    if not best.proved:
+        return "Its interval reaches beyond that limit, or no unseen clip was tested, so this is not certain."
     if not best.certain:
-        return (
-            "Its interval reaches beyond that limit, or the unseen clips are too few or none, so this is not certain."
-        )
+        return f"{wording.plural(min(result.clips for result in best.results), 'clip')} are too few to be certain."
     sure = "It held on unseen clips" if tested else "Its whole interval lies within that limit"
     deeper = deepest([candidate for candidate in known if len(candidate.first.removed) > len(best.first.removed)])
     if deeper is None:
