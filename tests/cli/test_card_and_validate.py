@@ -183,7 +183,7 @@ def test_a_checkpoint_is_evaluated_resumed_and_keeps_its_result(capsys, place, p
     assert rate > 0
     code, out, err = run(capsys, *given, "--max-wer", f"{99 * rate}%", "--point")
     assert code == 4
-    assert any("of 6 found, nothing left to do" in line for line in err)
+    assert any("6 of 6 found in" in line and "nothing left to do" in line for line in err)
     assert "broken" in out
     assert {path: path.stat().st_mtime_ns for path in outputs} == outputs
     # What was attached is enough.
