@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
-from shoal.errors import FileFormatError
 from shoal.evaluation.decode_systems import asked_of, decode_systems, header
 from shoal.evaluation.export import ScoredOutputs, write_exports
 from shoal.evaluation.groups import check_groups
-from shoal.evaluation.score_systems import SystemIdentity, score_systems
+from shoal.evaluation.score_systems import score_systems
 from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
-from shoal.evaluation.shards import Shard, ShardOutputs, read_whole
+from shoal.evaluation.shards import Shard, ShardOutputs
+from shoal.evaluation.stored_scores import SCORES_FILE, StoredScores, ToScore
 from shoal.progress import Progress, stage
 from shoal.provenance import provenance
 from shoal.schema import Scores
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan
     from shoal.tasks import Task
-
-SCORES_FILE = "scores.json"
 
 
 @takes(EvaluateSettings)
@@ -53,8 +51,8 @@ def evaluate(
         settings: how clips are decoded, and outputs scored.
         plans: systems besides the unpruned model.
         against: another checkpoint, to be the baseline.
-        out: folder for `scores.json` and the raw outputs in `outputs/`; running again there decodes only
-            what is missing.
+        out: folder for `scores.json` and the raw outputs in `outputs/`. Running again there decodes only what is
+            missing; systems, clips, groups and intervals of its `scores.json` that are not asked for stay.
         progress: called with ("transcribe", clips × systems done, in all).
         **options: fields of `EvaluateSettings`, instead of `settings` or in their place.
 
@@ -67,18 +65,26 @@ def evaluate(
     """
     settings = EvaluateSettings.of(settings, options)
     folder = None if out is None else Path(out)
+    stored = None if settings.force else StoredScores.find(folder)
+    if stored is not None:
+        settings = stored.inherited(settings)
+        stored.check_clips(data.ids(), data.info())
+        plans = [*plans, *stored.plans(model.info().fingerprint)]
     task = asked_of(data, task, model, against)
     comet = settings.scorer(task, folder)
     check_groups(settings, data.rows)
     systems = decode_systems(model, data, task, settings, plans=plans, against=against, out=folder, progress=progress)
-    outputs, ids = [system.outputs.outputs for system in systems], data.ids()
+    identities, outputs = [system.identity for system in systems], [system.outputs.outputs for system in systems]
+    scored = ToScore(identities, outputs, data.ids(), data.info())
+    if stored is not None:
+        scored = stored.joined(scored)
     with stage(progress, "score"):
-        summary = score_systems([system.identity for system in systems], outputs, ids, task, settings, comet=comet)
+        summary = score_systems(scored.identities, scored.outputs, scored.ids, task, settings, comet=comet)
     decoding = header(model, data, task, settings.limit)["decoding"]
     scores = Scores(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=model.info(),
-        data=data.info(),
+        data=scored.data,
         task=task.name,
         task_settings=tasks.settings_to_keep(task),
         decoding={**decoding, "eos_ids": list(model.eos_ids), "batch_size": settings.batch_size},
@@ -86,7 +92,7 @@ def evaluate(
         **vars(summary),
     )
     if folder is not None:
-        _write(folder, ScoredOutputs(scores, outputs, ids, task), settings.exports)
+        _write(folder, ScoredOutputs(scores, scored.outputs, scored.ids, task), settings.exports)
     return scores
 
 
@@ -155,29 +161,20 @@ def rescore(folder: str | Path, settings: ScoringSettings | None = None, **optio
 
     Args:
         folder: the `out` of an earlier `evaluate`.
-        settings: how outputs are scored.
+        settings: how outputs are scored; what is not set is as it was.
         **options: fields of `ScoringSettings`, instead of `settings` or in their place.
 
     Raises:
         FileFormatError: `scores.json` or an outputs file is missing or broken.
         UsageError: an unknown field, data set or format, or COMET cannot be used.
     """
-    settings, folder = ScoringSettings.of(settings, options), Path(folder)
-    before = Scores.load(folder / SCORES_FILE)
+    folder = Path(folder)
+    stored = StoredScores(folder)
+    before, settings = stored.scores, stored.inherited(ScoringSettings.of(settings, options))
     task = tasks.restored(before.task, before.task_settings)
     comet = settings.scorer(task, folder)
-    files = [system.outputs_file for system in before.systems]
-    missing = [name for name in files if name is None or not (folder / name).is_file()]
-    if missing:
-        raise FileFormatError(
-            f"the raw outputs {missing[0] or ''} are not there", where=str(folder), fix="evaluate again"
-        )
-    outputs = [read_whole(folder / name) for name in files if name is not None]
-    ids = [clip for clip in outputs[0] if all(clip in system for system in outputs)]
-    identities = [
-        SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file) for system in before.systems
-    ]
-    summary = score_systems(identities, outputs, ids, task, settings, comet=comet)
+    outputs, ids = stored.outputs, stored.ids
+    summary = score_systems(stored.identities, outputs, ids, task, settings, comet=comet)
     seconds = round(sum(outputs[0][clip].duration for clip in ids), 3)
     scores = before.model_copy(
         update={

@@ -107,6 +107,9 @@ class ScoringSettings(Intervals):
 class EvaluateSettings(DecodingSettings, ScoringSettings):
     """How clips are decoded, and outputs scored."""
 
+    force: Annotated[bool, OUTPUT] = False
+    """Score only what is asked for now, where the folder holds scores of other clips or of more systems."""
+
 
 def limit_of(loaded: LoadedModel, limit: TokenLimit, row: Row) -> int:
     """The limit for one clip; a model may need more than the automatic one, but not more than the user allows."""

@@ -1,0 +1,126 @@
+"""What an evaluation's folder holds already: scored again with the same settings, extended, and never silently lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from shoal.data_names import DATA, DOMAIN
+from shoal.errors import FileFormatError, UsageError
+from shoal.evaluation.score_systems import SystemIdentity
+from shoal.evaluation.settings import ScoringSettings
+from shoal.evaluation.shards import read_whole
+from shoal.evaluation.system_outputs import Output
+from shoal.schema import DataInfo, Plan, Scores
+from shoal.settings import Intervals
+
+SCORES_FILE = "scores.json"
+S = TypeVar("S", bound=ScoringSettings)
+
+
+class ToScore(NamedTuple):
+    """Systems, their outputs, and the clips to score."""
+
+    identities: Sequence[SystemIdentity]
+    outputs: Sequence[Mapping[str, Output]]
+    ids: Sequence[str]
+    data: DataInfo
+
+
+class StoredScores:
+    """The `scores.json` of a folder, and the raw outputs that it was made of.
+
+    Args:
+        folder: the `out` of an earlier `evaluate`.
+
+    Raises:
+        FileFormatError: `scores.json` or an outputs file is missing or broken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.scores = Scores.load(folder / SCORES_FILE)
+        self.identities = [
+            SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file)
+            for system in self.scores.systems
+        ]
+
+    @classmethod
+    def find(cls, folder: Path | None) -> StoredScores | None:
+        """Those of `folder`, if there are any with outputs."""
+        if folder is None or not (folder / SCORES_FILE).is_file():
+            return None
+        stored = cls(folder)
+        files = [identity.outputs_file for identity in stored.identities]
+        return stored if all(name is not None and (folder / name).is_file() for name in files) else None
+
+    @cached_property
+    def outputs(self) -> list[Mapping[str, Output]]:
+        """Of every system."""
+        files = [identity.outputs_file for identity in self.identities]
+        missing = [name for name in files if name is None or not (self._folder / name).is_file()]
+        if missing:
+            raise FileFormatError(
+                f"the raw outputs {missing[0] or ''} are not there", where=str(self._folder), fix="evaluate again"
+            )
+        return [read_whole(self._folder / name) for name in files if name is not None]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Clips that all systems have an output for; asked for before anything is decoded, which adds to the files."""
+        return [clip for clip in self.outputs[0] if all(clip in system for system in self.outputs)]
+
+    def inherited(self, settings: S) -> S:
+        """The settings that were scored with, and those given in their place."""
+        before, given = self.scores, settings.model_fields_set
+        values = {name: getattr(before, name) for name in Intervals.model_fields}
+        values["out_of_domain"] = tuple(before.out_of_domain)
+        if fields := [field for field in before.systems[0].groups if field not in (DATA, DOMAIN)]:
+            values["group_by"] = tuple(fields)
+        return settings.model_copy(update={name: value for name, value in values.items() if name not in given})
+
+    def plans(self, fingerprint: str) -> list[Plan]:
+        """Of the systems that were scored, if they are of the model with this fingerprint."""
+        if self.scores.model.fingerprint != fingerprint:
+            return []
+        return [identity.plan for identity in self.identities if identity.plan and identity.model_ref is None]
+
+    def joined(self, now: ToScore) -> ToScore:
+        """What was decoded now, with the systems and the clips that were not asked for this time.
+
+        Raises:
+            UsageError: clips that were scored before were not asked for and others were, or a checkpoint that was
+                scored before has no output for the clips of now.
+        """
+        names = {identity.outputs_file for identity in now.identities}
+        stored = zip(self.identities, self.outputs, strict=True)
+        kept = [(identity, outputs) for identity, outputs in stored if identity.outputs_file not in names]
+        extends = self.check_clips(now.ids, now.data)
+        ids, data = (now.ids, now.data) if extends else (self.ids, self.scores.data)
+        for identity, outputs in kept:
+            if not all(clip in outputs for clip in ids):
+                raise self._refusal(f"it has scores of {identity.model_ref or identity.name}, but on other clips")
+        # Another checkpoint is the baseline, and that stands first.
+        first = [pair for pair in kept if pair[0].model_ref is not None]
+        last = [pair for pair in kept if pair[0].model_ref is None]
+        pairs = [*first, *zip(now.identities, now.outputs, strict=True), *last]
+        return ToScore([pair[0] for pair in pairs], [pair[1] for pair in pairs], ids, data)
+
+    def check_clips(self, ids: Sequence[str], data: DataInfo) -> bool:
+        """Whether the clips are more than those scored before, or the same; False if they are some of them.
+
+        Raises:
+            UsageError: they are neither.
+        """
+        asked, before = set(ids), set(self.ids)
+        if data.fingerprint == self.scores.data.fingerprint or before <= asked:
+            return True
+        if asked < before:
+            return False
+        raise self._refusal(f"it has scores of {len(before - asked)} clips that are not among these {len(asked)}")
+
+    def _refusal(self, what: str) -> UsageError:
+        fix = "choose another folder with --out, or score only what is asked for now with --force"
+        return UsageError(what, where=str(self._folder), fix=fix)
