@@ -132,3 +132,14 @@ def test_the_command_ends_with_130_and_says_how_far_it_came(monkeypatch: pytest.
     monkeypatch.setattr("shoal.cli.options.read_data", read)
     assert main(["heal", "pruned", "--data", "clips", "--out", "healed"]) == 130
     assert capsys.readouterr().err == "shoal: Interrupted; run the same command to go on\n"
+
+
+def test_a_command_without_stages_is_interrupted_in_words_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, capsys
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shoal.cli.options.audit_paths", stopped)
+    assert main(["select", str(tmp_path), "--layers", "1"]) == 130
+    assert capsys.readouterr().err == "shoal: Interrupted; run the same command to go on\n"

@@ -25,6 +25,7 @@ app = Command(
     version=f"shoal {__version__}",
     help="Measure how redundant a speech LLM's decoder layers are, remove what a task does not need, prove the cost.",
     version_flags="--version",
+    suppress_keyboard_interrupt=False,
     help_format="plaintext",
     default_parameter=Parameter(negative=(), show_default=shown_default, allow_repeating=True),
     group_parameters=METHOD,
