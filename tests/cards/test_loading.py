@@ -36,7 +36,13 @@ def test_the_base_of_a_healed_model_is_the_original_and_no_folder(pruned, tmp_pa
     names = [name for name, _ in loaded.model.named_modules() if name.endswith("1.mlp.down_proj")]
     add_lora(loaded.model, names, rank=2, alpha=4, dropout=0.0)
     record = HealRecord(
-        provenance=provenance(), model=loaded.info(), target="decoder", task="asr", data=data(), trained_parameters=9
+        provenance=provenance(),
+        model=loaded.info(),
+        teacher=str(pruned.parent / "whole"),
+        target="decoder",
+        task="asr",
+        data=data(),
+        trained_parameters=9,
     )
     assert record.model.ref == str(pruned)
     whole = write_merged(loaded, tmp_path / "merged", record=record, verify=False)
@@ -45,6 +51,8 @@ def test_the_base_of_a_healed_model_is_the_original_and_no_folder(pruned, tmp_pa
         assert base_model(folder) == "org/model"
         shoal.card(folder)
         assert base_model(folder) == "org/model"
+    assert "Teacher: `whole`" in (whole / "README.md").read_text()
+    assert str(pruned.parent) not in (whole / "README.md").read_text()
     modes = {path.stat().st_mode for folder in (whole, adapter) for path in folder.iterdir() if path.is_file()}
     assert len(modes) == 1
 

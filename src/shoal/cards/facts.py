@@ -81,11 +81,8 @@ class CardFacts:
 
     @property
     def name(self) -> str:
-        """What the model is called without what was done to it; of a folder, where it lies is nobody's business."""
-        original = self.original
-        if published(original):
-            return original
-        return Path(original).expanduser().name or "a SpeechLLM"
+        """What the model is called without what was done to it."""
+        return shown_name(self.original) or "a SpeechLLM"
 
     @property
     def title(self) -> str:
@@ -113,6 +110,11 @@ def published(ref: str) -> bool:
     """Whether a model's name says something on other machines: an id of the Hub or `pkg:NAME`, not a folder."""
     path = Path(ref).expanduser()
     return bool(ref) and not (path.is_absolute() or ref.startswith(".") or ref.count("/") > 1 or path.exists())
+
+
+def shown_name(ref: str) -> str:
+    """A model as a card names it: of a folder its name alone, for where it lies is nobody's business."""
+    return ref if published(ref) else Path(ref).expanduser().name
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from shoal import wording
-from shoal.cards.facts import CHECKED, CardFacts
+from shoal.cards.facts import CHECKED, CardFacts, shown_name
 from shoal.cards.markdown import bullets, code, section
 from shoal.data_names import data_name
 from shoal.schema import DataInfo, HealRecord, Plan, StageRecord, TrainingRecord, ValidationLoss
@@ -53,7 +54,7 @@ def healed(facts: CardFacts) -> str:
         f"Fitted on: {fitted_on(record.fitted_clips, record.fitted_positions)}",
         f"Steps: {record.steps if record.steps else 'none, a fit in closed form'}; {record.seconds:,.0f} s",
         f"Loss, nats a response token on clips that were not trained on: {_loss(record)}",
-        *([f"Teacher: {code(record.teacher)}"] if record.teacher else []),
+        *([f"Teacher: {code(shown_name(record.teacher))}"] if record.teacher else []),
         *(f"Healed before: {heal.target} on {heal.task}, {heal.steps} steps" for heal in earlier),
         *([] if facts.healed_last else ["Layers were removed after it was healed"]),
         *(f"Note: {note}" for note in record.notes),
@@ -111,7 +112,9 @@ def origin(plan: Plan) -> str:
     if plan.source is None:
         return ""
     parts = [f"{name} {value}" for name in ("input", "scope", "metric") if (value := getattr(plan.source, name))]
-    return f", from {code(plan.source.path)}" + (f" ({', '.join(parts)})" if parts else "")
+    return f", from {code('/'.join(PurePath(plan.source.path).parts[-2:]))}" + (
+        f" ({', '.join(parts)})" if parts else ""
+    )
 
 
 def _model(facts: CardFacts) -> str:

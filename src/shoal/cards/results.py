@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from shoal import wording
-from shoal.cards.facts import CardFacts
+from shoal.cards.facts import CardFacts, shown_name
 from shoal.cards.markdown import code, section
 from shoal.cards.measured import Measured
 from shoal.data_names import data_name
@@ -66,7 +66,7 @@ def _explained(measured: Sequence[Measured]) -> str:
 
 def _baseline_name(result: Measured) -> str:
     assert result.baseline is not None
-    return code(result.baseline.model_ref or result.scores.model.ref)
+    return code(shown_name(result.baseline.model_ref or result.scores.model.ref))
 
 
 def _p_value(delta: Delta | None) -> str:
