@@ -151,7 +151,7 @@ def test_the_report_shows_it(audited, tmp_path):
         "Cosine likeness of the single layer",
         "Eager: votes against it (votes)",
         "eager votes",
-        "response-scope cosine likeness",
+        "cosine likeness (scope response)",
         "Mean overlap, cosine likeness",
     ):
         assert words in page, words

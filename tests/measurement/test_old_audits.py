@@ -86,5 +86,5 @@ def test_it_is_measured_no_more_than_a_new_one_and_reported(tmp_path):
         tmp_path / "report.html",
     )
     page = out.read_text()
-    for words in ("Ablation: rise of WER", "Block influence", "response-scope angular distance", "Mean overlap"):
+    for words in ("Ablation: rise of WER", "Block influence", "angular distance (scope response)", "Mean overlap"):
         assert words in page

@@ -100,8 +100,8 @@ def said(regret: Estimate, *, picked: int = 12, metric: str = "angular", scope: 
 
 def test_a_certain_regret_is_said_with_its_interval_and_what_verifying_leaves():
     assert said(Estimate(value=0.018, low=0.004, high=0.031)) == (
-        "Choosing the block of 2 layers by response-scope angular distance costs 1.8 points of WER [0.4, 3.1] against "
-        "the best measured block (layers 13–14); verifying its first 3 choices leaves 0.20 [0, 0.40]."
+        "Choosing the block of 2 layers by angular distance (scope response) costs 1.8 points of WER [0.4, 3.1] "
+        "against the best measured block (layers 13–14); verifying its first 3 choices leaves 0.20 [0, 0.40]."
     )
 
 
@@ -124,7 +124,7 @@ def test_the_best_metric_and_the_default_are_both_spoken_of():
     found = by_size(documents.trust())[2]
     first, second = sentences(found, unit_of("nats a token"))
     assert found[0].metric in first
-    assert second.startswith("The default: choosing the block of 2 layers by all-scope angular distance")
+    assert second.startswith("The default: choosing the block of 2 layers by angular distance (scope all)")
 
 
 def test_metrics_are_sorted_by_regret_within_a_size():

@@ -60,13 +60,13 @@ def sentences(healing: Healing) -> list[str]:
     """The summary first, then what the readers ask: receiver or joint, linear or nothing."""
     group, _ = leading_plan(healing, TOLERANCE)
     groups = by_plan(healing)
-    said = (
+    answers = (
         effect_words(healing, group) if group else _nothing_healed(healing, groups),
         _receiver_or_joint(groups),
         _linear_or_nothing(groups),
         _more_layers(healing),
     )
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in answers if sentence]
 
 
 def headline_words(healing: Healing) -> tuple[str, str]:

@@ -199,8 +199,8 @@ def sentences(metrics: Sequence[MetricTrust], unit: Unit) -> list[str]:
 
 
 def metric_name(metric: MetricTrust) -> str:
-    """Such as `response-scope angular distance`."""
-    return f"{metric.scope}-scope {metric.title}"
+    """Such as `angular distance (scope response)`."""
+    return f"{metric.title} (scope {metric.scope})"
 
 
 def _said(metric: MetricTrust, unit: Unit, verb: str = "Choosing") -> str:
