@@ -68,8 +68,22 @@ def p_text(scores: Scores, score: MeasuredScore | None) -> str:
 
 def removed_words(system: SystemScores) -> str:
     """The layers, or what of them, that a system lacks."""
-    plan = system.plan
-    return wording.removed_names(plan) if plan and plan.layers else wording.layer_names(system.removed)
+    plan, missing = system.plan, system.missing
+    removed = wording.removed_names(plan) if plan and plan.layers else wording.layer_names(system.removed)
+    if not missing:
+        return removed
+    before = wording.layer_names(missing)
+    return f"{before}, then {wording.without_noun(removed)} of those left" if system.removed else before
+
+
+def _depth_lost(system: SystemScores) -> int:
+    """How many layers fewer than the model before any pruning."""
+    return len(system.missing) + len(system.removed)
+
+
+def system_name(system: SystemScores) -> str:
+    """With the checkpoint, where it is another one than the document's model."""
+    return f"{system.name} ({system.model_ref})" if system.model_ref else system.name
 
 
 def score_names(scores: Scores) -> list[str]:
@@ -81,8 +95,8 @@ def overview(scores: Scores) -> Table:
     """A row for each system: the headline with its change, then the other scores."""
     first, *others = score_names(scores) or ["score"]
     columns: dict[str, Callable[[SystemScores], str]] = {
-        "system": lambda system: system.name,
-        "removed": lambda system: str(len(system.removed)),
+        "system": system_name,
+        "removed": lambda system: str(_depth_lost(system)),
         first: _score_cell(first),
         "relative": lambda system: relative_text(system.measures.get(first)),
         p_heading(scores): lambda system: p_text(scores, system.measures.get(first)),
@@ -107,9 +121,9 @@ def score_table(scores: Scores, name: str) -> Table:
     systems = [system for system in scores.systems if name in system.measures]
     better = "higher" if systems[0].measures[name].higher_is_better else "lower"
     columns: dict[str, Callable[[SystemScores], str]] = {
-        "System": lambda system: f"{system.name} ({system.model_ref})" if system.model_ref else system.name,
-        "n": lambda system: str(len(system.removed)),
-        "Layers removed": lambda system: wording.without_noun(removed_words(system)) if system.removed else NONE,
+        "System": system_name,
+        "n": lambda system: str(_depth_lost(system)),
+        "Layers removed": lambda system: wording.without_noun(removed_words(system)) if _depth_lost(system) else NONE,
         name: lambda system: value_text(system.measures[name]),
         "Change, absolute": lambda system: change_text(system.measures[name]),
         "Change, relative": lambda system: relative_text(system.measures[name]),

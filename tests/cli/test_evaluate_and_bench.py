@@ -194,3 +194,21 @@ def test_an_interrupted_evaluation_says_what_is_stored_and_the_next_what_it_foun
     assert f"transcribe: 2 of 3 found in {tmp_path / 'out'}\n" in capsys.readouterr().err
     assert main(line) == 0
     assert f"transcribe: 3 of 3 found in {tmp_path / 'out'}, nothing left to do\n" in capsys.readouterr().err
+
+
+def test_a_pruned_checkpoint_is_called_by_its_name_and_says_what_it_lacks(good, tmp_path, capsys):
+    pruned = tmp_path / "shallow"
+    given = ["--plan", str(good / "plan.json"), "--out", str(pruned)]
+    assert main(["prune", str(good / "model"), *given]) == 0
+    capsys.readouterr()
+    given = ["--data", str(good / "clips" / "manifest.jsonl"), "--against", str(good / "model")]
+    options = ["--out", str(tmp_path / "out"), "--max-new-tokens", "8", "--replicates", "50"]
+    assert main(["evaluate", str(pruned), *given, *options]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert any(row[:2] == ["shallow", "2"] for row in rows)
+    assert not any("full" in row for row in rows)
+    baseline, system = Scores.load(tmp_path / "out" / "scores.json").systems
+    assert (baseline.name, baseline.missing) == ("baseline", [])
+    assert (system.name, system.removed, system.missing) == ("shallow", [], [1, 2])
+    # Outputs keep their file: a run of before goes on.
+    assert system.outputs_file == "outputs/full.jsonl"

@@ -37,6 +37,8 @@ class SystemIdentity:
     model_ref: str | None = None
     plan: Plan | None = None
     outputs_file: str | None = None
+    missing: Sequence[int] = ()
+    """Layers that the checkpoint itself lacks, in the numbering of the model that it was made from."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _system(identity: SystemIdentity, measures: dict[str, MeasuredScore], counts
         model_ref=identity.model_ref,
         plan=identity.plan,
         removed=identity.plan.layers if identity.plan else [],
+        missing=list(identity.missing),
         measures=measures,
         disagreements=counts.disagreements,
         empty_references=int((counts.words.lengths == 0).sum()),

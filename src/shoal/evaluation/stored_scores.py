@@ -43,7 +43,7 @@ class StoredScores:
         self._folder = folder
         self.scores = Scores.load(folder / SCORES_FILE)
         self.identities = [
-            SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file)
+            SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file, system.missing)
             for system in self.scores.systems
         ]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import PlanError, UsageError
 from shoal.evaluation.score_systems import SystemIdentity
 from shoal.evaluation.system_outputs import SystemOutputs
+from shoal.models.lineage import removed_layers
 from shoal.wording import unused
 
 if TYPE_CHECKING:
@@ -66,14 +67,21 @@ def open_systems(
         FileFormatError: `out` holds outputs made otherwise.
     """
     files = _Files(out, header, opened)
-    systems = [_system(SystemIdentity(FULL), loaded, files)]
+    systems = [_system(_checkpoint(loaded, FULL), loaded, files)]
     if against is not None:
         if against.info().fingerprint == loaded.info().fingerprint:
             raise UsageError(f"{against.ref} has the same weights as {loaded.ref}", where="--against")
-        systems.insert(0, _system(SystemIdentity(BASELINE, model_ref=against.ref), against, files))
+        systems.insert(0, _system(_checkpoint(against, BASELINE, against.ref), against, files, BASELINE))
     for name, plan in named_plans(plans, loaded.info().depth).items():
-        systems.append(_system(SystemIdentity(name, plan=plan), loaded, files))
+        systems.append(_system(SystemIdentity(name, plan=plan, missing=systems[-1].identity.missing), loaded, files))
     return systems
+
+
+def _checkpoint(loaded: LoadedModel, name: str, model_ref: str | None = None) -> SystemIdentity:
+    """A whole checkpoint; one that was pruned before is called by its own name, for it is not full."""
+    missing = removed_layers(loaded.path)
+    pruned = missing and model_ref is None
+    return SystemIdentity(Path(loaded.ref).name if pruned else name, model_ref, missing=tuple(missing))
 
 
 def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
@@ -112,7 +120,7 @@ class _Files:
         return self._files[path]
 
 
-def _system(identity: SystemIdentity, loaded: LoadedModel, files: _Files) -> System:
+def _system(identity: SystemIdentity, loaded: LoadedModel, files: _Files, stem: str = FULL) -> System:
     info = loaded.info()
     removed = identity.plan.layers if identity.plan else []
     part = identity.plan.part if identity.plan else "layer"
@@ -129,14 +137,10 @@ def _system(identity: SystemIdentity, loaded: LoadedModel, files: _Files) -> Sys
         **({} if part == "layer" else {"part": part}),
         **files.header,
     }
-    name = f"outputs/{_stem(identity, removed, part)}.jsonl"
+    # The same layers have the same file, whoever chose them.
+    name = f"outputs/{without(removed, part) if removed else stem}.jsonl"
     placed = replace(identity, outputs_file=None if files.out is None else name)
     return System(placed, loaded, files.open(name, about))
-
-
-def _stem(identity: SystemIdentity, removed: Sequence[int], part: Part) -> str:
-    """A file name that says what is missing; the same layers have the same file, whoever chose them."""
-    return without(removed, part) if removed else identity.name
 
 
 def without(removed: Sequence[int], part: Part = "layer") -> str:

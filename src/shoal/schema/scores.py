@@ -75,6 +75,8 @@ class SystemScores(Record):
     """The checkpoint, where it is another one than the document's model."""
     plan: Plan | None = None
     removed: list[int] = Field(default_factory=list)
+    missing: list[int] = Field(default_factory=list)
+    """Layers that the checkpoint itself lacks, in the numbering of the model that it was made from."""
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
     """What the task is scored by, by name, the headline first."""
     disagreements: int = 0
