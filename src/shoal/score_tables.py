@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -147,6 +148,28 @@ def data_set_table(scores: Scores) -> Table | None:
             score = group_score(scores, system, field, value)
             row += [value_text(score), relative_text(score)]
     return Table(headings, rows, f"{scores.headline or 'score'} by data set", highlight=frozenset({0}))
+
+
+MOST_GROUPS = 20
+"""Rows of a table of groups; the others are in the file."""
+
+
+def group_table(scores: Scores, field: str) -> Table:
+    """The groups of a field by systems, that first which fares worst under any of them."""
+
+    def worst(value: str) -> float:
+        measured = [group_score(scores, system, field, value) for system in scores.systems]
+        return max((score.sign * score.value.value for score in measured if score), default=-math.inf)
+
+    groups = scores.systems[0].groups[field]
+    values = sorted(groups, key=worst, reverse=True)
+    rows = []
+    for value in values[:MOST_GROUPS]:
+        cells = [value_text(group_score(scores, system, field, value)) for system in scores.systems]
+        rows.append([value, str(groups[value].clips), *cells])
+    left = len(values) - len(rows)
+    caption = f"{scores.headline or 'score'} by {field}, worst first" + (f"; {left} more in the file" if left else "")
+    return Table([field, "clips", *(system.name for system in scores.systems)], rows, caption)
 
 
 def group_score(scores: Scores, system: SystemScores, field: str, value: str | None) -> MeasuredScore | None:

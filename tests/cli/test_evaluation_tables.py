@@ -116,3 +116,26 @@ def test_a_set_that_is_not_there_is_refused_before_anything_is_decoded(tmp_path)
     with pytest.raises(UsageError, match=r"no clip is of the data set 'radio'; sets are clips"):
         shoal.evaluate(loaded(), data, out=tmp_path / "out", out_of_domain=["radio"])
     assert not (tmp_path / "out").exists()
+
+
+def test_references_that_are_empty_once_normalised_are_named_with_what_was_said_there(tmp_path):
+    said = [output(0, "[laughter]", "ha ha ha"), output(1, "hmm", "so so"), output(2, SEVEN, SEVEN)]
+    found = lines(tmp_path, {"full": said})
+    about = line(found, "2 of 3 references are empty once normalised")
+    assert about.endswith("whatever is said there counts as inserted, 5 words of full")
+    assert said[0].id in about
+    assert said[1].id in about
+    assert said[2].id not in about
+
+
+def test_groups_that_were_asked_for_are_printed_worst_first(tmp_path):
+    scores = rescore(
+        evaluation(tmp_path / "out", {"full": rows(lambda n: SEVEN), "cut": rows(lambda n: SIX if n % 2 else SEVEN)}),
+        replicates=50,
+        group_by=["speaker"],
+    )
+    table = "\n".join(map(str, printed(scores, ["speaker"]))).split("WER by speaker, worst first:")[1].splitlines()
+    (heading, *body) = [row for row in table if row.strip()]
+    assert heading.split() == ["speaker", "clips", "full", "cut"]
+    assert [row.split()[:2] for row in body[:2]] == [["b", "6"], ["a", "6"]]
+    assert "worst first" not in "\n".join(map(str, printed(scores)))

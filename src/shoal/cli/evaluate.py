@@ -121,7 +121,7 @@ def evaluate(
         scores = result
     validation = files.judged(scores)
     verdict = [] if validation is None else validate.summary(validation)
-    printing.show(scores, [*summary(scores), *verdict], files.out / "scores.json")
+    printing.show(scores, [*summary(scores, settings.group_by or ()), *verdict], files.out / "scores.json")
     warn_if_unheard([scores], model)
     return 0 if validation is None else validate.exit_code(validation)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 EXAMPLES = 12
+NAMED = 3
+"""Clips of a kind that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def score_systems(
     scored = PairedScores.of(scores, counts, PairedBootstrap.of(scoring, clips.speakers))
     if scores[0].name not in scored.scores:
         raise ManifestError(f"{scores[0].name} finds nothing in the references", fix="check them in the manifest")
-    system_scores = [_system(*parts) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]
+    system_scores = [_system(*parts, ids) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]
     for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
         add_groups(system_scores, scores, counts, clips, grouping, scoring)
     examples = _examples([system.name for system in system_scores], counts, outputs, ids)
@@ -103,7 +105,10 @@ def score_systems(
     )
 
 
-def _system(identity: SystemIdentity, measures: dict[str, MeasuredScore], counts: UtteranceCounts) -> SystemScores:
+def _system(
+    identity: SystemIdentity, measures: dict[str, MeasuredScore], counts: UtteranceCounts, ids: Sequence[str]
+) -> SystemScores:
+    empty = np.flatnonzero(counts.words.lengths == 0)
     totals: Mapping[str, Any] = counts.totals
     return SystemScores(
         name=identity.name,
@@ -113,7 +118,9 @@ def _system(identity: SystemIdentity, measures: dict[str, MeasuredScore], counts
         missing=list(identity.missing),
         measures=measures,
         disagreements=counts.disagreements,
-        empty_references=int((counts.words.lengths == 0).sum()),
+        empty_references=len(empty),
+        empty_reference_clips=[ids[clip] for clip in empty[:NAMED]],
+        words_without_reference=int(counts.words.errors[empty].sum()),
         outputs_file=identity.outputs_file,
         **totals,
     )

@@ -82,6 +82,11 @@ class SystemScores(Record):
     disagreements: int = 0
     """Utterances whose plain word errors kaldialign and jiwer count differently: 0, or one of them is wrong."""
     empty_references: int = 0
+    """References without a word once they are normalised, such as `[laughter]`."""
+    empty_reference_clips: list[str] = Field(default_factory=list)
+    """The first of those clips."""
+    words_without_reference: int = 0
+    """What was said there; an error rate counts it as inserted."""
     truncated: int = 0
     """Outputs cut at the token limit: usually a loop."""
     groups: dict[str, dict[str, GroupScore]] = Field(default_factory=dict)
