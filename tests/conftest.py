@@ -65,6 +65,12 @@ def processes() -> Any:
     return forks.get("commands")
 
 
+@pytest.fixture(scope="session")
+def verifications() -> Any:
+    """What forks processes in which nothing of Shoal was ever imported (`Verifications`), or None."""
+    return forks.get("verifications")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything of Shoal is imported."""
     if "SHOAL_FRESH" in os.environ or config.option.collectonly:

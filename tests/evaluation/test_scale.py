@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 from killed_at_random import HOW, lines, told
 
+from forked_processes import run_script
 from shoal.data import read_manifests
 from shoal.data.sources import jsonl
 from shoal.errors import FileFormatError, UsageError
@@ -283,11 +285,17 @@ def test_a_shard_that_is_none_is_refused(text):
         Shard.parse(text)
 
 
-def test_a_run_that_is_killed_at_random_moments_repeats_and_loses_nothing(tmp_path):
+def test_a_run_that_is_killed_at_random_moments_repeats_and_loses_nothing(tmp_path, processes):
     many_rows(tmp_path, 60)
+    script, arguments = str(Path(__file__).with_name("killed_at_random.py")), [str(tmp_path), str(KILLS)]
+    if processes is not None:
+        printed = tmp_path / "printed.txt"
+        assert processes.run(partial(run_script, script, arguments), printed) == 0, printed.read_text()[-3000:]
+        assert json.loads(printed.read_text().splitlines()[-1])["kills"] == KILLS
+        return
     paths = os.pathsep.join(map(str, [TESTS, TESTS / "models", *filter(None, [os.environ.get("PYTHONPATH")])]))
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed_at_random.py")), str(tmp_path), str(KILLS)],
+        [sys.executable, script, *arguments],
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         capture_output=True,
         text=True,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from speech_llm_parts import clips, tiny
 from transformers import AutoModel
 
+from forked_processes import run_apart
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 
 LOADER = """
@@ -57,17 +59,24 @@ def saved(tmp_path_factory):
     return folder, model, processor
 
 
-def test_a_merged_folder_loads_in_a_fresh_process_without_shoal(saved, tmp_path):
+def test_a_merged_folder_loads_in_a_process_without_shoal(saved, verifications, tmp_path, monkeypatch):
     import numpy as np
 
     folder, model, processor = saved
     audio = clips(0.5, 2.3, 1.0)
     np.savez(tmp_path / "audio.npz", *audio)
     (tmp_path / "load.py").write_text(LOADER)
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-I", "load.py", str(folder), "audio.npz", "out.pt"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(folder), "audio.npz", "out.pt"]
+    if verifications is None:
+        environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-I", "load.py", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    else:
+        printed = tmp_path / "printed.txt"
+        script = partial(run_apart, str(tmp_path / "modules"), "load.py", arguments)
+        assert verifications.run(script, printed) == 0, printed.read_text()
     given = torch.load(tmp_path / "out.pt")
     batch = processor(text=[processor.format_prompt("say it")] * 3, audio=audio)
     with torch.inference_mode():

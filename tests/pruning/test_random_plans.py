@@ -35,7 +35,7 @@ from shoal.pruning.sharded import write_sharded
 from shoal.selection import manual
 from tiny_audio import BUILDS
 
-EXAMPLES = int(os.environ.get("SHOAL_EXAMPLES", "260" if FULL else "60"))
+EXAMPLES = int(os.environ.get("SHOAL_EXAMPLES", "260" if FULL else "40"))
 """For each of the two ways; more of them, and others each time, with `SHOAL_EXAMPLES=5000`."""
 NAMES = sorted({*tiny_models.BUILDERS, *BUILDS})
 TOLERANCE = 2e-5

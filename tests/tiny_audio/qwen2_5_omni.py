@@ -100,7 +100,15 @@ def build(depth: int) -> PreTrainedModel:
                 "enc_res2net_scale": 2,
                 "enc_se_channels": 4,
             },
-            "bigvgan_config": {"mel_dim": 8, "upsample_initial_channel": 64},
+            # As far upsampled as by default, in two layers of one block: each block computes the same filters anew.
+            "bigvgan_config": {
+                "mel_dim": 8,
+                "upsample_initial_channel": 64,
+                "resblock_kernel_sizes": [3],
+                "resblock_dilation_sizes": [[1, 3, 5]],
+                "upsample_rates": [15, 16],
+                "upsample_kernel_sizes": [31, 32],
+            },
         },
     )
     model = Qwen2_5OmniForConditionalGeneration(config)
