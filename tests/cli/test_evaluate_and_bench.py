@@ -40,6 +40,8 @@ def test_a_table_for_a_person(evaluate, tmp_path, capsys):
     assert "manual-2" in printed
     assert "whisper-english" in printed
     assert str(tmp_path / "out" / "scores.json") in printed.replace("\n", "")
+    assert "caution: 6 clips are few." in printed
+    assert "next: shoal bench" in printed or "next: every plan costs quality" in printed
 
 
 def test_json_for_a_machine_is_all_there_is_on_stdout(evaluate, tmp_path, capsys):

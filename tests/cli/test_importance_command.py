@@ -54,6 +54,8 @@ def test_the_terminal_names_the_layers_that_are_missed_least(place, capsys):
     assert re.search(
         r"ablation: safest to remove: attention of \d \(loss [+-]\d\.\d{3} nats a token\), \d \(loss", said
     )
+    assert re.search(r"caution: \d clips are few\.", said)
+    assert f"next: shoal select {place / 'part'} --layers N" in said
     document = Audit.load(place / "part" / "audit.json")
     assert {item.part for item in document.inputs["speech"].importance} == {"attention"}
 

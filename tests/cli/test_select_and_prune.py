@@ -76,6 +76,8 @@ def test_select_prints_the_list_and_the_range_and_writes_both_files(run, tmp_pat
     assert "[2, 4)" in out
     assert "0.0100 [0.0080, 0.0200]" in out
     assert "93%" in out
+    assert f"next: shoal evaluate org/model --plan {tmp_path / 'p.json'}, to see what it costs" in out
+    assert "caution" not in out
     plan = Plan.load(tmp_path / "p.json")
     assert (plan.layers, plan.source.path) == ([2, 3], str(tmp_path / "audit.json"))
     ranges = [part["sources"][0]["layer_range"] for part in yaml.safe_load((tmp_path / "m.yaml").read_text())["slices"]]

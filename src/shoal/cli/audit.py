@@ -41,7 +41,7 @@ def audit(
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         loaded = options.load(model, loading, progress)
         document = shoal.audit(loaded, dataset, task, settings, out=out, progress=progress)
-    printing.show(document, summary(document), out / "audit.json", out / "audit.npz")
+    printing.show(document, [*summary(document), *advice(document, out)], out / "audit.json", out / "audit.npz")
 
 
 def summary(document: Audit, scope: Scope = DEFAULT_SCOPE) -> list[str | Table]:
@@ -60,6 +60,14 @@ def summary(document: Audit, scope: Scope = DEFAULT_SCOPE) -> list[str | Table]:
         lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
     return lines
+
+
+def advice(document: Audit, out: Path) -> list[str]:
+    """How far to trust it, and what to do next."""
+    few = wording.few_clips(document.data.clips)
+    truths = any(measured.trust for measured in document.inputs.values())
+    following = f"shoal select {out} --layers N" + ("" if truths else ", or add --metric ablation to test the choice")
+    return [*([f"caution: {few}"] if few else []), f"next: {following}"]
 
 
 def _best(block: BestBlock) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 import shoal
 from shoal.cli import options, shards, validate
 from shoal.cli.card import warn_if_unheard
-from shoal.cli.evaluation_tables import summary
+from shoal.cli.evaluation_tables import advice, summary
 from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.errors import UsageError
@@ -121,7 +121,9 @@ def evaluate(
         scores = result
     validation = files.judged(scores)
     verdict = [] if validation is None else validate.summary(validation)
-    printing.show(scores, [*summary(scores, settings.group_by or ()), *verdict], files.out / "scores.json")
+    printing.show(
+        scores, [*summary(scores, settings.group_by or ()), *verdict, *advice(scores)], files.out / "scores.json"
+    )
     warn_if_unheard([scores], model)
     return 0 if validation is None else validate.exit_code(validation)
 

@@ -42,3 +42,19 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
     for notable in notable_groups(scores, scores.systems):
         yield plain(f"{notable.title} of {notable.system.name}: {notable.group}, {notable.score}")
     yield f"normaliser {scores.normaliser}, scorer {scores.scorer}"
+
+
+def advice(scores: Scores) -> list[str]:
+    """How far to trust it, and what to do next."""
+    few = wording.few_clips(scores.data.clips)
+    pruned = [system for system in scores.systems if system.removed]
+    costs = [score.worsening for system in pruned if (score := scores.headline_of(system))]
+    worse = [cost for cost in costs if cost and cost.low is not None and cost.low > 0]
+    if not pruned:
+        following = "name plans with --plan, or another checkpoint with --against, to compare on the same clips"
+        following = following if len(scores.systems) == 1 else "shoal report, to see the scores beside what they save"
+    elif len(worse) == len(pruned):
+        following = "every plan costs quality: remove fewer layers, or shoal prune and shoal heal"
+    else:
+        following = "shoal bench with the same plans, to see what they save; then shoal prune"
+    return [*([f"caution: {few}"] if few else []), f"next: {following}"]

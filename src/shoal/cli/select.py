@@ -47,7 +47,11 @@ def select(
     plan.save(out)
     if mergekit is not None and yaml is not None:
         write_text(mergekit, yaml)
-    printing.show(plan, summary(plan), out, *([mergekit] if mergekit else []))
+    printing.show(plan, [*summary(plan), *advice(plan, out)], out, *([mergekit] if mergekit else []))
+
+
+SURE = 0.9
+"""A choice that is made in fewer replicates than this is said to be unsure."""
 
 
 def summary(plan: Plan) -> list[str]:
@@ -66,3 +70,11 @@ def summary(plan: Plan) -> list[str]:
     if plan.stability is not None:
         lines.append(f"the best block of its size in {plan.stability:.0%} of bootstrap replicates")
     return lines
+
+
+def advice(plan: Plan, out: Path) -> list[str]:
+    """How far to trust it, and what to do next."""
+    lines = []
+    if plan.stability is not None and plan.stability < SURE:
+        lines.append(f"caution: other clips would choose another block in {1 - plan.stability:.0%} of replicates")
+    return [*lines, f"next: shoal evaluate {plan.model_ref} --plan {out}, to see what it costs"]
