@@ -214,3 +214,6 @@ def test_a_pruned_checkpoint_is_called_by_its_name_and_says_what_it_lacks(good, 
     assert (system.name, system.removed, system.missing) == ("shallow", [], [1, 2])
     # Outputs keep their file: a run of before goes on.
     assert system.outputs_file == "outputs/full.jsonl"
+    given = ["--data", str(good / "clips" / "manifest.jsonl"), "--out", str(tmp_path / "bench.json")]
+    assert main(["bench", str(pruned), *given, "--clips", "1", "--repeats", "1", "--new-tokens", "2"]) == 0
+    assert [system.name for system in Bench.load(tmp_path / "bench.json").systems] == ["shallow"]

@@ -16,7 +16,7 @@ from shoal.benchmarking.settings import BenchSettings
 from shoal.benchmarking.size import ModelSize, size_of
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.model_checks import check_hears
-from shoal.evaluation.systems import FULL, named_plans
+from shoal.evaluation.systems import checkpoint_name, named_plans
 from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import pruned
@@ -70,7 +70,7 @@ def bench(
     check_hears(model)
     _check_engine(model)
     model.check_clips(data, task)
-    run = _Run(model, _batches(data, settings), task, settings, _systems(plans, model.info().depth), progress)
+    run = _Run(model, _batches(data, settings), task, settings, _systems(model, plans), progress)
     header = Bench(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
         model=model.info(),
@@ -94,9 +94,9 @@ def bench(
     return document
 
 
-def _systems(plans: Sequence[Plan], depth: int) -> dict[str, Plan | None]:
-    """By name; the first is the unpruned model."""
-    return {FULL: None, **named_plans(plans, depth)}
+def _systems(model: LoadedModel, plans: Sequence[Plan]) -> dict[str, Plan | None]:
+    """By name; the first is the model without any plan."""
+    return {checkpoint_name(model): None, **named_plans(plans, model.info().depth)}
 
 
 def _save(document: Bench, out: str | Path | None) -> None:

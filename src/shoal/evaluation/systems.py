@@ -78,10 +78,14 @@ def open_systems(
 
 
 def _checkpoint(loaded: LoadedModel, name: str, model_ref: str | None = None) -> SystemIdentity:
-    """A whole checkpoint; one that was pruned before is called by its own name, for it is not full."""
-    missing = removed_layers(loaded.path)
-    pruned = missing and model_ref is None
-    return SystemIdentity(Path(loaded.ref).name if pruned else name, model_ref, missing=tuple(missing))
+    """A whole checkpoint."""
+    shown = checkpoint_name(loaded) if model_ref is None else name
+    return SystemIdentity(shown, model_ref, missing=tuple(removed_layers(loaded.path)))
+
+
+def checkpoint_name(loaded: LoadedModel) -> str:
+    """`full`, or the name of the folder of a model that was pruned before, for that is not full."""
+    return Path(loaded.ref).name if removed_layers(loaded.path) else FULL
 
 
 def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
