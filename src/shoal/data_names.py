@@ -54,10 +54,7 @@ def set_columns(scores: Scores) -> list[tuple[str, str]]:
     names = sorted(groups.get(DATA, {}), key=lambda name: (name in scores.out_of_domain, name))
     outside = sum(name in scores.out_of_domain for name in names)
     pooled = {"in": len(names) - outside, "out": outside}
-    return [
-        *((DATA, name) for name in names),
-        *((DOMAIN, side) for side in groups.get(DOMAIN, {}) if pooled[side] > 1),
-    ]
+    return [*((DATA, name) for name in names), *((DOMAIN, side) for side in groups.get(DOMAIN, {}) if pooled[side] > 1)]
 
 
 def set_name(scores: Scores, field: str, value: str) -> str:

@@ -11,17 +11,7 @@ from shoal.cards.identity import CheckpointIdentity, Fingerprint, parents_of
 from shoal.cards.loading import loading_lines
 from shoal.cards.measured import Measured
 from shoal.models.lineage import HEAL_FILE, SOURCE_FILE, TRAINING_FILE, heal_files, plan_files, removed_layers
-from shoal.schema import (
-    Audit,
-    Bench,
-    Document,
-    HealRecord,
-    ModelInfo,
-    Plan,
-    Provenance,
-    SystemBench,
-    TrainingRecord,
-)
+from shoal.schema import Audit, Bench, Document, HealRecord, ModelInfo, Plan, Provenance, SystemBench, TrainingRecord
 from shoal.wording import plural
 
 if TYPE_CHECKING:

@@ -44,8 +44,5 @@ def demo(
     report, checkpoint = result.report.resolve(), result.checkpoint.resolve()
     printing.show(
         {"report": str(report), "checkpoint": str(checkpoint), "removed": result.plan.layers},
-        [
-            f"report      {report}",
-            f"checkpoint  {checkpoint}  (without layers {layers})",
-        ],
+        [f"report      {report}", f"checkpoint  {checkpoint}  (without layers {layers})"],
     )

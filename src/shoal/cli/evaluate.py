@@ -92,9 +92,7 @@ class EvaluateFiles(ScoreRequirements):
 @options.command
 def evaluate(
     model: Annotated[
-        str | None,
-        MODEL,
-        Parameter(help="A folder, a Hugging Face Hub id or pkg:NAME; not needed with --rescore."),
+        str | None, MODEL, Parameter(help="A folder, a Hugging Face Hub id or pkg:NAME; not needed with --rescore.")
     ] = None,
     /,
     *,

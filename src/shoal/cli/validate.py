@@ -46,10 +46,7 @@ def validate(
     checkpoint: Annotated[
         str | None,
         MODEL,
-        Parameter(
-            name="CHECKPOINT",
-            help="Checkpoint to check; not needed with --scores or --bench.",
-        ),
+        Parameter(name="CHECKPOINT", help="Checkpoint to check; not needed with --scores or --bench."),
     ] = None,
     /,
     *,
@@ -138,12 +135,7 @@ def summary(validation: Validation) -> list[str | Table]:
     return [f"{validation.checkpoint or 'these results'}, judged {judged}: {verdict}", table]
 
 
-def _check(
-    checkpoint: str | None,
-    evaluation: Evaluation,
-    files: Sequence[Path],
-    attach: bool,
-) -> None:
+def _check(checkpoint: str | None, evaluation: Evaluation, files: Sequence[Path], attach: bool) -> None:
     if checkpoint is None and not files:
         raise UsageError("nothing to judge", where="CHECKPOINT", fix="name one, or give --scores or --bench")
     if evaluation.data and checkpoint is None:

@@ -59,11 +59,7 @@ class Side:
     def described(self, label: str) -> ComparedAudit:
         """For the record, under a label."""
         return ComparedAudit(
-            path=str(self.path),
-            label=label,
-            input=self.input,
-            task=self.audit.task,
-            model_ref=self.audit.model.ref,
+            path=str(self.path), label=label, input=self.input, task=self.audit.task, model_ref=self.audit.model.ref
         )
 
 
@@ -190,9 +186,7 @@ def read_side(path: Path, asked: InputKind | None, default: InputKind | None) ->
     kind = asked or (default if default in measured.inputs else fallback)
     if kind not in measured.inputs:
         raise UsageError(
-            f"this audit has no {kind} input",
-            where=str(path),
-            fix=f"it has {', '.join(sorted(measured.inputs))}",
+            f"this audit has no {kind} input", where=str(path), fix=f"it has {', '.join(sorted(measured.inputs))}"
         )
     return Side(path, audit, kind, measured.inputs[kind], measured.importance.get(kind, []))
 

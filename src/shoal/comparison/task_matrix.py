@@ -181,9 +181,7 @@ def _check(sides: Sequence[Side], scope: Scope) -> None:
         seen.add(which)
         if not side.sums.counts[:, SCOPES.index(scope)].sum():
             raise UsageError(
-                f"no {scope!r} positions with {side.input} input",
-                where=str(side.path),
-                fix="choose another scope",
+                f"no {scope!r} positions with {side.input} input", where=str(side.path), fix="choose another scope"
             )
 
 

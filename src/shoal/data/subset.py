@@ -41,11 +41,7 @@ def evenly_spaced(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
 
 
 def spread(
-    positions: Sequence[int],
-    limit: int | None,
-    seed: int,
-    groups: Sequence[Callable[[int], Hashable]],
-    turn: int = 0,
+    positions: Sequence[int], limit: int | None, seed: int, groups: Sequence[Callable[[int], Hashable]], turn: int = 0
 ) -> list[int]:
     """`limit` of ascending positions, each group with its share of them, evenly spaced within a group.
 

@@ -16,20 +16,11 @@ Size = Annotated[int, Field(ge=1)]
 class DemoSettings(Settings):
     """What the demo runs: `sizes` × `strategies` are the plans that are scored."""
 
-    sizes: Annotated[tuple[Size, ...], CommaSeparated, Parameter(name="--layers", metavar="N,N…")] = (
-        1,
-        2,
-        4,
-        8,
-    )
+    sizes: Annotated[tuple[Size, ...], CommaSeparated, Parameter(name="--layers", metavar="N,N…")] = (1, 2, 4, 8)
     """Numbers of layers to remove, each in turn."""
     strategies: Annotated[
         tuple[StrategyName, ...], CommaSeparated, Parameter(name="--strategy", metavar="NAME,NAME…")
-    ] = (
-        "contiguous",
-        "deepest",
-        "random",
-    )
+    ] = ("contiguous", "deepest", "random")
     """Strategies that choose the layers, each in turn."""
     max_increase: Annotated[Share, SHARE, Parameter(name="--max-wer-increase")] = 0.25
     """Highest relative increase of the WER; the checkpoint is written for the largest plan whose upper bound is within

@@ -113,12 +113,7 @@ def _likelihoods(loaded: LoadedModel, batch: Batch, task: Task) -> list[Likeliho
 
 
 def _decoded_clips(
-    system: System,
-    batches: Sequence[Batch],
-    ids: Collection[str],
-    task: Task,
-    limit: TokenLimit,
-    engines: EngineCache,
+    system: System, batches: Sequence[Batch], ids: Collection[str], task: Task, limit: TokenLimit, engines: EngineCache
 ) -> Iterator[DecodedClip]:
     """The clips in `ids`, and perhaps others, in the order in which they get ready."""
     loaded = system.loaded
@@ -177,12 +172,7 @@ def _decoded_together(loaded: LoadedModel, batch: Batch, limit: TokenLimit) -> I
     together, share = decoded(loaded, batch.prepared, limits), 1 / len(batch.clips)
     for clip, tokens, truncated in zip(batch.clips, together.tokens, together.truncated, strict=True):
         yield DecodedClip(
-            batch,
-            clip,
-            tokens,
-            truncated,
-            together.prefill_seconds * share,
-            together.decode_seconds * share,
+            batch, clip, tokens, truncated, together.prefill_seconds * share, together.decode_seconds * share
         )
 
 

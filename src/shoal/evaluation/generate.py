@@ -49,11 +49,7 @@ def clock(device: torch.device) -> float:
 
 @torch.inference_mode()
 def greedy(
-    lm: nn.Module,
-    batch: PreparedBatch,
-    *,
-    eos_ids: Collection[int],
-    max_new_tokens: int | Sequence[int],
+    lm: nn.Module, batch: PreparedBatch, *, eos_ids: Collection[int], max_new_tokens: int | Sequence[int]
 ) -> Decoded:
     """Decode a left-padded batch greedily: the same tokens as `generate(do_sample=False)`, in less time.
 
@@ -180,12 +176,7 @@ def _take(rows: Sequence[RowState], active: list[int], tokens: Sequence[int], eo
 def _step(lm: nn.Module, cache: DynamicCache, mask: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
     """One forward pass; returns the best next token of every row, `(B,)`."""
     output = lm(
-        **inputs,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
+        **inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
     )
     return next_tokens(output.logits)
 

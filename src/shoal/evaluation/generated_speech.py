@@ -98,9 +98,7 @@ def check_answers_in_speech(task: Task) -> tasks.Tts:
     """
     if not isinstance(task, tasks.Tts):
         raise UsageError(
-            f"the task {task.name} is not answered in speech",
-            where="--asr",
-            fix="leave it out, or choose --task tts",
+            f"the task {task.name} is not answered in speech", where="--asr", fix="leave it out, or choose --task tts"
         )
     return task
 

@@ -71,7 +71,5 @@ def _check_free(lock: Path, busy: UsageError) -> None:
 
 def _busy(path: Path) -> UsageError:
     return UsageError(
-        "another process is decoding into these outputs",
-        where=str(path),
-        fix="wait for it, or give another --out",
+        "another process is decoding into these outputs", where=str(path), fix="wait for it, or give another --out"
     )

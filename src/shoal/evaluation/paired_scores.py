@@ -59,9 +59,7 @@ class PairedScores:
         }
         known = [score for score in scores if not any(np.isnan(rate.value) for rate in rates[score.name])]
         return cls(
-            {score.name: score for score in known},
-            {score.name: rates[score.name] for score in known},
-            bootstrap,
+            {score.name: score for score in known}, {score.name: rates[score.name] for score in known}, bootstrap
         )
 
     def measures(self) -> list[dict[str, MeasuredScore]]:

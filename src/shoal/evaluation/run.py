@@ -138,15 +138,7 @@ def evaluate_shard(
     # All rows decide what the task is and what the header says, so that it is the same for every shard.
     task = asked_of(data, task, model, against)
     systems = decode_systems(
-        model,
-        data,
-        task,
-        decoding,
-        plans=plans,
-        against=against,
-        out=Path(out),
-        shard=part,
-        progress=progress,
+        model, data, task, decoding, plans=plans, against=against, out=Path(out), shard=part, progress=progress
     )
     files = {system.outputs.path: system.outputs for system in systems if system.outputs.path is not None}
     decoded = sum(file.added for file in files.values())

@@ -97,11 +97,7 @@ def score_systems(
         add_groups(system_scores, scores, counts, clips, grouping, scoring)
     examples = _examples([system.name for system in system_scores], counts, outputs, ids)
     return ScoredSystems(
-        system_scores,
-        examples,
-        clips.normaliser(task),
-        clips.scorer(task, scores),
-        list(scoring.out_of_domain),
+        system_scores, examples, clips.normaliser(task), clips.scorer(task, scores), list(scoring.out_of_domain)
     )
 
 
@@ -127,10 +123,7 @@ def _system(
 
 
 def _examples(
-    names: Sequence[str],
-    counts: Sequence[UtteranceCounts],
-    outputs: Sequence[Mapping[str, Output]],
-    ids: Sequence[str],
+    names: Sequence[str], counts: Sequence[UtteranceCounts], outputs: Sequence[Mapping[str, Output]], ids: Sequence[str]
 ) -> list[Example]:
     """Clips from the whole range, from those the systems agree on to those they differ on most."""
     errors = np.stack([system.words.errors for system in counts])  # (systems, U)

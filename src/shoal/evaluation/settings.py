@@ -56,10 +56,7 @@ class DecodingSettings(Settings):
     """How clips are decoded."""
 
     batch_size: Annotated[
-        int | Literal["auto"],
-        BeforeValidator(_batch_size),
-        SPEED,
-        Parameter(metavar="N|auto", show_choices=False),
+        int | Literal["auto"], BeforeValidator(_batch_size), SPEED, Parameter(metavar="N|auto", show_choices=False)
     ] = 16
     """Clips decoded at once, at most; auto is as many as the free memory allows."""
     max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)

@@ -46,9 +46,7 @@ def block_candidates(depth: int, sizes: Sequence[int] | None = None) -> list[Can
     chosen = set(range(1, depth) if sizes is None else sizes)
     if bad := sorted(size for size in chosen if not 1 <= size < depth):
         raise UsageError(
-            f"a block of {bad[0]} layers of {depth}",
-            where="--block-sizes",
-            fix=f"give sizes of 1 to {depth - 1}",
+            f"a block of {bad[0]} layers of {depth}", where="--block-sizes", fix=f"give sizes of 1 to {depth - 1}"
         )
     return [layers for layers in block_layers(depth) if len(layers) in chosen]
 

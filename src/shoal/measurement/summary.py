@@ -27,10 +27,7 @@ from shoal.schema import (
 )
 from shoal.statistics import Floats, Resampler, estimate_rows, interval, make_resampler
 
-EMPTY_SCOPE = {
-    "audio": "nothing stands in the audio slot",
-    "response": "the clips have no response",
-}
+EMPTY_SCOPE = {"audio": "nothing stands in the audio slot", "response": "the clips have no response"}
 
 
 def summarise(

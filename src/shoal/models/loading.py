@@ -25,14 +25,7 @@ from shoal.models.families.audio_llm import AudioLLM
 from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.languages import code_among
 from shoal.models.lineage import HEAL_FILE
-from shoal.models.peft_folder import (
-    CONFIG,
-    add_adapter,
-    apply_adapter,
-    base_of,
-    has_adapter,
-    is_adapter_alone,
-)
+from shoal.models.peft_folder import CONFIG, add_adapter, apply_adapter, base_of, has_adapter, is_adapter_alone
 from shoal.models.settings import ModelSettings
 from shoal.models.speech_llm import RESPONSE_STYLES
 from shoal.models.stock import load_parts
@@ -243,12 +236,7 @@ def load(ref: str, settings: ModelSettings | None = None, **options: Any) -> Loa
         WeightsError: cannot be downloaded or checked.
     """
     settings = ModelSettings.of(settings, options)
-    return load_model(
-        ref,
-        device=settings.device,
-        dtype=settings.dtype,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    return load_model(ref, device=settings.device, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code)
 
 
 def load_model(ref: str, *, device: str, dtype: str, trust_remote_code: bool, merge: bool = True) -> LoadedModel:

@@ -268,11 +268,7 @@ class ConvProjector(Projector):
         return self.output(torch.cat(whole))
 
 
-PROJECTORS: dict[str, type[Projector]] = {
-    "linear": LinearProjector,
-    "mlp": MlpProjector,
-    "conv": ConvProjector,
-}
+PROJECTORS: dict[str, type[Projector]] = {"linear": LinearProjector, "mlp": MlpProjector, "conv": ConvProjector}
 
 
 # --- Wording --------------------------------------------------------------------------------------

@@ -26,12 +26,7 @@ from shoal.models.lineage import ADAPTERS_FILE
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 from shoal.models.whole import whole
 
-AUTO_CLASSES = (
-    "AutoModelForCausalLM",
-    "AutoModelForSpeechSeq2Seq",
-    "AutoModelForMultimodalLM",
-    "AutoModel",
-)
+AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForSpeechSeq2Seq", "AutoModelForMultimodalLM", "AutoModel")
 """Those that a checkpoint with code of its own may register, in the order in which they are looked for."""
 
 

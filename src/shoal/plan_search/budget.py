@@ -138,10 +138,7 @@ def check_costs(budget: Budget, info: ModelInfo, item_size: int, *, whole: bool,
         )
     heaviest = sorted(removable, key=lambda layer: -info.decoder_layer_parameters[layer])[: info.depth - 1]
     smallest = Costs(info.depth - len(heaviest), megabytes(info, heaviest, item_size))
-    pairs = (
-        ("layers", budget.max_layers, smallest.layers),
-        ("mb", budget.max_megabytes, smallest.megabytes),
-    )
+    pairs = (("layers", budget.max_layers, smallest.layers), ("mb", budget.max_megabytes, smallest.megabytes))
     for name, bound, least in pairs:
         if bound is not None and least is not None and bound < least:
             fix = f"the least that can be reached is {math.ceil(least)}"

@@ -141,9 +141,7 @@ def adapter_folders(source: Path) -> list[Path]:
     for path in adapters:
         if not (path / ADAPTER_WEIGHTS).is_file():
             raise ModelError(
-                f"has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}",
-                where=str(path),
-                fix="save the adapter as safetensors",
+                f"has {ADAPTER_CONFIG} but no {ADAPTER_WEIGHTS}", where=str(path), fix="save the adapter as safetensors"
             )
     return adapters
 

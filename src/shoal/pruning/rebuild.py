@@ -112,7 +112,5 @@ def _refusal(config: PreTrainedConfig, problem: str) -> ModelError:
 def config_refusal(config: PreTrainedConfig, problem: str) -> ModelError:
     """A model whose config cannot be pruned."""
     return ModelError(
-        problem,
-        where=type(config).__name__,
-        fix="prune in memory, or add a family for it in shoal/models/families",
+        problem, where=type(config).__name__, fix="prune in memory, or add a family for it in shoal/models/families"
     )

@@ -231,11 +231,7 @@ def _header_bytes(new: NewFile) -> bytes:
     at = 0
     for piece in new.pieces:
         offsets = [at, at := at + piece.size]
-        header[piece.name] = {
-            "dtype": piece.source.dtype,
-            "shape": list(piece.shape),
-            "data_offsets": offsets,
-        }
+        header[piece.name] = {"dtype": piece.source.dtype, "shape": list(piece.shape), "data_offsets": offsets}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     # Values then begin at a multiple of eight, so that a loader can map them into memory as they are.
     text += b" " * (-len(text) % 8)

@@ -67,9 +67,7 @@ def _indexed(folder: Path) -> Shards:
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or not (folder / name).is_file():
             raise ModelError(
-                f"names {name}, which is not in the folder",
-                where=str(folder / INDEX),
-                fix="fetch the missing file",
+                f"names {name}, which is not in the folder", where=str(folder / INDEX), fix="fetch the missing file"
             )
         files[name] = read_header(folder / name)
     for tensor, name in weight_map.items():

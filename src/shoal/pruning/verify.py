@@ -125,8 +125,7 @@ def verify_checkpoints(
         results = [json.loads((job_folder / "result.json").read_text(encoding="utf-8")) for job_folder in job_folders]
     return [
         VerificationReport(
-            provenance=provenance(device=expected.facts["device"]),
-            checks=[Check(**check) for check in checks],
+            provenance=provenance(device=expected.facts["device"]), checks=[Check(**check) for check in checks]
         )
         for (_, expected), checks in zip(folders, results, strict=True)
     ]
@@ -148,11 +147,7 @@ def checked(report: VerificationReport, draft: Path, out: Path, *, done: str = "
 def _run_child(folder: Path, scratch: Path, job_folders: Sequence[Path], timeout: float) -> None:
     # Custom code is compiled into a cache by name: an own cache keeps an older checkpoint's code out.
     # Threads that wait must not spin: on a busy machine small products would take ten times as long.
-    settings = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_MODULES_CACHE": str(scratch / "modules"),
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
+    settings = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules"), "OMP_WAIT_POLICY": "PASSIVE"}
     try:
         done = subprocess.run(
             [sys.executable, "-I", str(CHILD), *map(str, job_folders)],

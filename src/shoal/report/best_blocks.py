@@ -36,10 +36,7 @@ STABILITY = (
     "How often the choice holds",
     "Share of bootstrap replicates in which the same block is the best of its size.",
 )
-DISTANCE = (
-    "Distance of the best block",
-    "What the metric says of the best block of each size, with interval.",
-)
+DISTANCE = ("Distance of the best block", "What the metric says of the best block of each size, with interval.")
 LAYERS = (
     "Influence of each layer",
     "What each metric of single layers says, with interval. Block influence (BI) is 1 minus the cosine of a layer’s "

@@ -67,11 +67,7 @@ Panels: TypeAlias = dict[str, dict[str, Series]]
 """Title of a panel → line (an input, or a part of layers) → its values."""
 
 STYLES: Mapping[str, dict[str, Any]] = {
-    kind: {
-        "name": f"{kind} input",
-        "color": figure_style.INPUTS[kind],
-        "symbol": figure_style.INPUT_SYMBOLS[kind],
-    }
+    kind: {"name": f"{kind} input", "color": figure_style.INPUTS[kind], "symbol": figure_style.INPUT_SYMBOLS[kind]}
     for kind in figure_style.INPUTS
 } | {
     part: {"name": name, "color": figure_style.PARTS[part], "symbol": figure_style.PART_SYMBOLS[part]}

@@ -117,10 +117,7 @@ def _not_found(bundle: Bundle, known: Sequence[Candidate]) -> list[str]:
     if not any(result.score_name for result in least.results):
         return ["What pruning costs is not known", "The scores hold no measure of their task."]
     if least.loss == float("inf"):
-        return [
-            "The relative cost of pruning is not known",
-            "The unpruned model makes no error, or was not scored.",
-        ]
+        return ["The relative cost of pruning is not known", "The unpruned model makes no error, or was not scored."]
     return [
         f"No plan tested stays within {_limit(bundle, least.first)} relative {least.first.score_name}",
         f"The mildest of {wording.plural(len(known), 'plan')}, {least.first.name} ({least.first.removes}), already "

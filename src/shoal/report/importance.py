@@ -11,24 +11,8 @@ from shoal import wording
 from shoal.report import figure_style
 from shoal.report.best_blocks import layer_panels
 from shoal.report.bundle import Bundle, Named
-from shoal.report.by_layer import (
-    PANEL,
-    Panels,
-    Series,
-    input_panels,
-    layer_table,
-    panel_title,
-    single_layers,
-    stacked,
-)
-from shoal.report.heatmaps import (
-    KINDS,
-    group_of,
-    measured_scopes,
-    metric_names,
-    scope_choice,
-    values_of,
-)
+from shoal.report.by_layer import PANEL, Panels, Series, input_panels, layer_table, panel_title, single_layers, stacked
+from shoal.report.heatmaps import KINDS, group_of, measured_scopes, metric_names, scope_choice, values_of
 from shoal.report.importance_blocks import block_figures
 from shoal.report.parts import Figure, Section
 from shoal.report.units import score_text
@@ -124,11 +108,7 @@ def _shown(items: Sequence[tuple[Importance, InputKind]]) -> list[tuple[Importan
 
 def _single_layers_of_blocks(audit: Audit, scope: Scope) -> Panels:
     return input_panels(
-        (
-            f"{title.capitalize()} of the single layer",
-            kind,
-            Series.of(values.of_layers(), low=values.low_is_redundant),
-        )
+        (f"{title.capitalize()} of the single layer", kind, Series.of(values.of_layers(), low=values.low_is_redundant))
         for name, title in metric_names(audit, "block").items()
         for kind in KINDS
         if not isinstance(values := values_of(audit, kind, scope, name), str)

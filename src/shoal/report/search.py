@@ -173,12 +173,7 @@ def _draw_budget(figure: go.Figure, limit: float, deepest: int) -> None:
 
 
 def _draw(
-    figure: go.Figure,
-    points: Sequence[SearchStep | Confirmation],
-    name: str,
-    colour: str,
-    symbol: str,
-    offset: float,
+    figure: go.Figure, points: Sequence[SearchStep | Confirmation], name: str, colour: str, symbol: str, offset: float
 ) -> None:
     if not points:
         return

@@ -7,15 +7,7 @@ from shoal.report.bundle import Bundle, baseline, removable
 from shoal.report.healing_cells import leading_plan
 from shoal.report.parts import Tile
 from shoal.report.units import TOLERANCE
-from shoal.schema import (
-    Audit,
-    BestBlock,
-    Estimate,
-    InputKind,
-    MetricValues,
-    ScopeAudit,
-    SystemBench,
-)
+from shoal.schema import Audit, BestBlock, Estimate, InputKind, MetricValues, ScopeAudit, SystemBench
 from shoal.terms import SUMMARY_SIZES
 
 

@@ -95,10 +95,7 @@ def _canvas(metrics: Sequence[MetricTrust], x: str) -> go.Figure:
     figure = figure_style.new_figure(100 + ROW * len(metrics), x=x, y="", legend=False)
     figure.update_layout(margin_t=figure_style.BUTTONS)
     figure.update_yaxes(
-        tickvals=list(range(len(metrics))),
-        ticktext=names,
-        range=[len(metrics) - 0.5, -0.5],
-        ticklabelstandoff=6,
+        tickvals=list(range(len(metrics))), ticktext=names, range=[len(metrics) - 0.5, -0.5], ticklabelstandoff=6
     )
     figure.add_vline(x=0, line={"color": figure_style.GREY, "width": 1.5, "dash": "dash"})
     return figure

@@ -29,9 +29,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise FileFormatError(f"cannot be read ({error.strerror})", where=str(path)) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise FileFormatError(
-            f"not valid JSON ({error.__class__.__name__}: {error})",
-            where=str(path),
-            fix="make the file again",
+            f"not valid JSON ({error.__class__.__name__}: {error})", where=str(path), fix="make the file again"
         ) from None
 
 

@@ -15,18 +15,8 @@ UNITS = {"share of a half turn": TITLES["angular"][1]}
 IMPORTANCES = {
     ("gradient", "absolute"): {"option": "gradient", "title": "absolute", "additive": True},
     ("gradient", "signed"): {"option": "gradient-signed", "title": "signed", "additive": True},
-    ("ablation", "loss"): {
-        "option": "ablation",
-        "title": "rise of the loss",
-        "noun": "Loss",
-        "measured": True,
-    },
-    ("ablation", "kl"): {
-        "option": "ablation-kl",
-        "title": "KL from the full model",
-        "noun": "KL",
-        "measured": True,
-    },
+    ("ablation", "loss"): {"option": "ablation", "title": "rise of the loss", "noun": "Loss", "measured": True},
+    ("ablation", "kl"): {"option": "ablation-kl", "title": "KL from the full model", "noun": "KL", "measured": True},
     ("ablation", "score"): {"option": "ablation-score", "title": "rise of {unit}", "measured": True},
 }
 

@@ -192,10 +192,4 @@ def _group_of_version_1(old: dict[str, Any], signature: Any, recognition: bool) 
 
 def error_rate_of_version_1(value: Any, delta: Any, signature: Any) -> dict[str, Any]:
     """A rate that had a field of its own, as a measure."""
-    return {
-        "value": value,
-        "delta": delta,
-        "higher_is_better": False,
-        "fraction": True,
-        "signature": signature or "",
-    }
+    return {"value": value, "delta": delta, "higher_is_better": False, "fraction": True, "signature": signature or ""}

@@ -23,9 +23,7 @@ def junit(validation: Validation) -> str:
     suites = ElementTree.Element("testsuites", counts)
     name = f"shoal validate {validation.checkpoint or ''}".strip()
     suite = ElementTree.SubElement(
-        suites,
-        "testsuite",
-        {**counts, "name": _plain(name), "errors": "0", "timestamp": validation.provenance.created},
+        suites, "testsuite", {**counts, "name": _plain(name), "errors": "0", "timestamp": validation.provenance.created}
     )
     for finding in validation.findings:
         _case(suite, finding)

@@ -115,9 +115,7 @@ def _number(text: str, whole: str) -> float:
 
 def _no_requirement(text: str) -> UsageError:
     return UsageError(
-        f"{text!r} is no requirement",
-        where="--require",
-        fix='write "UAR>=0.6", "WER<=10%" or "BLEU drop<=1.5"',
+        f"{text!r} is no requirement", where="--require", fix='write "UAR>=0.6", "WER<=10%" or "BLEU drop<=1.5"'
     )
 
 

@@ -50,10 +50,7 @@ class ScoreRequirements(Settings):
         from shoal.validation import requirement_syntax as syntax
 
         limits = ((make, getattr(self, name, None)) for name, make in syntax.OPTIONS.items())
-        return [
-            *(make(limit) for make, limit in limits if limit is not None),
-            *map(syntax.parse, self.require),
-        ]
+        return [*(make(limit) for make, limit in limits if limit is not None), *map(syntax.parse, self.require)]
 
 
 class ValidateSettings(ScoreRequirements):

@@ -59,9 +59,7 @@ class Comet(MeanScore):
         """
         if not {"BLEU", "chrF"} & set(task.scored_by):
             raise UsageError(
-                f"COMET scores translations, and the task {task.name} is none",
-                where="--comet",
-                fix="leave it out",
+                f"COMET scores translations, and the task {task.name} is none", where="--comet", fix="leave it out"
             )
         if model.endswith(".ckpt") and not Path(model).is_file():
             raise UsageError(f"no such checkpoint: {model}", where="--comet", fix="check the path")

@@ -6,13 +6,4 @@ from shoal.evaluation.engine.cache import supported
 from shoal.evaluation.engine.memory import BatchSize, fitting_slots
 from shoal.evaluation.engine.run import Engine, EngineCache, Finished, Prompt, prompts_of
 
-__all__ = [
-    "BatchSize",
-    "Engine",
-    "EngineCache",
-    "Finished",
-    "Prompt",
-    "fitting_slots",
-    "prompts_of",
-    "supported",
-]
+__all__ = ["BatchSize", "Engine", "EngineCache", "Finished", "Prompt", "fitting_slots", "prompts_of", "supported"]
