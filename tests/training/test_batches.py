@@ -38,7 +38,7 @@ def test_a_batch_is_what_the_model_prepares_clip_by_clip(tmp_path, projector):
     torch.testing.assert_close(
         inputs.call["inputs_embeds"] * real, prepared.embeds.clone() * real, rtol=2e-2, atol=5e-3
     )
-    targets = targets_of(prepared, "text", loaded.eos_ids)
+    targets = targets_of(prepared, "response", loaded.eos_ids)
     assert torch.equal(inputs.index, targets.rows * real.shape[1] + targets.positions)
     assert torch.equal(inputs.rows, targets.rows)
     ends = targets.tokens < 0
