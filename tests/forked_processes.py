@@ -188,8 +188,11 @@ def run_apart(modules: str, script: str, arguments: Sequence[str]) -> None:
     import transformers.dynamic_module_utils
 
     assert not [name for name in sys.modules if name.partition(".")[0] == "shoal"]
+    # Not all of the checkout: the environment may lie in it.
     here = Path(__file__).resolve().parents[1]
-    sys.path[:] = [folder for folder in sys.path if folder and not Path(folder).is_relative_to(here)]
+    ours = (here / "src", here / "tests")
+    elsewhere = [folder for folder in sys.path if folder and Path(folder).resolve() != here]
+    sys.path[:] = [folder for folder in elsewhere if not any(Path(folder).is_relative_to(room) for room in ours)]
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     # Custom code is compiled into a cache by name: an own cache keeps an older checkpoint's code out.
     transformers.dynamic_module_utils.HF_MODULES_CACHE = modules
