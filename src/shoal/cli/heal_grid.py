@@ -104,7 +104,8 @@ def summary(healing: Healing) -> list[str | Table]:
     fraction = healing.baseline.fraction
     scale = 100 if fraction else 1
     score = f"{healing.score_name} %" if fraction else healing.score_name
-    headings = ("removed", "healed by", score, "bought", "recovered %", "parameters", "fitted on", "steps", "seconds")
+    counts = ("parameters", "fitted on", "steps", "seconds")
+    headings = ("removed", "healed by", score, "gain from healing", "recovered %", *counts)
     rows = [("nothing", "", wording.plain(healing.baseline.value, ".1f", scale=scale), "", "", "", "", "", "")]
     for cell in healing.cells:
         rows.append(

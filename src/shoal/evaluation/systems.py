@@ -85,7 +85,7 @@ def _checkpoint(loaded: LoadedModel, name: str, model_ref: str | None = None) ->
 
 def checkpoint_name(loaded: LoadedModel) -> str:
     """`full`, or the name of the folder of a model that was pruned before, for that is not full."""
-    return Path(loaded.ref).name if removed_layers(loaded.path) else FULL
+    return Path(loaded.ref).resolve().name if removed_layers(loaded.path) else FULL
 
 
 def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:

@@ -1,4 +1,4 @@
-"""What healing buys: every plan healed by every target, on the same training clips, tested on the same other clips.
+"""What is gained by healing: every plan by every target, on the same training clips, tested on the same other clips.
 
 Every cell begins from the unpruned model, so none depends on another; a cell that is done lies in its folder and is not
 done again.
