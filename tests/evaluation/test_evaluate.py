@@ -20,16 +20,6 @@ from tiny_speech import dataset, loaded, plan
 FEW = {"replicates": 50, "batch_size": 4, "max_new_tokens": 12}
 
 
-@pytest.fixture(scope="module")
-def model():
-    return loaded()
-
-
-@pytest.fixture
-def data(tmp_path):
-    return dataset(tmp_path / "clips")
-
-
 def counting(monkeypatch):
     """Counts the clips that are encoded."""
     seen = []

@@ -8,19 +8,9 @@ import shoal
 from shoal.errors import UsageError
 from shoal.evaluation import evaluate, rescore
 from shoal.schema import Scores
-from tiny_speech import dataset, loaded, plan, write_clips
+from tiny_speech import loaded, plan, write_clips
 
 FEW = {"replicates": 50, "batch_size": 4, "max_new_tokens": 12}
-
-
-@pytest.fixture(scope="module")
-def model():
-    return loaded()
-
-
-@pytest.fixture
-def data(tmp_path):
-    return dataset(tmp_path / "clips")
 
 
 def test_fewer_clips_and_systems_keep_what_is_there(model, data, tmp_path):

@@ -18,19 +18,9 @@ from shoal.evaluation.engine import run as engine_run
 from shoal.evaluation.settings import DecodingSettings, TokenLimit
 from shoal.evaluation.system_outputs import SystemOutputs
 from shoal.evaluation.window import windows
-from tiny_speech import dataset, loaded, plan
+from tiny_speech import plan
 
 FEW = {"replicates": 20, "batch_size": 2, "max_new_tokens": 6}
-
-
-@pytest.fixture(scope="module")
-def model():
-    return loaded()
-
-
-@pytest.fixture
-def data(tmp_path):
-    return dataset(tmp_path / "clips")
 
 
 def windows_of(model, data, places, *, slots):

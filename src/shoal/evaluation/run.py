@@ -68,7 +68,7 @@ def evaluate(
     stored = None if settings.force else StoredScores.find(folder)
     if stored is not None:
         settings = stored.inherited(settings)
-        stored.check_clips(data.ids(), data.info())
+        extends = stored.extended_by(data.ids(), data.info())
         plans = [*plans, *stored.plans(model.info().fingerprint)]
     task = asked_of(data, task, model, against)
     comet = settings.scorer(task, folder)
@@ -77,7 +77,7 @@ def evaluate(
     identities, outputs = [system.identity for system in systems], [system.outputs.outputs for system in systems]
     scored = ToScore(identities, outputs, data.ids(), data.info())
     if stored is not None:
-        scored = stored.joined(scored)
+        scored = stored.joined(scored, extends=extends)
     with stage(progress, "score"):
         summary = score_systems(scored.identities, scored.outputs, scored.ids, task, settings, comet=comet)
     decoding = header(model, data, task, settings.limit)["decoding"]

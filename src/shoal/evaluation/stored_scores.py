@@ -53,19 +53,29 @@ class StoredScores:
         if folder is None or not (folder / SCORES_FILE).is_file():
             return None
         stored = cls(folder)
-        files = [identity.outputs_file for identity in stored.identities]
-        return stored if all(name is not None and (folder / name).is_file() for name in files) else None
+        return stored if all(stored._has_outputs(identity) for identity in stored.identities) else None
+
+    def _has_outputs(self, identity: SystemIdentity) -> bool:
+        return identity.outputs_file is not None and (self._folder / identity.outputs_file).is_file()
+
+    def outputs_of(self, identity: SystemIdentity) -> Mapping[str, Output]:
+        """Of one system.
+
+        Raises:
+            FileFormatError: they are missing or broken.
+        """
+        if identity.outputs_file is None or not self._has_outputs(identity):
+            raise FileFormatError(
+                f"the raw outputs {identity.outputs_file or ''} are not there",
+                where=str(self._folder),
+                fix="evaluate again",
+            )
+        return read_whole(self._folder / identity.outputs_file)
 
     @cached_property
     def outputs(self) -> list[Mapping[str, Output]]:
         """Of every system."""
-        files = [identity.outputs_file for identity in self.identities]
-        missing = [name for name in files if name is None or not (self._folder / name).is_file()]
-        if missing:
-            raise FileFormatError(
-                f"the raw outputs {missing[0] or ''} are not there", where=str(self._folder), fix="evaluate again"
-            )
-        return [read_whole(self._folder / name) for name in files if name is not None]
+        return [self.outputs_of(identity) for identity in self.identities]
 
     @cached_property
     def ids(self) -> list[str]:
@@ -87,17 +97,34 @@ class StoredScores:
             return []
         return [identity.plan for identity in self.identities if identity.plan and identity.model_ref is None]
 
-    def joined(self, now: ToScore) -> ToScore:
-        """What was decoded now, with the systems and the clips that were not asked for this time.
+    def extended_by(self, ids: Sequence[str], data: DataInfo) -> bool:
+        """Whether the clips are more than those scored before, or the same; False if they are some of them.
 
         Raises:
-            UsageError: clips that were scored before were not asked for and others were, or a checkpoint that was
-                scored before has no output for the clips of now.
+            UsageError: they are neither.
+        """
+        if data.fingerprint == self.scores.data.fingerprint:
+            return True
+        asked, before = set(ids), set(self.ids)
+        if before <= asked:
+            return True
+        if asked < before:
+            return False
+        raise self._refusal(f"it has scores of {len(before - asked)} clips that are not among these {len(asked)}")
+
+    def joined(self, now: ToScore, *, extends: bool) -> ToScore:
+        """What was decoded now, with the systems and the clips that were not asked for this time.
+
+        Args:
+            now: the systems and clips that were asked for.
+            extends: from `extended_by`, asked before anything was decoded.
+
+        Raises:
+            UsageError: a checkpoint that was scored before has no output for the clips of now.
         """
         names = {identity.outputs_file for identity in now.identities}
-        stored = zip(self.identities, self.outputs, strict=True)
-        kept = [(identity, outputs) for identity, outputs in stored if identity.outputs_file not in names]
-        extends = self.check_clips(now.ids, now.data)
+        absent = [identity for identity in self.identities if identity.outputs_file not in names]
+        kept = [(identity, self.outputs_of(identity)) for identity in absent]
         ids, data = (now.ids, now.data) if extends else (self.ids, self.scores.data)
         for identity, outputs in kept:
             if not all(clip in outputs for clip in ids):
@@ -107,19 +134,6 @@ class StoredScores:
         last = [pair for pair in kept if pair[0].model_ref is None]
         pairs = [*first, *zip(now.identities, now.outputs, strict=True), *last]
         return ToScore([pair[0] for pair in pairs], [pair[1] for pair in pairs], ids, data)
-
-    def check_clips(self, ids: Sequence[str], data: DataInfo) -> bool:
-        """Whether the clips are more than those scored before, or the same; False if they are some of them.
-
-        Raises:
-            UsageError: they are neither.
-        """
-        asked, before = set(ids), set(self.ids)
-        if data.fingerprint == self.scores.data.fingerprint or before <= asked:
-            return True
-        if asked < before:
-            return False
-        raise self._refusal(f"it has scores of {len(before - asked)} clips that are not among these {len(asked)}")
 
     def _refusal(self, what: str) -> UsageError:
         fix = "choose another folder with --out, or score only what is asked for now with --force"

@@ -90,7 +90,7 @@ def audit(
         check_options(stored, metric, request, force=settings.force)
     _measure_cosines(stored, model, data, task, inputs, settings, folder, progress)
     for metric, request in requests:
-        if add_importance(stored, metric, request, force=settings.force):
+        if add_importance(stored, metric, request):
             _keep(stored, folder)
         else:
             report_progress(progress, metric.name, len(data.rows), len(data.rows))

@@ -14,7 +14,7 @@ from shoal.measurement.importance import extended
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions, ImportanceRequest
 from shoal.measurement.metrics import metric_slices
 from shoal.measurement.sums import SumsFile, load_sums
-from shoal.schema.files import first_difference
+from shoal.schema.files import Difference, first_difference
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
@@ -84,19 +84,23 @@ def check_options(stored: SumsFile, metric: ImportanceMetric, request: Importanc
     Raises:
         UsageError: another scope, or the one in a race and the other not.
     """
-    before = stored.importance_options.get(_name(metric, request))
-    if before is None or force:
-        return
-    now = _options_of(metric, request)
-    fixed = [name for name in ("race", "scope") if name in before]
-    if difference := first_difference({name: before[name] for name in fixed}, {name: now[name] for name in fixed}):
+    if not force and (difference := _contradiction(stored, metric, request)):
         raise _refusal(request.out, f"{metric.name} with another {difference}")
 
 
-def add_importance(stored: SumsFile, metric: ImportanceMetric, request: ImportanceRequest, *, force: bool) -> bool:
-    """Measure what the file lacks of one importance with one input; whether it lacked anything."""
+def _contradiction(stored: SumsFile, metric: ImportanceMetric, request: ImportanceRequest) -> Difference | None:
+    before, now = stored.importance_options.get(_name(metric, request), {}), _options_of(metric, request)
+    fixed = [name for name in ("race", "scope") if name in before]
+    return first_difference({name: before[name] for name in fixed}, {name: now[name] for name in fixed})
+
+
+def add_importance(stored: SumsFile, metric: ImportanceMetric, request: ImportanceRequest) -> bool:
+    """Measure what the file lacks of one importance with one input; whether it lacked anything.
+
+    What contradicts is measured anew: `check_options` has refused it, unless it was forced.
+    """
     name, now = _name(metric, request), _options_of(metric, request)
-    before = None if force and _differs(stored, name, now) else stored.importance_options.get(name)
+    before = None if _contradiction(stored, metric, request) else stored.importance_options.get(name)
     items = stored.importance.get(request.input, [])
     others = [item for item in items if item.metric != metric.name]
     known = [item for item in items if item.metric == metric.name]
@@ -127,11 +131,6 @@ def _options_of(metric: ImportanceMetric, request: ImportanceRequest) -> dict[st
     if "block_sizes" in known:
         known["block_sizes"] = sorted(set(options.block_sizes or range(1, depth)))
     return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
-
-
-def _differs(stored: SumsFile, name: str, now: dict[str, Any]) -> bool:
-    before = stored.importance_options.get(name, {})
-    return any(before.get(key) != now.get(key) for key in ("race", "scope"))
 
 
 def _union(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
