@@ -115,8 +115,9 @@ class Bootstrap(Settings):
 class Intervals(Bootstrap):
     """How confidence intervals over clips are made."""
 
-    cluster: Annotated[Literal["utterance", "speaker"], INTERVALS] = "utterance"
-    """Unit that the bootstrap draws: utterances, or speakers with all their utterances."""
+    cluster: Annotated[Literal["speaker", "utterance"], INTERVALS] = "speaker"
+    """Unit that the bootstrap draws: speakers with all their utterances, wherever speakers are known, or utterances
+    whoever spoke."""
 
 
 def takes(model: type[Settings]) -> Callable[[F], F]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -25,10 +26,10 @@ def rows(size, *, first=0, text=SEVEN, said=SEVEN, **fields):
 
 
 def test_the_group_that_lost_most_is_named_though_the_average_improved():
-    before = by_id(rows(40, said=SIX, accent="many") + rows(8, first=50, accent="few"))
-    after = by_id(rows(40, accent="many") + rows(8, first=50, said=SIX, accent="few"))
+    before = by_id(rows(40, said=SIX, accent="many") + rows(20, first=50, accent="few"))
+    after = by_id(rows(40, accent="many") + rows(20, first=50, said=SIX, accent="few"))
     system = summary(before, after, group_by=["accent"]).systems[1]
-    assert system.measures["WER"].delta.absolute.value == pytest.approx(-32 / (48 * 7))
+    assert system.measures["WER"].delta.absolute.value == pytest.approx(-20 / (60 * 7))
     assert system.most_worsened == {"accent": "few"}
     change = system.groups["accent"]["few"].measures["WER"].delta
     assert change.absolute.value == pytest.approx(1 / 7)
@@ -36,15 +37,15 @@ def test_the_group_that_lost_most_is_named_though_the_average_improved():
 
 
 def test_the_worst_and_the_one_that_lost_most_may_be_two_groups():
-    base = rows(6, said="", sex="f") + rows(6, first=10, sex="m")
-    cut = rows(6, said="", sex="f") + rows(6, first=10, said=SIX, sex="m")
+    base = rows(20, said="", sex="f") + rows(20, first=30, sex="m")
+    cut = rows(20, said="", sex="f") + rows(20, first=30, said=SIX, sex="m")
     system = summary(by_id(base), by_id(cut), group_by=["sex"]).systems[1]
     assert system.worst_group == {"sex": "f"}
     assert system.most_worsened == {"sex": "m"}
 
 
 def test_no_group_is_named_where_none_lost():
-    same = by_id(rows(6, sex="f", said=SIX) + rows(6, first=10, sex="m"))
+    same = by_id(rows(20, sex="f", said=SIX) + rows(20, first=30, sex="m"))
     systems = summary(same, same, group_by=["sex"]).systems
     assert systems[0].most_worsened == systems[1].most_worsened == {}
     assert systems[1].worst_group == {"sex": "f"}
@@ -150,10 +151,11 @@ def test_an_unknown_field_is_refused_with_those_there_are():
         summary(by_id(rows(6, accent="x")), group_by=["room"])
 
 
-def slow_interval(outputs_of, draws, level=0.95):
-    """Percentiles of the rate over explicit lists of utterances."""
-    rates = [sum(wrong for wrong, _ in drawn) / sum(words for _, words in drawn) for drawn in map(outputs_of, draws)]
-    return np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+def rate_and_error(drawn):
+    """Errors over words of clusters, and its linearised standard error."""
+    errors, words = (sum(column) for column in zip(*drawn, strict=True))
+    squares = sum((wrong - errors / words * length) ** 2 for wrong, length in drawn)
+    return errors / words, math.sqrt(len(drawn) / (len(drawn) - 1) * squares) / words
 
 
 @pytest.mark.parametrize("cluster", ["utterance", "speaker"])
@@ -161,21 +163,24 @@ def test_a_groups_interval_is_that_of_drawing_its_clips_again(cluster):
     draw = random.Random(1)
     texts = [(SEVEN, " ".join(SEVEN.split()[: draw.randint(2, 7)]), f"s{n % 6}") for n in range(30)]
     outputs = [output(n, text, said, sex="f", speaker=who) for n, (text, said, who) in enumerate(texts)]
-    intervals = Intervals(replicates=200, cluster=cluster)
-    found = (
-        summary(by_id(outputs), group_by=["sex"], replicates=200, cluster=cluster)
-        .systems[0]
-        .groups["sex"]["f"]
-        .measures["WER"]
-        .value
-    )
-    resampler = PairedBootstrap.of(intervals, [each.speaker for each in outputs]).resampler
-    counted = [(7 - len(each.pred_text.split()), 7) for each in outputs]
-    lists = [
-        [counted[place] for place, group in enumerate(resampler.groups) for _ in range(weights[group])]
-        for weights in resampler.weights.tolist()
-    ]
-    assert (found.low, found.high) == pytest.approx(tuple(slow_interval(lambda drawn: drawn, lists)))
+    scores = summary(by_id(outputs), group_by=["sex"], replicates=200, cluster=cluster)
+    estimate = scores.systems[0].groups["sex"]["f"].measures["WER"].value
+    resampler = PairedBootstrap.of(
+        Intervals(replicates=200, cluster=cluster), [clip.speaker for clip in outputs]
+    ).resampler
+    clusters = [[0, 0] for _ in range(resampler.clusters)]
+    for clip, group in zip(outputs, resampler.groups, strict=True):
+        clusters[group][0] += 7 - len(clip.pred_text.split())
+        clusters[group][1] += 7
+    value, error = rate_and_error(clusters)
+    distances = []
+    for weights in resampler.weights.tolist():
+        drawn = [one for one, times in zip(clusters, weights, strict=True) for _ in range(times)]
+        rate, spread = rate_and_error(drawn)
+        distances.append((rate - value) / max(spread, error / math.sqrt(len(clusters))))
+    low, high = np.quantile(distances, [0.025, 0.975])
+    assert (estimate.low, estimate.high) == pytest.approx((max(0, value - high * error), value - low * error), rel=1e-6)
+    assert estimate.caution == ("few clusters" if cluster == "speaker" else None)
 
 
 def test_families_of_plans_are_corrected_together():
@@ -203,7 +208,7 @@ def test_every_measure_is_corrected_over_the_plans():
 
 def test_small_groups_are_scored_and_not_named():
     few = rows(MIN_GROUP_CLIPS - 1, said="", sex="x")
-    found = by_id(few + rows(6, first=10, sex="f") + rows(6, first=20, sex="m", said=SIX))
+    found = by_id(few + rows(20, first=30, sex="f") + rows(20, first=60, sex="m", said=SIX))
     system = summary(found, group_by=["sex"]).systems[0]
     assert system.groups["sex"]["x"].measures["WER"].value.value == 1
     assert system.worst_group == {"sex": "m"}

@@ -19,6 +19,7 @@ from shoal.decoder.prepare import prepare
 from shoal.evaluation.generate import clock, greedy
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Estimate
+from shoal.statistics import Units, make_resampler, mean_bounds
 
 if TYPE_CHECKING:
     from shoal.data import Clip
@@ -110,10 +111,9 @@ def _decode(
 
 
 def estimate(values: Floats, *, replicates: int = 1000, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Mean over clips of the median over rounds, with a percentile interval.
+    """Mean over clips of the median over rounds, with its interval over clips; over rounds if there is one clip.
 
-    The bootstrap draws clips and, within each, rounds: both are samples of what a user would see. The median
-    keeps a round that something else on the machine disturbed from counting.
+    The median keeps a round that something else on the machine disturbed from counting.
 
     Args:
         values: (C, K), C clips and K rounds.
@@ -122,13 +122,14 @@ def estimate(values: Floats, *, replicates: int = 1000, level: float = 0.95, see
         seed: of the draws.
     """
     value = float(np.median(values, axis=1).mean())
-    if values.size < 2:
+    seconds = np.median(values, axis=1) if len(values) > 1 else values[0]
+    if len(seconds) < 2:
         return Estimate(value=value, level=level)
-    generator = np.random.default_rng(seed)
-    clips, rounds = values.shape
-    rows = generator.integers(clips, size=(replicates, clips, 1))
-    columns = generator.integers(rounds, size=(replicates, clips, rounds))
-    drawn = np.median(values[rows, columns], axis=2).mean(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Estimate(value=value, low=float(low), high=float(high), level=level)
+    units = Units.of([None] * len(seconds), "utterance")
+    resampler = make_resampler(units.clusters, replicates=replicates, seed=seed)
+    low, high = mean_bounds(seconds[:, None], np.ones((len(seconds), 1)), resampler, level)
+    # Of one clip the bounds are around the mean of its rounds, the value is their median.
+    shift = value - float(seconds.mean())
+    return Estimate(
+        value=value, low=float(low[0]) + shift, high=float(high[0]) + shift, level=level, caution=units.caution
+    )

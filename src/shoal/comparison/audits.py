@@ -16,7 +16,7 @@ from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics
-from shoal.measurement.sums import Sums, clusters_of, load_sums
+from shoal.measurement.sums import Sums, load_sums, units_of
 from shoal.measurement.trust import cost_rows
 from shoal.provenance import provenance
 from shoal.schema import (
@@ -203,7 +203,7 @@ def resamplers_of(sides: Sequence[Side], replicates: int, seed: int) -> list[Res
     """Sides measured on the same utterances are resampled together, others by draws of their own."""
     resamplers: list[Resampler] = []
     for index, side in enumerate(sides):
-        clusters = clusters_of(side.sums, side.audit.cluster)
+        clusters = units_of(side.sums, side.audit.cluster).clusters
         same = [
             resamplers[before]
             for before, other in enumerate(sides[:index])

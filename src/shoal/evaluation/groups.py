@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
     from shoal.evaluation.settings import ScoringSettings
 
-MIN_GROUP_CLIPS = 5
+MIN_GROUP_CLIPS = 20
 MIN_GROUP_WORDS = 30
 """A group with fewer clips or reference words is scored but never named: its score is chance."""
 MOST_AGES = 10
@@ -170,12 +170,14 @@ def add_groups(
     intervals: Intervals,
 ) -> None:
     """Add the groups of a field to every system; those without a reference word have no score."""
-    field, words = grouping.field, counts[0].words.lengths
+    field, words, tests = grouping.field, counts[0].words.lengths, len(grouping.members)
+    if field == "speaker":
+        intervals = intervals.model_copy(update={"cluster": "utterance"})
     for system in systems:
         system.groups[field] = {}
     for value, members in grouping.members.items():
         if words[members].sum():
-            bootstrap = PairedBootstrap.of(intervals, [clips.speakers[clip] for clip in members])
+            bootstrap = PairedBootstrap.of(intervals, [clips.speakers[clip] for clip in members], tests=tests)
             measures = PairedScores.of(scores, counts, bootstrap, members).measures()
             for system, of_system in zip(systems, measures or [{} for _ in systems], strict=True):
                 system.groups[field][value] = GroupScore(clips=len(members), measures=of_system)

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.evaluation.significance import PairedBootstrap, Rates, correct
-from shoal.evaluation.utterance_counts import Numbers, UtteranceCounts
+from shoal.evaluation.utterance_counts import UtteranceCounts
 from shoal.schema import MeasuredScore
+from shoal.statistics.arrays import Numbers
+from shoal.statistics.studentised import Resampled
 
 if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
@@ -31,7 +33,7 @@ class PairedScores:
     scores: Mapping[str, Score]
     """By name, the headline first; without those that are undefined for one of the systems."""
     rates: Mapping[str, Sequence[Rates]]
-    """Score → its value and replicates for every system."""
+    """Score → what it is for every system."""
     bootstrap: PairedBootstrap
 
     @classmethod
@@ -74,6 +76,7 @@ class PairedScores:
             correct(measures[name].delta for measures in systems)
             for measures, rate in zip(systems, rates, strict=True):
                 measures[name].standard_error = self.bootstrap.standard_error(rate)
+                measures[name].design_effect = self.bootstrap.design_effect(rate)
                 measures[name].edits = self.scores[name].edits(rate.totals)
         return systems
 
@@ -89,21 +92,14 @@ class PairedScores:
 
 
 def score_rates(score: Score, statistics: Numbers, bootstrap: PairedBootstrap) -> Rates:
-    """A score from its statistics (U, S), with a replicate for every draw; without any where it is undefined."""
-    totals = statistics.sum(axis=0, dtype=np.float64)
-    value = float(score.value(totals))
-    if np.isnan(value):
-        return Rates(value, np.zeros(0))
-    return Rates(value, score.value(bootstrap.resampler.totals(statistics)), totals)
+    """A score from its statistics (U, S)."""
+    return bootstrap.rates(score.value, statistics, score.limits)
 
 
-def worsening(score: Score, system: Rates, baseline: Rates) -> Rates:
+def worsening(score: Score, system: Rates, baseline: Rates) -> Resampled:
     """How much worse a system is than the baseline, relative to it: 0.1 for 10 %, whichever way the score runs.
 
     Infinite or NaN where the baseline's score is 0 or undefined.
     """
-    sign = -1 if score.higher_is_better else 1
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = sign * np.float64(system.value - baseline.value) / baseline.value
-        replicates = sign * (system.replicates - baseline.replicates) / baseline.replicates
-    return Rates(float(value), replicates)
+    change = system.resampled.minus(baseline.resampled).over(baseline.resampled)
+    return change.scaled(-1 if score.higher_is_better else 1)

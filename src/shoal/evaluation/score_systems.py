@@ -89,7 +89,7 @@ def score_systems(
         raise ManifestError(
             "no reference has a word after normalising", fix="check the text of the manifest and its language"
         )
-    scored = PairedScores.of(scores, counts, PairedBootstrap.of(scoring, clips.speakers))
+    scored = PairedScores.of(scores, counts, PairedBootstrap.of(scoring, clips.speakers, tests=len(systems)))
     if scores[0].name not in scored.scores:
         raise ManifestError(f"{scores[0].name} finds nothing in the references", fix="check them in the manifest")
     system_scores = [_system(*parts, ids) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.evaluation.scores import registry
 from shoal.evaluation.scores.answers import answers_of
 from shoal.evaluation.scores.edit_counts import EditCounts, word_errors_again
+from shoal.statistics.arrays import Numbers
 
 if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 BLOCK = 500
 """Clips read and normalised at a time; sacrebleu holds the n-grams of a block, some 15 kB a clip."""
-Numbers = npt.NDArray[np.number[Any]]
 
 
 @dataclass(frozen=True, slots=True)

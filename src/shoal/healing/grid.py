@@ -10,13 +10,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.errors import FileFormatError, ManifestError, ShoalError, UsageError
 from shoal.evaluation.decode_systems import asked_of, decode_systems
 from shoal.evaluation.paired_scores import PairedScores
+from shoal.evaluation.scores.base import ratio
 from shoal.evaluation.scores.registry import scores_of
 from shoal.evaluation.settings import DecodingSettings
 from shoal.evaluation.significance import PairedBootstrap, Rates
@@ -33,6 +34,7 @@ from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import Delta, Estimate, Healing, HealingCell, MeasuredScore, ModelInfo, Plan, read_json, write_text
 from shoal.schema.files import claim
 from shoal.schema.heal import NONE
+from shoal.statistics import Floats
 from shoal.training.batches import Losses, examples_of, fill_audio_cache, make_batches, response_losses
 
 if TYPE_CHECKING:
@@ -248,15 +250,19 @@ def _recovered(
 
     `sign` is -1 where more is better.
     """
-    cost, costs = unhealed.value - full.value, unhealed.replicates - full.replicates
-    if sign * cost <= 0:
+    cost = unhealed.resampled.minus(full.resampled)
+    if sign * cost.value <= 0:
         return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        replicates = (unhealed.replicates - healed.replicates) / costs
+    share = unhealed.resampled.minus(healed.resampled).over(cost)
     # A replicate in which pruning costs nothing has no share: then there is no interval either.
-    if bool((sign * costs <= 0).any()):
-        replicates = np.full_like(replicates, np.nan)
-    return bootstrap.estimate(Rates((unhealed.value - healed.value) / cost, replicates))
+    if bool((sign * cost.replicates <= 0).any()):
+        return Estimate(value=share.value, level=bootstrap.level)
+    return bootstrap.bounded(share)
+
+
+def _mean(totals: Floats) -> Floats:
+    """Sums (..., 2) of what is counted and of how many → their ratio (...)."""
+    return ratio(totals[..., 0], totals[..., 1])
 
 
 def _loss(cell: _Cell, bootstrap: PairedBootstrap, ids: Sequence[str]) -> Estimate | None:
@@ -266,4 +272,4 @@ def _loss(cell: _Cell, bootstrap: PairedBootstrap, ids: Sequence[str]) -> Estima
         return None
     order = [index[clip] for clip in ids]
     sums, counts = cell.losses.sums[order], cell.losses.counts[order]
-    return bootstrap.estimate(bootstrap.rates(cast("Any", sums), counts))
+    return bootstrap.estimate(bootstrap.rates(_mean, np.stack([sums, counts], axis=1).astype(np.float64)))

@@ -11,7 +11,7 @@ from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics, importance_named
 from shoal.measurement.settings import AuditSettings
-from shoal.measurement.sums import Sums, clusters_of
+from shoal.measurement.sums import Sums, units_of
 from shoal.measurement.trust import aligned, trust_of
 from shoal.schema import (
     SCOPES,
@@ -25,7 +25,7 @@ from shoal.schema import (
     ScopeAudit,
     Triangle,
 )
-from shoal.statistics import Floats, Resampler, estimate_rows, interval, make_resampler
+from shoal.statistics import Floats, Resampler, estimate_rows, make_resampler, mean_bounds
 
 EMPTY_SCOPE = {"audio": "nothing stands in the audio slot", "response": "the clips have no response"}
 
@@ -41,8 +41,8 @@ def summarise(
         settings: of the bootstrap.
         importance: what else was measured.
     """
-    clusters = clusters_of(sums, settings.cluster)
-    resampler = make_resampler(clusters, replicates=settings.replicates, seed=settings.seed)
+    units = units_of(sums, settings.cluster)
+    resampler = make_resampler(units.clusters, replicates=settings.replicates, seed=settings.seed)
     scopes: dict[Scope, ScopeAudit] = {}
     empty: dict[Scope, str] = {}
     for scope in SCOPES:
@@ -76,7 +76,8 @@ def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float
 
 def _metric_values(metric: CosineMetric, sums: Sums, scope: Scope, resampler: Resampler, level: float) -> MetricValues:
     means = sums.mean(scope, metric.name)
-    replicates = resampler.means(*sums.scope(scope, metric.name)) if resampler.clusters > 1 else None
+    columns, counts = sums.scope(scope, metric.name)
+    replicates = resampler.means(columns, counts) if resampler.clusters > 1 else None
 
     def rows(columns: Floats) -> Triangle:
         return to_triangle(columns, sums.depth) if metric.per == "block" else [columns.tolist()]
@@ -89,7 +90,7 @@ def _metric_values(metric: CosineMetric, sums: Sums, scope: Scope, resampler: Re
         values=rows(means),
     )
     if replicates is not None:
-        values.low, values.high = map(rows, interval(replicates, level))
+        values.low, values.high = map(rows, mean_bounds(columns, counts[:, None], resampler, level))
     if metric.per == "block":
         for name, keep_last in (("best", False), ("best_keeping_last", True)):
             setattr(values, name, best_blocks(metric, means, replicates, sums.depth, level, keep_last=keep_last))
@@ -140,7 +141,9 @@ def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: floa
     low = high = None
     if resampler.clusters > 1 and (usable := np.isfinite(means)).any():
         low, high = np.full_like(means, np.nan), np.full_like(means, np.nan)
-        low[usable], high[usable] = interval(sums.replicates(resampler)[:, usable], level)
+        known = ~np.isnan(sums.values[:, usable])
+        columns = np.where(known, sums.values[:, usable], 0)
+        low[usable], high[usable] = mean_bounds(columns, known * sums.counts[:, None], resampler, level)
     return Importance(
         metric=sums.metric,
         quantity=sums.quantity,
@@ -169,10 +172,11 @@ def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: floa
 def _full(sums: ImportanceSums, resampler: Resampler, level: float) -> Estimate | None:
     if sums.full is None:
         return None
-    rows = np.array([sums.full.sum() / sums.counts.sum()])
+    value = Estimate(value=float(sums.full.sum() / sums.counts.sum()), level=level)
     if resampler.clusters > 1:
-        rows = np.concatenate([rows, resampler.means(sums.full[:, None], sums.counts)[:, 0]])
-    return estimate_rows(rows, level)
+        low, high = mean_bounds(sums.full[:, None], sums.counts[:, None], resampler, level)
+        value.low, value.high = float(low[0]), float(high[0])
+    return value
 
 
 def _finite(values: Floats) -> list[float | None]:

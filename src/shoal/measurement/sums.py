@@ -21,7 +21,7 @@ from shoal.measurement.importance import ImportanceSums, from_arrays, to_arrays
 from shoal.measurement.metrics import column_count, metric_slices
 from shoal.schema import SCOPES, InputKind, Scope
 from shoal.schema.files import replaced
-from shoal.statistics import Floats, Ints
+from shoal.statistics import Floats, Ints, Units
 from shoal.terms import scope_now
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class Sums:
         return sums.sum(0) / total if total else np.full(sums.shape[1], np.nan)
 
 
-def clusters_of(sums: Sums, cluster: Cluster) -> Sequence[str | None]:
-    """The cluster of each utterance; utterances without a speaker stand for themselves."""
-    return sums.speakers if cluster == "speaker" else [None] * len(sums.utterances)
+def units_of(sums: Sums, cluster: Cluster) -> Units:
+    """What intervals are drawn over."""
+    return Units.of(sums.speakers, cluster)
 
 
 @dataclass

@@ -13,7 +13,6 @@ from shoal.errors import UsageError
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.model_checks import check_can_answer
 from shoal.evaluation.scores.registry import headline
-from shoal.evaluation.significance import holm
 from shoal.measurement.metrics import sign_of
 from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of
@@ -27,6 +26,7 @@ from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Estimate, Plan, PlanSource, Search, SearchStep
 from shoal.schema.plan import DISTANCE_METRIC
 from shoal.settings import takes
+from shoal.statistics.hypothesis_tests import holm
 from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:

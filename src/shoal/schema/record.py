@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -12,12 +14,14 @@ class Record(BaseModel):
 
 
 class Estimate(Record):
-    """A value with its two-sided percentile interval (None where none could be computed)."""
+    """A value with its two-sided interval (None where none could be computed)."""
 
     value: float
     low: float | None = None
     high: float | None = None
     level: float = 0.95
+    caution: Literal["few clusters", "one speaker"] | None = None
+    """Why the interval is not to be relied on: fewer than 20 clusters were drawn, or all clips are of one speaker."""
 
     def scaled(self, factor: float) -> Estimate:
         """The same in a unit that is `1 / factor` as large; a negative factor turns the bounds around."""

@@ -26,7 +26,7 @@ class Delta(Record):
     absolute: Estimate
     relative: Estimate | None = None
     p_value: float | None = None
-    """Two-sided, from the paired bootstrap."""
+    """Two-sided, by flipping which system said what (until version 2 from the percentiles of the bootstrap)."""
     p_holm: float | None = None
     """After Holm's correction: over all systems of the document that are compared with the baseline, or, for the
     headline score of a group, over the groups of its field that are large enough to be judged."""
@@ -44,7 +44,10 @@ class MeasuredScore(Record):
     signature: str
     """What computed it, with version and settings."""
     standard_error: float | None = None
-    """The standard deviation over the bootstrap draws; None for groups, and where nothing varies."""
+    """Of the value, linearised; None for groups, and where nothing varies."""
+    design_effect: float | None = None
+    """How many times larger the variance is for the clips of a speaker being alike; None where clips were drawn one by
+    one, and for groups."""
     edits: Counts | None = None
     """What an error rate counted on all clips; None for other scores and for groups."""
 
@@ -115,7 +118,7 @@ class Scores(Document):
     """Task scores of a model and of plans over it; the first system is the baseline."""
 
     kind: Literal["scores"] = "scores"
-    schema_version: int = 2
+    schema_version: int = 3
     model: ModelInfo
     data: DataInfo
     task: str
@@ -128,7 +131,7 @@ class Scores(Document):
     decoding: dict[str, Any] = Field(default_factory=dict)
     replicates: int = 1000
     level: float = 0.95
-    cluster: Literal["utterance", "speaker"] = "utterance"
+    cluster: Literal["speaker", "utterance"] = "utterance"
     seed: int = 0
     out_of_domain: list[str] = Field(default_factory=list)
     """Data sets that are unlike what the model was trained, or the plans were chosen, on."""

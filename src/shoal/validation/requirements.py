@@ -19,7 +19,7 @@ from shoal.schema.validation import Verdict
 from shoal.settings import one_or_more
 from shoal.wording import plain, plain_score
 
-FEWEST_GROUP_CLIPS = 5
+FEWEST_GROUP_CLIPS = 20
 """A group with fewer clips is not judged, in documents that do not say which groups are large enough."""
 NOT_MEASURED = "no result"
 
@@ -266,7 +266,7 @@ def _severity(finding: Finding, confident: bool) -> tuple[int, float]:
 
 def _inverse(ratio: Estimate) -> Estimate:
     low, high = (None if bound is None else 1 / bound for bound in (ratio.high, ratio.low))
-    return Estimate(value=1 / ratio.value, low=low, high=high, level=ratio.level)
+    return ratio.model_copy(update={"value": 1 / ratio.value, "low": low, "high": high})
 
 
 def _where(measured: Measured) -> str:

@@ -48,6 +48,13 @@ class Score(ABC):
         """The corpus score (...) from summed statistics (..., S); NaN where it is undefined."""
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest score there can be."""
+        if self.higher_is_better:
+            return 0.0, 1.0 if self.fraction else 100.0
+        return 0.0, np.inf
+
+    @property
     def signature(self) -> str:
         """What computed it, with its version and settings."""
         return OWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,12 +44,13 @@ class SacreBleu(Score):
         return np.array(counts, dtype=np.float64)
 
     def value(self, totals: Floats) -> Floats:
-        """What sacrebleu makes of every row of sums; NaN where the references hold nothing."""
-        score = self._library._compute_score_from_stats
-        rows = totals.reshape(-1, self.width)
-        known = rows[:, LENGTH] > 0
-        values = [score(row).score if there else np.nan for row, there in zip(rows.tolist(), known, strict=True)]
-        return np.array(values, dtype=np.float64).reshape(totals.shape[:-1])
+        """What sacrebleu makes of every row of sums, for all rows at once; NaN where the references hold nothing."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(totals[..., LENGTH] > 0, 100 * self.of_counts(totals), np.nan)
+
+    @abstractmethod
+    def of_counts(self, totals: Floats) -> Floats:
+        """The score (...) as a share, from counts (..., S)."""
 
     @property
     def signature(self) -> str:
@@ -70,6 +72,19 @@ class Bleu(SacreBleu):
     of_one_clip = False
     width = 10
 
+    def of_counts(self, totals: Floats) -> Floats:
+        """The geometric mean of the precisions of 1- to 4-grams, times the brevity penalty.
+
+        The k-th order of n-grams without a match counts as 1 / 2^k matches (NIST, "exp").
+        """
+        hypothesis, reference = totals[..., 0], totals[..., LENGTH]
+        matches, ngrams = totals[..., 2:6], totals[..., 6:10]
+        missed = (matches == 0) & (ngrams > 0)
+        precisions = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), matches) / ngrams
+        brevity = np.exp(np.minimum(0, 1 - reference / hypothesis))
+        scores = brevity * np.exp(np.log(precisions).mean(axis=-1))
+        return np.where((ngrams > 0).all(axis=-1) & (matches > 0).any(axis=-1), scores, 0)
+
     def suited(self, task: Task) -> Bleu:
         """With the tokeniser of the task's target language."""
         return Bleu(tokenize=task.bleu_tokenizer) if task.bleu_tokenizer else self
@@ -81,6 +96,16 @@ class Chrf(SacreBleu):
     name = "chrF"
     metric = "CHRF"
     width = 18
+
+    def of_counts(self, totals: Floats) -> Floats:
+        """F2 of mean precision and mean recall over the orders of n-grams that both texts have."""
+        hypothesis, reference, matches = (totals[..., column::3] for column in range(3))
+        shared = (hypothesis > 0) & (reference > 0)
+        precision, recall = (
+            np.where(shared, matches / lengths, 0).sum(axis=-1) / shared.sum(axis=-1)
+            for lengths in (hypothesis, reference)
+        )
+        return np.nan_to_num(5 * precision * recall / (4 * precision + recall))
 
 
 SCORES = (Bleu(), Chrf())

@@ -1,19 +1,21 @@
-"""Percentile bootstrap of ratios of sums, by utterance or by speaker (Efron & Tibshirani 1993, ch. 13)."""
+"""Which clusters each bootstrap replicate draws: utterances, or speakers with all their utterances."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.schema import Estimate
+from shoal.statistics.arrays import Floats
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+Caution = Literal["few clusters", "one speaker"]
+"""Why an interval is not to be relied on."""
+FEW_CLUSTERS = 20
+"""With fewer clusters than this an interval is marked as unreliable."""
 MAX_CLUSTERS = 4096
 """With more utterances than this, random groups of them are resampled: the variance of the mean is the same in
 expectation, and memory stays bounded."""
@@ -40,18 +42,53 @@ class Resampler:
     def totals(self, values: npt.NDArray[np.generic]) -> Floats:
         """Replicates of the column sums of `values` (U, C) or (U,): (replicates, C) or (replicates,)."""
         columns = values.reshape(len(values), math.prod(values.shape[1:]))
-        by_cluster = np.zeros((self.clusters, columns.shape[1]))
+        return self.drawn(self.by_cluster(columns)).reshape(len(self.weights), *values.shape[1:])
+
+    def by_cluster(self, columns: npt.NDArray[np.generic]) -> Floats:
+        """Sums of `columns` (U, S) over the utterances of each cluster: (clusters, S)."""
+        sums = np.zeros((self.clusters, columns.shape[1]))
         for index, column in enumerate(columns.T):
-            by_cluster[:, index] = np.bincount(self.groups, column, minlength=self.clusters)
-        parts = range(0, len(self.weights), ROWS)
-        totals = [self.weights[start : start + ROWS].astype(np.float64) @ by_cluster for start in parts]
-        return np.concatenate(totals).reshape(len(self.weights), *values.shape[1:])
+            sums[:, index] = np.bincount(self.groups, column, minlength=self.clusters)
+        return sums
+
+    def drawn(self, by_cluster: Floats) -> Floats:
+        """Replicates of the column sums of `by_cluster` (clusters, S): (replicates, S)."""
+        return np.concatenate([rows @ by_cluster for rows in self.blocks()])
+
+    def blocks(self) -> Iterator[Floats]:
+        """The weights, some rows at a time."""
+        for start in range(0, len(self.weights), ROWS):
+            yield self.weights[start : start + ROWS].astype(np.float64)
 
     def means(self, sums: Floats, counts: npt.NDArray[np.int64]) -> Floats:
         """Replicates (replicates, C) of sums (U, C) / counts (U,); NaN where a replicate drew no position."""
         drawn = self.totals(counts)
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.totals(sums) / drawn[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What is drawn, and why an interval over it may not be relied on."""
+
+    clusters: Sequence[str | None]
+    """The cluster of each utterance; None makes an utterance its own."""
+    caution: Caution | None
+
+    @classmethod
+    def of(cls, speakers: Sequence[str | None], by: Literal["utterance", "speaker"]) -> Units:
+        """Speakers with all their utterances, wherever speakers are known: the utterances of one are alike.
+
+        Args:
+            speakers: of each utterance, None where it names none.
+            by: `utterance` draws utterances whoever spoke.
+        """
+        named = set(speakers)
+        one_speaker = by == "speaker" and len(named) == 1 and None not in named
+        clusters = speakers if by == "speaker" and not one_speaker else [None] * len(speakers)
+        count = len(named - {None}) + sum(name is None for name in speakers)
+        few = (count if clusters is speakers else len(clusters)) < FEW_CLUSTERS
+        return cls(clusters, "one speaker" if one_speaker else "few clusters" if few else None)
 
 
 def make_resampler(
@@ -94,43 +131,3 @@ def _draws(generator: np.random.Generator, count: int, replicates: int) -> npt.N
         rows = weights[start : start + ROWS]
         rows[:] = generator.multinomial(count, np.full(count, 1 / count), size=len(rows))
     return weights
-
-
-def interval(replicates: Floats, level: float) -> tuple[Floats, Floats]:
-    """Lower and upper percentile bounds over axis 0, ignoring NaN replicates."""
-    tail = (1 - level) / 2
-    # The one that ignores NaN goes column by column, many times slower.
-    quantile = np.nanquantile if np.isnan(replicates).any() else np.quantile
-    low, high = quantile(replicates, [tail, 1 - tail], axis=0)
-    return low, high
-
-
-def estimate_rows(rows: Floats, level: float) -> Estimate:
-    """Row 0 of (1 + R,) with the interval of the others, if any of them has a value."""
-    if np.isnan(rows[1:]).all():
-        return Estimate(value=float(rows[0]), level=level)
-    low, high = interval(rows[1:], level)
-    return Estimate(value=float(rows[0]), low=float(low), high=float(high), level=level)
-
-
-def spearman(x: Floats, y: Floats) -> Floats:
-    """Rank correlation (average ranks for ties) of the rows of x and y, both (R, m) → (R,); 0 if one is constant."""
-    rank_x, rank_y = ranks(x), ranks(y)
-    rank_x -= rank_x.mean(1, keepdims=True)
-    rank_y -= rank_y.mean(1, keepdims=True)
-    norm = np.sqrt((rank_x**2).sum(1) * (rank_y**2).sum(1))
-    return np.divide((rank_x * rank_y).sum(1), norm, out=np.zeros_like(norm), where=norm > 0)
-
-
-def ranks(x: Floats) -> Floats:
-    """Ranks 0 … m-1 within each row of (R, m); equal values share their mean rank."""
-    rows, width = x.shape
-    order = x.argsort(1, kind="stable")
-    ordered = np.take_along_axis(x, order, 1)
-    starts = np.concatenate([np.ones((rows, 1), bool), ordered[:, 1:] != ordered[:, :-1]], 1)
-    tie = starts.ravel().cumsum() - 1
-    positions = np.tile(np.arange(width, dtype=np.float64), rows)
-    shared = np.bincount(tie, weights=positions) / np.bincount(tie)
-    result = np.empty_like(x)
-    np.put_along_axis(result, order, shared[tie].reshape(rows, width), 1)
-    return result

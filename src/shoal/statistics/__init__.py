@@ -1,0 +1,23 @@
+"""Intervals, tests and rank correlation; what each means, and when not to believe it, is in docs/statistics.md."""
+
+from shoal.statistics.arrays import Bools, Floats, Ints
+from shoal.statistics.percentile import estimate_rows, interval
+from shoal.statistics.ranks import ranks, spearman
+from shoal.statistics.resampling import ROWS, Resampler, Units, make_resampler
+from shoal.statistics.studentised import Resampled, mean_bounds
+
+__all__ = [
+    "ROWS",
+    "Bools",
+    "Floats",
+    "Ints",
+    "Resampled",
+    "Resampler",
+    "Units",
+    "estimate_rows",
+    "interval",
+    "make_resampler",
+    "mean_bounds",
+    "ranks",
+    "spearman",
+]
