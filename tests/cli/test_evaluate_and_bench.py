@@ -132,7 +132,7 @@ def test_bench_of_a_task_without_audio_is_refused(good, capsys):
     ("more", "said"),
     [
         (["--max-wer", "much"], "--max-wer: 'much' is not a share"),
-        (["--cluster", "room"], "use utterance or speaker"),
+        (["--cluster", "room"], "use speaker or utterance"),
         (["--group-by", "accent"], "no clip has the field 'accent'"),
         (["--group-by", "spaeker"], "did you mean speaker? fields are"),
         (["--task", "singing"], "unknown task"),

@@ -85,7 +85,7 @@ def test_the_plan_can_be_evaluated(run, good, tmp_path):
         (["--max-layers", "0"], "--max-layers: '0' does not fit; give 1 or more"),
         (["--max-mb", "nan"], "--max-mb: 'nan' does not fit; give a finite number"),
         (["--limit", "1"], "1 clip cannot be split"),
-        (["--cluster", "room"], "use utterance or speaker"),
+        (["--cluster", "room"], "use speaker or utterance"),
         (["--task", "lm"], "--input: the task lm cannot take the input 'speech'; use text"),
         (["--metric", "angular"], "greedy of layers cannot rank by 'angular'"),
     ],

@@ -9,8 +9,7 @@ import pytest
 
 from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metrics import metric_slices
-from shoal.measurement.summary import clusters_of
-from shoal.measurement.sums import Sums
+from shoal.measurement.sums import Sums, units_of
 from shoal.measurement.trust import trust_of
 from shoal.schema import SCOPES, Estimate, MetricTrust, Trust
 from shoal.statistics import make_resampler
@@ -47,7 +46,7 @@ def slow_cosine(sums: Sums, metric: str, scope: str, layers: tuple[int, ...], we
 
 def slow_rows(sums, cluster, value, candidates) -> list[list[float]]:
     """`value(layers, weights)` of each candidate: in the full sample, then in each replicate."""
-    resampler = make_resampler(clusters_of(sums, cluster), replicates=REPLICATES, seed=3)
+    resampler = make_resampler(units_of(sums, cluster).clusters, replicates=REPLICATES, seed=3)
     drawn = [
         {name: float(weights[resampler.groups[row]]) for row, name in enumerate(sums.utterances)}
         for weights in resampler.weights
@@ -68,7 +67,7 @@ def assert_estimate(found: Estimate, rows: list[float]) -> None:
 
 
 def trust(sums, importance, **more) -> list[Trust]:
-    clusters = clusters_of(sums, more.get("cluster", "utterance"))
+    clusters = units_of(sums, more.get("cluster", "utterance")).clusters
     return trust_of(sums, importance, make_resampler(clusters, replicates=REPLICATES, seed=3), LEVEL)
 
 

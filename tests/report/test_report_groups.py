@@ -16,7 +16,7 @@ SIX = "alpha beta gamma delta sigma kappa"
 def rows(said_of, **fields):
     return [
         output(n, SEVEN, said_of(n), speaker="ab"[n % 4 == 0], data=("far", "near", "mid")[n % 3], **fields)
-        for n in range(24)
+        for n in range(96)
     ]
 
 
@@ -33,10 +33,10 @@ def scores(tmp_path_factory):
 def test_data_sets_stand_side_by_side(scores):
     table = data_set_table(scores)
     assert list(table.columns[1::2]) == [
-        "near (8 clips)",
-        "far, out of domain (8 clips)",
-        "mid, out of domain (8 clips)",
-        "all out of domain (16 clips)",
+        "near (32 clips)",
+        "far, out of domain (32 clips)",
+        "mid, out of domain (32 clips)",
+        "all out of domain (64 clips)",
     ]
     assert [len(row) for row in table.rows] == [9, 9, 9]
     assert table.rows[2][1].startswith("85.7\u202f% [")

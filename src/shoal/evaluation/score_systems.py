@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class ScoredSystems:
     normaliser: str
     scorer: str
     out_of_domain: list[str]
+    intervals: Literal["studentised"] = "studentised"
 
 
 def score_systems(

@@ -85,7 +85,8 @@ class StoredScores:
     def inherited(self, settings: S) -> S:
         """The settings that were scored with, and those given in their place."""
         before, given = self.scores, settings.model_fields_set
-        values = {name: getattr(before, name) for name in Intervals.model_fields}
+        kept = [name for name in Intervals.model_fields if name != "cluster" or before.intervals == "studentised"]
+        values = {name: getattr(before, name) for name in kept}
         values["out_of_domain"] = tuple(before.out_of_domain)
         if fields := [field for field in before.systems[0].groups if field not in (DATA, DOMAIN)]:
             values["group_by"] = tuple(fields)

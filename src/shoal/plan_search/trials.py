@@ -73,16 +73,13 @@ class Trials:
         """Make sure that there is something to resample.
 
         Raises:
-            UsageError: all clips of the split are one cluster.
+            UsageError: the split has one clip.
         """
-        cluster = self.settings.cluster
-        if cluster == "utterance" and len(self.data.rows) > 1:
-            return
-        if len({row.speaker or row.id for row in self.data.rows}) < 2:
+        if len(self.data.rows) < 2:
             raise UsageError(
-                f"the {self.name} split has one {cluster} only, so how sure a change is cannot be told",
-                where="--cluster",
-                fix="give more clips, resample by utterance, or take the value alone with --point",
+                f"the {self.name} split has one clip only, so how sure a change is cannot be told",
+                where="--data",
+                fix="give more clips, or take the value alone with --point",
             )
 
     def run(self, plans: Sequence[Plan]) -> list[Trial]:

@@ -26,7 +26,7 @@ class Delta(Record):
     absolute: Estimate
     relative: Estimate | None = None
     p_value: float | None = None
-    """Two-sided, by flipping which system said what (until version 2 from the percentiles of the bootstrap)."""
+    """Two-sided, by flipping which system said what; see `Scores.intervals`."""
     p_holm: float | None = None
     """After Holm's correction: over all systems of the document that are compared with the baseline, or, for the
     headline score of a group, over the groups of its field that are large enough to be judged."""
@@ -118,7 +118,7 @@ class Scores(Document):
     """Task scores of a model and of plans over it; the first system is the baseline."""
 
     kind: Literal["scores"] = "scores"
-    schema_version: int = 3
+    schema_version: int = 2
     model: ModelInfo
     data: DataInfo
     task: str
@@ -132,6 +132,9 @@ class Scores(Document):
     replicates: int = 1000
     level: float = 0.95
     cluster: Literal["speaker", "utterance"] = "utterance"
+    intervals: Literal["percentile", "studentised"] = "percentile"
+    """How they were made; with `percentile`, as they once were, p-values are of the same bootstrap and not of sign
+    flips."""
     seed: int = 0
     out_of_domain: list[str] = Field(default_factory=list)
     """Data sets that are unlike what the model was trained, or the plans were chosen, on."""
