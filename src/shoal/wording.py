@@ -218,6 +218,11 @@ def without_noun(names: str) -> str:
     return names.partition(" ")[2] if names.startswith("layer") else names.removeprefix("the ")
 
 
+def may_also_begin(rivals: Sequence[int]) -> str:
+    """`11, 13–15`: where the other blocks begin that may be the best."""
+    return without_noun(layer_names(rivals)) if rivals else "nowhere else"
+
+
 def half_open(layers: Sequence[int]) -> str:
     """`[21, 25)`, several joined by a union sign."""
     return " ∪ ".join(f"[{start}, {stop})" for start, stop in runs(layers)) or "∅"

@@ -103,15 +103,18 @@ def test_summary_names_the_best_block_and_its_rival() -> None:
         row = angular.values[best.n - 1]
         assert best.layer == row.index(min(row))
         assert best.distance.low <= best.distance.value <= best.distance.high
-        assert 0 <= best.stability <= 1
-        assert (best.runner_up is None) == (best.stability == 1)
-    assert angular.best[-1].stability == 1
+        assert 0 <= best.selection_frequency <= 1
+        assert best.layer in best.confidence_set
+        assert best.selection_frequency < 1 or not best.rivals
+    assert angular.best[-1].selection_frequency == 1
+    assert any(best.rivals for best in angular.best)
 
 
 def test_one_utterance_has_no_interval() -> None:
     scope = summarise(make_sums(1, 1), "text", AuditSettings(replicates=50)).scopes["all"]
     assert scope.metrics["angular"].low is None
-    assert scope.metrics["angular"].best[0].stability is None
+    best = scope.metrics["angular"].best[0]
+    assert (best.selection_frequency, best.confidence_set) == (None, [])
 
 
 def test_sums_survive_the_disk(tmp_path: Path) -> None:

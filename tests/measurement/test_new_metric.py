@@ -96,7 +96,7 @@ def test_plans_are_chosen_by_it(audited, tmp_path, capsys):
     plan = shoal.select(audit, 2, metric="likeness")
     assert plan.layers[0] == row.index(max(row))
     assert plan.importance.value == max(row)
-    assert plan.stability is not None
+    assert plan.selection_frequency is not None
     assert shoal.select(audit, 2, metric="likeness", strategy="consensus").layers == plan.layers
     assert shoal.select(audit, 2, metric="eager").layers == [1, 2]
     assert shoal.select(audit, 2, metric="eager").importance.value == 5

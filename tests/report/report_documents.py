@@ -167,8 +167,8 @@ def _best(rows: list[list[float]], spread: float, *, sure: bool) -> list[BestBlo
                 distance=Estimate(value=value, low=value * (1 - spread), high=value * (1 + spread))
                 if sure
                 else Estimate(value=value),
-                stability=min(1.0, 0.45 + 12 * gap) if sure else None,
-                runner_up=others[1] if len(row) > 1 and sure else None,
+                selection_frequency=min(1.0, 0.45 + 12 * gap) if sure else None,
+                confidence_set=sorted(others[: 1 + (gap < 0.03)]) if sure else [],
             )
         )
     return found
@@ -230,7 +230,7 @@ def plan(strategy: str = "contiguous", layers: list[int] | None = None) -> Plan:
         strategy=strategy,
         seed=0 if strategy == "random" else None,
         distance=Estimate(value=0.081, low=0.078, high=0.085) if strategy == "contiguous" else None,
-        stability=0.94 if strategy == "contiguous" else None,
+        selection_frequency=0.94 if strategy == "contiguous" else None,
         source=PlanSource(
             path="audit.json",
             fingerprint="ab" * 32,

@@ -58,7 +58,7 @@ def test_contiguous_takes_the_block_with_the_lowest_value(metric, name):
     plan = select(audit, 2, metric=metric)
     expected = slow_best(importance(audit, name), 2)
     assert tuple(plan.layers) == expected
-    assert (plan.source.metric, plan.source.scope, plan.stability) == (metric, "response", None)
+    assert (plan.source.metric, plan.source.scope, plan.selection_frequency) == (metric, "response", None)
     known = importance(audit, name).blocks()
     if (expected[0], 2) in known:
         assert plan.importance.value == known[expected[0], 2]

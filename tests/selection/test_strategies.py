@@ -21,7 +21,10 @@ def measured(depth: int, seed: int = 0, *, named: bool = True) -> ScopeAudit:
     def best(last: int) -> list[BestBlock]:
         rows = [(n, row[: len(row) - last]) for n, row in enumerate(triangle, 1) if len(row) > last]
         found = [(n, int(np.argmin(row)), min(row)) for n, row in rows]
-        return [BestBlock(n=n, layer=i, distance=Estimate(value=v), stability=0.7) for n, i, v in found]
+        return [
+            BestBlock(n=n, layer=i, distance=Estimate(value=v), selection_frequency=0.7, confidence_set=[i])
+            for n, i, v in found
+        ]
 
     return ScopeAudit(
         positions=10,
@@ -87,22 +90,22 @@ def test_contiguous_takes_the_smallest_distance_that_leaves_the_last_layer():
     assert plan.block == (start, start + 3)
     assert plan.distance is not None
     assert plan.distance.value == row[start]
-    assert plan.stability == 0.7
+    assert (plan.selection_frequency, plan.confidence_set) == (0.7, [start])
 
 
 def test_contiguous_may_end_at_the_last_layer_only_if_told():
     document = audit()
     document.inputs["speech"].scopes["all"].metrics["angular"].values[1][-1] = 0.0
     scope = document.inputs["speech"].scopes["all"]
-    scope.metrics["angular"].best[1] = BestBlock(n=2, layer=6, distance=Estimate(value=0.0), stability=1.0)
+    scope.metrics["angular"].best[1] = BestBlock(n=2, layer=6, distance=Estimate(value=0.0), selection_frequency=1.0)
     assert 7 not in select(document, 2).layers
     assert select(document, 2, allow_last=True).layers == [6, 7]
 
 
-def test_without_named_blocks_the_choice_is_the_same_and_its_stability_unknown():
+def test_without_named_blocks_the_choice_is_the_same_and_its_frequency_unknown():
     with_names, without = select(audit(), 3), select(audit(named=False), 3)
     assert without.layers == with_names.layers
-    assert without.stability is None
+    assert without.selection_frequency is None
 
 
 @pytest.mark.parametrize(("count", "layers"), [(1, [6]), (3, [4, 5, 6]), (7, [0, 1, 2, 3, 4, 5, 6])])
@@ -139,7 +142,7 @@ def test_a_block_has_its_interval_whoever_chose_it():
     plan = select(audit(), 3, strategy="deepest")
     assert plan.distance is not None
     assert plan.distance.low is not None
-    assert plan.stability is None
+    assert plan.selection_frequency is None
 
 
 def test_speech_is_the_default_and_the_source_is_recorded():

@@ -71,9 +71,10 @@ def advice(document: Audit, out: Path) -> list[str]:
 
 
 def _best(block: BestBlock) -> str:
-    sure = "" if block.stability is None else f"  best in {block.stability:.0%} of replicates"
+    sure = "" if block.selection_frequency is None else f"  first in {block.selection_frequency:.0%} of replicates"
+    rivals = f"; the best may also begin at {wording.may_also_begin(block.rivals)}" if block.rivals else ""
     layers = f"[{block.layer}, {block.layer + block.n})"
-    return f"  n={block.n:<2} layers {layers}  {wording.plain(block.distance, '.4f')}{sure}"
+    return f"  n={block.n:<2} layers {layers}  {wording.plain(block.distance, '.4f')}{sure}{rivals}"
 
 
 def _first(item: Importance) -> str:

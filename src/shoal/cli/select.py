@@ -50,10 +50,6 @@ def select(
     printing.show(plan, [*summary(plan), *advice(plan, out)], out, *([mergekit] if mergekit else []))
 
 
-SURE = 0.9
-"""A choice that is made in fewer replicates than this is said to be unsure."""
-
-
 def summary(plan: Plan) -> list[str]:
     """A few lines for a person: the explicit list of layers, the half-open range, how sure the choice is."""
     removed = ",".join(map(str, plan.layers))
@@ -67,14 +63,16 @@ def summary(plan: Plan) -> list[str]:
         lines.append(f"{plan.source.metric} {wording.plain(plan.importance, '.4f')}")
     if plan.source is not None and plan.source.others:
         lines.append(f"for {1 + len(plan.source.others)} audits, joined by {plan.source.combine}")
-    if plan.stability is not None:
-        lines.append(f"the best block of its size in {plan.stability:.0%} of bootstrap replicates")
+    if plan.selection_frequency is not None:
+        lines.append(f"the first of its size in {plan.selection_frequency:.0%} of bootstrap replicates")
     return lines
 
 
 def advice(plan: Plan, out: Path) -> list[str]:
     """How far to trust it, and what to do next."""
-    lines = []
-    if plan.stability is not None and plan.stability < SURE:
-        lines.append(f"caution: other clips would choose another block in {1 - plan.stability:.0%} of replicates")
-    return [*lines, f"next: shoal evaluate {plan.model_ref} --plan {out}, to see what it costs"]
+    following = f"next: shoal evaluate {plan.model_ref} --plan {out}, to see what it costs"
+    rivals = [start for start in plan.confidence_set if start != plan.layers[0]]
+    if not rivals:
+        return [following]
+    begin = wording.may_also_begin(rivals)
+    return [f"caution: these clips cannot tell it from the blocks that begin at {begin}", following]

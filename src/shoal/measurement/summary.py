@@ -12,7 +12,7 @@ from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics, importance_named
 from shoal.measurement.settings import AuditSettings
 from shoal.measurement.sums import Sums, units_of
-from shoal.measurement.trust import aligned, trust_of
+from shoal.measurement.trust import aligned, cost_rows, trust_of
 from shoal.schema import (
     SCOPES,
     BestBlock,
@@ -25,7 +25,7 @@ from shoal.schema import (
     ScopeAudit,
     Triangle,
 )
-from shoal.statistics import Floats, Resampler, estimate_rows, make_resampler, mean_bounds
+from shoal.statistics import Floats, Ints, Resampler, confidence_set, make_resampler, mean_bounds
 
 EMPTY_SCOPE = {"audio": "nothing stands in the audio slot", "response": "the clips have no response"}
 
@@ -77,7 +77,6 @@ def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float
 def _metric_values(metric: CosineMetric, sums: Sums, scope: Scope, resampler: Resampler, level: float) -> MetricValues:
     means = sums.mean(scope, metric.name)
     columns, counts = sums.scope(scope, metric.name)
-    replicates = resampler.means(columns, counts) if resampler.clusters > 1 else None
 
     def rows(columns: Floats) -> Triangle:
         return to_triangle(columns, sums.depth) if metric.per == "block" else [columns.tolist()]
@@ -89,48 +88,55 @@ def _metric_values(metric: CosineMetric, sums: Sums, scope: Scope, resampler: Re
         low_is_redundant=metric.low_is_redundant,
         values=rows(means),
     )
-    if replicates is not None:
+    if resampler.clusters > 1:
         values.low, values.high = map(rows, mean_bounds(columns, counts[:, None], resampler, level))
     if metric.per == "block":
+        cost = cost_rows(sums, scope, metric, resampler)
+        lost = columns if metric.low_is_redundant else -columns
         for name, keep_last in (("best", False), ("best_keeping_last", True)):
-            setattr(values, name, best_blocks(metric, means, replicates, sums.depth, level, keep_last=keep_last))
+            setattr(values, name, best_blocks(values, cost, lost, counts, resampler, level, keep_last=keep_last))
     return values
 
 
 def best_blocks(
-    metric: CosineMetric, means: Floats, replicates: Floats | None, depth: int, level: float, *, keep_last: bool = False
+    values: MetricValues,
+    cost: Floats,
+    lost: Floats,
+    counts: Ints,
+    resampler: Resampler,
+    level: float,
+    *,
+    keep_last: bool = False,
 ) -> list[BestBlock]:
     """The most redundant block for each n = 1 … L (with `keep_last`, to L-1).
 
     Args:
-        metric: of blocks.
-        means: (blocks,), in the order of `block_ends`.
-        replicates: (R, blocks) bootstrap replicates, or None.
-        depth: number of layers L.
-        level: of the interval.
+        values: of every block.
+        cost: (1 + R, blocks), the lower the more redundant, in the order of `block_ends`: row 0 the means, the others
+            bootstrap replicates; R is 0 with one cluster.
+        lost: (U, blocks), what each utterance adds to the cost.
+        counts: (U,), and to how many positions.
+        resampler: of the utterances.
+        level: of the confidence sets.
         keep_last: leave out the blocks that end at the last layer.
     """
+    depth = len(values.values)
     best = []
     for n in range(1, depth + (not keep_last)):
         blocks = block_slice(depth, n)
         part = slice(blocks.start, blocks.stop - keep_last)
-        drawn = np.empty((0, part.stop - part.start)) if replicates is None else replicates[:, part]
-        best.append(_best_of_size(metric, n, np.vstack([means[part], drawn]), level))
+        layer = int(cost[0, part].argmin())
+        block = BestBlock(n=n, layer=layer, distance=values.estimate(range(layer, layer + n), level))
+        if len(cost) > 1:
+            block.selection_frequency = _frequency(cost[1:, part], layer)
+            block.confidence_set = np.flatnonzero(confidence_set(lost[:, part], counts, resampler, level)).tolist()
+        best.append(block)
     return best
 
 
-def _best_of_size(metric: CosineMetric, n: int, rows: Floats, level: float) -> BestBlock:
-    """Of blocks of n layers: row 0 the means, the others replicates."""
-    cost = rows if metric.low_is_redundant else -rows
-    layer = int(cost[0].argmin())
-    block = BestBlock(n=n, layer=layer, distance=estimate_rows(rows[:, layer], level), stability=None)
-    if len(rows) > 1:
-        usable = cost[1:][~np.isnan(cost[1:]).any(1)]
-        wins = np.bincount(usable.argmin(1), minlength=cost.shape[1])
-        block.stability = float(wins[layer] / max(1, wins.sum()))
-        wins[layer] = 0
-        block.runner_up = int(wins.argmax()) if wins.any() else None
-    return block
+def _frequency(replicates: Floats, layer: int) -> float:
+    usable = replicates[~np.isnan(replicates).any(axis=1)]
+    return float((usable.argmin(axis=1) == layer).sum() / max(1, len(usable)))
 
 
 def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: float) -> Importance:

@@ -30,11 +30,13 @@ ID, TITLE, SHORT = "blocks", "The best block of each size, and how sure it is", 
 SPANS = (
     "Layers that each n would remove",
     "One row for each n. A bar covers the layers of the best block that leaves the last layer in place; the "
-    "paler it is, the less often it was the best when the clips were resampled.",
+    "paler it is, the less often it was the best when the clips were resampled. Ticks: where other blocks begin that "
+    "these clips cannot tell from the best.",
 )
-STABILITY = (
-    "How often the choice holds",
-    "Share of bootstrap replicates in which the same block is the best of its size.",
+FREQUENCY = (
+    "Selection frequency",
+    "Share of bootstrap replicates in which the same block is the best of its size. It is no confidence: which blocks "
+    "may be the best is in the table.",
 )
 DISTANCE = ("Distance of the best block", "What the metric says of the best block of each size, with interval.")
 LAYERS = (
@@ -43,7 +45,7 @@ LAYERS = (
     "input and output; low: the layer changes little. Axes are logarithmic away from zero where a few layers tower "
     "over the rest.",
 )
-COLUMNS = ("best in", "runner-up starts at", "if the last may go")
+COLUMNS = ("first in", "the best may also begin at", "if the last may go")
 
 
 def build(bundle: Bundle) -> Section:
@@ -75,7 +77,7 @@ def _article(named: Named[Audit], index: int, metric: str, name: str, bundle: Bu
         "selected": choice.selected,
         "spans": figure("spans", SPANS, lambda scope: _spans(audit, scope, metric)),
         "small": [
-            figure("stability", STABILITY, lambda scope: _stabilities(audit, scope, metric)),
+            figure("frequency", FREQUENCY, lambda scope: _frequencies(audit, scope, metric)),
             figure("distance", DISTANCE, lambda scope: _distances(audit, scope, metric, titles[metric])),
         ],
         "tables": {scope: _table(audit, scope, metric, titles[metric]) for scope in scopes},
@@ -130,34 +132,48 @@ def _spans(audit: Audit, scope: Scope, metric: str) -> go.Figure:
             name=f"{kind} input",
             marker={"color": colours},
             customdata=[
-                [_span_name(block), _stability(block), wording.number_estimate(block.distance)] for block in blocks
+                [_span_name(block), _frequency(block), wording.number_estimate(block.distance), _others(block)]
+                for block in blocks
             ],
             hovertemplate=(
                 "n = %{y}: %{customdata[0]}<br>distance %{customdata[2]}<br>"
-                f"best in %{{customdata[1]}} of replicates<extra>{kind}</extra>"
+                f"first in %{{customdata[1]}} of replicates<br>the best may also begin at %{{customdata[3]}}"
+                f"<extra>{kind}</extra>"
             ),
+        )
+        figure.add_scatter(
+            x=[start for block in blocks for start in block.rivals],
+            y=[block.n for block in blocks for _ in block.rivals],
+            mode="markers",
+            marker={"symbol": "line-ns-open", "size": 7, "color": figure_style.INPUTS[kind]},
+            showlegend=False,
+            hoverinfo="skip",
         )
     return figure
 
 
 def _opacity(block: BestBlock) -> float:
-    return 0.9 if block.stability is None else 0.2 + 0.75 * block.stability
+    return 0.9 if block.selection_frequency is None else 0.2 + 0.75 * block.selection_frequency
 
 
 def _span_name(block: BestBlock) -> str:
     return wording.layer_names(range(block.layer, block.layer + block.n))
 
 
-def _stability(block: BestBlock) -> str:
-    return "–" if block.stability is None else wording.percent(block.stability, 0)
+def _frequency(block: BestBlock) -> str:
+    return "–" if block.selection_frequency is None else wording.percent(block.selection_frequency, 0)
 
 
-def _stabilities(audit: Audit, scope: Scope, metric: str) -> go.Figure:
+def _others(block: BestBlock) -> str:
+    return wording.may_also_begin(block.rivals) if block.confidence_set else "–"
+
+
+def _frequencies(audit: Audit, scope: Scope, metric: str) -> go.Figure:
     figure = figure_style.new_figure(small_height(audit.depth), x="layers in the block n", y="share of replicates (%)")
     figure.update_yaxes(range=[-3, 105])
     for kind, values in _inputs(audit, scope, metric):
-        known = [(block.n, 100 * block.stability) for block in removable(values) if block.stability is not None]
-        shares = [Estimate(value=round(share, 2)) for _, share in known]
+        known = [(block.n, share) for block in removable(values) if (share := block.selection_frequency) is not None]
+        shares = [Estimate(value=round(100 * share, 2)) for _, share in known]
         _add_line(figure, kind, [n for n, _ in known], shares, [f"{e.value:.1f} %" for e in shares])
     return figure
 
@@ -197,7 +213,6 @@ def _cells(block: BestBlock | None, best: BestBlock) -> list[str]:
     anywhere = _span_name(best).partition(" ")[2]
     if block is None:
         return ["–", "–", "–", "–", anywhere]
-    runner = "–" if block.runner_up is None else str(block.runner_up)
     name = _span_name(block).partition(" ")[2]
     same = "the same" if block.layer == best.layer else anywhere
-    return [name, wording.number_estimate(block.distance), _stability(block), runner, same]
+    return [name, wording.number_estimate(block.distance), _frequency(block), _others(block), same]

@@ -44,7 +44,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "metric": source.metric if source and source.metric else "–",
         "importance": _number(plan.importance),
         "distance": wording.number_estimate(plan.distance) if plan.distance else "–",
-        "stability": wording.percent(plan.stability, 0) if plan.stability is not None else "–",
+        "frequency": "–" if plan.selection_frequency is None else wording.percent(plan.selection_frequency, 0),
         "seed": "–" if plan.seed is None else str(plan.seed),
         "part": "" if plan.part == "layer" else figure_style.PART_NAMES[plan.part],
         "mergekit": mergekit_yaml(plan) if plan.part == "layer" else "",

@@ -59,9 +59,11 @@ def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:
 
 def _distance_words(values: MetricValues, best: BestBlock) -> str:
     words = f"{values.title} {wording.number_estimate(best.distance)}"
-    if best.stability is None:
+    if not best.confidence_set:
         return words
-    return f"{words}, chosen in {wording.percent(best.stability, 0)} of resamples"
+    if not best.rivals:
+        return f"{words}; told from all others"
+    return f"{words}; cannot be told from those beginning at {wording.may_also_begin(best.rivals)}"
 
 
 def main_view(audit: Audit, scope: str) -> tuple[InputKind, ScopeAudit | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from shoal.schema import old_audits
 from shoal.schema.document import DataInfo, Document, ModelInfo
@@ -20,10 +20,19 @@ class BestBlock(Record):
     layer: int
     distance: Estimate
     """What the metric says of it."""
-    stability: float | None
-    """Share of bootstrap replicates in which this block is the best of its size (None: no interval)."""
-    runner_up: int | None = None
-    """Start of the block most often chosen instead (None: there is no other)."""
+    selection_frequency: float | None = Field(
+        default=None, validation_alias=AliasChoices("selection_frequency", "stability")
+    )
+    """Share of bootstrap replicates in which this block is the best of its size (None: no interval); it is no
+    confidence. Files written before call it stability."""
+    confidence_set: list[int] = Field(default_factory=list)
+    """Starts of the blocks of this size, this one among them, that these clips cannot tell from the best at the
+    audit's level; empty if that is not known. See `shoal.statistics.confidence_set`."""
+
+    @property
+    def rivals(self) -> list[int]:
+        """Starts of the others that may be the best."""
+        return [start for start in self.confidence_set if start != self.layer]
 
 
 class MetricValues(Record):
@@ -185,8 +194,9 @@ class Audit(Document):
     """How redundant the decoder layers are. Per-utterance sums lie beside it in the `.npz`."""
 
     kind: Literal["audit"] = "audit"
-    schema_version: int = 2
-    """Before version 2 metrics had fields of their own; `old_audits` reads those files."""
+    schema_version: int = 3
+    """Before version 2 metrics had fields of their own; before version 3 the selection frequency was called stability.
+    `old_audits` reads those files."""
     model: ModelInfo
     data: DataInfo
     task: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from shoal.errors import FileFormatError, PlanError
 from shoal.schema.document import Document
@@ -55,7 +55,12 @@ class Plan(Document):
     importance: Estimate | None = None
     """The value these layers were chosen by, if that is one number and not the angular distance: of the metric in
     `source`; where it has values of layers only, the sum over layers."""
-    stability: float | None = None
+    selection_frequency: float | None = Field(
+        default=None, validation_alias=AliasChoices("selection_frequency", "stability")
+    )
+    """Share of bootstrap replicates in which this block is the best of its size."""
+    confidence_set: list[int] = Field(default_factory=list)
+    """Starts of the blocks that the audit cannot tell from the best of its size; empty if that is not known."""
     source: PlanSource | None = None
 
     @model_validator(mode="before")

@@ -64,7 +64,8 @@ def select(
         **options: fields of `SelectSettings`, instead of `settings` or in their place.
 
     Returns:
-        The plan. A block has its distance with interval; `stability` is known for `contiguous` by a cosine metric only.
+        The plan. A block has its distance with interval; `selection_frequency` and `confidence_set`
+        are known for `contiguous` by a cosine metric only.
 
     Raises:
         UsageError: an unknown strategy, metric, input, scope or part, a number of layers that does not fit, a metric
@@ -97,7 +98,8 @@ def select(
         seed=settings.seed if strategy.draws else None,
         distance=_distance(views, choice, metric, settings.part),
         importance=None if metric == DISTANCE_METRIC else choice.value,
-        stability=choice.stability,
+        selection_frequency=choice.selection_frequency,
+        confidence_set=choice.confidence_set,
         source=_source(views, metric, settings),
     )
 

@@ -8,7 +8,7 @@ from shoal.selection.strategy import Choice, Request, Strategy
 
 
 def choose(request: Request) -> Choice:
-    """Take the best block that the audit names: its stability holds for the same set of blocks.
+    """Take the best block that the audit names: how sure it is holds for the same set of blocks.
 
     Where it names none, take the first by the metric, the earlier of equals; one that was refused, or dropped by a
     race, stays.
@@ -20,7 +20,8 @@ def choose(request: Request) -> Choice:
         named = request.values.best if request.allow_last else request.values.best_keeping_last
         for block in named:
             if block.n == request.count:
-                return Choice(list(range(block.layer, block.layer + block.n)), block.distance, block.stability)
+                layers = list(range(block.layer, block.layer + block.n))
+                return Choice(layers, block.distance, block.selection_frequency, block.confidence_set)
     ranked = request.ranked(request.blocks)
     if not ranked:
         raise UsageError(

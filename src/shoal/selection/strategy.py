@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
 
@@ -85,8 +85,10 @@ class Choice:
     layers: list[int]
     value: Estimate | None = None
     """By the metric, if it has one value for these layers."""
-    stability: float | None = None
+    selection_frequency: float | None = None
     """Share of bootstrap replicates in which the same block would have been chosen."""
+    confidence_set: list[int] = field(default_factory=list)
+    """Starts of the blocks that may be the best."""
 
 
 @dataclass(frozen=True)

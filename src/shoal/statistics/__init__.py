@@ -1,6 +1,7 @@
 """Intervals, tests and rank correlation; what each means, and when not to believe it, is in docs/statistics.md."""
 
 from shoal.statistics.arrays import Bools, Floats, Ints
+from shoal.statistics.confidence_set import confidence_set
 from shoal.statistics.percentile import estimate_rows, interval
 from shoal.statistics.ranks import ranks, spearman
 from shoal.statistics.resampling import ROWS, Resampler, Units, make_resampler
@@ -14,6 +15,7 @@ __all__ = [
     "Resampled",
     "Resampler",
     "Units",
+    "confidence_set",
     "estimate_rows",
     "interval",
     "make_resampler",

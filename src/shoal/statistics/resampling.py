@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ FEW_CLUSTERS = 20
 MAX_CLUSTERS = 4096
 """With more utterances than this, random groups of them are resampled: the variance of the mean is the same in
 expectation, and memory stays bounded."""
+COARSE = 256
+"""Groups of clusters for what costs much and hardly gains by more of them."""
 ROWS = 128
 """Replicates drawn or summed at a time: only so many rows of weights stand in memory as 8 bytes a number."""
 
@@ -59,6 +62,15 @@ class Resampler:
         """The weights, some rows at a time."""
         for start in range(0, len(self.weights), ROWS):
             yield self.weights[start : start + ROWS].astype(np.float64)
+
+    @cached_property
+    def coarse(self) -> Resampler:
+        """The same with `COARSE` random groups of clusters, where there are more clusters than that."""
+        if self.clusters <= COARSE:
+            return self
+        generator = np.random.default_rng(0)
+        groups = (generator.permutation(self.clusters) % COARSE)[self.groups]
+        return Resampler(groups, _draws(generator, COARSE, len(self.weights)))
 
     def means(self, sums: Floats, counts: npt.NDArray[np.int64]) -> Floats:
         """Replicates (replicates, C) of sums (U, C) / counts (U,); NaN where a replicate drew no position."""

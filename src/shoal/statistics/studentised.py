@@ -137,16 +137,26 @@ def _neighbours(totals: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
         yield above, below, 2 * steps[:, column]
 
 
-def mean_bounds(sums: Numbers, counts: Numbers, resampler: Resampler, level: float) -> tuple[Floats, Floats]:
-    """Intervals of many means at once: lower and upper bounds (C,), NaN where there is none.
+@dataclass(frozen=True, slots=True)
+class StudentisedMeans:
+    """Means of C columns, and how far those of R replicates lie from them in units of their own errors."""
+
+    means: Floats
+    """(C,); NaN where nothing was counted."""
+    errors: Floats
+    """(C,): linearised standard errors."""
+    distances: Floats
+    """(R, C)."""
+
+
+def studentised_means(parts: Floats, sizes: Floats, resampler: Resampler) -> StudentisedMeans:
+    """Means of many columns at once.
 
     Args:
-        sums: (U, C), what each utterance adds.
-        counts: (U, C) or (U, 1), how many it adds.
-        resampler: of the utterances, two clusters or more.
-        level: of the intervals.
+        parts: (clusters, C), what each cluster adds.
+        sizes: (clusters, C) or (clusters, 1), how many it adds.
+        resampler: of the clusters, two or more.
     """
-    parts, sizes = resampler.by_cluster(sums), resampler.by_cluster(counts)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = parts.sum(axis=0) / sizes.sum(axis=0)
         residuals = parts - means * sizes
@@ -159,6 +169,18 @@ def mean_bounds(sums: Numbers, counts: Numbers, resampler: Resampler, level: flo
         )
         error = np.sqrt((residuals**2).sum(axis=0)) / sizes.sum(axis=0)
         errors = np.maximum(np.sqrt(np.maximum(squares, 0)) / resampler.drawn(sizes), error / np.sqrt(len(parts)))
-        distances = np.where(error > 0, shifts / errors, 0)
-    low, high = interval(distances, level)
-    return means - high * error, means - low * error
+        return StudentisedMeans(means, error, np.where(error > 0, shifts / errors, 0))
+
+
+def mean_bounds(sums: Numbers, counts: Numbers, resampler: Resampler, level: float) -> tuple[Floats, Floats]:
+    """Intervals of many means at once: lower and upper bounds (C,), NaN where there is none.
+
+    Args:
+        sums: (U, C), what each utterance adds.
+        counts: (U, C) or (U, 1), how many it adds.
+        resampler: of the utterances, two clusters or more.
+        level: of the intervals.
+    """
+    resampled = studentised_means(resampler.by_cluster(sums), resampler.by_cluster(counts), resampler)
+    low, high = interval(resampled.distances, level)
+    return resampled.means - high * resampled.errors, resampled.means - low * resampled.errors
