@@ -6,6 +6,7 @@ from shoal.statistics.percentile import estimate_rows, interval
 from shoal.statistics.ranks import ranks, spearman
 from shoal.statistics.resampling import ROWS, Resampler, Units, make_resampler
 from shoal.statistics.studentised import Resampled, mean_bounds
+from shoal.statistics.unseen import UnseenDraws
 
 __all__ = [
     "ROWS",
@@ -15,6 +16,7 @@ __all__ = [
     "Resampled",
     "Resampler",
     "Units",
+    "UnseenDraws",
     "confidence_set",
     "estimate_rows",
     "interval",
