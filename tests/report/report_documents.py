@@ -490,10 +490,13 @@ def metric_trust(metric: str, scope: Scope, n: int, regret: float, scale: float)
         scope=scope,
         n=n,
         candidates=DEPTH - n + 1,
-        spearman=Estimate(value=rank, low=rank - 0.15, high=min(1.0, rank + 0.08)),
+        spearman=Estimate(value=rank),
+        reliability=0.9,
+        truth_reliability=0.93,
+        disattenuated=None if rank < 0 else min(1.0, rank / 0.91),
         picked=22 - n if regret else 24 - n,
         best=24 - n,
-        regret=Estimate(value=scale * regret, low=scale * max(0.0, regret - spread), high=scale * (regret + spread)),
+        regret=Estimate(value=scale * regret, low=scale * (regret - spread), high=scale * (regret + spread)),
         top_k_regret=Estimate(value=scale * regret / 4, low=0.0, high=scale * regret / 2),
     )
 

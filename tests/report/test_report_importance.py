@@ -117,7 +117,9 @@ def test_a_regret_without_interval_claims_nothing():
 
 
 def test_a_metric_that_finds_the_best_block_says_so():
-    assert "finds the best measured block itself" in said(Estimate(value=0.0, low=0.0, high=0.01), picked=13)
+    assert "finds the best measured block (layers 13–14) itself; regret 0" in said(
+        Estimate(value=0.0, low=0.0, high=0.01), picked=13
+    )
 
 
 def test_the_best_metric_and_the_default_are_both_spoken_of():

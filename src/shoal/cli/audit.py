@@ -96,7 +96,7 @@ def _first(item: Importance) -> str:
 
 
 def _trusted(trust: Trust) -> list[str | Table]:
-    """Which metric's choices cost least, and a table of that for every block size."""
+    """Which metric has the least regret, and a table of that for every block size."""
     from shoal.report.units import unit_of
     from shoal.schema.plan import DISTANCE_METRIC
 
@@ -117,10 +117,11 @@ def _trusted(trust: Trust) -> list[str | Table]:
         "metric": lambda metric: _named((metric.metric, metric.scope)),
         f"regret, {unit.name}": lambda metric: wording.plain(metric.regret, ".3f", scale=unit.factor),
         "rank correlation": lambda metric: f"{metric.spearman.value:.2f}",
+        "without noise": lambda metric: "" if metric.disattenuated is None else f"{metric.disattenuated:.2f}",
     }
     return [
-        f"  by {trust.truth}, choose by {_named(best)}: against the best block its choices cost {means[best]:.3f} "
-        f"{unit.name} on average{usual}",
+        f"  by {trust.truth}, choose by {_named(best)}: its mean regret against the best measured block is "
+        f"{means[best]:.3f} {unit.name}{usual}",
         Table.of("", columns, [metric for metric in rows if (metric.metric, metric.scope) in (best, default)]),
     ]
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from shoal.measurement.blocks import block_count, block_slice
@@ -14,8 +13,8 @@ from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics, importance_named
 from shoal.measurement.sums import Sums
-from shoal.schema import SCOPES, MetricTrust, Scope, Trust
-from shoal.statistics import Bools, Floats, Resampler, estimate_rows, spearman
+from shoal.schema import SCOPES, Estimate, MetricTrust, Scope, Trust
+from shoal.statistics import Bools, Floats, Ints, Resampler, disattenuated, halves_of, held_out, reliability, spearman
 from shoal.terms import is_block
 
 TOP_K = 3
@@ -28,8 +27,8 @@ def trust_of(sums: Sums, importance: Sequence[ImportanceSums], resampler: Resamp
 
     A truth counts among blocks of n layers if it has four or more of them measured on all of its clips; blocks that a
     race dropped are left out, for their means are over clips of their own. A metric is judged on the blocks that both
-    it and the truth have a value for. Metric and truth are resampled together, and in each replicate the choice is made
-    anew and held against the block that is best there.
+    it and the truth have a value for. Metric and truth choose on half of the clusters, and what they chose is measured
+    on the other half.
 
     Args:
         sums: cosine metrics of U utterances.
@@ -38,20 +37,27 @@ def trust_of(sums: Sums, importance: Sequence[ImportanceSums], resampler: Resamp
         level: of the intervals.
 
     Returns:
-        One for each truth that has enough blocks, its metrics by n, then by regret (in the unit of the truth).
+        One for each truth that has enough blocks and two clusters, its metrics by n, then by regret (in the unit of
+        the truth).
 
     Raises:
         KeyError: importance of an utterance that `sums` does not have.
     """
     whole = [aligned(item, sums.utterances) for item in importance if item.part == "layer"]
-    truths = [(item, _truth(item, sums.depth, resampler)) for item in whole if importance_named(item.metric).measured]
+    measured = [item for item in whole if importance_named(item.metric).measured]
+    if not measured:
+        return []
+    halves = halves_of(
+        resampler, resampler.by_cluster(np.stack([item.counts for item in measured], axis=1)).sum(axis=1) > 0
+    )
+    truths = [(item, Truth.of(item, sums.depth, halves)) for item in measured]
     judged: list[list[MetricTrust]] = [[] for _ in truths]
-    for predictor, item in _predictors(sums, whole, resampler):
-        for metrics, (measured, truth) in zip(judged, truths, strict=True):
-            if item is not measured:
+    for predictor, item in _predictors(sums, whole, halves):
+        for metrics, (real, truth) in zip(judged, truths, strict=True):
+            if item is not real:
                 metrics += _by_size(predictor, truth, sums.depth, level)
     return [
-        Trust(truth=truth.name, unit=item.unit, metrics=sorted(metrics, key=lambda m: (m.n, m.regret.value)))
+        Trust(truth=truth.ranking.name, unit=item.unit, metrics=sorted(metrics, key=lambda m: (m.n, m.regret.value)))
         for (item, truth), metrics in zip(truths, judged, strict=True)
         if metrics
     ]
@@ -59,10 +65,10 @@ def trust_of(sums: Sums, importance: Sequence[ImportanceSums], resampler: Resamp
 
 @dataclass(frozen=True)
 class Ranking:
-    """One number for each block: row 0 from the full sample, the others bootstrap replicates.
+    """One number for each block: row 0 from the full sample, the others from draws of it.
 
-    `rows` is (1 + R, L (L + 1) / 2) in the order of `block_ends`, the lower the more redundant, NaN where there is no
-    value; R is 0 with fewer than two clusters. `title` is the name in words, `measured` says that it is a trial itself.
+    `rows` is (1 + draws, L (L + 1) / 2) in the order of `block_ends`, the lower the more redundant, NaN where there is
+    no value. `title` is the name in words, `measured` says that it is a trial itself.
     """
 
     name: str
@@ -75,6 +81,35 @@ class Ranking:
     def known(self) -> Bools:
         """(blocks,): where there is a value."""
         return np.isfinite(self.rows[0])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was measured in earnest of each block, on halves of the clusters."""
+
+    ranking: Ranking
+    """Only of what was measured on every clip: the mean of a block that a race dropped is over clips of its own."""
+    halves: Resampler
+    parts: Floats
+    """(clusters, blocks): what each cluster adds to the loss."""
+    sizes: Floats
+    """(clusters,): how many tokens it has."""
+
+    @classmethod
+    def of(cls, item: ImportanceSums, depth: int, halves: Resampler) -> Truth:
+        """Of one quantity of whole layers."""
+        complete: Bools = np.logical_not(np.isnan(item.values[item.counts > 0]).any(0))
+        whole = _spread(complete[None].astype(np.float64), item, depth)[0] == 1
+        ranking = _of_importance(item, depth, halves)
+        sign = 1 if importance_named(item.metric).quantity(item.quantity).low_is_redundant else -1
+        lost = _spread(halves.by_cluster(np.nan_to_num(sign * item.values)), item, depth)
+        sizes = halves.by_cluster(item.counts[:, None])[:, 0]
+        return cls(replace(ranking, rows=np.where(whole, ranking.rows, np.nan)), halves, lost, sizes)
+
+    def held_out(self, columns: Ints, best: Ints, usable: Bools, level: float) -> Estimate:
+        """Loss without the block that was chosen on each half minus that without the best there, on the other half."""
+        halves = Resampler(self.halves.groups, self.halves.weights[usable])
+        return held_out(self.parts[:, columns[usable]] - self.parts[:, best[usable]], self.sizes, halves, level)
 
 
 def aligned(item: ImportanceSums, utterances: Sequence[str]) -> ImportanceSums:
@@ -115,14 +150,6 @@ def _spread(columns: Floats, item: ImportanceSums, depth: int) -> Floats:
     return blocks
 
 
-def _truth(item: ImportanceSums, depth: int, resampler: Resampler) -> Ranking:
-    """Only what was measured on every clip: the mean of a block that a race dropped is over clips of its own."""
-    complete: Bools = np.logical_not(np.isnan(item.values[item.counts > 0]).any(0))
-    whole = _spread(complete[None].astype(np.float64), item, depth)[0] == 1
-    ranking = _of_importance(item, depth, resampler)
-    return replace(ranking, rows=np.where(whole, ranking.rows, np.nan))
-
-
 def _predictors(
     sums: Sums, importance: Sequence[ImportanceSums], resampler: Resampler
 ) -> Iterator[tuple[Ranking, ImportanceSums | None]]:
@@ -160,21 +187,23 @@ def cost_rows(sums: Sums, scope: Scope, metric: CosineMetric, resampler: Resampl
     return rows if metric.low_is_redundant else -rows
 
 
-def _by_size(metric: Ranking, truth: Ranking, depth: int, level: float) -> Iterator[MetricTrust]:
+def _by_size(metric: Ranking, truth: Truth, depth: int, level: float) -> Iterator[MetricTrust]:
     for n in range(1, depth):
         part = block_slice(depth, n)
-        starts = np.flatnonzero((truth.known & metric.known)[part])
-        if len(starts) >= MIN_CANDIDATES:
-            yield _trust(metric, truth, n, starts, part.start + starts, level)
+        starts = np.flatnonzero((truth.ranking.known & metric.known)[part])
+        if len(starts) >= MIN_CANDIDATES and (trust := _trust(metric, truth, n, starts, part.start, level)):
+            yield trust
 
 
-def _trust(
-    metric: Ranking, truth: Ranking, n: int, starts: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], level: float
-) -> MetricTrust:
-    guess, real = metric.rows[:, columns], truth.rows[:, columns]
-    # A replicate counts only where every block has a value: a choice among fewer would be another choice.
-    whole = np.isfinite(guess).all(1) & np.isfinite(real).all(1)
-    guess, real = guess[whole], real[whole]
+def _trust(metric: Ranking, truth: Truth, n: int, starts: Ints, first: int, level: float) -> MetricTrust | None:
+    """None where in no split both halves have a value of every block: a choice among fewer would be another choice."""
+    guess, real = (ranking.rows[:, first + starts] for ranking in (metric, truth.ranking))
+    known: Bools = np.isfinite(guess[1:] + real[1:]).all(axis=1).reshape(-1)
+    usable = known & known[np.arange(len(known)) ^ 1]
+    if not usable.any():
+        return None
+    picked, best = starts[guess.argmin(1)], starts[real.argmin(1)]
+    verified = starts[first_verified(guess, real, TOP_K)]
     return MetricTrust(
         metric=metric.name,
         title=metric.title,
@@ -182,16 +211,19 @@ def _trust(
         scope=metric.scope,
         n=n,
         candidates=len(starts),
-        spearman=estimate_rows(spearman(guess, real), level),
-        picked=int(starts[guess[0].argmin()]),
-        best=int(starts[real[0].argmin()]),
-        regret=estimate_rows(regret(guess, real, 1), level),
+        spearman=Estimate(value=float(spearman(guess[:1], real[:1])[0]), level=level),
+        reliability=reliability(guess[1:][usable]),
+        truth_reliability=reliability(real[1:][usable]),
+        disattenuated=disattenuated(guess[1:][usable], real[1:][usable]),
+        picked=int(picked[0]),
+        best=int(best[0]),
+        regret=truth.held_out(first + picked[1:], first + best[1:], usable, level),
         top_k=TOP_K,
-        top_k_regret=estimate_rows(regret(guess, real, TOP_K), level),
+        top_k_regret=truth.held_out(first + verified[1:], first + best[1:], usable, level),
     )
 
 
-def regret(guess: Floats, real: Floats, k: int) -> Floats:
-    """Truth at the best of the k blocks that `guess` ranks first, minus truth at the best: both (R, m) → (R,)."""
+def first_verified(guess: Floats, real: Floats, k: int) -> Ints:
+    """Of the k blocks that `guess` ranks first the one that `real` says is best: both (R, m) → (R,)."""
     first = guess.argsort(1, kind="stable")[:, :k]
-    return np.take_along_axis(real, first, 1).min(1) - real.min(1)
+    return np.take_along_axis(first, np.take_along_axis(real, first, 1).argmin(1)[:, None], 1)[:, 0]

@@ -72,15 +72,17 @@ def _truth(kind: InputKind, trust: Trust, group: str, depths: list[int]) -> dict
 
 
 REGRET = (
-    "Regret: what its choice costs",
-    "The measured loss without the block that the metric chooses, minus that without the best measured block. "
-    "Filled: its first choice; hollow: the best of its first few, once verified. An interval that reaches 0 "
-    "cannot be told apart from the best. Where one metric fails by far, the axis is logarithmic away from zero.",
+    "Regret: what its choice loses",
+    "The measured loss without the block that the metric chooses, minus that without the best measured block. Both are "
+    "chosen on half of the clips and measured on the other half, so it may be negative. Filled: its first choice; "
+    "hollow: the best of its first few, once verified. An interval that reaches 0 cannot be told apart from the best. "
+    "Where one metric fails by far, the axis is logarithmic away from zero.",
 )
 RANK = (
     "How well it orders the blocks",
-    "Spearman rank correlation with the measured order of the same blocks, with interval: 1 is the same order, 0 "
-    "none. Rows are in the order of the regret.",
+    "Spearman rank correlation with the measured order of the same blocks: 1 is the same order, 0 none. Filled: as "
+    "observed, which the noise of the clips lowers; hollow: without that noise, where both orders repeat well enough "
+    "between halves of the clips. Rows are in the order of the regret.",
 )
 
 
@@ -127,9 +129,15 @@ def _regrets(metrics: Sequence[MetricTrust], unit: Unit, colours: Mapping[str, s
 def _ranks(metrics: Sequence[MetricTrust], colours: Mapping[str, str]) -> go.Figure:
     figure = _canvas(metrics, "rank correlation")
     for row, m in enumerate(metrics):
-        text = f"rank correlation {wording.number_estimate(m.spearman, 2)}"
-        _draw(figure, m, row, m.spearman, text, colours[m.metric])
+        if m.disattenuated is not None:
+            text = f"without noise {wording.fixed(m.disattenuated, 2)}"
+            _draw(figure, m, row + 0.26, Estimate(value=m.disattenuated), text, colours[m.metric], hollow=True)
+        _draw(figure, m, row, m.spearman, f"rank correlation {_two(m.spearman.value)}", colours[m.metric])
     return figure
+
+
+def _two(value: float | None) -> str:
+    return NONE if value is None else wording.fixed(value, 2)
 
 
 def _draw(
@@ -155,7 +163,7 @@ def _draw(
 
 
 def _choice(metric: MetricTrust) -> str:
-    return f"chooses {_block(metric.picked, metric.n)}; best {_block(metric.best, metric.n)}"
+    return f"chooses {_block(metric.picked, metric.n)}; best measured {_block(metric.best, metric.n)}"
 
 
 def _block(start: int, n: int) -> str:
@@ -168,12 +176,15 @@ def _table(n: int, metrics: Sequence[MetricTrust], unit: Unit, measured: str) ->
         "Scope": lambda m: m.scope,
         "Candidates": lambda m: str(m.candidates),
         "Chooses layers": lambda m: _block(m.picked, n).partition(" ")[2],
-        "Best layers": lambda m: _block(m.best, n).partition(" ")[2],
+        "Best measured layers": lambda m: _block(m.best, n).partition(" ")[2],
         "Regret": lambda m: unit.bare(m.regret),
         "After verifying its first (how many)": lambda m: (
             f"{unit.bare(m.top_k_regret)} ({m.top_k})" if m.top_k_regret else NONE
         ),
-        "Rank correlation": lambda m: wording.number_estimate(m.spearman, 2),
+        "Rank correlation": lambda m: _two(m.spearman.value),
+        "Without noise": lambda m: _two(m.disattenuated),
+        "Reliability: metric": lambda m: _two(m.reliability),
+        "Reliability: truth": lambda m: _two(m.truth_reliability),
     }
     caption = f"Metrics against the measured {measured}, n = {n}; regret in {unit.name}"
     return Table.of(caption, columns, metrics, ["Scope"])
@@ -207,18 +218,16 @@ def _said(metric: MetricTrust, unit: Unit, verb: str = "Choosing") -> str:
 
 
 def _cost(metric: MetricTrust, unit: Unit) -> str:
-    best = wording.layer_names(range(metric.best, metric.best + metric.n))
+    """Nothing is said to cost anything unless its interval excludes 0."""
+    best = f"the best measured block ({_block(metric.best, metric.n)})"
+    regret = unit.write(metric.regret)
+    if metric.costs:
+        return f"costs {regret} against {best}"
     if metric.picked == metric.best:
-        return f"finds the best measured block itself ({best}); regret {unit.write(metric.regret)}"
-    low = metric.regret.low
-    against = f"against the best measured block ({best})"
-    if low is None:
-        return (
-            f"costs {unit.write(metric.regret)} {against}; without an interval nobody can tell whether that is chance"
-        )
-    if low <= 0:
-        return f"cannot be told apart from the best measured block ({best}): regret {unit.write(metric.regret)}"
-    return f"costs {unit.write(metric.regret)} {against}"
+        return f"finds {best} itself; regret {regret}"
+    if metric.regret.low is None:
+        return f"has a regret of {regret} against {best}; without an interval nobody can tell whether that is chance"
+    return f"cannot be told apart from {best}: regret {regret}"
 
 
 def _verified(metric: MetricTrust, unit: Unit) -> str:

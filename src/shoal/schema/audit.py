@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
@@ -154,18 +154,32 @@ class MetricTrust(Record):
     n: int
     candidates: int
     spearman: Estimate
-    """Rank correlation with the truth, 1 = the same order."""
+    """Rank correlation with the truth on all clips, 1 = the same order. It has no interval: noise of the clips lowers
+    it, and lowers it once more in every bootstrap replicate."""
+    reliability: float | None = None
+    """How well the metric's own order repeats: rank correlation of random halves of the clips, stepped up to all of
+    them (Spearman-Brown)."""
+    truth_reliability: float | None = None
+    """The same of the truth."""
+    disattenuated: float | None = None
+    """Rank correlation without the noise of the clips; None where an order does not repeat at all."""
     picked: int
     """Start of the block the metric chooses."""
     best: int
-    """Start of the block that is truly best."""
+    """Start of the best measured block."""
     regret: Estimate
-    """Truth at the metric's choice minus truth at the best block: what choosing by this metric costs."""
+    """Truth at the metric's choice minus truth at the best measured block: both are chosen on half of the clusters and
+    measured on the other half, over 20 random halves. It may be negative."""
     top_k: int = 3
     top_k_regret: Estimate | None = None
     """The same for the best of the metric's first `top_k`: what verifying a few would leave."""
 
     _read_old = model_validator(mode="before")(old_audits.metric_trust)
+
+    @property
+    def costs(self) -> bool:
+        """Whether choosing by this metric loses more than chance explains."""
+        return self.regret.low is not None and self.regret.low > 0
 
 
 class Trust(Record):
@@ -195,8 +209,8 @@ class Audit(Document):
 
     kind: Literal["audit"] = "audit"
     schema_version: int = 3
-    """Before version 2 metrics had fields of their own; before version 3 the selection frequency was called stability.
-    `old_audits` reads those files."""
+    """Before version 2 metrics had fields of their own; before version 3 the selection frequency was called stability,
+    and regret was measured on the clips that it was chosen on. `old_audits` reads those files."""
     model: ModelInfo
     data: DataInfo
     task: str
@@ -213,3 +227,8 @@ class Audit(Document):
     def depth(self) -> int:
         """Number of decoder layers L."""
         return self.model.depth
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Without the intervals of trust, which did not mean 95 % before version 3."""
+        return old_audits.without_intervals_of_trust(data)
