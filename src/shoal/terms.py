@@ -32,6 +32,11 @@ Part = Literal["layer", "attention", "mlp"]
 """What of a layer is meant: all of it, or one of its two contributions to the residual stream."""
 PARTS: tuple[Part, ...] = ("layer", "attention", "mlp")
 
+Caution = Literal["few clusters", "one speaker"]
+"""Why an interval is not to be relied on: fewer clusters than `FEW_CLUSTERS` were drawn, or all clips are of one
+speaker."""
+FEW_CLUSTERS = 20
+
 Candidate = tuple[int, ...]
 """Layers to go without, ascending."""
 

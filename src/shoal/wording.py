@@ -8,16 +8,23 @@ from itertools import count as count_from
 from math import floor, log10
 from typing import TYPE_CHECKING
 
-from shoal.terms import Part
+from shoal.terms import FEW_CLUSTERS, Caution, Part
 
 if TYPE_CHECKING:
-    from shoal.schema import Estimate, Plan
+    from shoal.schema import Drawn, Estimate, Plan
 
 SPACE = "\u202f"
 MISSING = "not measured"
 
 FEW_CLIPS = 200
 """What is measured on fewer clips comes with a caution."""
+
+MARKS: dict[Caution, str] = {"few clusters": "†", "one speaker": "‡"}
+"""What stands behind the bracket of an interval that is not to be relied on."""
+FOOTNOTES = {
+    MARKS["few clusters"]: f"† from fewer than {FEW_CLUSTERS} speakers (or clips): the interval is unreliable",
+    MARKS["one speaker"]: "‡ all clips are of one speaker: the interval says nothing of other speakers",
+}
 
 Number = Callable[[float], str]
 
@@ -76,10 +83,31 @@ def with_interval(estimate: Estimate | None, number: Number, unit: str = "") -> 
 
 
 def interval(estimate: Estimate, number: Number) -> str:
-    """`[low, high]`, or nothing if there is none."""
+    """`[low, high]`, with the mark of its caution if it has one; nothing if there is no interval."""
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"[{number(estimate.low)}, {number(estimate.high)}]"
+    return f"[{number(estimate.low)}, {number(estimate.high)}]{mark(estimate)}"
+
+
+def drawn_over(drawn: Drawn | None, cluster: str) -> str:
+    """What intervals were drawn over: `44 clips`, `12 speakers`; without a number in files that did not note it."""
+    if drawn is None:
+        return "speakers" if cluster == "speaker" else "clips"
+    clips = plural(drawn.clips, "clip")
+    if not drawn.speakers:
+        return f"{clips} of one speaker" if drawn.caution == "one speaker" else clips
+    speakers = plural(drawn.speakers, "speaker")
+    return f"{speakers} and {clips} that name none" if drawn.clips else speakers
+
+
+def mark(estimate: Estimate) -> str:
+    """What stands behind the bracket of its interval."""
+    return MARKS[estimate.caution] if estimate.caution else ""
+
+
+def footnotes(text: str) -> list[str]:
+    """What the marks at the intervals in `text` mean, one line for each."""
+    return [note for mark, note in FOOTNOTES.items() if f"]{mark}" in text]
 
 
 def plain(estimate: Estimate | None, form: str = ".1f", *, scale: float = 1.0, unit: str = "") -> str:
@@ -93,10 +121,8 @@ def plain(estimate: Estimate | None, form: str = ".1f", *, scale: float = 1.0, u
     """
     if estimate is None:
         return ""
-    value, bounds = f"{scale * estimate.value:{form}}{unit}", (estimate.low, estimate.high)
-    if None in bounds:
-        return value
-    return f"{value} [{', '.join(f'{scale * bound:{form}}' for bound in bounds if bound is not None)}]"
+    bounds = interval(estimate, lambda bound: f"{scale * bound:{form}}")
+    return f"{scale * estimate.value:{form}}{unit} {bounds}".rstrip()
 
 
 def plain_score(estimate: Estimate | None, form: str = ".1f", *, fraction: bool) -> str:
@@ -176,7 +202,7 @@ def few_clips(number: int) -> str:
     if number >= FEW_CLIPS:
         return ""
     few = "1 clip is" if number == 1 else f"{number} clips are"
-    return f"{few} few. The intervals cover the choice of clips, not other speakers, rooms or topics."
+    return f"{few} few. The intervals cover the choice of clips and of named speakers, not of rooms or topics."
 
 
 def p_value(value: float | None) -> str:

@@ -179,7 +179,7 @@ def _few(facts: CardFacts) -> Iterator[str]:
         if result.data.clips < FEW_CLIPS:
             yield (
                 f"Clips beyond the {result.data.clips:,} of {code(data_name(result.data))} in {result.task}: so few "
-                "say little, and the intervals cover the choice of clips, not other speakers, rooms or topics."
+                "say little, and the intervals cover the choice of clips and of named speakers, not of rooms or topics."
             )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shoal import wording
+
 
 def bullets(items: Sequence[str]) -> str:
     """A list, one item a line."""
@@ -11,8 +13,8 @@ def bullets(items: Sequence[str]) -> str:
 
 
 def section(title: str, text: str) -> str:
-    """A heading and what stands below it."""
-    return f"## {title}\n\n{text}"
+    """A heading and what stands below it, last what the marks at intervals mean."""
+    return "\n\n".join([f"## {title}", text, *wording.footnotes(text)])
 
 
 def code(text: str) -> str:

@@ -53,8 +53,8 @@ def audits(facts: CardFacts) -> str:
 
 
 def _explained(measured: Sequence[Measured]) -> str:
-    level = measured[0].scores.level
-    text = f"In brackets: the {level:.0%} interval, from resampling clips or speakers."
+    over = dict.fromkeys(wording.drawn_over(result.scores.drawn, result.scores.cluster) for result in measured)
+    text = f"In brackets: the {measured[0].scores.level:.0%} interval, from resampling {' or '.join(over)}."
     if any(result.baseline is not None for result in measured):
         names = dict.fromkeys(_baseline_name(result) for result in measured if result.baseline is not None)
         text += (

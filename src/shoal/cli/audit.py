@@ -59,6 +59,8 @@ def summary(document: Audit, scope: Scope = DEFAULT_SCOPE) -> list[str | Table]:
             lines += [_best(best) for best in values.best_keeping_last if best.n in SUMMARY_SIZES and best.n < depth]
         lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
+        over = wording.drawn_over(measured.drawn, document.cluster)
+        lines.append(f"  in brackets: {document.level:.0%} intervals, from resampling {over}")
     return lines
 
 

@@ -41,6 +41,8 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
         yield groups
     for notable in notable_groups(scores, scores.systems):
         yield plain(f"{notable.title} of {notable.system.name}: {notable.group}, {notable.score}")
+    over = wording.drawn_over(scores.drawn, scores.cluster)
+    yield f"in brackets: {scores.level:.0%} intervals, from resampling {over}"
     yield f"normaliser {scores.normaliser}, scorer {scores.scorer}"
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic import BaseModel
 
+from shoal import wording
 from shoal.cli.progress import Reporter, progress_bars
 from shoal.settings import OUTPUT, Settings
 from shoal.tables import Table
@@ -62,12 +63,21 @@ class Printing(Settings):
                 plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
                 print(json.dumps(plain, indent=1, ensure_ascii=False))
             case "text":
-                for line in (*lines, *written):
+                for line in (*with_footnotes([str(line) for line in lines]), *written):
                     print(line)
             case form:
                 tables = [line for line in lines if isinstance(line, Table)]
-                texts = (table.as_csv() if form == "csv" else table.as_markdown() for table in tables)
+                texts = [table.as_csv() if form == "csv" else table.as_markdown() for table in tables]
+                if form == "md":
+                    texts += wording.footnotes("".join(texts))
                 print("\n\n".join(texts) if tables else "\n".join(map(str, lines)))
+
+
+def with_footnotes(lines: Sequence[str]) -> list[str]:
+    """The lines, and behind the last that has a mark at an interval what the marks mean."""
+    notes = wording.footnotes("\n".join(lines))
+    last = max((index for index, line in enumerate(lines, start=1) if wording.footnotes(line)), default=0)
+    return [*lines[:last], *notes, *lines[last:]]
 
 
 class TablePrinting(Printing):

@@ -31,8 +31,10 @@ from shoal.schema import (
     Scope,
     ScopeComparison,
 )
+from shoal.schema.record import with_caution
 from shoal.settings import takes
 from shoal.statistics import Floats, Resampler, estimate_rows, make_resampler, spearman
+from shoal.terms import Caution
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def compare(a: str | Path, b: str | Path, settings: CompareSettings | None = Non
             fix="compare audits of decoders with the same depth",
         )
     first, second = resamplers_of([left, right], settings.replicates, settings.seed)
-    return Comparison(
+    comparison = Comparison(
         provenance=provenance(),
         a=left.described(left.apart_from(right)),
         b=right.described(right.apart_from(left)),
@@ -102,6 +104,8 @@ def compare(a: str | Path, b: str | Path, settings: CompareSettings | None = Non
             for scope in _shared_scopes(left, right, settings.scopes)
         },
     )
+    with_caution(comparison, caution_of([left, right]))
+    return comparison
 
 
 def compare_scope(
@@ -197,6 +201,12 @@ def same_layers(a: Side, b: Side) -> bool:
     sizes = [model.decoder_layer_parameters for model in (first, second)]
     alike = sizes[0] == sizes[1] or not all(sizes)
     return alike and (first.depth, first.hidden_size) == (second.depth, second.hidden_size)
+
+
+def caution_of(sides: Sequence[Side]) -> Caution | None:
+    """Why an interval over all of them is not to be relied on: the gravest reason of any."""
+    cautions = [units_of(side.sums, side.audit.cluster).caution for side in sides]
+    return "one speaker" if "one speaker" in cautions else next(filter(None, cautions), None)
 
 
 def resamplers_of(sides: Sequence[Side], replicates: int, seed: int) -> list[Resampler]:

@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from shoal.comparison.audits import Pair, Side, mean_overlap, read_side, resamplers_of, same_layers, within_sizes
+from shoal.comparison.audits import (
+    Pair,
+    Side,
+    caution_of,
+    mean_overlap,
+    read_side,
+    resamplers_of,
+    same_layers,
+    within_sizes,
+)
 from shoal.comparison.settings import MatrixSettings
 from shoal.data_names import short_name
 from shoal.errors import UsageError
@@ -25,6 +34,7 @@ from shoal.measurement.metrics import cosine_metrics, importances
 from shoal.measurement.trust import aligned, cost_rows, importance_rows
 from shoal.provenance import provenance
 from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
+from shoal.schema.record import with_caution
 from shoal.selection.consensus import best_block, check_one_model, check_weights, combined
 from shoal.selection.settings import Combine
 from shoal.settings import takes
@@ -70,7 +80,7 @@ def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = N
         usual.name, usual.unit, possible, likeness
     )
     rows = MatrixRows(names, measure.rows, depth, settings.combine, weights, level)
-    return TaskMatrix(
+    matrix = TaskMatrix(
         provenance=provenance(),
         sides=[side.described(name) for side, name in zip(sides, names, strict=True)],
         scope=scope,
@@ -85,6 +95,8 @@ def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = N
         replicates=settings.replicates,
         level=level,
     )
+    with_caution(matrix, caution_of(sides))
+    return matrix
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from shoal.evaluation.scores import registry
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.system_outputs import Output
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_systems, label_set
-from shoal.schema import Example, MeasuredScore, Plan, SystemScores
+from shoal.schema import Drawn, Example, MeasuredScore, Plan, SystemScores
+from shoal.statistics import Units
 
 if TYPE_CHECKING:
     from shoal.evaluation.comet import Comet
@@ -52,6 +53,7 @@ class ScoredSystems:
     normaliser: str
     scorer: str
     out_of_domain: list[str]
+    drawn: Drawn
     intervals: Literal["studentised"] = "studentised"
 
 
@@ -98,7 +100,12 @@ def score_systems(
         add_groups(system_scores, scores, counts, clips, grouping, scoring)
     examples = _examples([system.name for system in system_scores], counts, outputs, ids)
     return ScoredSystems(
-        system_scores, examples, clips.normaliser(task), clips.scorer(task, scores), list(scoring.out_of_domain)
+        system_scores,
+        examples,
+        clips.normaliser(task),
+        clips.scorer(task, scores),
+        list(scoring.out_of_domain),
+        Units.of(clips.speakers, scoring.cluster).drawn,
     )
 
 

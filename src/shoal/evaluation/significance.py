@@ -16,8 +16,9 @@ from shoal.schema import Delta, Estimate
 from shoal.settings import Intervals
 from shoal.statistics.arrays import Floats, Numbers
 from shoal.statistics.hypothesis_tests import FLIPS, flips_for, holm, sign_flip_p
-from shoal.statistics.resampling import Caution, Resampler, Units, make_resampler
+from shoal.statistics.resampling import Resampler, Units, make_resampler
 from shoal.statistics.studentised import Resampled
+from shoal.terms import Caution
 
 Function = Callable[[Floats], Floats]
 UNBOUNDED = (-np.inf, np.inf)

@@ -25,6 +25,7 @@ from shoal.schema import (
     ScopeAudit,
     Triangle,
 )
+from shoal.schema.record import with_caution
 from shoal.statistics import Floats, Ints, Resampler, confidence_set, make_resampler, mean_bounds
 
 EMPTY_SCOPE = {"audio": "nothing stands in the audio slot", "response": "the clips have no response"}
@@ -51,13 +52,16 @@ def summarise(
         else:
             scopes[scope] = summarise_scope(sums, scope, resampler, settings.level)
     items = [aligned(item, sums.utterances) for item in importance]
-    return InputAudit(
+    measured = InputAudit(
         input=kind,
         scopes=scopes,
         empty_scopes=empty,
+        drawn=units.drawn,
         importance=[summarise_importance(item, resampler, settings.level) for item in items],
         trust=trust_of(sums, items, resampler, settings.level),
     )
+    with_caution(measured, units.caution)
+    return measured
 
 
 def summarise_scope(sums: Sums, scope: Scope, resampler: Resampler, level: float) -> ScopeAudit:

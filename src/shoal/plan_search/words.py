@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shoal.evaluation.scores.base import Score
 from shoal.plan_search.budget import only_costs
 from shoal.schema import Budget, Confirmation, Estimate, Plan, Search, SearchStep
-from shoal.wording import FEW_CLIPS, plural
+from shoal.wording import FEW_CLIPS, mark, plural
 
 VALIDATION, CONFIRMATION = "on the validation split", "on unseen clips"
 
@@ -86,7 +86,7 @@ def _between(change: Estimate, sign: int) -> str:
     if change.low is None or change.high is None:
         return ""
     low, high = sorted((100 * sign * change.low, 100 * sign * change.high))
-    return f" [{low:.1f} %, {high:.1f} %]"
+    return f" [{low:.1f} %, {high:.1f} %]{mark(change)}"
 
 
 def _p(confirmation: Confirmation) -> str:

@@ -96,7 +96,7 @@ def single_layers(item: Importance) -> Series:
     """The candidates of one layer."""
     unit = unit_of(item.unit)
     index_of = {layers[0]: index for index, layers in enumerate(item.candidates) if len(layers) == 1}
-    estimates = {layer: estimate_at(item, index) for layer, index in index_of.items()}
+    estimates = {layer: item.estimate(index) for layer, index in index_of.items()}
     return Series(
         values={layer: unit.scaled(estimate) for layer, estimate in sorted(estimates.items()) if estimate},
         refused={layer: item.refused[index] for layer, index in index_of.items() if index in item.refused},
@@ -104,15 +104,6 @@ def single_layers(item: Importance) -> Series:
         unit=unit,
         low=item.low_is_redundant,
     )
-
-
-def estimate_at(item: Importance, index: int) -> Estimate | None:
-    """The value of one candidate with its interval; None where it has none."""
-    value = item.values[index]
-    if value is None:
-        return None
-    low, high = (None if bounds is None else bounds[index] for bounds in (item.low, item.high))
-    return Estimate(value=value, low=low, high=high)
 
 
 def fewer_clips(item: Importance, index: int) -> str:

@@ -117,8 +117,9 @@ def _article(named: Named[Audit], index: int, metric: str, name: str, bundle: Bu
 
 def _lead(audit: Audit) -> str:
     clips = f"{wording.plural(audit.data.clips, 'clip')} ({wording.duration(audit.data.seconds)})"
+    over = dict.fromkeys(wording.drawn_over(part.drawn, audit.cluster) for part in audit.inputs.values())
     resampled = (
-        f"Brackets are {wording.level_name(audit.level)} bootstrap intervals over {audit.cluster}s "
+        f"Brackets are {wording.level_name(audit.level)} bootstrap intervals over {' or '.join(over)} "
         f"({audit.replicates:,} replicates)."
         if audit.replicates
         else "No intervals: there was nothing to resample."

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from shoal import wording
 from shoal.report import figure_style
-from shoal.report.by_layer import estimate_at, fewer_clips, panel_title
+from shoal.report.by_layer import fewer_clips, panel_title
 from shoal.report.figure_style import stretch_for
 from shoal.report.parts import Figure
 from shoal.report.units import unit_of
@@ -37,7 +37,7 @@ def rows_of(item: Importance) -> dict[int, dict[int, Cell]]:
     unit = unit_of(item.unit)
     for index, layers in enumerate(item.candidates):
         if is_block(layers):
-            estimate = estimate_at(item, index)
+            estimate = item.estimate(index)
             note = item.refused.get(index) or fewer_clips(item, index)
             rows[len(layers)][layers[0]] = (unit.scaled(estimate) if estimate else None, note)
     return dict(sorted(rows.items()))

@@ -88,13 +88,15 @@ def build_page(bundle: Bundle, *, title: str | None = None) -> str:
 
 def environment() -> Environment:
     """Templates with escaping on everywhere: whatever comes from data is text."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("shoal.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["footnotes"] = wording.footnotes
+    return made
 
 
 def _scripts(sections: list[Section]) -> dict[str, str | list[Markup]]:

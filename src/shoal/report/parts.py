@@ -46,7 +46,9 @@ class Figure:
     def payload(self) -> Markup:
         """JSON that can stand inside a script element: no `<` is left in it."""
         variants = {name: _variant(figure) for name, figure in self.variants.items()}
-        text = json.dumps({"default": self.shown, "variants": variants}, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(
+            {"default": self.shown, "variants": variants}, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+        )
         return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

@@ -54,7 +54,8 @@ def _lead(scores: Scores) -> str:
         f"{wording.plural(scores.data.clips, 'clip')}, {wording.duration(scores.data.seconds)} of speech. "
         f"Scored with {scores.scorer} after {scores.normaliser}; decoding: {decoding}. Brackets are "
         f"{wording.level_name(scores.level)} intervals ({scores.replicates:,} bootstrap replicates over "
-        f"{scores.cluster}s; differences are paired on the same clips).{corrected if scores.corrected else ''}"
+        f"{wording.drawn_over(scores.drawn, scores.cluster)}; differences are paired on the same clips)."
+        f"{corrected if scores.corrected else ''}"
     )
 
 

@@ -46,6 +46,7 @@ from shoal.schema.heal import HealRecord as HealRecord
 from shoal.schema.plan import Plan as Plan
 from shoal.schema.plan import PlanSource as PlanSource
 from shoal.schema.plan import plan_problem as plan_problem
+from shoal.schema.record import Drawn as Drawn
 from shoal.schema.record import Estimate as Estimate
 from shoal.schema.record import Record as Record
 from shoal.schema.scores import Counts as Counts

@@ -9,8 +9,8 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from shoal.schema import old_audits
 from shoal.schema.document import DataInfo, Document, ModelInfo
-from shoal.schema.record import Estimate, Record
-from shoal.terms import InputKind, Part, Scope, Triangle, is_block
+from shoal.schema.record import Drawn, Estimate, Record
+from shoal.terms import Caution, InputKind, Part, Scope, Triangle, is_block
 
 
 class BestBlock(Record):
@@ -48,6 +48,8 @@ class MetricValues(Record):
     low: Triangle | None = None
     """Bounds of the interval; None with fewer than two clusters to resample."""
     high: Triangle | None = None
+    caution: Caution | None = None
+    """Of every interval."""
     best: list[BestBlock] = Field(default_factory=list)
     """One entry per n = 1 … L (over all l, the block that ends at the last layer included); of blocks only."""
     best_keeping_last: list[BestBlock] = Field(default_factory=list)
@@ -59,11 +61,15 @@ class MetricValues(Record):
         if row >= len(self.values):
             return Estimate(value=sum(self.values[0][layer] for layer in layers), level=level)
         low, high = (None if rows is None else rows[row][first] for rows in (self.low, self.high))
-        return Estimate(value=self.values[row][first], low=low, high=high, level=level)
+        return _estimate(self.values[row][first], low, high, level, self.caution)
 
     def of_layers(self) -> list[Estimate]:
         """Of every single layer."""
         return [self.estimate([layer]) for layer in range(len(self.values[0]))]
+
+
+def _estimate(value: float, low: float | None, high: float | None, level: float, caution: Caution | None) -> Estimate:
+    return Estimate(value=value, low=low, high=high, level=level, caution=None if low is None else caution)
 
 
 class ScopeAudit(Record):
@@ -112,6 +118,8 @@ class Importance(Record):
     low: list[float | None] | None = None
     """Bounds of the interval; None with fewer than two clusters to resample."""
     high: list[float | None] | None = None
+    caution: Caution | None = None
+    """Of every interval."""
     clips: list[int]
     """Clips that each candidate was measured on; fewer than `utterances` where a race dropped it."""
     refused: dict[int, str] = Field(default_factory=dict)
@@ -131,6 +139,12 @@ class Importance(Record):
         """Such as `ablation loss` or `attention gradient absolute`."""
         part = "" if self.part == "layer" else f"{self.part} "
         return f"{part}{self.metric} {self.quantity}"
+
+    def estimate(self, index: int, level: float = 0.95) -> Estimate | None:
+        """Of one candidate with its interval; None where it has no value."""
+        value = self.values[index]
+        low, high = (None if bounds is None else bounds[index] for bounds in (self.low, self.high))
+        return None if value is None else _estimate(value, low, high, level, self.caution)
 
     def blocks(self) -> dict[tuple[int, int], float]:
         """The values of the candidates that are blocks: (l, n) → value."""
@@ -198,6 +212,8 @@ class InputAudit(Record):
     scopes: dict[Scope, ScopeAudit]
     empty_scopes: dict[Scope, str] = Field(default_factory=dict)
     """Scopes without any position, and why."""
+    drawn: Drawn | None = None
+    """What intervals are over; None in files that did not say so."""
     importance: list[Importance] = Field(default_factory=list)
     """What was measured of importance, if asked for."""
     trust: list[Trust] = Field(default_factory=list)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
+
+from shoal.terms import Caution
 
 
 class Record(BaseModel):
@@ -20,8 +22,8 @@ class Estimate(Record):
     low: float | None = None
     high: float | None = None
     level: float = 0.95
-    caution: Literal["few clusters", "one speaker"] | None = None
-    """Why the interval is not to be relied on: fewer than 20 clusters were drawn, or all clips are of one speaker."""
+    caution: Caution | None = None
+    """Why the interval is not to be relied on."""
 
     def scaled(self, factor: float) -> Estimate:
         """The same in a unit that is `1 / factor` as large; a negative factor turns the bounds around."""
@@ -32,3 +34,32 @@ class Estimate(Record):
     def negated(self) -> Estimate:
         """The estimate with its sign, and so its bounds, turned."""
         return self.scaled(-1)
+
+
+class Drawn(Record):
+    """What the intervals of a measurement were drawn over."""
+
+    speakers: int = 0
+    """Each with all its clips."""
+    clips: int = 0
+    """Each by itself: those that name no speaker, or all."""
+    caution: Caution | None = None
+    """Why the intervals are not to be relied on."""
+
+
+def with_caution(record: BaseModel, caution: Caution | None) -> None:
+    """Note `caution` at everything in `record` that has an interval, however deep it lies."""
+    if caution is not None:
+        for part in _parts(record):
+            if "caution" in type(part).model_fields and getattr(part, "low", None) is not None:
+                part.caution = caution  # type: ignore[attr-defined]
+
+
+def _parts(value: object) -> Iterator[BaseModel]:
+    if isinstance(value, BaseModel):
+        yield value
+        for name in type(value).model_fields:
+            yield from _parts(getattr(value, name))
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _parts(item)

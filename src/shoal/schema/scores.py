@@ -8,7 +8,7 @@ from pydantic import Field
 
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.plan import Plan
-from shoal.schema.record import Estimate, Record
+from shoal.schema.record import Drawn, Estimate, Record
 
 
 class Counts(Record):
@@ -132,6 +132,9 @@ class Scores(Document):
     replicates: int = 1000
     level: float = 0.95
     cluster: Literal["speaker", "utterance"] = "utterance"
+    """What was asked to be drawn."""
+    drawn: Drawn | None = None
+    """What was drawn; None in files that did not say so."""
     intervals: Literal["percentile", "studentised"] = "percentile"
     """How they were made; with `percentile`, as they once were, p-values are of the same bootstrap and not of sign
     flips."""

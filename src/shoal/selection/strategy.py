@@ -162,11 +162,9 @@ def value_of(values: Values, layers: Sequence[int], level: float) -> Estimate | 
 
 
 def _candidate(item: Importance, index: int, level: float) -> Estimate | None:
-    value = item.values[index]
-    if value is None or index in item.refused or item.clips[index] < max(item.clips):
+    if index in item.refused or item.clips[index] < max(item.clips):
         return None
-    low, high = (None if bounds is None else bounds[index] for bounds in (item.low, item.high))
-    return Estimate(value=value, low=low, high=high, level=level)
+    return item.estimate(index, level)
 
 
 def _named(layers: Sequence[int]) -> str:

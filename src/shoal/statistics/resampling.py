@@ -11,12 +11,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from shoal.schema.record import Drawn
 from shoal.statistics.arrays import Floats
+from shoal.terms import FEW_CLUSTERS, Caution
 
-Caution = Literal["few clusters", "one speaker"]
-"""Why an interval is not to be relied on."""
-FEW_CLUSTERS = 20
-"""With fewer clusters than this an interval is marked as unreliable."""
 MAX_CLUSTERS = 4096
 """With more utterances than this, random groups of them are resampled: the variance of the mean is the same in
 expectation, and memory stays bounded."""
@@ -98,9 +96,14 @@ class Units:
         named = set(speakers)
         one_speaker = by == "speaker" and len(named) == 1 and None not in named
         clusters = speakers if by == "speaker" and not one_speaker else [None] * len(speakers)
-        count = len(named - {None}) + sum(name is None for name in speakers)
-        few = (count if clusters is speakers else len(clusters)) < FEW_CLUSTERS
+        few = len(set(clusters) - {None}) + sum(name is None for name in clusters) < FEW_CLUSTERS
         return cls(clusters, "one speaker" if one_speaker else "few clusters" if few else None)
+
+    @property
+    def drawn(self) -> Drawn:
+        """For the record."""
+        alone = sum(name is None for name in self.clusters)
+        return Drawn(speakers=len(set(self.clusters) - {None}), clips=alone, caution=self.caution)
 
 
 def make_resampler(

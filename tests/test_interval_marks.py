@@ -1,0 +1,150 @@
+"""An interval that is not to be relied on is marked wherever it is shown, and a footnote says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import report_documents as documents
+
+import shoal
+from shoal import wording
+from shoal.cards import markdown
+from shoal.cli import audit as audit_command
+from shoal.cli import evaluation_tables
+from shoal.cli.printing import Printing, TablePrinting
+from shoal.evaluation import rescore
+from shoal.measurement.settings import AuditSettings
+from shoal.measurement.summary import summarise
+from shoal.report import render
+from shoal.schema import Drawn, Estimate, Scores
+from shoal.schema.record import with_caution
+from shoal.statistics import Units
+from shoal.statistics.resampling import FEW_CLUSTERS
+from shoal.tables import Table
+from shoal.terms import Caution
+from stored_outputs import evaluation, output
+from synthetic_audits import audit_of, random_sums, save_audit
+
+FEW, ONE = wording.FOOTNOTES.values()
+SEVEN, SIX = "alpha beta gamma delta sigma kappa omega", "alpha beta gamma delta sigma kappa"
+
+
+def estimate(caution: Caution | None) -> Estimate:
+    return Estimate(value=0.2, low=0.1, high=0.3, caution=caution)
+
+
+@pytest.mark.parametrize(("caution", "mark"), [(None, ""), ("few clusters", "†"), ("one speaker", "‡")])
+def test_every_way_to_write_an_interval_has_the_mark_behind_the_bracket(caution, mark):
+    written = [
+        wording.percent_estimate(estimate(caution)),
+        wording.absolute_change(estimate(caution)),
+        wording.ratio_estimate(estimate(caution)),
+        wording.number_estimate(estimate(caution)),
+        wording.milliseconds(estimate(caution)),
+        wording.plain(estimate(caution)),
+        wording.plain_score(estimate(caution).scaled(2), fraction=True),
+    ]
+    assert [text[text.index("]") + 1 :] for text in written] == [mark] * len(written)
+
+
+def test_the_footnote_of_few_clusters_says_how_few():
+    assert f"fewer than {FEW_CLUSTERS} speakers" in FEW
+    assert wording.footnotes("1 [0, 2]") == wording.footnotes("a † in somebody's text") == []
+    assert wording.footnotes("1 [0, 2]‡, 1 [0, 2]†") == [FEW, ONE]
+
+
+def test_a_terminal_has_the_footnote_behind_the_last_mark(capsys):
+    table = Table(["system", "WER"], [["full", wording.plain(estimate("few clusters"))]])
+    Printing().show({}, [table, "next: more clips"], Path("scores.json"))
+    assert capsys.readouterr().out.splitlines()[2:] == [FEW, "next: more clips", "scores.json"]
+    TablePrinting(format="md").show({}, [table])
+    assert capsys.readouterr().out.splitlines()[-1] == FEW
+    Printing().show({}, ["1 [0, 2]"])
+    assert "speaker" not in capsys.readouterr().out
+
+
+def test_a_section_of_a_card_ends_with_the_footnote():
+    assert markdown.section("Scores", "0.2 [0.1, 0.3]‡").splitlines()[-1] == ONE
+    assert markdown.section("Scores", "0.2 [0.1, 0.3]").splitlines()[-1] == "0.2 [0.1, 0.3]"
+
+
+def test_a_report_has_one_footnote_in_each_section_with_marks(tmp_path):
+    scores, bench, audit = documents.scores(), documents.bench(), documents.audit()
+    page = render([scores, bench, audit], tmp_path / "plain.html").read_text(encoding="utf-8")
+    assert FEW not in page
+    with_caution(scores, "few clusters")
+    with_caution(audit.inputs["text"], "one speaker")
+    page = render([scores, bench, audit], tmp_path / "marked.html").read_text(encoding="utf-8")
+    sections = {part.partition('"')[0]: part for part in page.split('<section id="')[1:]}
+    marked = {name for name, part in sections.items() if part.count(f'<p class="footnote">{FEW}</p>') == 1}
+    assert marked == {"summary", "cost", "provenance"}
+    # Of figures, too: a mark that only the pointer shows.
+    assert {name for name, part in sections.items() if ONE in part} == {"redundancy", "blocks"}
+
+
+def spoken(tmp_path, speakers, **options) -> Scores:
+    """Two systems on a clip of each of the speakers; the second loses a word of every fourth clip."""
+    clips = [(number, speaker) for number, speaker in enumerate(speakers)]
+    systems = {
+        "full": [output(number, SEVEN, SEVEN if number % 3 else SIX, speaker=speaker) for number, speaker in clips],
+        "cut": [output(number, SEVEN, SEVEN if number % 4 else SIX, speaker=speaker) for number, speaker in clips],
+    }
+    return rescore(evaluation(tmp_path / "out", systems), replicates=50, **options)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "options", "drawn", "words"),
+    [
+        ([None] * 40, {}, Drawn(clips=40), "40 clips"),
+        ([f"s{n // 2}" for n in range(40)], {}, Drawn(speakers=20), "20 speakers"),
+        ([f"s{n // 2}" for n in range(40)], {"cluster": "utterance"}, Drawn(clips=40), "40 clips"),
+        (["a"] * 40, {}, Drawn(clips=40, caution="one speaker"), "40 clips of one speaker"),
+        (["a", "b"] * 20, {}, Drawn(speakers=2, caution="few clusters"), "2 speakers"),
+        (["a", "b", *[None] * 38], {}, Drawn(speakers=2, clips=38), "2 speakers and 38 clips that name none"),
+    ],
+)
+def test_scores_say_what_was_drawn(tmp_path, speakers, options, drawn, words):
+    scores = spoken(tmp_path, speakers, **options)
+    assert scores.drawn == drawn == Units.of(speakers, options.get("cluster", "speaker")).drawn
+    lines = [str(line) for line in evaluation_tables.summary(scores)]
+    assert f"in brackets: 95% intervals, from resampling {words}" in lines
+    assert bool(wording.footnotes("\n".join(lines))) is (drawn.caution is not None)
+    page = render([scores], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"replicates over {words};" in page
+
+
+def test_files_that_do_not_say_what_was_drawn_have_no_number():
+    assert wording.drawn_over(None, "utterance") == "clips"
+    assert wording.drawn_over(None, "speaker") == "speakers"
+
+
+def test_a_verdict_shows_the_mark(tmp_path):
+    validation = shoal.validate(["WER<=90%"], [spoken(tmp_path, ["a"] * 40)])
+    assert validation.findings[0].shown.endswith("]‡")
+
+
+def test_an_audit_marks_every_interval_and_says_what_was_drawn(tmp_path):
+    sums = random_sums(1)
+    document = audit_of({"speech": sums})
+    measured = document.inputs["speech"]
+    assert measured.drawn == Drawn(speakers=4, caution="few clusters")
+    lines = [str(line) for line in audit_command.summary(document)]
+    assert "  in brackets: 95% intervals, from resampling 4 speakers" in lines
+    assert wording.footnotes("\n".join(lines)) == [FEW]
+    values = measured.scopes["all"].metrics["angular"]
+    assert values.best[0].distance.caution == values.estimate([0]).caution == "few clusters"
+    assert shoal.select(document, 1).distance.caution == "few clusters"
+    path = save_audit(tmp_path, {"speech": sums, "text": random_sums(2)})
+    for compared in (shoal.compare(path, path, replicates=20), shoal.task_matrix([path], replicates=20)):
+        assert wording.plain(first_estimate(compared)).endswith("]†")
+    many = summarise(random_sums(1, utterances=40), "speech", AuditSettings(replicates=20))
+    assert many.drawn == Drawn(speakers=20)
+    assert many.scopes["all"].metrics["angular"].best[0].distance.caution is None
+
+
+def first_estimate(document) -> Estimate:
+    """Of a comparison or of a matrix of tasks."""
+    return (
+        document.losses[0].loss if hasattr(document, "losses") else document.scopes["all"].metrics["angular"].spearman
+    )
