@@ -25,6 +25,7 @@ from shoal.evaluation.scores.registry import BY_NAME, headline, scores_of
 from shoal.evaluation.scores.translation import Bleu, Chrf
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.system_outputs import Output
+from shoal.evaluation.worst_case import longest_answer, unseen_pair
 from shoal.statistics import Resampler, make_resampler
 from shoal.tasks.settings import NEEDS
 
@@ -394,3 +395,44 @@ def test_bleu_takes_the_tokeniser_of_the_target_language():
     assert wanted.score > 0
     assert "tok:zh" in bleu.signature
     assert "tok:13a" in scores_of(tasks.get("ast"))[0].signature
+
+
+# The worst clip that there can be, as texts: three-letter words, so that every reference is an average one.
+
+PLAIN = ["cat sat the mat", "the mat sat cat", "mat mat the cat", "sat sat cat the"]
+
+
+@pytest.mark.parametrize("name", ["WER", "CER", "compound WER", "BLEU", "chrF", "exact match", "token F1"])
+@pytest.mark.parametrize("longest", [1, 3])
+def test_the_worst_clip_says_nothing_right_up_to_the_limit(name, longest):
+    score, said = BY_NAME[name], ["cat sat the mat", "the mat mat", "cat the", "sat sat cat the"]
+    statistics = score.statistics(Answers(PLAIN, said))
+    # Words would share their spaces with the reference, which CER counts as right.
+    wrong = "1" * 15 * longest if name == "CER" else " ".join(["123"] * 4 * longest)
+    worse = corpus(score, [*PLAIN, PLAIN[0]], [*said, wrong])
+    assert score.value(statistics.sum(axis=0) + score.worst_clip(statistics, longest)) == pytest.approx(worse)
+
+
+@pytest.mark.parametrize("score", [Accuracy(), Uar(), MacroF1()])
+def test_the_worst_answer_misses_the_rarest_label(score):
+    references, said = ["sad"] * 2 + ["calm"] * 3 + ["happy"] * 9, ["sad", "calm"] + ["calm"] * 3 + ["happy"] * 9
+    statistics = score.statistics(Answers(references, said))
+    every = [
+        corpus(score, [*references, reference], [*said, answer])
+        for reference in ("sad", "calm", "happy")
+        for answer in ("sad", "calm", "happy")
+    ]
+    assert score.value(statistics.sum(axis=0) + score.worst_clip(statistics, 2.0)) == pytest.approx(min(every))
+
+
+def test_a_score_without_a_bound_has_the_worst_clip_that_was_seen():
+    nats = [(4.0, 4), (9.0, 3), (10.0, 10)]
+    statistics = Loss().statistics(Answers(["a"] * 3, ["a"] * 3, losses=nats))
+    assert Loss().worst_clip(statistics, 2.0).tolist() == [9.0, 3.0]
+
+
+def test_how_long_an_answer_may_be_is_weighed_by_seconds():
+    assert longest_answer([20, 60], [1.0, 3.0], tokens=20) == 50 / 10
+    assert longest_answer([20, 60], [0.0, 0.0], tokens=0) == 40
+    pair = unseen_pair(Accuracy(), np.array([[1, 1], [0, 1]]), np.array([[1, 1], [0, 1]]), 2.0)
+    assert pair.tolist() == [0, 1, 0.5, 1]

@@ -78,6 +78,19 @@ class Score(ABC):
         reached = np.nan_to_num(self.value(statistics)) / best
         return 1 - reached, np.ones(len(statistics), dtype=np.int64), f"1 - {self.name}"
 
+    def worst_clip(self, statistics: Floats, longest: float) -> Floats:
+        """What a clip that nobody has seen adds if everything goes wrong on it (S,).
+
+        Args:
+            statistics: (U, S), of the clips that were seen.
+            longest: how many times as long as an average answer the token limit lets one be.
+
+        Unless a score has a bound, it is the clip that is worst among those that were seen.
+        """
+        del longest
+        lost, counted, _ = self.losses(statistics)
+        return statistics[np.argmax(lost - lost.sum() / max(1, counted.sum()) * counted)]
+
     def suited(self, task: Task) -> Score:
         """The same score with the settings that `task` needs; most need none."""
         del task
@@ -104,6 +117,11 @@ class MeanScore(Score):
         """What each lacks, and how many it counts as."""
         reached, counted = statistics.T
         return counted - reached, counted.astype(np.int64), "error rate"
+
+    def worst_clip(self, statistics: Floats, longest: float) -> Floats:
+        """Nothing is reached."""
+        del statistics, longest
+        return np.array([0.0, 1.0])
 
 
 def ratio(part: Floats, whole: Floats) -> Floats:

@@ -37,6 +37,11 @@ class ErrorRate(Score):
         counts = EditCounts(statistics.astype(np.int64))
         return counts.errors.astype(np.float64), counts.lengths, self.name
 
+    def worst_clip(self, statistics: Floats, longest: float) -> Floats:
+        """An average reference with no word right, and words without a reference up to the limit."""
+        length = EditCounts(statistics.astype(np.int64)).lengths.mean()
+        return np.array([0.0, length, max(0.0, longest - 1) * length, 0.0])
+
     @property
     def signature(self) -> str:
         """The aligner and its version."""
@@ -77,6 +82,16 @@ class CompoundWer(Score):
     def value(self, totals: Floats) -> Floats:
         """Errors over words."""
         return ratio(totals[..., 0], totals[..., 1])
+
+    def losses(self, statistics: Floats) -> tuple[Floats, npt.NDArray[np.int64], str]:
+        """Errors, and words of the reference."""
+        errors, words = statistics.T
+        return errors, words.astype(np.int64), self.name
+
+    def worst_clip(self, statistics: Floats, longest: float) -> Floats:
+        """As of the error rate without merging."""
+        length = statistics[:, 1].mean()
+        return np.array([max(1.0, longest) * length, length])
 
     @property
     def signature(self) -> str:

@@ -112,6 +112,16 @@ class OverLabels(LabelScore):
         values = np.where(right > 0, self.of_label(hit, right, answered), 0)
         return ratio(values.sum(-1), (right > 0).sum(-1).astype(np.float64))
 
+    def worst_clip(self, statistics: Floats, longest: float) -> Floats:
+        """The rarest label is missed, and the second rarest said instead."""
+        del longest
+        right = statistics.reshape(len(statistics), -1, 3).sum(axis=0)[:, 1]
+        rarest = [label for label in np.argsort(right, kind="stable") if right[label] > 0]
+        worst = np.zeros((len(right), 3))
+        worst[rarest[:1], 1] = 1
+        worst[rarest[1:2], 2] = 1
+        return worst.ravel()
+
     @abstractmethod
     def of_label(self, hit: Floats, right: Floats, answered: Floats) -> Floats:
         """The score of each label (..., K) from its counts (..., K)."""

@@ -85,6 +85,12 @@ class Bleu(SacreBleu):
         scores = brevity * np.exp(np.log(precisions).mean(axis=-1))
         return np.where((ngrams > 0).all(axis=-1) & (matches > 0).any(axis=-1), scores, 0)
 
+    def worst_clip(self, statistics: Floats, longest: float) -> Floats:
+        """An answer as long as the limit lets it be to an average reference, without a match."""
+        length = statistics[:, LENGTH].mean()
+        ngrams = np.maximum(longest * length - np.arange(4), 0)
+        return np.array([longest * length, length, *np.zeros(4), *ngrams])
+
     def suited(self, task: Task) -> Bleu:
         """With the tokeniser of the task's target language."""
         return Bleu(tokenize=task.bleu_tokenizer) if task.bleu_tokenizer else self
@@ -106,6 +112,12 @@ class Chrf(SacreBleu):
             for lengths in (hypothesis, reference)
         )
         return np.nan_to_num(5 * precision * recall / (4 * precision + recall))
+
+    def worst_clip(self, statistics: Floats, longest: float) -> Floats:
+        """An answer as long as the limit lets it be to an average reference, without a match."""
+        reference = statistics[:, 1::3].mean(axis=0)
+        ngrams = np.maximum(longest * reference[0] - np.arange(len(reference)), 0)
+        return np.stack([ngrams, reference, np.zeros_like(reference)], axis=1).ravel()
 
 
 SCORES = (Bleu(), Chrf())
