@@ -113,14 +113,14 @@ class OverLabels(LabelScore):
         return ratio(values.sum(-1), (right > 0).sum(-1).astype(np.float64))
 
     def worst_clip(self, statistics: Floats, longest: float) -> Floats:
-        """The rarest label is missed, and the second rarest said instead."""
+        """The label is missed that costs most, such as the rarest, and then the answer given that costs most."""
         del longest
-        right = statistics.reshape(len(statistics), -1, 3).sum(axis=0)[:, 1]
-        rarest = [label for label in np.argsort(right, kind="stable") if right[label] > 0]
-        worst = np.zeros((len(right), 3))
-        worst[rarest[:1], 1] = 1
-        worst[rarest[1:2], 2] = 1
-        return worst.ravel()
+        totals = statistics.sum(axis=0)
+        one = np.eye(len(totals))
+        labels = 3 * np.flatnonzero(totals[1::3])
+        missed = min(labels, key=lambda label: self.value(totals + one[label + 1]))
+        answers = [np.zeros_like(totals), *(one[label + 2] for label in labels if label != missed)]
+        return one[missed + 1] + min(answers, key=lambda answer: self.value(totals + one[missed + 1] + answer))
 
     @abstractmethod
     def of_label(self, hit: Floats, right: Floats, answered: Floats) -> Floats:
