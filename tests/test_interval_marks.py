@@ -1,15 +1,17 @@
-"""An interval that is not to be relied on is marked wherever it is shown, and a footnote says why."""
+"""What intervals and tests cannot tell is said wherever they are shown: marks, footnotes, what was drawn."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import report_documents as documents
 
 import shoal
 from shoal import wording
-from shoal.cards import markdown
+from shoal.cards import markdown, results
+from shoal.cards.measured import Measured
 from shoal.cli import audit as audit_command
 from shoal.cli import evaluation_tables
 from shoal.cli.printing import Printing, TablePrinting
@@ -148,3 +150,52 @@ def first_estimate(document) -> Estimate:
     return (
         document.losses[0].loss if hasattr(document, "losses") else document.scopes["all"].metrics["angular"].spearman
     )
+
+
+def shown(scores: Scores, folder: Path) -> tuple[str, str]:
+    """In a terminal, and as a report."""
+    lines = evaluation_tables.summary(scores)
+    return "\n".join(map(str, lines)), render([scores], folder / "report.html").read_text(encoding="utf-8")
+
+
+def card_of(scores: Scores) -> str:
+    """What a card of the last system says of scores."""
+    return results.scores(SimpleNamespace(measured=[Measured(scores, scores.systems[-1])]))
+
+
+def test_the_design_effect_of_the_headline_is_said_in_plain_words(tmp_path):
+    scores = spoken(tmp_path, [f"s{n // 2}" for n in range(40)])
+    score = scores.headline_of(scores.systems[0])
+    score.design_effect = 2.34
+    words = "lips of one speaker are alike: intervals are as wide as with 1/2.3 of the clips (design effect 2.3)"
+    assert all(words in text for text in shown(scores, tmp_path))
+    score.design_effect = 0.82
+    assert all("no more alike than those of several (design effect 0.8)" in text for text in shown(scores, tmp_path))
+    score.design_effect = None
+    assert not any("design effect" in text for text in shown(scores, tmp_path))
+
+
+@pytest.mark.parametrize(("differing", "smallest"), [(5, 0.0625), (6, 0.03125)])
+def test_a_test_that_cannot_reach_significance_says_so(tmp_path, differing, smallest):
+    full = [output(number, SEVEN, SEVEN) for number in range(30)]
+    cut = [output(number, SEVEN, SIX if number < differing else SEVEN) for number in range(30)]
+    scores = rescore(evaluation(tmp_path / "one", {"full": full, "cut": cut}), replicates=50)
+    delta = scores.systems[1].measures["WER"].delta
+    # Every one of the clips that differ got worse: there is no smaller p-value.
+    assert delta.p_value == delta.smallest_p == smallest
+    note = "no p-value can reach 0.05 here: so few speakers (or clips) differ that the smallest possible one is 0.062"
+    assert all((note in text) is (differing == 5) for text in (*shown(scores, tmp_path), card_of(scores)))
+    # Two tests at their smallest do not pass Holm's correction.
+    scores = rescore(evaluation(tmp_path / "two", {"full": full, "cut": cut, "too": cut}), replicates=50)
+    words = f"the smallest possible one is {2 * smallest:.2g} after Holm"
+    assert all(words in text for text in (*shown(scores, tmp_path), card_of(scores)))
+
+
+def test_of_groups_only_those_that_are_judged_are_a_family(tmp_path):
+    full = [output(number, SEVEN, SEVEN, speaker="ab"[number % 2]) for number in range(60)]
+    cut = [output(number, SEVEN, SIX if number < 8 else SEVEN, speaker="ab"[number % 2]) for number in range(60)]
+    scores = rescore(evaluation(tmp_path / "out", {"full": full, "cut": cut}), replicates=50)
+    page = shown(scores, tmp_path)[1]
+    # Four clips of each speaker differ: two tests, each 1/8 at least.
+    assert "Worst group by “speaker” (2 groups); no p-value can reach 0.05 here" in page
+    assert "the smallest possible one is 0.25 after Holm" in page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LIMIT = "Hit the token limit"
 """Heading of the count of outputs that were cut; they are usually loops."""
+NO_EFFECT = 1.05
+"""A design effect below this is 1 to the precision it is written with."""
 
 
 def value_text(score: MeasuredScore | None) -> str:
@@ -65,6 +67,42 @@ def p_text(scores: Scores, score: MeasuredScore | None) -> str:
     """The p-value under that heading."""
     delta = score.delta if score else None
     return wording.p_value(None if delta is None else delta.p_holm if scores.corrected else delta.p_value)
+
+
+def p_note(scores: Scores, family: Iterable[Delta | None]) -> str:
+    """Says so where no test of a family could reach significance, whatever it measured; else nothing."""
+    possible = [delta.smallest_p for delta in family if delta is not None and delta.smallest_p is not None]
+    smallest, level = min(1.0, len(possible) * min(possible, default=0.0)), 1 - scores.level
+    if smallest <= level:
+        return ""
+    holm = " after Holm" if len(possible) > 1 else ""
+    return (
+        f"no p-value can reach {level:.2g} here: so few speakers (or clips) differ that the smallest possible one is "
+        f"{smallest:.2g}{holm}"
+    )
+
+
+def differences(scores: Scores, name: str) -> list[Delta | None]:
+    """Of all systems from the first by the score `name`: the family that Holm's correction is over."""
+    return [system.measures[name].delta for system in scores.systems if name in system.measures]
+
+
+def group_differences(scores: Scores, system: SystemScores, field: str) -> list[Delta | None]:
+    """Of the groups of a field that are large enough to be judged: another family."""
+    measured = [group_score(scores, system, field, value) for value in system.groups.get(field, ())]
+    return [score.delta for score in measured if score and score.delta and score.delta.p_holm is not None]
+
+
+def design_effect(scores: Scores) -> str:
+    """How much wider intervals are because the clips of a speaker are alike; nothing where it is not known."""
+    score = scores.headline_of(scores.systems[0])
+    if score is None or score.design_effect is None:
+        return ""
+    effect = f"{score.design_effect:.1f}"
+    if score.design_effect < NO_EFFECT:
+        return f"clips of one speaker are no more alike than those of several (design effect {effect})"
+    words = f"intervals are as wide as with 1/{effect} of the clips (design effect {effect})"
+    return f"clips of one speaker are alike: {words}"
 
 
 def removed_words(system: SystemScores) -> str:
@@ -132,6 +170,8 @@ def score_table(scores: Scores, name: str) -> Table:
         LIMIT: lambda system: f"{system.truncated:,}",
     }
     caption = f"{name}; {better} is better. Changes are against the first row, on the same clips"
+    if note := p_note(scores, differences(scores, name)):
+        caption += f"; {note}"
     return Table.of(caption, columns, systems, ["Layers removed"], highlight=[0])
 
 

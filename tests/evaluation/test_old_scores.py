@@ -24,7 +24,7 @@ OLD = Path(__file__).parent / "old_files"
 NEW_IN_OUTPUTS = {"data", "choices", "loss", "source"}
 
 
-ADDED = {"caution", "design_effect"}
+ADDED = {"caution", "design_effect", "smallest_p"}
 """What a record has had since."""
 
 

@@ -10,7 +10,7 @@ from shoal.cards.markdown import code, section
 from shoal.cards.measured import Measured
 from shoal.data_names import data_name
 from shoal.schema import Audit, Bench, Delta, MeasuredScore, Plan, ScopeAudit, SystemBench
-from shoal.score_tables import change_text, notable_groups, relative_text, value_text
+from shoal.score_tables import change_text, differences, notable_groups, p_note, relative_text, value_text
 from shoal.tables import Table, plain
 
 SHOWN_GROUPS = 30
@@ -25,6 +25,7 @@ def scores(facts: CardFacts) -> str:
     parts = [
         _explained(facts.measured),
         Table.of("", SCORES, rows).as_markdown(),
+        "\n".join(_p_notes(facts.measured)),
         _groups(facts.measured),
         _made_by(facts.measured),
     ]
@@ -62,6 +63,16 @@ def _explained(measured: Sequence[Measured]) -> str:
             "Holm's correction unless it says alone."
         )
     return text
+
+
+def _p_notes(measured: Sequence[Measured]) -> list[str]:
+    """Where no p-value of the table could be small."""
+    return [
+        f"- {result.task} on {code(data_name(result.data))}, {name}: {note}"
+        for result in measured
+        for name in result.system.measures
+        if (note := p_note(result.scores, differences(result.scores, name)))
+    ]
 
 
 def _baseline_name(result: Measured) -> str:

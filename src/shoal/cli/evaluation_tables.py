@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from shoal import wording
-from shoal.score_tables import data_set_table, group_table, notable_groups, overview
+from shoal.score_tables import data_set_table, design_effect, differences, group_table, notable_groups, overview, p_note
 from shoal.tables import Table, plain
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
     data = scores.data
     yield f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}"
     yield overview(scores)
+    if note := p_note(scores, differences(scores, scores.headline)):
+        yield f"p: {note}"
     for system in scores.systems:
         if system.disagreements:
             yield f"{system.name}: jiwer and kaldialign count the errors of {system.disagreements} clips differently"
@@ -43,6 +45,8 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
         yield plain(f"{notable.title} of {notable.system.name}: {notable.group}, {notable.score}")
     over = wording.drawn_over(scores.drawn, scores.cluster)
     yield f"in brackets: {scores.level:.0%} intervals, from resampling {over}"
+    if effect := design_effect(scores):
+        yield effect
     yield f"normaliser {scores.normaliser}, scorer {scores.scorer}"
 
 

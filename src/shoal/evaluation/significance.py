@@ -15,7 +15,7 @@ import numpy as np
 from shoal.schema import Delta, Estimate
 from shoal.settings import Intervals
 from shoal.statistics.arrays import Floats, Numbers
-from shoal.statistics.hypothesis_tests import FLIPS, flips_for, holm, sign_flip_p
+from shoal.statistics.hypothesis_tests import FLIPS, flips_for, holm, sign_flip_p, smallest_p
 from shoal.statistics.resampling import Resampler, Units, make_resampler
 from shoal.statistics.studentised import Resampled
 from shoal.terms import Caution
@@ -130,15 +130,13 @@ class PairedBootstrap:
     def delta(self, system: Rates, baseline: Rates) -> Delta:
         """Absolute and relative paired difference, and the two-sided p-value of the absolute one (`sign_flip_p`)."""
         change = system.resampled.minus(baseline.resampled)
+        sums, tested = (system.resampled.clusters, baseline.resampled.clusters), self.resampler.clusters > 1
         return Delta(
             absolute=self.bounded(change),
             relative=self.bounded(change.over(baseline.resampled)) if baseline.value else None,
-            p_value=self._p_value(system, baseline) if self.resampler.clusters > 1 else None,
+            p_value=sign_flip_p(system.function, *sums, flips=self.flips, seed=self.seed) if tested else None,
+            smallest_p=smallest_p(*sums, flips=self.flips) if tested else None,
         )
-
-    def _p_value(self, system: Rates, baseline: Rates) -> float:
-        sums = system.resampled.clusters, baseline.resampled.clusters
-        return sign_flip_p(system.function, *sums, flips=self.flips, seed=self.seed)
 
 
 def correct(family: Iterable[Delta | None]) -> None:

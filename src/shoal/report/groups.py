@@ -7,7 +7,7 @@ from collections.abc import Callable
 from shoal import wording
 from shoal.data_names import DATA, DOMAIN
 from shoal.schema import MeasuredScore, Scores, SystemScores
-from shoal.score_tables import change_text, group_score, value_text
+from shoal.score_tables import change_text, group_differences, group_score, p_note, value_text
 from shoal.tables import NONE, Table
 
 
@@ -40,6 +40,9 @@ def _table(scores: Scores, field: str) -> Table:
     systems = [system for system in scores.systems if system.groups.get(field)]
     count = max(len(system.groups[field]) for system in systems)
     caption = f"Worst group by “{field}” ({wording.plural(count, 'group')})"
+    notes = (p_note(scores, group_differences(scores, system, field)) for system in systems)
+    if note := next(filter(None, notes), ""):
+        caption += f"; {note}"
     return Table.of(caption, columns, systems, ["Worst group", "Lost most"], highlight=[0])
 
 

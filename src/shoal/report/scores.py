@@ -10,7 +10,7 @@ from shoal.report import groups, score_figure, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Section
 from shoal.schema import Counts, Scores, SystemScores
-from shoal.score_tables import LIMIT, data_set_table, score_names, score_table
+from shoal.score_tables import LIMIT, data_set_table, design_effect, score_names, score_table
 from shoal.tables import Table
 
 ID, TITLE, SHORT = "cost", "What removing layers costs", "Scores"
@@ -55,8 +55,13 @@ def _lead(scores: Scores) -> str:
         f"Scored with {scores.scorer} after {scores.normaliser}; decoding: {decoding}. Brackets are "
         f"{wording.level_name(scores.level)} intervals ({scores.replicates:,} bootstrap replicates over "
         f"{wording.drawn_over(scores.drawn, scores.cluster)}; differences are paired on the same clips)."
-        f"{corrected if scores.corrected else ''}"
+        f"{corrected if scores.corrected else ''}{_effect(scores)}"
     )
+
+
+def _effect(scores: Scores) -> str:
+    effect = design_effect(scores)
+    return f" {effect[0].upper()}{effect[1:]}." if effect else ""
 
 
 Counted = tuple[str, SystemScores, Counts]

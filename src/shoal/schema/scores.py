@@ -27,6 +27,8 @@ class Delta(Record):
     relative: Estimate | None = None
     p_value: float | None = None
     """Two-sided, by flipping which system said what; see `Scores.intervals`."""
+    smallest_p: float | None = None
+    """The smallest p-value that this test could give: where few clusters differ it is large. None in older files."""
     p_holm: float | None = None
     """After Holm's correction: over all systems of the document that are compared with the baseline, or, for the
     headline score of a group, over the groups of its field that are large enough to be judged."""

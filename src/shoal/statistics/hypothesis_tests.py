@@ -54,6 +54,12 @@ def sign_flip_p(
     return reached / tried if every else (reached + 1) / (tried + 1)
 
 
+def smallest_p(system: Floats, baseline: Floats, *, flips: int = FLIPS) -> float:
+    """The smallest p-value that `sign_flip_p` can give: 2^(1 - C) for the C clusters in which the two differ."""
+    differ = int((system != baseline).any(axis=1).sum())
+    return max(min(1.0, 2.0 ** (1 - differ)), 1 / (flips + 1))
+
+
 def _every_sign(clusters: int) -> Iterator[Floats]:
     """All 2^C rows of -1 and 1."""
     for start in range(0, 2**clusters, ROWS):
