@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from shoal import tasks
 from shoal.benchmarking.latency import estimate, time_systems
@@ -120,8 +121,10 @@ def test_estimate_is_the_mean_of_medians_and_its_interval_equals_plain_loops():
     slow = []
     for _ in range(4000):
         drawn = [medians[rng.integers(8)] for _ in range(8)]
-        slow.append((np.mean(drawn) - np.mean(medians)) / max(np.std(drawn), np.std(medians) / 8**0.5))
-    high, low = np.mean(medians) - np.quantile(slow, [0.025, 0.975]) * np.std(medians)
+        slow.append((np.mean(drawn) - np.mean(medians)) / max(np.std(drawn), np.std(medians) / 8**0.5) * 7**0.5)
+    student, error = stats.t.ppf(0.975, 7), np.std(medians) / 7**0.5
+    high = np.mean(medians) + max(student, -np.quantile(slow, 0.025)) * error
+    low = np.mean(medians) - max(student, np.quantile(slow, 0.975)) * error
     assert found.low == pytest.approx(low, abs=0.08 * (high - low))
     assert found.high == pytest.approx(high, abs=0.08 * (high - low))
 

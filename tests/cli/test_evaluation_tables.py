@@ -58,7 +58,7 @@ def test_the_group_that_lost_most_stands_beside_all_clips(tmp_path):
     assert line(found, "worst speaker of full").startswith("worst speaker of full: a, WER 14.3")
     lost = line(found, "most worsened speaker of cut")
     assert lost.startswith("most worsened speaker of cut: b, WER +14.3 points [+14.3, +14.3] (p ")
-    assert "all clips +0.0 points [" in lost
+    assert "all clips +0 points [" in lost
 
 
 def test_data_sets_stand_side_by_side_with_those_out_of_domain_last(tmp_path):

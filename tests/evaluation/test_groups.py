@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sacrebleu
+from scipy import stats
 
 from shoal.data import Row
 from shoal.errors import UsageError
@@ -178,7 +179,9 @@ def test_a_groups_interval_is_that_of_drawing_its_clips_again(cluster):
         drawn = [one for one, times in zip(clusters, weights, strict=True) for _ in range(times)]
         rate, spread = rate_and_error(drawn)
         distances.append((rate - value) / max(spread, error / math.sqrt(len(clusters))))
+    student = stats.t.ppf(0.975, len(clusters) - 1)
     low, high = np.quantile(distances, [0.025, 0.975])
+    low, high = min(low, -student), max(high, student)
     assert (estimate.low, estimate.high) == pytest.approx((max(0, value - high * error), value - low * error), rel=1e-6)
     assert estimate.caution == ("few clusters" if cluster == "speaker" else None)
 

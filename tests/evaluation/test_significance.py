@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from shoal.evaluation.scores.errors import Wer
 from shoal.evaluation.significance import PairedBootstrap, correct
@@ -56,7 +57,9 @@ def slow_interval(statistic, clips, clusters, replicates, seed, level=0.95):
         distances.append((again - value) / spread)
     distances.sort()
     tail = (1 - level) / 2
-    high, low = (distances[int(share * replicates)] for share in (tail, 1 - tail))
+    student = stats.t.ppf(1 - tail, len(sums) - 1)
+    high = min(-student, distances[int(tail * replicates)])
+    low = max(student, distances[int((1 - tail) * replicates)])
     return value - low * error, value - high * error
 
 

@@ -43,7 +43,8 @@ def _distances(parts: Floats, sizes: Floats) -> Floats:
     """(C, C): mean_i - mean_j over its standard error; 0 between equals."""
     means = parts.sum(axis=0) / sizes.sum()
     influence = (parts - means * sizes) / sizes.sum()
-    errors = np.array([np.sqrt(((influence - column[:, None]) ** 2).sum(axis=0)) for column in influence.T])
+    squares = np.array([((influence - column[:, None]) ** 2).sum(axis=0) for column in influence.T])
+    errors = np.sqrt(squares * len(parts) / (len(parts) - 1))
     apart = means[:, None] - means
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(apart == 0, 0, apart / errors)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from shoal.statistics.arrays import Floats, Numbers
 from shoal.statistics.percentile import interval
@@ -86,9 +87,8 @@ class Resampled:
         # its error is at least what one average cluster adds.
         errors = np.maximum(self._replicate_errors(resampler), error / np.sqrt(resampler.clusters))
         distances = (self.replicates - self.value)[known] / errors[known]
-        tail = (1 - level) / 2
-        low, high = np.quantile(distances, [1 - tail, tail])
-        return self.value - float(low) * error, self.value - float(high) * error
+        low, high = _reach(distances, resampler.clusters, level)
+        return self.value - float(high) * error, self.value - float(low) * error
 
     def _replicate_errors(self, resampler: Resampler) -> Floats:
         """Standard errors (R,): of the clusters as often as a replicate draws them."""
@@ -167,9 +167,22 @@ def studentised_means(parts: Floats, sizes: Floats, resampler: Resampler) -> Stu
             - 2 * shifts * resampler.drawn(residuals * sizes)
             + shifts**2 * resampler.drawn(sizes**2)
         )
-        error = np.sqrt((residuals**2).sum(axis=0)) / sizes.sum(axis=0)
-        errors = np.maximum(np.sqrt(np.maximum(squares, 0)) / resampler.drawn(sizes), error / np.sqrt(len(parts)))
+        unbiased = np.sqrt(len(parts) / (len(parts) - 1))
+        error = unbiased * np.sqrt((residuals**2).sum(axis=0)) / sizes.sum(axis=0)
+        errors = unbiased * np.sqrt(np.maximum(squares, 0)) / resampler.drawn(sizes)
+        errors = np.maximum(errors, error / np.sqrt(len(parts)))
         return StudentisedMeans(means, error, np.where(error > 0, shifts / errors, 0))
+
+
+def _reach(distances: Floats, clusters: int, level: float) -> tuple[Floats, Floats]:
+    """How many standard errors the interval reaches to both sides of the value, from those of the replicates (R, ...).
+
+    At least as many as Student's t: what is skewed, such as a rate, needs the bootstrap (t covers 92 % at 20 clips),
+    while of differences that most clips do not have the bootstrap's reach is too short (87 %).
+    """
+    low, high = interval(distances, level)
+    student = stdtrit(clusters - 1, (1 + level) / 2)
+    return np.minimum(low, -student), np.maximum(high, student)
 
 
 def mean_bounds(sums: Numbers, counts: Numbers, resampler: Resampler, level: float) -> tuple[Floats, Floats]:
@@ -182,5 +195,5 @@ def mean_bounds(sums: Numbers, counts: Numbers, resampler: Resampler, level: flo
         level: of the intervals.
     """
     resampled = studentised_means(resampler.by_cluster(sums), resampler.by_cluster(counts), resampler)
-    low, high = interval(resampled.distances, level)
+    low, high = _reach(resampled.distances, resampler.clusters, level)
     return resampled.means - high * resampled.errors, resampled.means - low * resampled.errors
