@@ -41,7 +41,7 @@ def test_the_commands_of_the_readme(model, manifest, tmp_path, capsys):
     audit, plan, scores, bench = (tmp_path / name for name in ("audit", "plan.json", "scores", "bench.json"))
     for arguments in (
         ["audit", model, "--data", manifest, "--out", audit, "--replicates", 20],
-        ["compare", audit / "audit.json", "--replicates", 20],
+        ["compare", audit / "audit.json"],
         ["select", audit / "audit.json", "--layers", 2, "--out", plan],
         ["evaluate", model, "--data", manifest, "--plan", plan, "--out", scores, "--max-new-tokens", 4],
         ["bench", model, "--data", manifest, "--plan", plan, "--out", bench, "--clips", 1, "--repeats", 1],

@@ -16,7 +16,8 @@ from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
 from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums, save_sums
 from shoal.schema import SCOPES
-from shoal.statistics import make_resampler, ranks, spearman
+from shoal.statistics import halves_of, make_resampler, ranks, spearman
+from synthetic_audits import slow_spearman
 
 DEPTH = 6
 COLUMNS = max(part.stop for part in metric_slices(DEPTH).values())
@@ -78,10 +79,39 @@ def test_overlap_counts_shared_layers() -> None:
 
 def test_an_audit_is_identical_to_itself() -> None:
     sums = make_sums(1)
-    resampler = make_resampler([None] * 9, replicates=50, seed=0)
-    found = compare_scope(sums, sums, "all", resampler, resampler, 0.95).metrics["angular"]
+    halves = halves_of(make_resampler([None] * 9, replicates=0, seed=0))
+    found = compare_scope(sums, sums, "all", halves, halves).metrics["angular"]
     assert found.spearman.value == found.spearman_within_n.value == found.mean_overlap.value == 1
-    assert found.spearman.low == found.mean_overlap.low == 1
+    assert found.disattenuated == pytest.approx(1)
+    assert 0.9 < found.reliability_a == found.reliability_b <= 1
+    one = halves_of(make_resampler([None], replicates=0, seed=0))
+    found = compare_scope(make_sums(1, 1), make_sums(2, 1), "all", one, one).metrics["influence"]
+    assert (found.reliability_a, found.disattenuated) == (None, None)
+
+
+def test_what_two_audits_share_is_found_under_the_noise_of_their_clips() -> None:
+    """One profile measured twice on other clips: noise lowers the observed correlation, and is taken out again."""
+    a, b = (make_sums(seed, 40, noise=0.8) for seed in (1, 2))
+    halves = [halves_of(make_resampler([None] * 40, replicates=0, seed=seed)) for seed in (0, 1)]
+    found = compare_scope(a, b, "all", *halves).metrics["angular"]
+    slow = sum(slow_half(a, b, k, *halves) for k in range(40)) / 40
+    pairs = zip((a, b), halves, strict=True)
+    own = [sum(slow_half(side, side, k, half, half) for k in range(40)) / 40 for side, half in pairs]
+    assert found.reliability_a == pytest.approx(2 * own[0] / (1 + own[0]))
+    assert found.disattenuated == pytest.approx(min(1, slow / (own[0] * own[1]) ** 0.5))
+    assert found.spearman_within_n.value < 0.9 < found.disattenuated
+
+
+def slow_half(a: Sums, b: Sums, k: int, halves_a, halves_b) -> float:
+    """Rank correlation of the first side on half k with the second on the other half, mean over sizes below L."""
+    triangles = []
+    for sums, halves, row in ((a, halves_a, k), (b, halves_b, k ^ 1)):
+        chosen = [u for u in range(len(sums.utterances)) if halves.weights[row, halves.groups[u]]]
+        part = metric_slices(DEPTH)["angular"]
+        positions = sum(sums.counts[u, 0] for u in chosen)
+        triangles.append([sum(sums.values[u, 0, c] for u in chosen) / positions for c in range(part.start, part.stop)])
+    sizes = [block_slice(DEPTH, n) for n in range(1, DEPTH)]
+    return sum(slow_spearman(triangles[0][size], triangles[1][size]) for size in sizes) / len(sizes)
 
 
 def test_within_sizes_ignores_that_distance_grows_with_n() -> None:

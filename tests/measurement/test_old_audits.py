@@ -11,7 +11,6 @@ import pytest
 import shoal
 from shoal.measurement.metrics import METRICS
 from shoal.schema import Audit, Comparison
-from shoal.schema.record import with_caution
 from shoal.terms import scope_now
 
 OLD = Path(__file__).parent / "audit_of_0_1"
@@ -42,6 +41,14 @@ def test_its_values_and_best_blocks_are_where_they_are_now(raw):
             assert len(metrics["angular"].best_keeping_last) == len(old["best_keeping_last"])
             assert metrics["influence"].values == [old["influence"]]
             assert metrics["influence"].low == [old["influence_low"]]
+
+
+def test_what_it_trusts_is_read_without_intervals_that_did_not_mean_95_in_100(raw):
+    trust = raw["inputs"]["speech"]["trust"][0]["metrics"][0]
+    assert trust["regret"]["low"] is not None
+    read = Audit.load(OLD / "audit.json").inputs["speech"].trust[0].metrics[0]
+    assert (read.regret.value, read.spearman.value) == (trust["regret"]["value"], trust["spearman"]["value"])
+    assert read.regret.low is read.spearman.low is read.top_k_regret.high is None
 
 
 def test_its_importance_is_known_by_the_names_of_today():
@@ -77,9 +84,15 @@ def test_plans_chosen_from_it_are_those_it_says(raw):
 
 def test_it_is_compared_as_it_was(tmp_path):
     old = Comparison.load(OLD / "comparison.json")
-    again = shoal.compare(OLD / "audit.json", OLD / "audit.json", replicates=20)
-    with_caution(old, "few clusters")  # which nobody noted then
-    assert again.scopes == old.scopes
+    again = shoal.compare(OLD / "audit.json", OLD / "audit.json")
+    for scope, before in old.scopes.items():
+        for name, metric in before.metrics.items():
+            now = again.scopes[scope].metrics[name]
+            added = {field: getattr(now, field) for field in ("reliability_a", "reliability_b", "disattenuated")}
+            assert metric.model_copy(update=added) == now
+    raw = json.loads((OLD / "comparison.json").read_text())["scopes"]["all"]
+    assert raw["spearman"]["low"] is not None
+    assert old.scopes["all"].metrics["angular"].spearman.low is None  # it did not mean 95 %
 
 
 def test_it_is_measured_no_more_than_a_new_one_and_reported(tmp_path):

@@ -55,8 +55,8 @@ def compare(
 ) -> None:
     """Compare audits, speech with text or task with task: do they find the same layers redundant?
 
-    Two are compared by rank correlation and by the overlap of their best blocks, with intervals. Three or more of one
-    model make a matrix, which also says what each task loses under a plan made for another task or for all.
+    Two are compared by rank correlation and by the overlap of their best blocks. Three or more of one model make a
+    matrix, which also says what each task loses under a plan made for another task or for all, with intervals.
     """
     paths = options.audit_paths(audits)
     document: Comparison | TaskMatrix
@@ -87,7 +87,7 @@ def _part(settings: CompareOptions, model: type[S], fix: str) -> S:
 
 def summary(document: Comparison) -> list[str]:
     """A few lines for a person."""
-    lines = [f"a: {document.a.label}", f"b: {document.b.label}", f"resampled together: {document.paired}"]
+    lines = [f"a: {document.a.label}", f"b: {document.b.label}", f"same utterances: {document.paired}"]
     if document.same_layers is False:
         lines.append("the decoders have as many layers, but of other sizes")
     for scope, comparison in document.scopes.items():
@@ -96,11 +96,14 @@ def summary(document: Comparison) -> list[str]:
 
 
 def _alike(name: str, metric: MetricComparison) -> str:
-    overall = f"{metric.title or name}: rank correlation {wording.plain(metric.spearman, '.3f')}"
+    title = f"{metric.title or name}: rank correlation"
+    clean = "" if metric.disattenuated is None else f" ({metric.disattenuated:.3f} without the noise of the clips)"
     if metric.spearman_within_n is None or metric.mean_overlap is None:
-        return overall
-    within, overlap = (wording.plain(estimate, ".3f") for estimate in (metric.spearman_within_n, metric.mean_overlap))
-    return f"{overall}, among blocks of one size {within}; overlap of the best blocks {overlap}"
+        return f"{title} {metric.spearman.value:.3f}{clean}"
+    return (
+        f"{title} among blocks of one size {metric.spearman_within_n.value:.3f}{clean}, over all blocks "
+        f"{metric.spearman.value:.3f}; overlap of the best blocks {metric.mean_overlap.value:.3f}"
+    )
 
 
 def matrix_summary(document: TaskMatrix) -> list[str | Table]:

@@ -31,9 +31,8 @@ from shoal.schema import (
     Scope,
     ScopeComparison,
 )
-from shoal.schema.record import with_caution
 from shoal.settings import takes
-from shoal.statistics import Floats, Resampler, estimate_rows, make_resampler, spearman
+from shoal.statistics import Floats, Resampler, disattenuated, halves_of, make_resampler, reliability, spearman
 from shoal.terms import Caution
 
 
@@ -69,6 +68,9 @@ class Side:
 def compare(a: str | Path, b: str | Path, settings: CompareSettings | None = None, **options: Any) -> Comparison:
     """How alike two audits are: rank correlations of the triangles and overlap of the chosen blocks.
 
+    They have no interval: the noise of the clips lowers them, and lowers them once more in every bootstrap replicate.
+    Random halves of the clips say how well each order repeats, and what the correlation is without that noise.
+
     Args:
         a: an `audit.json`.
         b: another, or the same (then speech is compared with text).
@@ -90,59 +92,62 @@ def compare(a: str | Path, b: str | Path, settings: CompareSettings | None = Non
             where=f"{a} and {b}",
             fix="compare audits of decoders with the same depth",
         )
-    first, second = resamplers_of([left, right], settings.replicates, settings.seed)
-    comparison = Comparison(
+    first, second = resamplers_of([left, right], 0, settings.seed)
+    halves = [halves_of(resampler, seed=settings.seed) for resampler in (first, second)]
+    return Comparison(
         provenance=provenance(),
         a=left.described(left.apart_from(right)),
         b=right.described(right.apart_from(left)),
         paired=first is second,
         same_layers=same_layers(left, right),
-        replicates=settings.replicates,
-        level=settings.level,
         scopes={
-            scope: compare_scope(left.sums, right.sums, scope, first, second, settings.level)
+            scope: compare_scope(left.sums, right.sums, scope, *halves)
             for scope in _shared_scopes(left, right, settings.scopes)
         },
     )
-    with_caution(comparison, caution_of([left, right]))
-    return comparison
 
 
-def compare_scope(
-    a: Sums, b: Sums, scope: Scope, resample_a: Resampler, resample_b: Resampler, level: float
-) -> ScopeComparison:
-    """Correlations and overlaps over one scope, each with a bootstrap interval."""
+def compare_scope(a: Sums, b: Sums, scope: Scope, halves_a: Resampler, halves_b: Resampler) -> ScopeComparison:
+    """Correlations and overlaps over one scope; the halves of the clusters of each side say how well they repeat."""
     comparisons = {}
     for metric in cosine_metrics():
         if metric.name in a.slices and metric.name in b.slices and scope in metric.scopes:
-            pair = Pair(cost_rows(a, scope, metric, resample_a), cost_rows(b, scope, metric, resample_b))
-            comparisons[metric.name] = _compare_metric(pair, metric, a.depth, level)
+            pair = Pair(cost_rows(a, scope, metric, halves_a), cost_rows(b, scope, metric, halves_b))
+            comparisons[metric.name] = _compare_metric(pair, metric, a.depth)
     return ScopeComparison(metrics=comparisons)
 
 
-def _compare_metric(pair: Pair, metric: CosineMetric, depth: int, level: float) -> MetricComparison:
-    comparison = MetricComparison(title=metric.title, spearman=pair.estimate(spearman, level))
-    if metric.per == "block":
-        comparison.spearman_within_n = pair.estimate(partial(within_sizes, depth=depth), level)
-        comparison.overlaps = [_overlap(pair, depth, n, level) for n in range(1, depth)]
-        comparison.mean_overlap = pair.estimate(partial(mean_overlap, depth=depth), level)
+def _compare_metric(pair: Pair, metric: CosineMetric, depth: int) -> MetricComparison:
+    blocks = metric.per == "block"
+    statistic = partial(within_sizes, depth=depth) if blocks else spearman
+    halves = pair.a[1:], pair.b[1:]
+    comparison = MetricComparison(
+        title=metric.title,
+        spearman=pair.observed(spearman),
+        reliability_a=reliability(halves[0], statistic),
+        reliability_b=reliability(halves[1], statistic),
+        disattenuated=disattenuated(*halves, statistic) if all(map(len, halves)) else None,
+    )
+    if blocks:
+        comparison.spearman_within_n = pair.observed(statistic)
+        comparison.overlaps = [_overlap(pair, depth, n) for n in range(1, depth)]
+        comparison.mean_overlap = pair.observed(partial(mean_overlap, depth=depth))
     return comparison
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The same columns of both audits, the lower the more redundant: row 0 the means, the others bootstrap replicates.
+    """The same columns of both audits, the lower the more redundant: row 0 the means, the others from draws.
 
-    Both are (1 + R, columns); a side with one cluster has no replicates, and then the pair has none.
+    Both are (1 + draws, columns); a side with one cluster has no draws.
     """
 
     a: Floats
     b: Floats
 
-    def estimate(self, statistic: Callable[[Floats, Floats], Floats], level: float) -> Estimate:
-        """`statistic` of the means, with the interval of the replicates if any has a value."""
-        shared = min(len(self.a), len(self.b))
-        return estimate_rows(statistic(self.a[:shared], self.b[:shared]), level)
+    def observed(self, statistic: Callable[[Floats, Floats], Floats]) -> Estimate:
+        """`statistic` of the means, without an interval."""
+        return Estimate(value=float(statistic(self.a[:1], self.b[:1])[0]))
 
 
 def within_sizes(x: Floats, y: Floats, depth: int) -> Floats:
@@ -167,13 +172,13 @@ def mean_overlap(x: Floats, y: Floats, depth: int) -> Floats:
     return np.mean(parts or [np.ones(len(x))], axis=0)
 
 
-def _overlap(pair: Pair, depth: int, n: int, level: float) -> BlockOverlap:
+def _overlap(pair: Pair, depth: int, n: int) -> BlockOverlap:
     part = block_slice(depth, n)
     return BlockOverlap(
         n=n,
         a=int(pair.a[0, part].argmin()),
         b=int(pair.b[0, part].argmin()),
-        overlap=pair.estimate(partial(block_overlap, depth=depth, n=n), level),
+        overlap=pair.observed(partial(block_overlap, depth=depth, n=n)),
     )
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shoal.selection.settings import Combine
-from shoal.settings import Bootstrap, CommaSeparated
+from shoal.settings import INTERVALS, Bootstrap, CommaSeparated, Settings
 from shoal.terms import InputKind, Scope
 
 
-class CompareSettings(Bootstrap):
-    """What is compared of two audits; they are resampled together when measured on the same utterances."""
+class CompareSettings(Settings):
+    """What is compared of two audits; they are split into halves together when measured on the same utterances."""
 
     input_a: InputKind | None = None
     """Input of the first audit; default: speech if it was measured."""
@@ -20,6 +20,8 @@ class CompareSettings(Bootstrap):
     """Input of the second audit; default: that of the first, or text when both are one file."""
     scopes: Annotated[tuple[Scope, ...] | None, Parameter(name="--scope")] = None
     """Positions to compare; default: every scope that both audits have, in a matrix the scope all. Repeatable."""
+    seed: Annotated[int, INTERVALS] = 0
+    """Seed of every random draw."""
 
 
 class MatrixSettings(Bootstrap):

@@ -86,8 +86,8 @@ def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = N
         scope=scope,
         measure=measure.name,
         unit=measure.unit,
-        spearman=_pairwise(likeness, partial(within_sizes, depth=depth), level),
-        overlap=_pairwise(likeness, partial(mean_overlap, depth=depth), level),
+        spearman=_pairwise(likeness, partial(within_sizes, depth=depth)),
+        overlap=_pairwise(likeness, partial(mean_overlap, depth=depth)),
         sizes=measure.sizes,
         combine=settings.combine,
         weights=weights,
@@ -227,12 +227,11 @@ def _possible_sizes(sizes: Sequence[int] | None, depth: int) -> list[int]:
     return sorted(set(sizes))
 
 
-def _pairwise(rows: Sequence[Floats], statistic: Statistic, level: float) -> list[list[Estimate]]:
-    """(sides, sides), symmetric; a side is like itself by definition, so the diagonal has no interval."""
-    same = Estimate(value=1.0, level=level)
-    upper = {(a, b): Pair(rows[a], rows[b]).estimate(statistic, level) for a in range(len(rows)) for b in range(a)}
+def _pairwise(rows: Sequence[Floats], statistic: Statistic) -> list[list[Estimate]]:
+    """(sides, sides), symmetric; a side is like itself by definition."""
     sides = range(len(rows))
-    return [[same if a == b else upper[max(a, b), min(a, b)] for b in sides] for a in sides]
+    upper = {(a, b): Pair(rows[a], rows[b]).observed(statistic) for a in sides for b in range(a)}
+    return [[Estimate(value=1.0) if a == b else upper[max(a, b), min(a, b)] for b in sides] for a in sides]
 
 
 def _measured(

@@ -14,8 +14,8 @@ from shoal.report.bundle import Bundle, Named
 from shoal.report.heatmaps import SCOPE_NAMES
 from shoal.report.parts import Control, Figure, Section
 from shoal.report.units import Unit
-from shoal.schema import BlockOverlap, Comparison, Scope, ScopeComparison
-from shoal.tables import Table
+from shoal.schema import BlockOverlap, Comparison, Estimate, Scope, ScopeComparison
+from shoal.tables import NONE, Table
 
 ID, TITLE, SHORT = "comparison", "Are speech and text redundant in the same layers?", "Comparison"
 OTHER_TITLE = "Do the audits agree?"
@@ -51,7 +51,7 @@ def _article(named: Named[Comparison], index: int, bundle: Bundle) -> dict[str, 
         Figure(
             id=f"overlap-{index}" + (f"-{name}" if number else ""),
             title="Layers shared by the two best blocks" + (f", {titles[name]}" if len(metrics) > 1 else ""),
-            caption="Share of the n layers that both sides would remove, with interval; grey: two random blocks.",
+            caption="Share of the n layers that both sides would remove; grey: two random blocks.",
             variants={str(scope): _overlap(_overlaps(part, name)) for scope, part in comparison.scopes.items()},
             default=selected,
             group=group,
@@ -83,12 +83,15 @@ def _overlaps(part: ScopeComparison, metric: str) -> list[BlockOverlap]:
 
 def _lead(comparison: Comparison) -> str:
     paired = (
-        "Both sides were measured on the same utterances and resampled together."
+        "Both sides were measured on the same utterances."
         if comparison.paired
-        else "The sides were measured on different utterances and resampled apart."
+        else "The sides were measured on different utterances."
     )
-    level = wording.level_name(comparison.level)
-    return f"{paired} Brackets are {level} bootstrap intervals ({comparison.replicates:,} replicates)."
+    return (
+        f"{paired} Look at blocks of the same size first: distances grow with the size in any model, so the "
+        "correlation over all blocks flatters. “Without noise” is the correlation without the luck of the clips; "
+        "reliability says how well each side’s order repeats between halves of its clips."
+    )
 
 
 def _overlap(overlaps: Sequence[BlockOverlap]) -> go.Figure | str:
@@ -98,7 +101,7 @@ def _overlap(overlaps: Sequence[BlockOverlap]) -> go.Figure | str:
     figure.update_yaxes(range=[-3, 105])
     x = [entry.n for entry in overlaps]
     scaled = [PERCENT.scaled(entry.overlap) for entry in overlaps]
-    texts = [f"{wording.percent_estimate(e.overlap)}<br>starts {e.a} and {e.b}" for e in overlaps]
+    texts = [f"{wording.percent(e.overlap.value)}<br>starts {e.a} and {e.b}" for e in overlaps]
     figure_style.add_line(figure, x, scaled, texts, "chosen blocks", figure_style.GREEN)
     figure.add_scatter(
         x=x,
@@ -117,11 +120,14 @@ def _table(comparison: Comparison) -> Table:
     for number, (name, title) in enumerate(metric_titles(comparison).items()):
         of = f", {title}" if number else ""
         if any(_overlaps(part, name) for part in comparison.scopes.values()):
-            columns[f"All blocks{of}"] = partial(_cell, name, "spearman")
             columns[f"Blocks of the same size{of}"] = partial(_cell, name, "spearman_within_n")
+            columns[f"Without noise{of}"] = partial(_cell, name, "disattenuated")
+            columns[f"Reliability{of}"] = partial(_reliabilities, name)
+            columns[f"All blocks{of}"] = partial(_cell, name, "spearman")
             columns[f"Mean overlap{of}"] = partial(_cell, name, "mean_overlap")
         else:
             columns[f"Layers{of}"] = partial(_cell, name, "spearman")
+            columns[f"Without noise{of}"] = partial(_cell, name, "disattenuated")
     rows = [
         [SCOPE_NAMES[scope], *(cell(part) for cell in columns.values())] for scope, part in comparison.scopes.items()
     ]
@@ -129,9 +135,16 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _cell(metric: str, statistic: str, part: ScopeComparison) -> str:
-    estimate = getattr(part.metrics.get(metric), statistic, None)
-    share = statistic == "mean_overlap"
-    return wording.percent_estimate(estimate) if share else wording.number_estimate(estimate, 2)
+    known = getattr(part.metrics.get(metric), statistic, None)
+    value = known.value if isinstance(known, Estimate) else known
+    if value is None:
+        return NONE
+    return wording.percent(value) if statistic == "mean_overlap" else wording.fixed(value, 2)
+
+
+def _reliabilities(metric: str, part: ScopeComparison) -> str:
+    """Of both sides."""
+    return ", ".join(_cell(metric, side, part) for side in ("reliability_a", "reliability_b"))
 
 
 def _overlap_table(scope: Scope, overlaps: Sequence[BlockOverlap]) -> Table:
@@ -140,7 +153,7 @@ def _overlap_table(scope: Scope, overlaps: Sequence[BlockOverlap]) -> Table:
         "n": lambda entry: str(entry.n),
         "First side": lambda entry: f"{entry.a}–{entry.a + entry.n - 1}",
         "Second side": lambda entry: f"{entry.b}–{entry.b + entry.n - 1}",
-        "Shared layers": lambda entry: wording.percent_estimate(entry.overlap),
+        "Shared layers": lambda entry: wording.percent(entry.overlap.value),
         "By chance": lambda entry: wording.percent(chance_overlap(depth, entry.n)),
     }
     return Table.of(f"Overlap of the best blocks for each n, scope “{scope}”", columns, overlaps)

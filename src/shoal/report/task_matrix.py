@@ -54,13 +54,11 @@ def _article(named: Named[TaskMatrix], index: int) -> dict[str, Any]:
 
 SPEARMAN = (
     "Rank correlation",
-    "Of the angular distances among blocks of the same size, mean over n: 1 is the same order, 0 none. Intervals show "
-    "under the pointer and are in the table.",
+    "Of the angular distances among blocks of the same size, mean over n: 1 is the same order, 0 none.",
 )
 OVERLAP = (
     "Overlap of the best blocks",
-    "Share of layers that the blocks of the smallest angular distance have in common, mean over n. Intervals show "
-    "under the pointer and are in the table.",
+    "Share of layers that the blocks of the smallest angular distance have in common, mean over n.",
 )
 
 
@@ -78,7 +76,7 @@ def _likeness(
     matrix: TaskMatrix, values: list[list[Estimate]], name: str, title: str, caption: str, *, zmin: float
 ) -> Figure:
     labels = [side.label for side in matrix.sides]
-    cells = [[(e.value, wording.fixed(e.value, 2), wording.number_estimate(e, 2)) for e in row] for row in values]
+    cells = [[(e.value, wording.fixed(e.value, 2), wording.fixed(e.value, 3)) for e in row] for row in values]
     figure = _annotated(labels, labels, cells)
     figure.update_traces(zmin=zmin, zmax=1.0, colorscale=figure_style.AGREEMENT_SCALE)
     return Figure(name, title, caption, {"": figure})
@@ -218,7 +216,7 @@ def _likeness_table(matrix: TaskMatrix) -> Table:
     labels = [side.label for side in matrix.sides]
     columns: dict[str, Callable[[tuple[int, int]], str]] = {
         "Sides": lambda pair: f"{labels[pair[0]]} and {labels[pair[1]]}",
-        "Rank correlation": lambda pair: wording.number_estimate(matrix.spearman[pair[0]][pair[1]], 2),
-        "Overlap of the best blocks": lambda pair: wording.percent_estimate(matrix.overlap[pair[0]][pair[1]]),
+        "Rank correlation": lambda pair: wording.fixed(matrix.spearman[pair[0]][pair[1]].value, 2),
+        "Overlap of the best blocks": lambda pair: wording.percent(matrix.overlap[pair[0]][pair[1]].value),
     }
     return Table.of("How alike the sides are", columns, combinations(range(len(labels)), 2))

@@ -84,13 +84,12 @@ def _agreement_tile(bundle: Bundle) -> Tile | None:
     compared = next((values for values in scopes[name].metrics.values() if values.overlaps), None)
     if compared is None:
         return None
+    within = compared.spearman_within_n or compared.spearman
     detail = (
-        f"between {comparison.a.label} and {comparison.b.label}, over all blocks, "
-        f"scope “{name}” (1 = the same order, 0 = unrelated)"
+        f"between {comparison.a.label} and {comparison.b.label}, among blocks of one size, scope “{name}” (1 = the "
+        f"same order, 0 = unrelated); over all blocks, which flatters, {wording.fixed(compared.spearman.value, 2)}"
     )
-    return _estimate_tile(
-        compared.spearman, "", lambda v: wording.fixed(v, 2), "rank correlation of redundancy", detail
-    )
+    return Tile(wording.fixed(within.value, 2), "rank correlation of redundancy", detail)
 
 
 def _healing_tile(bundle: Bundle) -> Tile | None:

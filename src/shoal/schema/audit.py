@@ -247,4 +247,11 @@ class Audit(Document):
     @classmethod
     def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Without the intervals of trust, which did not mean 95 % before version 3."""
-        return old_audits.without_intervals_of_trust(data)
+        inputs = data["inputs"].items()
+        return {
+            **data,
+            "inputs": {
+                kind: {**measured, "trust": old_audits.without_intervals(measured.get("trust", []))}
+                for kind, measured in inputs
+            },
+        }

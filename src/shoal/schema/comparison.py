@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -26,9 +26,16 @@ class MetricComparison(Record):
 
     title: str = ""
     spearman: Estimate
-    """Rank correlation over all blocks (l, n), or over all layers."""
+    """Rank correlation over all blocks (l, n), or over all layers. Distances grow with n in any model, so over all
+    blocks it flatters."""
     spearman_within_n: Estimate | None = None
     """Mean over n of the rank correlation among blocks of the same size (2 ≤ L-n+1)."""
+    reliability_a: float | None = None
+    """How well the first side's order (of blocks of one size, or of layers) repeats between random halves of its clips,
+    stepped up to all of them; None with one cluster."""
+    reliability_b: float | None = None
+    disattenuated: float | None = None
+    """The rank correlation among blocks of one size, or layers, without the noise of the clips."""
     overlaps: list[BlockOverlap] = Field(default_factory=list)
     mean_overlap: Estimate | None = None
 
@@ -55,17 +62,21 @@ class Comparison(Document):
     """How alike two audits are."""
 
     kind: Literal["comparison"] = "comparison"
-    schema_version: int = 2
-    """Before version 2 metrics had fields of their own; `old_audits` reads those files."""
+    schema_version: int = 3
+    """Before version 2 metrics had fields of their own; before version 3 there were intervals. `old_audits` reads those
+    files."""
     a: ComparedAudit
     b: ComparedAudit
     paired: bool
-    """Whether both were measured on the same utterances (then resampled together)."""
+    """Whether both were measured on the same utterances (then split together)."""
     same_layers: bool | None = None
     """Whether the decoders have the same layout, as a SpeechLLM and the LLM inside it have; None if not noted."""
-    replicates: int
-    level: float = 0.95
     scopes: dict[Scope, ScopeComparison]
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Without the intervals, which did not mean 95 %."""
+        return {**data, "scopes": old_audits.without_intervals(data["scopes"])}
 
 
 class TaskLoss(Record):
@@ -87,6 +98,8 @@ class TaskMatrix(Document):
     """Audits of one model on several tasks, languages or inputs, side by side. Matrices are by the order of `sides`."""
 
     kind: Literal["task_matrix"] = "task_matrix"
+    schema_version: int = 2
+    """Before version 2 rank correlations and overlaps had intervals, which did not mean 95 %."""
     sides: list[ComparedAudit]
     scope: Scope
     measure: str
@@ -103,3 +116,8 @@ class TaskMatrix(Document):
     losses: list[TaskLoss]
     replicates: int
     level: float = 0.95
+
+    @classmethod
+    def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Without those intervals."""
+        return {**data, **{name: old_audits.without_intervals(data[name]) for name in ("spearman", "overlap")}}

@@ -7,6 +7,8 @@ the other, and both are averaged, over several splits (Stone 1974; Chernozhukov 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import stdtrit
 
@@ -15,20 +17,23 @@ from shoal.statistics.arrays import Bools, Floats
 from shoal.statistics.ranks import spearman
 from shoal.statistics.resampling import Resampler
 
+Statistic = Callable[[Floats, Floats], Floats]
+
 SPLITS = 20
 MIN_RELIABILITY = 0.5
 """Below it what is left of a correlation without noise is a guess."""
 
 
-def halves_of(resampler: Resampler, measured: Bools, *, splits: int = SPLITS, seed: int = 0) -> Resampler:
+def halves_of(resampler: Resampler, measured: Bools | None = None, *, splits: int = SPLITS, seed: int = 0) -> Resampler:
     """Random halves of the clusters of a resampler, as draws of 0 or 1: row 2k + 1 is the other half of row 2k.
 
     Args:
         resampler: whose clusters are split.
-        measured: (clusters,); these are split evenly, and so are the others.
+        measured: (clusters,); these are split evenly, and so are the others. All are alike if None.
         splits: how often.
         seed: of the splits.
     """
+    measured = np.ones(resampler.clusters, dtype=np.bool_) if measured is None else measured
     generator = np.random.default_rng(seed)
     first = np.zeros((splits, resampler.clusters), dtype=np.uint16)
     for row in first:
@@ -61,16 +66,21 @@ def held_out(parts: Floats, sizes: Floats, halves: Resampler, level: float) -> E
     return estimate
 
 
-def reliability(rows: Floats) -> float:
+def reliability(rows: Floats, statistic: Statistic = spearman) -> float | None:
     """How well the order of a whole corpus repeats: rank correlation of its halves, stepped up (Spearman-Brown, 1910).
 
     Args:
-        rows: (halves, candidates), all halves of `halves_of` or pairs of them.
+        rows: (halves, candidates), from all halves of `halves_of`; halves without a value of each are left out.
+        statistic: (R, candidates) twice → (R,), a rank correlation.
+
+    Returns:
+        None where no pair of halves has all values.
     """
-    return _stepped_up(_between(rows, rows))
+    half = _between(rows, rows, statistic)
+    return None if half is None else _stepped_up(half)
 
 
-def disattenuated(x: Floats, y: Floats) -> float | None:
+def disattenuated(x: Floats, y: Floats, statistic: Statistic = spearman) -> float | None:
     """Rank correlation of two orders without the noise of their clips (Spearman 1904), within -1 and 1.
 
     One on half of the clusters is held against the other on the other half, so that noise which both share does not
@@ -80,16 +90,20 @@ def disattenuated(x: Floats, y: Floats) -> float | None:
     Args:
         x: (halves, candidates) of the one.
         y: of the other.
+        statistic: see `reliability`.
     """
-    own = [_between(rows, rows) for rows in (x, y)]
-    if _stepped_up(min(own)) < MIN_RELIABILITY:
+    across, *own = (_between(*pair, statistic) for pair in ((x, y), (x, x), (y, y)))
+    known = [half for half in own if half is not None and _stepped_up(half) >= MIN_RELIABILITY]
+    if across is None or len(known) < len(own):
         return None
-    return float(np.clip(_between(x, y) / np.sqrt(own[0] * own[1]), -1, 1))
+    return float(np.clip(across / np.sqrt(np.prod(known)), -1, 1))
 
 
-def _between(x: Floats, y: Floats) -> float:
+def _between(x: Floats, y: Floats, statistic: Statistic) -> float | None:
     """Mean rank correlation of each half of x with the other half of y."""
-    return float(spearman(x, y[np.arange(len(y)) ^ 1]).mean())
+    other = np.arange(len(y)) ^ 1
+    known: Bools = np.isfinite(x + y[other]).all(axis=-1)
+    return float(statistic(x[known], y[other][known]).mean()) if known.any() else None
 
 
 def _stepped_up(half: float) -> float:
