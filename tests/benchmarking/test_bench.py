@@ -165,9 +165,9 @@ def test_the_same_bench_is_not_measured_again_memory_is_added_and_another_is_ref
     assert [system.peak_memory_ratio for system in more.systems] == [None, 0.75]
     assert more.systems[1].total_seconds == first.systems[1].total_seconds
     assert bench(model, data, plans=[plan(1)], out=out, **FEW) == more == Bench.load(out)
-    with pytest.raises(UsageError, match=r"another bench is there: systems.manual-1 \(\[1\], now null\).*--force"):
+    with pytest.raises(UsageError, match=r"it holds a bench with systems.manual-1 \[1\], not null.*--force"):
         bench(model, data, out=out, **FEW)
-    with pytest.raises(UsageError, match=r"repeats \(2, now 3\)"):
+    with pytest.raises(UsageError, match=r"repeats 2, not 3"):
         bench(model, data, plans=[plan(1)], out=out, **{**FEW, "repeats": 3})
     monkeypatch.setattr(run, "time_systems", timed)
     assert len(bench(model, data, out=out, force=True, **FEW).systems) == 1

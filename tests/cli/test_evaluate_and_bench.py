@@ -173,7 +173,7 @@ def test_the_same_bench_again_has_nothing_to_do_and_advice_says_what_is_next(goo
     assert "time: 2 of 2 found, nothing left to do" in capsys.readouterr().err
     planned = [*line, "--plan", str(good / "plan.json")]
     assert main(planned) == 2
-    assert "another bench is there: systems.manual-2" in capsys.readouterr().err
+    assert "it holds a bench with systems.manual-2" in capsys.readouterr().err
     assert main([*planned, "--force"]) == 0
     assert "of the unpruned model's time on 2 clips" in capsys.readouterr().out
 

@@ -57,11 +57,18 @@ def test_json_for_a_machine_is_all_there_is_on_stdout(run, tmp_path, capsys):
     assert found == Search.load(tmp_path / "out" / "search.json")
 
 
-def test_no_plan_ends_with_4_and_takes_an_older_plan_away(run, tmp_path, capsys):
+def test_no_plan_ends_with_4_and_takes_an_older_plan_away_if_it_may(run, tmp_path, capsys):
     assert run("--max-increase", "9999%") == 0
-    assert (tmp_path / "out" / "plan.json").exists()
+    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.json")}
+    assert len(before) == 3
     capsys.readouterr()
-    assert run("--max-increase", "0%", "--json") == 4
+    assert run("--max-increase", "0%") == 2
+    assert capsys.readouterr().err.endswith(
+        "it holds a search with budget.max_increase 99.99, not 0.0; choose another with --out, or replace it with "
+        "--force\n"
+    )
+    assert {path: path.read_bytes() for path in before} == before
+    assert run("--max-increase", "0%", "--json", "--force") == 4
     captured = capsys.readouterr()
     assert Search.parse(json.loads(captured.out), where="stdout").chosen is None
     assert "shoal: No plan holds: removing layer" in captured.err

@@ -134,13 +134,13 @@ def test_a_finished_prune_is_not_done_again_contradicted_or_lost(run, tmp_path, 
             assert "nothing left to do" in printed.err
             assert printed.out == first
         for other, difference in (
-            (["1"], "it lacks layers 1, 3, not 1"),
-            (["1,3", "--dtype", "float32"], "it is stored in bfloat16, not float32"),
+            (["1"], r"removed layers \[1, 3\], not \[1\]"),
+            (["1,3", "--dtype", "float32"], 'dtype "bfloat16", not "float32"'),
         ):
-            with pytest.raises(UsageError, match=f"another checkpoint is there: {difference}; .*--force"):
+            with pytest.raises(UsageError, match=f"it holds a checkpoint pruned with {difference}; .*--force"):
                 run("prune", model, "--layers-list", *other, "--out", out)
         shutil.copytree(model, tmp_path / "other")
-        with pytest.raises(UsageError, match=r"it was made from .*, not .*other"):
+        with pytest.raises(UsageError, match=r"pruned with model .*, not .*other"):
             run("prune", tmp_path / "other", "--layers-list", "1,3", "--out", out)
     loaded = shoal.load(str(model), dtype="stored")
     shoal.prune(loaded, Plan.load(out / "shoal-plan.json"), out)

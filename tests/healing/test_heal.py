@@ -284,7 +284,8 @@ def test_the_command_heals_and_says_so(folder, tmp_path, capsys, monkeypatch):
     assert "this is the model's own folder" in capsys.readouterr().err
     assert main([*arguments[:-1], "--steps", "3"]) == 2
     assert capsys.readouterr().err.endswith(
-        "it was healed with another optimisation.steps (2, now 3); choose another --out, or give --force\n"
+        "it holds a checkpoint healed with optimisation.steps 2, not 3; choose another with --out, or replace it "
+        "with --force\n"
     )
 
 
@@ -310,7 +311,7 @@ def test_healing_again_gives_what_is_finished(folder, tmp_path, monkeypatch, cas
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert len(again.loaded.layers) == len(first.loaded.layers)
     assert (first.finished_before, again.finished_before) == (False, True)
-    with pytest.raises(UsageError, match=r"healed: it was healed with another alpha \(2.0, now 3.0\); choose"):
+    with pytest.raises(UsageError, match=r"healed: it holds a checkpoint healed with alpha 2.0, not 3.0; choose"):
         shoal.heal(shoal.load(str(start)), data_of(folder), out=out, **(options | {"rank": 3, "force": False}))
 
 

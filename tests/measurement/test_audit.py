@@ -105,7 +105,7 @@ def test_other_clips_are_refused_or_measured_anew(
 ) -> None:
     (tmp_path / "audit.npz").write_bytes((audited[1] / "audit.npz").read_bytes())
     few = shoal.read_manifests([clips_manifest()], limit=3)
-    with pytest.raises(UsageError, match=r"another clips \(.*now \"3, fingerprint .*--force"):
+    with pytest.raises(UsageError, match=r"an audit with clips .*not \"3, fingerprint .*--force"):
         shoal.audit(model, few, out=tmp_path, replicates=20)
     assert (tmp_path / "audit.npz").read_bytes() == (audited[1] / "audit.npz").read_bytes()
     fewer = shoal.audit(model, few, out=tmp_path, replicates=20, force=True)

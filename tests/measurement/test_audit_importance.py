@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 
 from shoal import tasks
+from shoal.data import read_manifests
 from shoal.errors import UsageError
 from shoal.measurement.ablation import LossMeasure, ablate
 from shoal.measurement.audit import audit
@@ -13,7 +15,7 @@ from shoal.measurement.blocks import block_candidates
 from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
 from shoal.measurement.sums import load_sums
 from shoal.schema import Audit
-from tiny_speech import dataset, loaded
+from tiny_speech import dataset, loaded, write_clips
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +121,8 @@ def test_what_contradicts_is_refused_before_anything_is_measured(tmp_path, data,
     with monkeypatch.context() as patch:
         patch.setattr("shoal.measurement.audit.collect", None)
         for other, line in (
-            ({"loss_scope": "all"}, 'ablation with another scope ("response", now "all")'),
-            ({"race": True}, "ablation with another race (false, now true)"),
+            ({"loss_scope": "all"}, 'ablation with scope "response", not "all"'),
+            ({"race": True}, "ablation with race false, not true"),
         ):
             with pytest.raises(UsageError) as error:
                 audit(model, data, "asr", **options, **other)
@@ -129,6 +131,53 @@ def test_what_contradicts_is_refused_before_anything_is_measured(tmp_path, data,
     assert (tmp_path / "audit.npz").read_bytes() == before
     forced = audit(model, data, "asr", **options, loss_scope="all", force=True)
     assert {item.scope for item in forced.inputs["text"].importance} == {"all"}
+
+
+def test_more_clips_are_measured_for_all_that_is_there_and_only_they(tmp_path, data, monkeypatch):
+    """The same numbers as from one audit of all clips, also of what is not asked for again."""
+    from shoal.decoder import batches
+
+    model, measured, real = loaded(), [], batches.prepare
+    options = {"metrics": ["gradient", "ablation"], "block_sizes": [1, 2], "replicates": 20}
+    audit(model, data.only(data.rows[:4]), "asr", out=tmp_path, **options)
+
+    def spied(loaded, clips, *arguments, **more):
+        measured.extend(clip.row.id for clip in clips)
+        return real(loaded, clips, *arguments, **more)
+
+    monkeypatch.setattr(batches, "prepare", spied)
+    grown = audit(model, data, "asr", out=tmp_path, inputs=["speech"], metrics=["gradient"], replicates=20)
+    assert set(measured) == {row.id for row in data.rows[4:]}
+    assert grown.data.clips == 6
+    whole = audit(model, data, "asr", **options)
+    for kind in ("speech", "text"):
+        now, at_once = grown.inputs[kind], whole.inputs[kind]
+        for name, metric in at_once.scopes["all"].metrics.items():
+            assert now.scopes["all"].metrics[name].values == [pytest.approx(row) for row in metric.values]
+        assert [item.name for item in now.importance] == [item.name for item in at_once.importance]
+        for item, other in zip(now.importance, at_once.importance, strict=True):
+            assert (item.utterances, item.clips) == (6, other.clips)
+            assert item.values == pytest.approx(other.values, abs=1e-6)
+    again = audit(model, data, "asr", out=tmp_path, **options)
+    assert again.inputs == grown.inputs
+
+
+@pytest.mark.parametrize("process", ["same", "another"])
+def test_clips_with_bad_audio_are_no_other_clips(tmp_path, process):
+    """They are tried again and counted as they were, in a process that has met them before and in one that has not."""
+    model, manifest = loaded(), write_clips(tmp_path / "clips")
+    soundfile.write(tmp_path / "clips" / "clip0.wav", np.full(4800, np.nan, np.float32), 16_000, subtype="FLOAT")
+
+    def read():
+        return read_manifests([str(manifest)], max_bad=1)
+
+    clips = read()
+    first = audit(model, clips, "asr", out=tmp_path / "out", metrics=["gradient"], replicates=20)
+    again = audit(model, clips if process == "same" else read(), "asr", out=tmp_path / "out", replicates=20)
+    assert first.data.clips == 5
+    assert again.data == first.data
+    assert again.inputs == first.inputs
+    assert len(again.data.skipped) == 1
 
 
 def test_the_file_gives_back_what_was_written(tmp_path, data):

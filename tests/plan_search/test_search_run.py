@@ -152,7 +152,17 @@ def test_running_again_neither_decodes_nor_measures(model, data, tmp_path, monke
     assert calls == []
     assert layers_of(again.steps) == layers_of(first.steps)
     assert [each.score for each in again.confirmations] == [each.score for each in first.confirmations]
-    stricter = search(model, data, max_increase=HUGE, confirm_plans=1, out=tmp_path, **FEW)
+    stored = (tmp_path / "search.json").read_bytes()
+    for other, line in (
+        ({"confirm_plans": 1}, "a search with confirm_plans 3, not 1; .*--force"),
+        ({"strategy": "lowest"}, 'with metric "ablation", not "influence"'),
+        ({"data": data.only(data.rows[:6])}, 'a search with clips "'),
+        ({"max_layers": 2}, "with budget.max_layers null, not 2"),
+    ):
+        with pytest.raises(UsageError, match=line):
+            search(model, **{"data": data, "max_increase": HUGE, "out": tmp_path, **FEW, **other})
+    assert (tmp_path / "search.json").read_bytes() == stored
+    stricter = search(model, data, max_increase=HUGE, confirm_plans=1, force=True, out=tmp_path, **FEW)
     assert calls == []
     assert stricter.chosen.layers == first.chosen.layers
 
@@ -166,11 +176,11 @@ def test_every_plan_is_decoded_once_and_so_is_the_unpruned_model(model, data, mo
 def test_what_was_measured_otherwise_is_measured_anew(model, data, tmp_path):
     search(model, data, max_increase=HUGE, out=tmp_path, **FEW)
     before = json.loads((tmp_path / "path.json").read_text())
-    search(model, data, max_increase=HUGE, scope="last", out=tmp_path, **FEW)
+    search(model, data, max_increase=HUGE, scope="last", force=True, out=tmp_path, **FEW)
     after = json.loads((tmp_path / "path.json").read_text())
     assert before["key"] != after["key"]
     (tmp_path / "path.json").write_text("[1")
-    search(model, data, max_increase=HUGE, out=tmp_path, **FEW)
+    search(model, data, max_increase=HUGE, force=True, out=tmp_path, **FEW)
     assert json.loads((tmp_path / "path.json").read_text())["key"] == before["key"]
 
 
@@ -179,10 +189,14 @@ def test_audio_that_turns_out_bad_is_left_out_of_its_split(model, tmp_path):
     data.max_bad = 1
     broken = np.full(4800, np.nan, dtype=np.float32)
     soundfile.write(tmp_path / "clips" / "clip0.wav", broken, 16_000, subtype="FLOAT")
-    found = search(model, data, max_increase=HUGE, **FEW)
+    found = search(model, data, max_increase=HUGE, out=tmp_path / "out", **FEW)
     assert sorted((found.validation_clips, found.confirmation_clips)) == [3, 4]
     assert found.data.clips == 7
     assert len(found.data.skipped) == 1
+    # A process that has not met the bad clip asks for the same search.
+    anew = read_manifests([str(tmp_path / "clips" / "manifest.jsonl")], max_bad=1)
+    again = search(model, anew, max_increase=HUGE, out=tmp_path / "out", **FEW)
+    assert again.data == found.data
 
 
 def test_with_costs_alone_the_fewest_layers_that_keep_to_them_go(model, data):

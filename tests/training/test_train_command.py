@@ -64,5 +64,5 @@ def test_the_command_trains_once_and_what_it_wrote_loads(recipe, tmp_path, capsy
     recipe.write_text(recipe.read_text().replace("rank: 2", "rank: 3"))
     assert main(line) == 2
     assert capsys.readouterr().err.endswith(
-        "it was trained with another lora.alpha (2.0, now 3.0); choose another --out, or give --force\n"
+        "it holds a model trained with lora.alpha 2.0, not 3.0; choose another with --out, or replace it with --force\n"
     )

@@ -21,7 +21,7 @@ from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import pruned
 from shoal.schema import Bench, Estimate, SystemBench
-from shoal.schema.files import first_difference
+from shoal.schema.files import check_same
 from shoal.settings import takes
 
 if TYPE_CHECKING:
@@ -116,12 +116,7 @@ def _of_earlier_run(path: Path, header: Bench, systems: Mapping[str, Plan | None
     document = Bench.load(path)
     stored = {system.name: system.removed for system in document.systems}
     asked = {name: plan.layers if plan else [] for name, plan in systems.items()}
-    if difference := first_difference(_measured(document, stored), _measured(header, asked)):
-        raise UsageError(
-            f"another bench is there: {difference}",
-            where=str(path),
-            fix="choose another file with --out, or replace it with --force",
-        )
+    check_same(path, "a bench", _measured(document, stored), _measured(header, asked))
     return document
 
 

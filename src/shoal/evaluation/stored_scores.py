@@ -14,6 +14,7 @@ from shoal.evaluation.settings import ScoringSettings
 from shoal.evaluation.shards import read_whole
 from shoal.evaluation.system_outputs import Output
 from shoal.schema import DataInfo, Plan, Scores
+from shoal.schema.files import holds_another
 from shoal.settings import Intervals
 
 SCORES_FILE = "scores.json"
@@ -111,7 +112,7 @@ class StoredScores:
             return True
         if asked < before:
             return False
-        raise self._refusal(f"it has scores of {len(before - asked)} clips that are not among these {len(asked)}")
+        raise self._refusal(f"scores of {len(before - asked)} clips that are not among these {len(asked)}")
 
     def joined(self, now: ToScore, *, extends: bool) -> ToScore:
         """What was decoded now, with the systems and the clips that were not asked for this time.
@@ -129,7 +130,7 @@ class StoredScores:
         ids, data = (now.ids, now.data) if extends else (self.ids, self.scores.data)
         for identity, outputs in kept:
             if not all(clip in outputs for clip in ids):
-                raise self._refusal(f"it has scores of {identity.model_ref or identity.name}, but on other clips")
+                raise self._refusal(f"scores of {identity.model_ref or identity.name}, but on other clips")
         # Another checkpoint is the baseline, and that stands first.
         first = [pair for pair in kept if pair[0].model_ref is not None]
         last = [pair for pair in kept if pair[0].model_ref is None]
@@ -137,5 +138,4 @@ class StoredScores:
         return ToScore([pair[0] for pair in pairs], [pair[1] for pair in pairs], ids, data)
 
     def _refusal(self, what: str) -> UsageError:
-        fix = "choose another folder with --out, or score only what is asked for now with --force"
-        return UsageError(what, where=str(self._folder), fix=fix)
+        return holds_another(self._folder, what)

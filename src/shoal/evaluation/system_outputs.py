@@ -17,6 +17,7 @@ from shoal.errors import FileFormatError
 from shoal.evaluation.indexed_outputs import IndexedOutputs
 from shoal.evaluation.output import Output, question_of
 from shoal.schema import read_json, write_text
+from shoal.schema.files import first_difference
 
 __all__ = ["Output", "SystemOutputs", "header_path", "read_outputs"]
 OUTPUTS_VERSION = 1
@@ -108,25 +109,16 @@ def check_header(path: Path, header: Mapping[str, Any]) -> None:
     Raises:
         FileFormatError: the header is not there, or another one; the first difference is named.
     """
-    before = _flat(read_json(header_path(path)))
-    now = _flat(json.loads(json.dumps(header)))
-    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if differing:
-        key = differing[0]
-        more = f" (and {len(differing) - 1} more differences)" if len(differing) > 1 else ""
+    before = _without_note(read_json(header_path(path)))
+    if difference := first_difference(before if isinstance(before, dict) else {}, _without_note(dict(header))):
         raise FileFormatError(
-            f"these outputs were made with {key} = {before.get(key)!r}, this run has {now.get(key)!r}{more}",
+            f"these outputs were made with {difference}",
             where=str(path),
             fix="give another --out, or delete this folder to decode again",
         )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` → `{"a.b": 1}`, without what stands under `note`."""
+def _without_note(value: Any) -> Any:
     if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        if key != "note":
-            flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        return value
+    return {key: _without_note(inner) for key, inner in value.items() if key != "note"}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.errors import FileFormatError, ManifestError, ShoalError, UsageError
+from shoal.errors import ManifestError, ShoalError, UsageError
 from shoal.evaluation.decode_systems import asked_of, decode_systems
 from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.scores.base import ratio
@@ -77,8 +77,7 @@ def run_grid(grid: Grid) -> Healing:
     """Fill the grid and sum it up; `healing.json` is written to `grid.out`.
 
     Raises:
-        UsageError: no plan, no target, or a name that is unknown.
-        FileFormatError: `grid.out` holds cells that were made with other settings.
+        UsageError: no plan, no target, a name that is unknown, or `grid.out` holds cells of other settings.
     """
     if not grid.plans or not grid.settings.targets:
         raise UsageError("nothing to compare", fix="give --layers or --plan, and --targets")
@@ -112,10 +111,7 @@ def _own(grid: Grid) -> None:
         "train": grid.data.info().fingerprint,
         "test": grid.test.info().fingerprint,
     }
-    if (other := claim(grid.out / "grid.json", settings)) is not None:
-        raise FileFormatError(
-            f"its cells were made with another {other}", where=str(grid.out), fix="choose another --out"
-        )
+    claim(grid.out / "grid.json", "cells healed", settings, fix="choose another with --out")
 
 
 def _name(plan: Plan | None, target: str) -> str:

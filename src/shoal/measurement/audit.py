@@ -14,11 +14,19 @@ from shoal.errors import UsageError
 from shoal.machine import writing
 from shoal.measurement.blocks import block_candidates
 from shoal.measurement.collector import collect
-from shoal.measurement.metric_types import ImportanceRequest
+from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
 from shoal.measurement.settings import AuditSettings
-from shoal.measurement.stored_audit import add_importance, check_options, has_all_metrics, measured_on, open_stored
+from shoal.measurement.stored_audit import (
+    add_importance,
+    check_options,
+    has_all_metrics,
+    keep,
+    open_stored,
+    rows_without,
+    stored_requests,
+)
 from shoal.measurement.summary import summarise
-from shoal.measurement.sums import Sums, SumsFile, SumsWriter, save_sums
+from shoal.measurement.sums import Sums, SumsFile, SumsWriter
 from shoal.models.batch import PreparedBatch
 from shoal.progress import Progress, report_progress, stage
 from shoal.provenance import provenance
@@ -26,7 +34,7 @@ from shoal.schema import Audit, InputKind
 from shoal.settings import takes
 
 if TYPE_CHECKING:
-    from shoal.data import Dataset
+    from shoal.data import Dataset, Row
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
@@ -62,7 +70,7 @@ def audit(
         task: its instruction and target make the prompt and the teacher-forced response.
         settings: what is measured, and how.
         out: folder for `audit.json` and `audit.npz`. What was measured there stays: the same again measures nothing,
-            more inputs, metrics, sizes or parts are added. The intervals are always those asked for last.
+            more clips, inputs, metrics, sizes or parts are added. The intervals are always those asked for last.
         progress: called with (input, clips done, clips in all).
         **options: fields of `AuditSettings`, instead of `settings` or in their place.
 
@@ -79,8 +87,7 @@ def audit(
     if "speech" in inputs:
         model.check_clips(data, task)
     _check(settings, model, task, inputs)
-    about = measured_on(model, data, task)
-    stored = open_stored(folder, about, force=settings.force) or SumsFile({}, about)
+    stored = open_stored(folder, model, data, task, force=settings.force)
     requests = [
         (metric, ImportanceRequest(model, data, task, kind, settings.options_of(metric), folder, progress))
         for kind in inputs
@@ -88,11 +95,15 @@ def audit(
     ]
     for metric, request in requests:
         check_options(stored, metric, request, force=settings.force)
+    # More clips are measured for all that the file holds, whatever is asked for this time.
+    plain = ImportanceOptions(seed=settings.seed, batch_size=settings.batch_size)
+    like = ImportanceRequest(model, data, task, inputs[0], plain, folder, progress)
+    before = stored_requests(stored, like, besides=requests)
     _measure_cosines(stored, model, data, task, inputs, settings, folder, progress)
-    for metric, request in requests:
+    for metric, request in [*requests, *before]:
         if add_importance(stored, metric, request):
-            _keep(stored, folder)
-        else:
+            keep(stored, folder, model, data, task)
+        elif metric.name in settings.metrics:
             report_progress(progress, metric.name, len(data.rows), len(data.rows))
     with stage(progress, "summarise"):
         summaries = {
@@ -151,25 +162,25 @@ def _measure_cosines(
     folder: Path | None,
     progress: Progress | None,
 ) -> None:
-    """The cosine metrics of the inputs that the file lacks; of all of them where a metric is new."""
+    """The cosine metrics of the inputs and clips that the file lacks; of all of them where a metric is new."""
+    inputs = [kind for kind in model.inputs if kind in inputs or kind in stored.inputs]
     if not has_all_metrics(stored):
-        inputs = [*inputs, *(kind for kind in stored.inputs if kind not in inputs)]
         stored.inputs.clear()
     watch, size = Stopwatch(stored.seconds), settings.batch_size
     for kind in inputs:
-        if kind in stored.inputs:
+        known = stored.inputs.get(kind)
+        rows = data.rows if known is None else rows_without(data, known.utterances)
+        if not rows:
             report_progress(progress, kind, len(data.rows), len(data.rows))
             continue
-        stored.inputs[kind] = measure(
-            model, data, task, kind, batch_size=size, progress=progress, watch=watch, spool=folder
+        sums = measure(
+            model, data, task, kind, rows=rows, batch_size=size, progress=progress, watch=watch, spool=folder
         )
+        if known is None and not sums.utterances:
+            raise UsageError("no clip is left to measure", fix="see the skipped rows above")
+        stored.inputs[kind] = sums if known is None else known.lengthened(sums)
         stored.seconds = watch.seconds
-        _keep(stored, folder)
-
-
-def _keep(measured: SumsFile, out: Path | None) -> None:
-    if out is not None:
-        save_sums(out / "audit.npz", measured)
+        keep(stored, folder, model, data, task)
 
 
 def measure(
@@ -178,25 +189,28 @@ def measure(
     task: Task,
     kind: InputKind,
     *,
+    rows: Sequence[Row] | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
     watch: Stopwatch | None = None,
     spool: Path | None = None,
 ) -> Sums:
-    """One forward pass over all clips with one input; the sums lie in a temporary file in `spool`."""
+    """One forward pass over all clips, or those of `rows`, with one input.
+
+    The sums lie in a temporary file in `spool`. There are none where the audio of all clips turned out bad.
+    """
     if spool is not None:
         with writing(spool):
             spool.mkdir(parents=True, exist_ok=True)
     writer = SumsWriter(len(model.layers), spool)
     speakers = {row.id: row.speaker for row in data.rows}
     watch = watch or Stopwatch()
-    report_progress(progress, kind, 0, len(data.rows))
-    prepared = prepared_batches(model, data, task, kind, batch_size)
+    before = 0 if rows is None else len(data.rows) - len(rows)
+    report_progress(progress, kind, before, len(data.rows))
+    prepared = prepared_batches(model, data, task, kind, batch_size, rows=rows)
     for item in collect(model.decoder, model.layers, _timed_gaps(prepared, watch), state=model.family.state):
         writer.add(item)
-        report_progress(progress, kind, len(writer.utterances), len(data.rows))
-    if not writer.utterances:
-        raise UsageError("no clip is left to measure", fix="see the skipped rows above")
+        report_progress(progress, kind, before + len(writer.utterances), len(data.rows))
     return writer.finish([speakers.get(name) for name in writer.utterances])
 
 

@@ -88,7 +88,7 @@ def extended(items: Sequence[ImportanceSums], more: Sequence[ImportanceSums]) ->
 
 def _joined(first: ImportanceSums, second: ImportanceSums) -> ImportanceSums:
     """The candidates of both in the order in which one measurement has them: by size, then by layer."""
-    if first.utterances != second.utterances:
+    if first.utterances != second.utterances or not np.array_equal(first.counts, second.counts):
         raise MeasureError("other clips could be used than when it was measured before; measure anew with --force")
     candidates, refused = [*first.candidates, *second.candidates], dict(first.refused)
     refused |= {len(first.candidates) + column: reason for column, reason in second.refused.items()}
@@ -98,6 +98,23 @@ def _joined(first: ImportanceSums, second: ImportanceSums) -> ImportanceSums:
         candidates=tuple(candidates[index] for index in order),
         values=np.concatenate([first.values, second.values], axis=1)[:, order],
         refused={order.index(column): reason for column, reason in refused.items()},
+    )
+
+
+def lengthened(items: Sequence[ImportanceSums], more: Sequence[ImportanceSums]) -> list[ImportanceSums]:
+    """What was measured, with more clips: both have rows for all of them, without tokens for those they lack."""
+    others = {(item.quantity, item.part): item for item in more}
+    return [_with_clips(item, others[item.quantity, item.part]) for item in items]
+
+
+def _with_clips(first: ImportanceSums, second: ImportanceSums) -> ImportanceSums:
+    new = second.counts > 0
+    return replace(
+        first,
+        values=np.where(new[:, None], second.values, first.values),
+        counts=np.where(new, second.counts, first.counts),
+        full=None if first.full is None or second.full is None else np.where(new, second.full, first.full),
+        refused={**second.refused, **first.refused},
     )
 
 

@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import FileFormatError, UsageError
-from shoal.measurement.importance import extended
+from shoal.data import fingerprint
+from shoal.errors import FileFormatError
+from shoal.measurement.importance import ImportanceSums, extended, lengthened
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions, ImportanceRequest
-from shoal.measurement.metrics import metric_slices
-from shoal.measurement.sums import SumsFile, load_sums
-from shoal.schema.files import Difference, first_difference
+from shoal.measurement.metrics import importance_named, metric_slices
+from shoal.measurement.sums import SumsFile, load_sums, save_sums
+from shoal.measurement.trust import aligned
+from shoal.schema.files import check_same, first_difference, holds_another
 
 if TYPE_CHECKING:
-    from shoal.data import Dataset
+    from shoal.data import Dataset, Row
     from shoal.models.loading import LoadedModel
     from shoal.tasks import Task
 
+SUMS_FILE = "audit.npz"
 MEASURE_VERSION = 2
 """Raised when the numbers in the `.npz` change meaning, so that they are not mixed with older ones."""
 
 
-def measured_on(model: LoadedModel, data: Dataset, task: Task) -> dict[str, Any]:
-    """What the sums depend on, and nothing else (not the bootstrap).
+def measured_on(model: LoadedModel, rows: Sequence[Row], task: Task) -> dict[str, Any]:
+    """What the sums of these rows depend on, and nothing else (not the bootstrap).
 
     Raises:
         ManifestError: a row does not hold the task's right answer.
     """
-    info, weights = data.info(), model.info().fingerprint
     return {
-        "clips": f"{info.clips}, fingerprint {info.fingerprint[:12]}",
+        "clips": f"{len(rows)}, fingerprint {fingerprint(rows)[:12]}",
         "dtype": model.dtype_name,
-        "languages": _fingerprint(model.languages_told(task, [row.lang for row in data.rows])),
-        "model": f"fingerprint {(weights or 'unknown')[:12]}",
+        "languages": _fingerprint(model.languages_told(task, [row.lang for row in rows])),
+        "model": f"fingerprint {(model.info().fingerprint or 'unknown')[:12]}",
         "prompt": task.asked,
-        "right answers": _fingerprint([task.target(row) for row in data.rows]),
+        "right answers": _fingerprint([task.target(row) for row in rows]),
         "task": task.name,
         "version of the numbers": MEASURE_VERSION,
     }
@@ -48,29 +50,54 @@ def _fingerprint(values: Sequence[str | None]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12] if values else "none"
 
 
-def open_stored(out: Path | None, about: dict[str, Any], *, force: bool) -> SumsFile | None:
-    """What an earlier audit of the same left in `out`; None if there is nothing that can be used.
+def open_stored(out: Path | None, model: LoadedModel, data: Dataset, task: Task, *, force: bool) -> SumsFile:
+    """What an earlier audit of the same clips, or of some of them, left in `out`; empty if nothing there can be used.
 
     Args:
         out: the audit's folder; None keeps nothing.
-        about: from `measured_on`.
+        model: to be measured.
+        data: on which clips.
+        task: makes prompt and response.
         force: ignore an audit of something else instead of refusing.
 
     Raises:
         UsageError: it holds an audit of something else.
+        ManifestError: a row does not hold the task's right answer.
     """
-    if out is None or not (out / "audit.npz").is_file():
-        return None
+    now = measured_on(model, data.rows, task)
+    if out is None or not (out / SUMS_FILE).is_file():
+        return SumsFile({})
     try:
-        stored = load_sums(out / "audit.npz")
+        stored = load_sums(out / SUMS_FILE)
     except FileFormatError:
-        return None
-    difference = first_difference(stored.measured_on, about)
-    if difference is None:
+        return SumsFile({})
+    if not stored.measured_on and not force:
+        raise holds_another(out, "an audit by an older version of Shoal")
+    some = measured_on(model, _rows_in(stored, data.rows), task)
+    if first_difference(stored.measured_on, some) is None or check_same(
+        out, "an audit", stored.measured_on, now, force=force
+    ):
         return stored
-    if force:
-        return None
-    raise _refusal(out, f"another {difference}" if stored.measured_on else "an older version of Shoal made it")
+    return SumsFile({})
+
+
+def keep(stored: SumsFile, out: Path | None, model: LoadedModel, data: Dataset, task: Task) -> None:
+    """Write down what is measured so far, and of which clips."""
+    if out is not None:
+        stored.measured_on = measured_on(model, _rows_in(stored, data.rows), task)
+        save_sums(out / SUMS_FILE, stored)
+
+
+def _rows_in(stored: SumsFile, rows: Sequence[Row]) -> list[Row]:
+    """Those that every input has sums of."""
+    measured = [set(sums.utterances) for sums in stored.inputs.values()]
+    return [row for row in rows if all(row.id in known for known in measured)]
+
+
+def rows_without(data: Dataset, measured: Iterable[str]) -> list[Row]:
+    """Those that were not measured: rows that have come in since, or that had bad audio then."""
+    known = set(measured)
+    return [] if known.issuperset(data.ids()) else [row for row in data.rows if row.id not in known]
 
 
 def has_all_metrics(stored: SumsFile) -> bool:
@@ -84,39 +111,62 @@ def check_options(stored: SumsFile, metric: ImportanceMetric, request: Importanc
     Raises:
         UsageError: another scope, or the one in a race and the other not.
     """
-    if not force and (difference := _contradiction(stored, metric, request)):
-        raise _refusal(request.out, f"{metric.name} with another {difference}")
+    check_same(request.out, metric.name, *_fixed(stored, metric, request), force=force)
 
 
-def _contradiction(stored: SumsFile, metric: ImportanceMetric, request: ImportanceRequest) -> Difference | None:
+def _fixed(
+    stored: SumsFile, metric: ImportanceMetric, request: ImportanceRequest
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that nothing can be added to, as the file has them and as they are asked for."""
     before, now = stored.importance_options.get(_name(metric, request), {}), _options_of(metric, request)
-    fixed = [name for name in ("race", "scope") if name in before]
-    return first_difference({name: before[name] for name in fixed}, {name: now[name] for name in fixed})
+    names = [name for name in ("race", "scope") if name in before]
+    return {name: before[name] for name in names}, {name: now[name] for name in names}
+
+
+def stored_requests(
+    stored: SumsFile, like: ImportanceRequest, *, besides: Iterable[tuple[ImportanceMetric, ImportanceRequest]]
+) -> list[tuple[ImportanceMetric, ImportanceRequest]]:
+    """What the importances in the file, but those of `besides`, were asked for with; `like` has all else."""
+    requests, names = [], {_name(*pair) for pair in besides}
+    for name, options in stored.importance_options.items():
+        for kind in stored.inputs:
+            metric = importance_named(name.removeprefix(f"{kind}:"))
+            asked = replace(like, input=kind, options=_with(like.options, options))
+            if metric.quantities and name not in names:
+                requests.append((metric, asked))
+    return requests
 
 
 def add_importance(stored: SumsFile, metric: ImportanceMetric, request: ImportanceRequest) -> bool:
-    """Measure what the file lacks of one importance with one input; whether it lacked anything.
+    """Measure what the file lacks of one importance with one input, clips or candidates; whether it lacked anything.
 
     What contradicts is measured anew: `check_options` has refused it, unless it was forced.
     """
     name, now = _name(metric, request), _options_of(metric, request)
-    before = None if _contradiction(stored, metric, request) else stored.importance_options.get(name)
+    before = None if first_difference(*_fixed(stored, metric, request)) else stored.importance_options.get(name)
+    union = now if before is None else _union(before, now)
     items = stored.importance.get(request.input, [])
-    others = [item for item in items if item.metric != metric.name]
     known = [item for item in items if item.metric == metric.name]
-    if before is None:
-        measured = metric.measure(request)
+    rows = rows_without(request.data, known[0].utterances) if known else []
+    if union == before and not rows:
+        return False
+    utterances = stored.inputs[request.input].utterances
+
+    def measured(options: ImportanceOptions, data: Dataset) -> list[ImportanceSums]:
+        return [aligned(item, utterances) for item in metric.measure(replace(request, options=options, data=data))]
+
+    # A race is of all candidates and clips at once, and decoding needs their losses: those are measured in full again.
+    decode = union.get("decode")
+    if before is None or before.get("race") or decode != before.get("decode") or (decode and rows):
+        sums = measured(_with(request.options, union), request.data)
     else:
-        union = _union(before, now)
-        if union == before:
-            return False
-        # A race is of all candidates at once, and decoding needs their losses: those are measured in full again.
-        whole = before.get("race") or union.get("decode") != before.get("decode")
-        options = _with(request.options, union) if whole else _missing(_with(request.options, now), before)
-        more = metric.measure(replace(request, options=options))
-        measured, now = more if whole else extended(known, more), union
-    stored.importance[request.input] = others + measured
-    stored.importance_options[name] = now
+        sums = [aligned(item, utterances) for item in known]
+        if rows:
+            sums = lengthened(sums, measured(_with(request.options, before), replace(request.data, rows=rows)))
+        if union != before:
+            sums = extended(sums, measured(_missing(_with(request.options, now), before), request.data))
+    stored.importance[request.input] = [item for item in items if item.metric != metric.name] + sums
+    stored.importance_options[name] = union
     return True
 
 
@@ -158,11 +208,3 @@ def _missing(options: ImportanceOptions, before: dict[str, Any]) -> ImportanceOp
         return replace(options, parts=tuple(parts))
     sizes = tuple(size for size in options.block_sizes or () if size not in before.get("block_sizes", ()))
     return replace(options, block_sizes=sizes, parts=("layer", *parts) if sizes else tuple(parts))
-
-
-def _refusal(out: Path | None, what: str) -> UsageError:
-    return UsageError(
-        f"it holds an audit of something else: {what}",
-        where=str(out),
-        fix="choose another folder with --out, or replace it with --force",
-    )

@@ -10,7 +10,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -59,6 +59,16 @@ class Sums:
         sums, counts = self.scope(scope, metric)
         total = counts.sum()
         return sums.sum(0) / total if total else np.full(sums.shape[1], np.nan)
+
+    def lengthened(self, more: Sums) -> Sums:
+        """These utterances and more."""
+        return replace(
+            self,
+            utterances=self.utterances + more.utterances,
+            speakers=self.speakers + more.speakers,
+            values=np.concatenate([self.values, more.values]),
+            counts=np.concatenate([self.counts, more.counts]),
+        )
 
 
 def units_of(sums: Sums, cluster: Cluster) -> Units:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
+from shoal.data import fingerprint
 from shoal.errors import UsageError
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.model_checks import check_can_answer
@@ -24,13 +25,14 @@ from shoal.plan_search.words import reason
 from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Estimate, Plan, PlanSource, Search, SearchStep
+from shoal.schema.files import check_same
 from shoal.schema.plan import DISTANCE_METRIC
 from shoal.settings import takes
 from shoal.statistics.hypothesis_tests import holm
 from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
-    from shoal.data import Dataset
+    from shoal.data import Dataset, Row
     from shoal.evaluation.scores.base import Score
     from shoal.models.loading import LoadedModel
     from shoal.selection.strategy import Choice
@@ -77,7 +79,7 @@ def search(
 
     Raises:
         UsageError: a text LLM, a task for which nothing is decoded, a budget that makes no sense or that the unpruned
-            model keeps to already, or too few clips to split.
+            model keeps to already, too few clips to split, or `out` holds a search with other settings.
         ManifestError: no usable clip or reference, or an unpruned model whose score is 0.
         FileFormatError: `out` holds outputs of another model or other settings.
     """
@@ -94,6 +96,8 @@ def search(
     _check(model, task, budget, settings)
     # The same on both splits, whichever labels are in them.
     rows = [*parts.validation.rows, *parts.confirmation.rows]
+    if folder is not None and not settings.force:
+        _check_stored(folder, model, rows, task, budget, settings)
     task = without_unmeasurable_loss(task.on(rows), model, rows)
     outcome = SearchRun(model, parts, task, budget, settings, folder, progress).carry_out(score)
     if folder is not None:
@@ -116,6 +120,44 @@ def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: SearchSett
     limits.check_replicates(budget, settings.replicates, settings.confirm_plans)
     whole = settings.part == "layer"
     limits.check_costs(budget, info, loaded.dtype.itemsize, whole=whole, removable=removable)
+
+
+def _check_stored(
+    out: Path, loaded: LoadedModel, rows: Sequence[Row], task: Task, budget: Budget, settings: SearchSettings
+) -> None:
+    """Refuse to replace a search that was asked for with other settings, or on other clips."""
+    if not (out / SEARCH_FILE).is_file():
+        return
+    stored = Search.load(out / SEARCH_FILE)
+    # Bad audio has left the clips of the record, and is among those that are asked for.
+    bad = {(row.manifest, row.line) for row in stored.data.skipped}
+    clips = fingerprint(row for row in rows if (row.manifest, row.line) not in bad)
+    asked = {**_asked(task, budget, settings), "budget": budget.model_dump()}
+    check_same(
+        out,
+        "a search",
+        {
+            "model": stored.model.fingerprint,
+            "clips": stored.data.fingerprint,
+            **stored.model_dump(mode="json", include=set(asked)),
+        },
+        {"model": loaded.info().fingerprint, "clips": clips, **asked},
+    )
+
+
+def _asked(task: Task, budget: Budget, settings: SearchSettings) -> dict[str, Any]:
+    """What decides a search besides model and clips, under the names of its record."""
+    return {
+        "task": task.name,
+        "budget": budget,
+        "strategy": settings.strategy,
+        "metric": settings.ranked_by,
+        "input": settings.input,
+        "scope": settings.counted,
+        "part": settings.part,
+        "width": settings.width if settings.strategy == "beam" else None,
+        **settings.model_dump(include={"patience", "confirm_plans", "allow_last", "replicates", "cluster", "seed"}),
+    }
 
 
 def _save(search: Search, out: Path) -> None:
@@ -165,7 +207,6 @@ class SearchRun:
 
     def carry_out(self, score: Score) -> Search:
         """Try plans, confirm the shallowest, and say what came of it."""
-        settings = self.settings
         steps = list(self.steps())
         confirmations = self.confirm(steps)
         chosen = next((test.plan for test in confirmations if test.holds), None)
@@ -173,19 +214,10 @@ class SearchRun:
             provenance=provenance(device=str(self.loaded.device), dtype=self.loaded.dtype_name),
             model=self.loaded.info(),
             data=self.parts.info(),
-            task=self.task.name,
             score_name=score.name,
             higher_is_better=score.higher_is_better,
             fraction=score.fraction,
-            budget=self.budget,
             tested_increase=self.tested_increase,
-            strategy=settings.strategy,
-            metric=settings.ranked_by,
-            input=settings.input,
-            scope=settings.counted,
-            part=settings.part,
-            width=settings.width if settings.strategy == "beam" else None,
-            patience=settings.patience,
             validation_clips=len(self.parts.validation.rows),
             confirmation_clips=len(self.parts.confirmation.rows),
             shared_speakers=self.parts.shared_speakers,
@@ -195,9 +227,7 @@ class SearchRun:
             confirmations=confirmations,
             chosen=chosen,
             reason=reason(score, self.budget, steps, confirmations, chosen),
-            replicates=settings.replicates,
-            cluster=settings.cluster,
-            seed=settings.seed,
+            **_asked(self.task, self.budget, self.settings),
         )
 
     def steps(self) -> Iterator[SearchStep]:

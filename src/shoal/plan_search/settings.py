@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from shoal.errors import UsageError
 from shoal.measurement.metric_types import CosineMetric, ImportanceMetric
 from shoal.measurement.metrics import options
-from shoal.settings import SHARE, SPEED, Intervals, Share
+from shoal.settings import OUTPUT, SHARE, SPEED, Intervals, Share
 from shoal.terms import InputKind, Part, Scope
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class SearchSettings(Intervals):
     """Clips in a batch."""
     max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
     """Most tokens a clip may get; default: 16, and 20 more for every second of audio, up to 448."""
+    force: Annotated[bool, OUTPUT] = False
+    """Replace the search with other settings that the folder holds; what was decoded and measured is used again."""
 
     @field_validator("confidence")
     @classmethod

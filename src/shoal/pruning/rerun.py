@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from shoal.cards.facts import SourceRecord, source_record
-from shoal.errors import UsageError
 from shoal.models.json_file import read_json_object
 from shoal.models.lineage import HEAL_FILE, PLAN_FILE
 from shoal.models.meta_model import CONFIG
 from shoal.schema import Plan
+from shoal.schema.files import check_same
 
 
 def finished(
@@ -32,31 +33,24 @@ def finished(
     """
     if not (out / PLAN_FILE).is_file() or (out / HEAL_FILE).is_file() or (record := source_record(out)) is None:
         return False
-    removed, asked = (", ".join(map(str, sorted(numbers))) for numbers in (Plan.load(out / PLAN_FILE).layers, layers))
-    differences = _differences(out, record, ref, source, fingerprint)
-    if removed != asked:
-        differences.append(f"it lacks layers {removed or 'none'}, not {asked or 'none'}")
-    if dtype is not None and (stored := stored_dtype(out)) not in (None, dtype):
-        differences.append(f"it is stored in {stored}, not {dtype}")
-    if differences:
-        raise UsageError(
-            f"another checkpoint is there: {'; '.join(differences)}",
-            where=str(out),
-            fix="choose another folder, or replace it with --force",
-        )
-    return True
+    before, now = _model(out, record, ref, source, fingerprint)
+    before["removed layers"], now["removed layers"] = sorted(Plan.load(out / PLAN_FILE).layers), sorted(layers)
+    if dtype is not None and (stored := stored_dtype(out)) is not None:
+        before["dtype"], now["dtype"] = stored, dtype
+    return check_same(out, "a checkpoint pruned", before, now)
 
 
-def _differences(out: Path, record: SourceRecord, ref: str, source: Path, fingerprint: str) -> list[str]:
-    """Whether another model was pruned, or this one as it was before its weights changed."""
-    same_name = record.model.ref == ref or Path(record.model.ref).resolve() == source.resolve()
-    if not same_name:
-        return [f"it was made from {record.model.ref}, not {ref}"]
+def _model(
+    out: Path, record: SourceRecord, ref: str, source: Path, fingerprint: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Which model was pruned, and which is to be: by name, and by whether its weights have changed since."""
+    if record.model.ref != ref and Path(record.model.ref).resolve() != source.resolve():
+        return {"model": record.model.ref}, {"model": ref}
     if fingerprint and record.model.fingerprint:
-        return [] if fingerprint == record.model.fingerprint else [f"it was made from other weights of {ref}"]
+        return {"fingerprint of weights": record.model.fingerprint}, {"fingerprint of weights": fingerprint}
     made = (out / PLAN_FILE).stat().st_mtime
     newer = any(path.stat().st_mtime > made for path in source.glob("*.safetensors"))
-    return [f"the weights of {ref} were written after it"] if newer else []
+    return {"weights": "as they were"}, {"weights": "written since" if newer else "as they were"}
 
 
 def stored_dtype(folder: Path) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 
-from shoal.errors import FileFormatError
+from shoal.errors import FileFormatError, UsageError
 from shoal.machine import writing
 
 
@@ -42,7 +42,7 @@ class Difference(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key} ({_short(self.before)}, now {_short(self.now)})"
+        return f"{self.key} {_short(self.before)}, not {_short(self.now)}"
 
 
 def _short(value: Any) -> str:
@@ -68,23 +68,59 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Diffe
     return None
 
 
-def claim(path: Path, settings: Mapping[str, Any]) -> Difference | None:
-    """Write down the settings that a folder's work is done with; where some are there, compare.
+REPLACE = "choose another with --out, or replace it with --force"
+
+
+def holds_another(path: Path | None, what: str, *, fix: str = REPLACE) -> UsageError:
+    """The refusal of a folder or a file that holds something else than is asked for, which `what` says."""
+    return UsageError(f"it holds {what}", where=str(path), fix=fix)
+
+
+def check_same(
+    path: Path | None,
+    what: str,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    force: bool = False,
+    fix: str = REPLACE,
+) -> bool:
+    """Whether what a folder or a file holds was made with the settings of now; where it must not be replaced, it was.
 
     Args:
-        path: of the file; made if it is not there.
-        settings: what JSON can hold, or has a text for.
-
-    Returns:
-        The first setting that differs, by name; None if the folder is free or was claimed by the same settings.
+        path: of the folder or the file.
+        what: it holds, such as `a bench`.
+        before: the settings that it was made with, as JSON gives them.
+        now: what JSON can hold, or has a text for.
+        force: it may be replaced.
+        fix: what to do where the settings differ.
 
     Raises:
+        UsageError: a setting differs; the line names the first.
+    """
+    difference = first_difference(before, now)
+    if difference and not force:
+        raise holds_another(path, f"{what} with {difference}", fix=fix)
+    return difference is None
+
+
+def claim(path: Path, what: str, settings: Mapping[str, Any], *, fix: str) -> None:
+    """Write down the settings that a folder's work is done with, or make sure that it was begun with them.
+
+    Args:
+        path: of the file in that folder; made if it is not there.
+        what: the folder holds, such as `an unfinished run`.
+        settings: what JSON can hold, or has a text for.
+        fix: what to do where they differ.
+
+    Raises:
+        UsageError: a setting differs.
         FileFormatError: the file cannot be read or written.
     """
     if path.is_file():
-        return first_difference(read_json(path), settings)
-    write_text(path, json.dumps(dict(settings), indent=1, default=str) + "\n")
-    return None
+        check_same(path.parent, what, read_json(path), settings, fix=fix)
+    else:
+        write_text(path, json.dumps(dict(settings), indent=1, default=str) + "\n")
 
 
 def read_yaml(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str, Any]:

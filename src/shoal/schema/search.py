@@ -87,6 +87,10 @@ class Search(Document):
     """Of a beam."""
     patience: int = 2
     """Plans in a row whose change breaks the budget, after which no deeper one is tried."""
+    confirm_plans: int = 3
+    """Plans that are tested on the confirmation split at most."""
+    allow_last: bool = False
+    """Whether the last layer may go too."""
     validation_clips: int
     confirmation_clips: int
     shared_speakers: int = 0

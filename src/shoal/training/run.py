@@ -27,7 +27,7 @@ from shoal.progress import Progress, stage
 from shoal.provenance import provenance
 from shoal.pruning.folder import check_target, new_folder
 from shoal.schema import StageRecord, TrainingRecord, ValidationLoss, write_text
-from shoal.schema.files import first_difference
+from shoal.schema.files import check_same
 from shoal.settings import takes
 from shoal.training import loop
 from shoal.training.augment import PLAIN, Variant
@@ -93,12 +93,8 @@ def finished(recipe: Recipe, out: Path, *, force: bool) -> TrainingRecord | None
     if not (out / TRAINING_FILE).is_file():
         return None
     record = TrainingRecord.load(out / TRAINING_FILE)
-    difference = first_difference(record.recipe, recipe.model_dump(mode="json"))
-    if difference is None or force:
-        return record if difference is None else None
-    raise UsageError(
-        f"it was trained with another {difference}", where=str(out), fix="choose another --out, or give --force"
-    )
+    same = check_same(out, "a model trained", record.recipe, recipe.model_dump(mode="json"), force=force)
+    return record if same else None
 
 
 class _Training:

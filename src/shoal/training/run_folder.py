@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from shoal.errors import FileFormatError, UsageError
+from shoal.errors import FileFormatError
 from shoal.machine import writing
 from shoal.schema.files import claim
 from shoal.training.processes import Processes
@@ -54,12 +54,8 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         UsageError: it is of another.
     """
-    if (other := claim(folder / SETTINGS, settings)) is not None:
-        raise UsageError(
-            f"it holds an unfinished run with another {other}",
-            where=str(folder),
-            fix="run that command again to finish it, or remove the folder to begin anew",
-        )
+    fix = "run that command again to finish it, or remove the folder to begin anew"
+    claim(folder / SETTINGS, "an unfinished run", settings, fix=fix)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
