@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 import shoal
 from shoal.cli import main
@@ -98,6 +100,39 @@ def assert_estimate(found: Estimate, rows: list[float]) -> None:
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
+def lost(item: ImportanceSums, layers: tuple[int, ...]) -> dict[str, tuple[float, int]]:
+    """Utterance → what it loses without these layers, and its tokens."""
+    place = item.candidates.index(layers)
+    return {name: (float(item.values[r, place]), int(item.counts[r])) for r, name in enumerate(item.utterances)}
+
+
+def minus(a: dict[str, tuple[float, int]], b: dict[str, tuple[float, int]]) -> dict[str, tuple[float, int]]:
+    return {name: (value - b[name][0], tokens) for name, (value, tokens) in a.items()}
+
+
+def mean_and_error(sums: dict[str, tuple[float, int]], weight: dict[str, float]) -> tuple[float, float]:
+    """A ratio of two sums and its linearised standard error, of utterances as often as they were drawn."""
+    drawn = sum(weight.values())
+    tokens = sum(weight[name] * count for name, (_, count) in sums.items())
+    mean = sum(weight[name] * value for name, (value, _) in sums.items()) / tokens
+    squares = sum(weight[name] * (value - mean * count) ** 2 for name, (value, count) in sums.items())
+    return mean, math.sqrt(squares * drawn / (drawn - 1)) / tokens
+
+
+def assert_studentised(found: Estimate, sums: dict[str, tuple[float, int]], weights: list[dict[str, float]]) -> None:
+    """The bootstrap-t interval, at least as wide as Student's."""
+    mean, error = mean_and_error(sums, weights[0])
+    clusters, distances = len(weights[0]), []
+    for weight in weights[1:]:
+        value, spread = mean_and_error(sums, weight)
+        distances.append((value - mean) / max(spread, error / math.sqrt(clusters)) if error else 0.0)
+    low, high = np.quantile(distances, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    reach = student.ppf((1 + LEVEL) / 2, clusters - 1)
+    assert found.value == pytest.approx(mean)
+    assert found.low == pytest.approx(mean - max(high, reach) * error)
+    assert found.high == pytest.approx(mean - min(low, -reach) * error)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("audits")
@@ -139,10 +174,8 @@ def test_what_a_side_loses_under_a_plan_is_its_own_measure_of_it(paths, n):
         sums, item = measured[place]
         weights = weights_of(sums, SEED + (2 if place == 2 else 0))
         assert tuple(loss.layers) == plans[plan]
-        assert_estimate(loss.loss, [slow_loss(item, plans[plan], w) for w in weights])
-        assert_estimate(
-            loss.excess, [slow_loss(item, plans[plan], w) - slow_loss(item, best[place], w) for w in weights]
-        )
+        assert_studentised(loss.loss, lost(item, plans[plan]), weights)
+        assert_studentised(loss.excess, minus(lost(item, plans[plan]), lost(item, best[place])), weights)
         assert loss.excess.value >= 0
 
 

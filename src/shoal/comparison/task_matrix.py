@@ -29,16 +29,17 @@ from shoal.data_names import short_name
 from shoal.errors import UsageError
 from shoal.measurement.blocks import block_slice
 from shoal.measurement.importance import ImportanceSums
-from shoal.measurement.metric_types import ImportanceMetric
+from shoal.measurement.metric_types import CosineMetric, ImportanceMetric
 from shoal.measurement.metrics import cosine_metrics, importances
-from shoal.measurement.trust import aligned, cost_rows, importance_rows
+from shoal.measurement.sums import Sums
+from shoal.measurement.trust import aligned, cost_rows, spread
 from shoal.provenance import provenance
 from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
 from shoal.schema.record import with_caution
 from shoal.selection.consensus import best_block, check_one_model, check_weights, combined
 from shoal.selection.settings import Combine
 from shoal.settings import takes
-from shoal.statistics import Floats, Resampler, estimate_rows
+from shoal.statistics import Floats, Ints, Resampler, mean_bounds
 
 Statistic = Callable[[Floats, Floats], Floats]
 
@@ -76,10 +77,10 @@ def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = N
     usual = next(metric for metric in cosine_metrics() if metric.per == "block" and scope in metric.scopes)
     likeness = [cost_rows(s.sums, scope, usual, r) for s, r in zip(sides, resamplers, strict=True)]
     possible = _possible_sizes(sizes, depth)
-    measure = _measured(sides, resamplers, possible, every=sizes is not None) or MatrixMeasure(
-        usual.name, usual.unit, possible, likeness
+    measure = _measured(sides, possible, every=sizes is not None) or MatrixMeasure(
+        usual.name, usual.unit, possible, [SideCosts.of_cosines(side.sums, scope, usual) for side in sides]
     )
-    rows = MatrixRows(names, measure.rows, depth, settings.combine, weights, level)
+    rows = MatrixLosses(names, measure.costs, resamplers, depth, settings.combine, weights, level)
     matrix = TaskMatrix(
         provenance=provenance(),
         sides=[side.described(name) for side, name in zip(sides, names, strict=True)],
@@ -100,21 +101,59 @@ def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = N
 
 
 @dataclass(frozen=True)
+class SideCosts:
+    """The measure of every block on one side, the lower the more redundant."""
+
+    costs: Floats
+    """(U, blocks), what each utterance adds; NaN for blocks that were not tried, or refused."""
+    counts: Ints
+    """(U,), and to how many positions or words."""
+
+    @classmethod
+    def of_cosines(cls, sums: Sums, scope: Scope, metric: CosineMetric) -> SideCosts:
+        """Of a metric of blocks."""
+        costs, counts = sums.scope(scope, metric.name)
+        return cls(costs if metric.low_is_redundant else -costs, counts)
+
+    @classmethod
+    def of_importance(cls, item: ImportanceSums, sums: Sums) -> SideCosts:
+        """Of what was measured in earnest, on some of the utterances or on all."""
+        item = aligned(item, sums.utterances)
+        values = np.where(item.counts[:, None] > 0, item.values, 0)
+        values[:, sorted(item.refused)] = np.nan
+        return cls(spread(values, item, sums.depth), item.counts)
+
+    @property
+    def means(self) -> Floats:
+        """(blocks,)."""
+        return np.asarray(self.costs.sum(axis=0) / self.counts.sum())
+
+    def estimate(self, costs: Floats, resampler: Resampler, level: float) -> Estimate:
+        """The mean of one block, or of the difference of two: `costs` is (U,)."""
+        result = Estimate(value=float(costs.sum() / self.counts.sum()), level=level)
+        if resampler.clusters > 1:
+            low, high = mean_bounds(costs[:, None], self.counts[:, None], resampler, level)
+            result.low, result.high = float(low[0]), float(high[0])
+        return result
+
+
+@dataclass(frozen=True)
 class MatrixMeasure:
-    """What plans are chosen by; `rows` has (1 + R, blocks) for each side, row 0 the means."""
+    """What plans are chosen by, for each side."""
 
     name: str
     unit: str
     sizes: list[int]
-    rows: list[Floats]
+    costs: list[SideCosts]
 
 
 @dataclass(frozen=True)
-class MatrixRows:
-    """The measure of every block on every side, and what plans made from it cost."""
+class MatrixLosses:
+    """What plans made from the measure cost every side."""
 
     names: list[str]
-    rows: list[Floats]
+    costs: list[SideCosts]
+    resamplers: list[Resampler]
     depth: int
     combine: Combine
     weights: list[float]
@@ -129,21 +168,21 @@ class MatrixRows:
         own = [best_block(values, n) for values in self._values(n)]
         shared = best_block(combined(self._values(n), self.combine, self.weights), n)
         for plan, start in zip([*self.names, CONSENSUS], [*own, shared], strict=True):
-            for side, name in enumerate(self.names):
-                blocks = self.rows[side][:, self._part(n)]
-                if np.isfinite(blocks[0, start]):
+            for name, costs, best, resampler in zip(self.names, self.costs, own, self.resamplers, strict=True):
+                blocks = costs.costs[:, self._part(n)]
+                if np.isfinite(blocks[:, start]).all():
                     yield TaskLoss(
                         task=name,
                         plan=plan,
                         n=n,
                         layers=list(range(start, start + n)),
-                        loss=estimate_rows(blocks[:, start], self.level),
-                        excess=estimate_rows(blocks[:, start] - blocks[:, own[side]], self.level),
+                        loss=costs.estimate(blocks[:, start], resampler, self.level),
+                        excess=costs.estimate(blocks[:, start] - blocks[:, best], resampler, self.level),
                     )
 
     def _values(self, n: int) -> Floats:
         """(sides, blocks of n layers that keep the last one)."""
-        return np.stack([rows[0, self._part(n)] for rows in self.rows])
+        return np.stack([costs.means[self._part(n)] for costs in self.costs])
 
     def _part(self, n: int) -> slice:
         blocks = block_slice(self.depth, n)
@@ -234,9 +273,7 @@ def _pairwise(rows: Sequence[Floats], statistic: Statistic) -> list[list[Estimat
     return [[Estimate(value=1.0) if a == b else upper[max(a, b), min(a, b)] for b in sides] for a in sides]
 
 
-def _measured(
-    sides: Sequence[Side], resamplers: Sequence[Resampler], sizes: list[int], *, every: bool
-) -> MatrixMeasure | None:
+def _measured(sides: Sequence[Side], sizes: list[int], *, every: bool) -> MatrixMeasure | None:
     """What was measured in earnest, where all sides have all blocks of the sizes (with `every`) or of some of them."""
     depth = sides[0].sums.depth
     for metric in importances():
@@ -246,12 +283,8 @@ def _measured(
             continue
         complete = [n for n in sizes if all(_has_blocks(item, depth, n) for item in known)]
         if complete and (complete == sizes or not every):
-            rows = [
-                importance_rows(aligned(item, side.sums.utterances), depth, resampler)
-                for item, side, resampler in zip(known, sides, resamplers, strict=True)
-            ]
-            name = f"{known[0].metric} {known[0].quantity}"
-            return MatrixMeasure(name, known[0].unit, complete, rows)
+            costs = [SideCosts.of_importance(item, side.sums) for item, side in zip(known, sides, strict=True)]
+            return MatrixMeasure(f"{known[0].metric} {known[0].quantity}", known[0].unit, complete, costs)
     return None
 
 

@@ -99,10 +99,10 @@ class Truth:
     def of(cls, item: ImportanceSums, depth: int, halves: Resampler) -> Truth:
         """Of one quantity of whole layers."""
         complete: Bools = np.logical_not(np.isnan(item.values[item.counts > 0]).any(0))
-        whole = _spread(complete[None].astype(np.float64), item, depth)[0] == 1
+        whole = spread(complete[None].astype(np.float64), item, depth)[0] == 1
         ranking = _of_importance(item, depth, halves)
         sign = 1 if importance_named(item.metric).quantity(item.quantity).low_is_redundant else -1
-        lost = _spread(halves.by_cluster(np.nan_to_num(sign * item.values)), item, depth)
+        lost = spread(halves.by_cluster(np.nan_to_num(sign * item.values)), item, depth)
         sizes = halves.by_cluster(item.counts[:, None])[:, 0]
         return cls(replace(ranking, rows=np.where(whole, ranking.rows, np.nan)), halves, lost, sizes)
 
@@ -138,10 +138,10 @@ def importance_rows(item: ImportanceSums, depth: int, resampler: Resampler) -> F
     rows = item.means()[None]
     if resampler.clusters > 1:
         rows = np.vstack([rows, item.replicates(resampler)])
-    return _spread(rows, item, depth)
+    return spread(rows, item, depth)
 
 
-def _spread(columns: Floats, item: ImportanceSums, depth: int) -> Floats:
+def spread(columns: Floats, item: ImportanceSums, depth: int) -> Floats:
     """(R, candidates) → (R, blocks), NaN for blocks that are no candidates."""
     blocks = np.full((len(columns), block_count(depth)), np.nan)
     for index, layers in enumerate(item.candidates):
