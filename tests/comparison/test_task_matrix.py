@@ -94,12 +94,6 @@ def slow_within(a: list[float], b: list[float]) -> float:
     return sum(found) / len(found)
 
 
-def assert_estimate(found: Estimate, rows: list[float]) -> None:
-    assert found.value == pytest.approx(rows[0])
-    low, high = np.quantile(rows[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-
-
 def lost(item: ImportanceSums, layers: tuple[int, ...]) -> dict[str, tuple[float, int]]:
     """Utterance → what it loses without these layers, and its tokens."""
     place = item.candidates.index(layers)

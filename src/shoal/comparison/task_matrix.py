@@ -32,7 +32,7 @@ from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import CosineMetric, ImportanceMetric
 from shoal.measurement.metrics import cosine_metrics, importances
 from shoal.measurement.sums import Sums
-from shoal.measurement.trust import aligned, cost_rows, spread
+from shoal.measurement.trust import aligned, spread
 from shoal.provenance import provenance
 from shoal.schema import SCOPES, Estimate, InputKind, Scope, TaskLoss, TaskMatrix
 from shoal.schema.record import with_caution
@@ -75,10 +75,11 @@ def task_matrix(paths: Sequence[str | Path], settings: MatrixSettings | None = N
     weights, names = check_weights(settings.weights, len(sides)), labels(sides)
     depth, resamplers = sides[0].sums.depth, resamplers_of(sides, settings.replicates, settings.seed)
     usual = next(metric for metric in cosine_metrics() if metric.per == "block" and scope in metric.scopes)
-    likeness = [cost_rows(s.sums, scope, usual, r) for s, r in zip(sides, resamplers, strict=True)]
+    distances = [SideCosts.of_cosines(side.sums, scope, usual) for side in sides]
+    likeness = [side.means[None] for side in distances]
     possible = _possible_sizes(sizes, depth)
     measure = _measured(sides, possible, every=sizes is not None) or MatrixMeasure(
-        usual.name, usual.unit, possible, [SideCosts.of_cosines(side.sums, scope, usual) for side in sides]
+        usual.name, usual.unit, possible, distances
     )
     rows = MatrixLosses(names, measure.costs, resamplers, depth, settings.combine, weights, level)
     matrix = TaskMatrix(

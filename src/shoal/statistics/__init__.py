@@ -3,7 +3,7 @@
 from shoal.statistics.arrays import Bools, Floats, Ints
 from shoal.statistics.confidence_set import confidence_set
 from shoal.statistics.cross_fitting import disattenuated, halves_of, held_out, reliability
-from shoal.statistics.percentile import estimate_rows, interval
+from shoal.statistics.percentile import interval
 from shoal.statistics.ranks import ranks, spearman
 from shoal.statistics.resampling import ROWS, Resampler, Units, make_resampler
 from shoal.statistics.studentised import Resampled, mean_bounds
@@ -20,7 +20,6 @@ __all__ = [
     "UnseenDraws",
     "confidence_set",
     "disattenuated",
-    "estimate_rows",
     "halves_of",
     "held_out",
     "interval",

@@ -1,10 +1,9 @@
-"""Percentile intervals of what is no smooth function of sums (Efron & Tibshirani 1993, ch. 13)."""
+"""Percentiles of replicates."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from shoal.schema import Estimate
 from shoal.statistics.arrays import Floats
 
 
@@ -15,11 +14,3 @@ def interval(replicates: Floats, level: float) -> tuple[Floats, Floats]:
     quantile = np.nanquantile if np.isnan(replicates).any() else np.quantile
     low, high = quantile(replicates, [tail, 1 - tail], axis=0)
     return low, high
-
-
-def estimate_rows(rows: Floats, level: float) -> Estimate:
-    """Row 0 of (1 + R,) with the percentile interval of the others, if any has a value."""
-    if np.isnan(rows[1:]).all():
-        return Estimate(value=float(rows[0]), level=level)
-    low, high = interval(rows[1:], level)
-    return Estimate(value=float(rows[0]), low=float(low), high=float(high), level=level)
