@@ -75,7 +75,9 @@ def audit_of(
     inputs = {kind: summarise(item, kind, AuditSettings(replicates=20)) for kind, item in sums.items()}
     for kind, items in (importance or {}).items():
         inputs[kind].importance = [
-            summarise_importance(item, make_resampler([None] * len(item.utterances), replicates=20, seed=0), 0.95)
+            summarise_importance(
+                item, depth, make_resampler([None] * len(item.utterances), replicates=20, seed=0), 0.95
+            )
             for item in items
         ]
     model = ModelInfo(

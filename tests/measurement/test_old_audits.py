@@ -24,7 +24,7 @@ def raw() -> dict:
 def today(block: dict) -> dict:
     """Stability was a frequency, and the block chosen instead most often says less than the confidence set."""
     named = {name: value for name, value in block.items() if name not in ("stability", "runner_up")}
-    return {**named, "selection_frequency": block["stability"], "confidence_set": []}
+    return {**named, "selection_frequency": block["stability"], "confidence_set": [], "held_out": None}
 
 
 def test_its_values_and_best_blocks_are_where_they_are_now(raw):

@@ -8,10 +8,11 @@ import report_documents as documents
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.cli.audit import summary
 from shoal.report.by_layer import single_layers
 from shoal.report.figure_style import Stretch, stretch_for
 from shoal.report.importance import panels
-from shoal.report.importance_blocks import block_figures, rows_of
+from shoal.report.importance_blocks import best_table, block_figures, rows_of
 from shoal.report.task_matrix import wrapped
 from shoal.report.trust import by_size, sentences
 from shoal.report.units import unit_of
@@ -137,3 +138,19 @@ def test_metrics_are_sorted_by_regret_within_a_size():
 def test_labels_are_broken_between_words_and_stay_text():
     assert wrapped("German to English") == "German to<br>English"
     assert wrapped("<b>") == "&lt;b&gt;"
+
+
+def test_the_best_measured_block_is_shown_with_what_it_loses_on_other_clips():
+    audit = documents.measured_audit()
+    table = best_table(audit)
+    assert [row[2] for row in table.rows if row[:2] == ["speech", "rise of WER"]] == ["1", "2"]
+    (row,) = [row for row in table.rows if row[1:3] == ["rise of WER", "2"]]
+    assert row[3] == "20–21"
+    assert row[4:] == ["+2.7 points of WER [+1.8, +3.6]", "+1.8 points of WER [+0.9, +2.7]", "80\u202f%", "23"]
+    lines = [str(line) for line in summary(audit)]
+    assert any(
+        "n=2  layers [20, 22)  +2.700 [+1.800, +3.600] points of WER on clips it was not chosen on; the best may also "
+        "begin at 23" in line
+        for line in lines
+    )
+    assert best_table(documents.measured_audit(sure=False)) is None

@@ -58,10 +58,11 @@ def test_contiguous_takes_the_block_with_the_lowest_value(metric, name):
     plan = select(audit, 2, metric=metric)
     expected = slow_best(importance(audit, name), 2)
     assert tuple(plan.layers) == expected
-    assert (plan.source.metric, plan.source.scope, plan.selection_frequency) == (metric, "response", None)
-    known = importance(audit, name).blocks()
-    if (expected[0], 2) in known:
-        assert plan.importance.value == known[expected[0], 2]
+    assert (plan.source.metric, plan.source.scope) == (metric, "response")
+    named = next((block for block in importance(audit, name).best if block.n == 2), None)
+    assert plan.confidence_set == (named.confidence_set if named else [])
+    if named:
+        assert plan.importance == named.held_out != named.distance
         assert plan.importance.low < plan.importance.value < plan.importance.high
     assert plan.distance.value == audit.inputs["speech"].scopes["response"].metrics["angular"].values[1][expected[0]]
 

@@ -57,7 +57,9 @@ def summary(document: Audit, scope: Scope = DEFAULT_SCOPE) -> list[str | Table]:
                 f"{values.title} ({values.unit})"
             )
             lines += [_best(best) for best in values.best_keeping_last if best.n in SUMMARY_SIZES and best.n < depth]
-        lines += [_first(item) for item in measured.importance if item.measured or item.option == item.metric]
+        for item in measured.importance:
+            if item.measured or item.option == item.metric:
+                lines += [_first(item), *(_measured(item, block) for block in item.best if block.n in SUMMARY_SIZES)]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
         over = wording.drawn_over(measured.drawn, document.cluster)
         lines.append(f"  in brackets: {document.level:.0%} intervals, from resampling {over}")
@@ -95,6 +97,17 @@ def _first(item: Importance) -> str:
     refused = f"; {len(item.refused)} cannot be removed" if item.refused else ""
     part = "" if item.part == "layer" else f"{item.part} of "
     return f"  {item.metric}: safest to remove: {part}{named or 'none'}{refused}"
+
+
+def _measured(item: Importance, block: BestBlock) -> str:
+    """The best block of a size on clips that it was not chosen on."""
+    from shoal.report.units import unit_of
+
+    unit, lost = unit_of(item.unit), block.held_out or block.distance
+    other = "" if block.held_out is None else " on clips it was not chosen on"
+    rivals = f"; the best may also begin at {wording.may_also_begin(block.rivals)}" if block.rivals else ""
+    value = wording.plain(lost, "+.3f", scale=unit.factor)
+    return f"    n={block.n:<2} layers [{block.layer}, {block.layer + block.n})  {value} {unit.name}{other}{rivals}"
 
 
 def _trusted(trust: Trust) -> list[str | Table]:

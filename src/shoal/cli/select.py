@@ -60,7 +60,8 @@ def summary(plan: Plan) -> list[str]:
     if (distance := plan.distance) is not None:
         lines.append(f"angular distance {wording.plain(distance, '.4f')} as a share of pi")
     if plan.importance is not None and plan.source is not None:
-        lines.append(f"{plan.source.metric} {wording.plain(plan.importance, '.4f')}")
+        other = ", on other clips than it was chosen on" if plan.confidence_set else ""
+        lines.append(f"{plan.source.metric} {wording.plain(plan.importance, '.4f')}{other}")
     if plan.source is not None and plan.source.others:
         lines.append(f"for {1 + len(plan.source.others)} audits, joined by {plan.source.combine}")
     if plan.selection_frequency is not None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shoal.measurement.blocks import block_slice, to_triangle
+from shoal.measurement.best_blocks import best_blocks, best_measured
+from shoal.measurement.blocks import to_triangle
 from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import CosineMetric
 from shoal.measurement.metrics import cosine_metrics, importance_named
@@ -15,7 +16,6 @@ from shoal.measurement.sums import Sums, units_of
 from shoal.measurement.trust import aligned, cost_rows, trust_of
 from shoal.schema import (
     SCOPES,
-    BestBlock,
     Estimate,
     Importance,
     InputAudit,
@@ -26,7 +26,7 @@ from shoal.schema import (
     Triangle,
 )
 from shoal.schema.record import with_caution
-from shoal.statistics import Floats, Ints, Resampler, confidence_set, make_resampler, mean_bounds
+from shoal.statistics import Floats, Resampler, make_resampler, mean_bounds
 
 EMPTY_SCOPE = {"audio": "nothing stands in the audio slot", "response": "the clips have no response"}
 
@@ -57,7 +57,7 @@ def summarise(
         scopes=scopes,
         empty_scopes=empty,
         drawn=units.drawn,
-        importance=[summarise_importance(item, resampler, settings.level) for item in items],
+        importance=[summarise_importance(item, sums.depth, resampler, settings.level) for item in items],
         trust=trust_of(sums, items, resampler, settings.level),
     )
     with_caution(measured, units.caution)
@@ -102,49 +102,8 @@ def _metric_values(metric: CosineMetric, sums: Sums, scope: Scope, resampler: Re
     return values
 
 
-def best_blocks(
-    values: MetricValues,
-    cost: Floats,
-    lost: Floats,
-    counts: Ints,
-    resampler: Resampler,
-    level: float,
-    *,
-    keep_last: bool = False,
-) -> list[BestBlock]:
-    """The most redundant block for each n = 1 … L (with `keep_last`, to L-1).
-
-    Args:
-        values: of every block.
-        cost: (1 + R, blocks), the lower the more redundant, in the order of `block_ends`: row 0 the means, the others
-            bootstrap replicates; R is 0 with one cluster.
-        lost: (U, blocks), what each utterance adds to the cost.
-        counts: (U,), and to how many positions.
-        resampler: of the utterances.
-        level: of the confidence sets.
-        keep_last: leave out the blocks that end at the last layer.
-    """
-    depth = len(values.values)
-    best = []
-    for n in range(1, depth + (not keep_last)):
-        blocks = block_slice(depth, n)
-        part = slice(blocks.start, blocks.stop - keep_last)
-        layer = int(cost[0, part].argmin())
-        block = BestBlock(n=n, layer=layer, distance=values.estimate(range(layer, layer + n), level))
-        if len(cost) > 1:
-            block.selection_frequency = _frequency(cost[1:, part], layer)
-            block.confidence_set = np.flatnonzero(confidence_set(lost[:, part], counts, resampler, level)).tolist()
-        best.append(block)
-    return best
-
-
-def _frequency(replicates: Floats, layer: int) -> float:
-    usable = replicates[~np.isnan(replicates).any(axis=1)]
-    return float((usable.argmin(axis=1) == layer).sum() / max(1, len(usable)))
-
-
-def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: float) -> Importance:
-    """The record of an audit: means with intervals."""
+def summarise_importance(sums: ImportanceSums, depth: int, resampler: Resampler, level: float) -> Importance:
+    """The record of an audit: means with intervals, and of what was measured in earnest the best block of each size."""
     metric = importance_named(sums.metric)
     quantity = metric.quantity(sums.quantity)
     means = sums.means()
@@ -154,7 +113,7 @@ def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: floa
         known = ~np.isnan(sums.values[:, usable])
         columns = np.where(known, sums.values[:, usable], 0)
         low[usable], high[usable] = mean_bounds(columns, known * sums.counts[:, None], resampler, level)
-    return Importance(
+    importance = Importance(
         metric=sums.metric,
         quantity=sums.quantity,
         option=metric.option(quantity),
@@ -177,6 +136,9 @@ def summarise_importance(sums: ImportanceSums, resampler: Resampler, level: floa
         full=_full(sums, resampler, level),
         method=sums.method,
     )
+    if metric.measured and sums.part == "layer":
+        importance.best = best_measured(importance, sums, depth, resampler, level)
+    return importance
 
 
 def _full(sums: ImportanceSums, resampler: Resampler, level: float) -> Estimate | None:

@@ -13,7 +13,7 @@ from shoal.report.best_blocks import layer_panels
 from shoal.report.bundle import Bundle, Named
 from shoal.report.by_layer import PANEL, Panels, Series, input_panels, layer_table, panel_title, single_layers, stacked
 from shoal.report.heatmaps import KINDS, group_of, measured_scopes, metric_names, scope_choice, values_of
-from shoal.report.importance_blocks import block_figures
+from shoal.report.importance_blocks import best_table, block_figures
 from shoal.report.parts import Figure, Section
 from shoal.report.units import score_text
 from shoal.schema import Audit, Estimate, Importance, InputAudit, InputKind, Scope
@@ -67,6 +67,7 @@ def _article(named: Named[Audit], index: int, bundle: Bundle) -> dict[str, Any]:
         "orders": figure("orders", ORDERS, _order_map),
         "parts": _part_figures(audit, index),
         "blocks": block_figures(audit, index),
+        "best": best_table(audit),
         "tables": {scope: layer_table(rows, audit.depth, caption.format(scope)) for scope, rows in by_scope.items()},
         "refused": _refused(audit),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,8 +14,10 @@ from shoal.report.by_layer import fewer_clips, panel_title
 from shoal.report.figure_style import stretch_for
 from shoal.report.parts import Figure
 from shoal.report.units import unit_of
-from shoal.schema import Audit, Estimate, Importance
+from shoal.schema import Audit, BestBlock, Estimate, Importance, InputKind
+from shoal.tables import NONE, Table
 from shoal.terms import is_block
+from shoal.wording import may_also_begin, percent
 
 Cell = tuple[Estimate | None, str]
 """The value as it is drawn (None: refused), and what the pointer adds."""
@@ -29,6 +32,32 @@ def block_figures(audit: Audit, index: int) -> list[Figure]:
             if item.measured and any(n > 1 for n in rows):
                 figures.append(_figure(item, rows, kind, f"{item.metric}-{index}-{kind}-{number}", audit.depth))
     return figures
+
+
+def best_table(audit: Audit) -> Table | None:
+    """The best measured block of each size, on clips that it was not chosen on; None where none is known."""
+    rows = [
+        (kind, item, block) for kind, part in audit.inputs.items() for item in part.importance for block in item.best
+    ]
+    columns: dict[str, Callable[[tuple[InputKind, Importance, BestBlock]], str]] = {
+        "Input": lambda row: row[0],
+        "What is lost": lambda row: row[1].title or row[1].name,
+        "n": lambda row: str(row[2].n),
+        "Layers": lambda row: wording.without_noun(wording.layer_names(range(row[2].layer, row[2].layer + row[2].n))),
+        "On other clips": lambda row: _lost(row[1], row[2].held_out),
+        "On the clips it was chosen on": lambda row: _lost(row[1], row[2].distance),
+        "First in": lambda row: NONE if row[2].selection_frequency is None else percent(row[2].selection_frequency, 0),
+        "The best may also begin at": lambda row: may_also_begin(row[2].rivals) if row[2].confidence_set else NONE,
+    }
+    caption = (
+        "The best measured block of each size that leaves the last layer in place. On other clips: chosen on half of "
+        "the clips and measured on the other half, because a choice looks too good on its own clips"
+    )
+    return Table.of(caption, columns, rows, ["Input", "What is lost"]) if rows else None
+
+
+def _lost(item: Importance, estimate: Estimate | None) -> str:
+    return NONE if estimate is None else unit_of(item.unit).write(estimate, sign=True)
 
 
 def rows_of(item: Importance) -> dict[int, dict[int, Cell]]:

@@ -102,8 +102,8 @@ def _same_clips(bundle: Bundle) -> str:
     if not audited & scored:
         return ""
     return (
-        "The layers were chosen and scored on the same clips, so the scores of the chosen plans are a little "
-        "optimistic."
+        "The layers were chosen and scored on the same clips, so the scores of the chosen plans are optimistic, and "
+        "these files do not say by how much: score them on clips that the audit has not seen."
     )
 
 

@@ -65,7 +65,7 @@ def select(
 
     Returns:
         The plan. A block has its distance with interval; `selection_frequency` and `confidence_set`
-        are known for `contiguous` by a cosine metric only.
+        are known for `contiguous` by a metric whose best blocks the audit names.
 
     Raises:
         UsageError: an unknown strategy, metric, input, scope or part, a number of layers that does not fit, a metric
