@@ -11,7 +11,7 @@ from shoal.evaluation.decode_systems import asked_of, decode_systems, header
 from shoal.evaluation.export import ScoredOutputs, write_exports
 from shoal.evaluation.groups import check_groups
 from shoal.evaluation.score_systems import score_systems
-from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
+from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings, TokenLimit
 from shoal.evaluation.shards import Shard, ShardOutputs
 from shoal.evaluation.stored_scores import SCORES_FILE, StoredScores, ToScore
 from shoal.progress import Progress, stage
@@ -79,7 +79,9 @@ def evaluate(
     if stored is not None:
         scored = stored.joined(scored, extends=extends)
     with stage(progress, "score"):
-        summary = score_systems(scored.identities, scored.outputs, scored.ids, task, settings, comet=comet)
+        summary = score_systems(
+            scored.identities, scored.outputs, scored.ids, task, settings, comet=comet, limit=settings.limit
+        )
     decoding = header(model, data, task, settings.limit)["decoding"]
     scores = Scores(
         provenance=provenance(device=str(model.device), dtype=model.dtype_name),
@@ -166,7 +168,8 @@ def rescore(folder: str | Path, settings: ScoringSettings | None = None, **optio
     task = tasks.restored(before.task, before.task_settings)
     comet = settings.scorer(task, folder)
     outputs, ids = stored.outputs, stored.ids
-    summary = score_systems(stored.identities, outputs, ids, task, settings, comet=comet)
+    limit = TokenLimit.recorded(before.decoding)
+    summary = score_systems(stored.identities, outputs, ids, task, settings, comet=comet, limit=limit)
     seconds = round(sum(outputs[0][clip].duration for clip in ids), 3)
     scores = before.model_copy(
         update={

@@ -14,17 +14,20 @@ import numpy as np
 
 from shoal.errors import ManifestError
 from shoal.evaluation.groups import add_groups, groupings, noted_fields
+from shoal.evaluation.loops import largest_clip
 from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.scores import registry
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.system_outputs import Output
+from shoal.evaluation.unseen_bounds import add_bounds
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_systems, label_set
 from shoal.schema import Drawn, Example, MeasuredScore, Plan, SystemScores
 from shoal.statistics import Units
 
 if TYPE_CHECKING:
     from shoal.evaluation.comet import Comet
-    from shoal.evaluation.settings import ScoringSettings
+    from shoal.evaluation.scores.base import Score
+    from shoal.evaluation.settings import ScoringSettings, TokenLimit
     from shoal.tasks import Task
 
 EXAMPLES = 12
@@ -65,6 +68,7 @@ def score_systems(
     scoring: ScoringSettings,
     *,
     comet: Comet | None = None,
+    limit: TokenLimit | None = None,
 ) -> ScoredSystems:
     """Score systems on the same clips; the first is the baseline.
 
@@ -75,6 +79,7 @@ def score_systems(
         task: says how text is normalised and what a word is.
         scoring: groups, data sets out of domain, and how intervals are made.
         comet: scores translations too.
+        limit: how many tokens a clip could get; None where it is not known, and what a loop can cost neither.
 
     Raises:
         ManifestError: no clip, or no reference word in any of them.
@@ -95,7 +100,11 @@ def score_systems(
     scored = PairedScores.of(scores, counts, PairedBootstrap.of(scoring, clips.speakers, tests=len(systems)))
     if scores[0].name not in scored.scores:
         raise ManifestError(f"{scores[0].name} finds nothing in the references", fix="check them in the manifest")
-    system_scores = [_system(*parts, ids) for parts in zip(systems, scored.corrected_measures(), counts, strict=True)]
+    measures = scored.corrected_measures()
+    if limit is not None:
+        limits = [limit.of_seconds(seconds) for seconds in clips.seconds]
+        add_bounds(measures, scores[0], counts, (limits, clips.seconds), scored.bootstrap)
+    system_scores = [_system(*parts, scores[0], ids) for parts in zip(systems, measures, counts, strict=True)]
     for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
         add_groups(system_scores, scores, counts, clips, grouping, scoring)
     examples = _examples([system.name for system in system_scores], counts, outputs, ids)
@@ -110,9 +119,15 @@ def score_systems(
 
 
 def _system(
-    identity: SystemIdentity, measures: dict[str, MeasuredScore], counts: UtteranceCounts, ids: Sequence[str]
+    identity: SystemIdentity,
+    measures: dict[str, MeasuredScore],
+    counts: UtteranceCounts,
+    headline: Score,
+    ids: Sequence[str],
 ) -> SystemScores:
     empty = np.flatnonzero(counts.words.lengths == 0)
+    looping = np.flatnonzero(counts.loops)
+    largest = largest_clip(headline, counts.statistics[headline.name])
     totals: Mapping[str, Any] = counts.totals
     return SystemScores(
         name=identity.name,
@@ -125,6 +140,10 @@ def _system(
         empty_references=len(empty),
         empty_reference_clips=[ids[clip] for clip in empty[:NAMED]],
         words_without_reference=int(counts.words.errors[empty].sum()),
+        loops=len(looping),
+        loop_clips=[ids[clip] for clip in looping[:NAMED]],
+        largest_clip=ids[largest[0]] if largest else None,
+        largest_share=largest[1] if largest else None,
         outputs_file=identity.outputs_file,
         **totals,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,11 +33,23 @@ class TokenLimit:
 
     fixed: int | None = None
 
+    @classmethod
+    def recorded(cls, decoding: Mapping[str, Any]) -> TokenLimit | None:
+        """The limit whose `label` stands in a record; None where there is none, or of another rule than today's."""
+        label = decoding.get("max_new_tokens")
+        if isinstance(label, int):
+            return cls(label)
+        return cls() if label == cls().label else None
+
     def of(self, row: Row) -> int:
         """The limit for one clip, end token included."""
+        return self.of_seconds(row.duration)
+
+    def of_seconds(self, seconds: float) -> int:
+        """The limit for a clip of this length."""
         if self.fixed is not None:
             return self.fixed
-        return min(MOST_TOKENS, BASE_TOKENS + math.ceil(TOKENS_PER_SECOND * row.duration))
+        return min(MOST_TOKENS, BASE_TOKENS + math.ceil(TOKENS_PER_SECOND * seconds))
 
     @property
     def label(self) -> int | str:

@@ -7,6 +7,7 @@ take: about 100 bytes an utterance and system.
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal.evaluation.loops import loops
 from shoal.evaluation.scores import registry
 from shoal.evaluation.scores.answers import answers_of
 from shoal.evaluation.scores.edit_counts import EditCounts, word_errors_again
-from shoal.statistics.arrays import Numbers
+from shoal.statistics.arrays import Bools, Numbers
 
 if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
@@ -40,6 +42,8 @@ class UtteranceCounts:
     """Utterances whose word errors jiwer and kaldialign count differently."""
     totals: Mapping[str, float]
     """Sums over the clips: what was generated, how long it took, what was cut."""
+    loops: Bools
+    """(U,): which outputs loop."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class ClipTable:
 
     ids: Sequence[str]
     speakers: list[str | None] = field(default_factory=list)
+    seconds: array[float] = field(default_factory=lambda: array("d"))
     values: dict[str, list[str | None]] = field(default_factory=dict)
     """Manifest field → its value for every clip, as text; None where a clip has none."""
     known: set[str] = field(default_factory=lambda: {"speaker", "lang", "data"})
@@ -57,6 +62,7 @@ class ClipTable:
     def add(self, outputs: Sequence[Output]) -> None:
         """Note the next clips."""
         self.speakers += [_shared(output.speaker) for output in outputs]
+        self.seconds.extend(output.duration for output in outputs)
         for name, values in self.values.items():
             values += [_shared(_value(output, name)) for output in outputs]
         self.known.update(*(output.fields for output in outputs))
@@ -138,7 +144,7 @@ def count_outputs(
     """
     words: list[Numbers] = []
     statistics: dict[str, list[Numbers]] = {score.name: [] for score in scores}
-    disagreements, totals = 0, dict.fromkeys(_TOTALS.values(), 0.0)
+    disagreements, totals, looping = 0, dict.fromkeys(_TOTALS.values(), 0.0), bytearray()
     for block in blocks(ids):
         read = [outputs[clip] for clip in block]
         answers = answers_of(task, read)
@@ -146,6 +152,7 @@ def count_outputs(
         disagreements += int((answers.word_edits.errors != word_errors_again(*answers.words)).sum())
         for score in scores:
             statistics[score.name].append(_compact(score.statistics(answers)))
+        looping.extend(loops(output) for output in read)
         for attribute, name in _TOTALS.items():
             for output in read:
                 totals[name] += getattr(output, attribute)
@@ -156,6 +163,7 @@ def count_outputs(
         words=EditCounts(np.concatenate(words).astype(np.int32)),
         disagreements=disagreements,
         totals=totals,
+        loops=np.frombuffer(looping, np.bool_),
     )
 
 

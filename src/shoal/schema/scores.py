@@ -25,6 +25,8 @@ class Delta(Record):
 
     absolute: Estimate
     relative: Estimate | None = None
+    relative_bound_with_unseen: float | None = None
+    """Relative worsening (positive is worse): see `MeasuredScore.bound_with_unseen`."""
     p_value: float | None = None
     """Two-sided, by flipping which system said what; see `Scores.intervals`."""
     smallest_p: float | None = None
@@ -50,6 +52,9 @@ class MeasuredScore(Record):
     design_effect: float | None = None
     """How many times larger the variance is for the clips of a speaker being alike; None where clips were drawn one by
     one, and for groups."""
+    bound_with_unseen: float | None = None
+    """One-sided bound in the worse direction, at the level of the document, that counts one clip more on which a system
+    loops up to the token limit; of the headline on all clips, where answers are generated."""
     edits: Counts | None = None
     """What an error rate counted on all clips; None for other scores and for groups."""
 
@@ -94,6 +99,14 @@ class SystemScores(Record):
     """What was said there; an error rate counts it as inserted."""
     truncated: int = 0
     """Outputs cut at the token limit: usually a loop."""
+    loops: int | None = None
+    """Outputs cut at the token limit, or that repeat themselves; None in files from before they were counted."""
+    loop_clips: list[str] = Field(default_factory=list)
+    """The first of those clips."""
+    largest_share: float | None = None
+    """Of the errors that the headline counts: what one clip has; None for scores other than error rates."""
+    largest_clip: str | None = None
+    """That clip."""
     groups: dict[str, dict[str, GroupScore]] = Field(default_factory=dict)
     """Field → value → score; `worst_group` names the field's worst. The field `data` is the data set of a clip, the
     field `domain` pools the sets that are `in` and `out` of domain."""
