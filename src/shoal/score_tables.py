@@ -190,6 +190,50 @@ def data_set_table(scores: Scores) -> Table | None:
     return Table(headings, rows, f"{scores.headline or 'score'} by data set", highlight=frozenset({0}))
 
 
+LARGE_SHARE, TIMES_AVERAGE = 0.1, 3
+"""A clip with more of the errors than this, and than so many average clips have, is named."""
+
+
+def loop_words(scores: Scores, system: SystemScores, named: Callable[[str], str] = str) -> str:
+    """What loops do to the headline, and what those that no clip has shown may do; empty where neither matters.
+
+    Args:
+        scores: with the system.
+        system: whose loops.
+        named: writes names of clips and systems.
+    """
+    clips, loops = scores.data.clips, system.loops or 0
+    parts = []
+    if loops:
+        names = ", ".join(map(named, system.loop_clips)) + (", …" if loops > len(system.loop_clips) else "")
+        parts.append(f"{wording.plural(loops, 'loop')} among {clips:,} clips ({names})")
+    share = system.largest_share or 0
+    if system.largest_clip and share > max(LARGE_SHARE, TIMES_AVERAGE / clips):
+        parts.append(f"{wording.percent(share, 0)} of the errors are in {named(system.largest_clip)}")
+    score = scores.headline_of(system)
+    if score and score.bound_with_unseen is not None and (loops or _far(score, score.bound_with_unseen)):
+        # The rule of three: with 95 % confidence, what none of n clips does, fewer than 3 / n of all do.
+        unseen = wording.percent(min(1, -math.log(1 - scores.level) / clips), 1)
+        may = "others may loop too" if loops else f"no loop among {clips:,} clips, but {unseen} of others may loop"
+        parts.append(f"{may}: {_bound_words(scores, score, score.bound_with_unseen, named)}")
+    return "; ".join(parts)
+
+
+def _far(score: MeasuredScore, bound: float) -> bool:
+    """Whether it lies over twice as far from the value as the interval reaches: usual below about 1,000 clips."""
+    end = score.value.low if score.higher_is_better else score.value.high
+    return end is None or abs(bound - score.value.value) > 2 * abs(end - score.value.value)
+
+
+def _bound_words(scores: Scores, score: MeasuredScore, bound: float, named: Callable[[str], str]) -> str:
+    number = wording.percent(bound) if score.fraction else wording.fixed(bound, 1)
+    change = score.delta.relative_bound_with_unseen if score.delta else None
+    relative = "" if change is None else wording.signed(wording.percent(score.sign * change, 0))
+    against = f" ({relative} against {named(scores.systems[0].name)})" if relative else ""
+    side, sure = "above" if score.higher_is_better else "below", wording.level_name(scores.level)
+    return f"{scores.headline} is {side} {number}{against} with {sure} confidence"
+
+
 MOST_GROUPS = 20
 """Rows of a table of groups; the others are in the file."""
 

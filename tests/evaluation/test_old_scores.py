@@ -24,7 +24,7 @@ OLD = Path(__file__).parent / "old_files"
 NEW_IN_OUTPUTS = {"data", "choices", "loss", "source"}
 
 
-ADDED = {"caution", "design_effect", "smallest_p"}
+ADDED = {"caution", "design_effect", "smallest_p", "bound_with_unseen", "relative_bound_with_unseen"}
 """What a record has had since."""
 
 

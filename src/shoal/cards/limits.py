@@ -10,6 +10,8 @@ from shoal.cards.measured import Measured
 from shoal.cards.spoken_answers import GENERATION
 from shoal.data_names import DATA, data_name
 from shoal.schema import MeasuredScore
+from shoal.score_tables import loop_words
+from shoal.tables import plain
 from shoal.wording import FEW_CLIPS, listing, plain_score
 
 TASK_NAMES = {
@@ -73,6 +75,7 @@ def limits(facts: CardFacts) -> list[str]:
         _baselines,
         _few,
         _uncertain,
+        _loops,
         _speed,
     )
     return [*(line for rule in rules for line in rule(facts)), RUNTIMES]
@@ -197,6 +200,12 @@ def _uncertain(facts: CardFacts) -> Iterator[str]:
             assert score.delta is not None
             change = plain_score(score.delta.absolute, "+.1f", fraction=score.fraction)
             yield f"Whether {subject} differs from the baseline's: the interval of the change, {change}, has 0 in it."
+
+
+def _loops(facts: CardFacts) -> Iterator[str]:
+    for result in facts.measured:
+        if words := loop_words(result.scores, result.system, code):
+            yield f"Loops on other clips, in {result.task} on {code(data_name(result.data))}: {plain(words)}."
 
 
 def _wide(score: MeasuredScore) -> bool:

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from shoal import wording
-from shoal.score_tables import data_set_table, design_effect, differences, group_table, notable_groups, overview, p_note
+from shoal.score_tables import (
+    data_set_table,
+    design_effect,
+    differences,
+    group_table,
+    loop_words,
+    notable_groups,
+    overview,
+    p_note,
+)
 from shoal.tables import Table, plain
 
 if TYPE_CHECKING:
@@ -34,6 +43,9 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
             f"{', …' if count > len(empty) else ''}): whatever is said there counts as inserted, "
             f"{wording.plural(words, 'word')} of {scores.systems[0].name}"
         )
+    for system in scores.systems:
+        if words := loop_words(scores, system):
+            yield plain(f"{system.name}: {words}")
     if sets := data_set_table(scores):
         yield f"{sets.caption}:"
         yield sets

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
 
 MOST_COMPRESSION = 2.4
-"""What compresses better repeats itself (Radford et al. 2022, Whisper, section 4.5). Of 2,000 real transcripts none
-does; a short one cannot, since an empty text compresses to 8 bytes."""
+"""What compresses better repeats itself (Radford et al. 2022, Whisper, section 4.5). Of 3,264 real transcripts and
+translations none does; a short text cannot, since even an empty one compresses to 8 bytes."""
 PIECE = 500
 """Characters compressed at a time, about what is said in 30 s: long ordinary text compresses better than short."""
 
@@ -35,7 +35,7 @@ def compression(text: str) -> float:
     """Characters over bytes once compressed by zlib.
 
     Every different character is one byte. In UTF-8 most scripts take several, nearly always the same first ones, and an
-    ordinary Russian sentence would compress to less than 1 / 2.4.
+    ordinary Russian sentence would compress to less than a 2.4th.
     """
     numbers = {character: number % 256 for number, character in enumerate(dict.fromkeys(text))}
     letters = text.encode() if text.isascii() else bytes(numbers[character] for character in text)
