@@ -44,8 +44,8 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
             f"{wording.plural(words, 'word')} of {scores.systems[0].name}"
         )
     for system in scores.systems:
-        if words := loop_words(scores, system):
-            yield plain(f"{system.name}: {words}")
+        if looping := loop_words(scores, system):
+            yield plain(f"{system.name}: {looping}")
     if sets := data_set_table(scores):
         yield f"{sets.caption}:"
         yield sets
