@@ -25,6 +25,7 @@ from shoal.statistics import Units
 from shoal.statistics.resampling import FEW_CLUSTERS
 from shoal.tables import Table
 from shoal.terms import Caution
+from shoal.validation.junit import junit
 from stored_outputs import evaluation, output
 from synthetic_audits import audit_of, random_sums, save_audit
 
@@ -124,6 +125,8 @@ def test_files_that_do_not_say_what_was_drawn_have_no_number():
 def test_a_verdict_shows_the_mark(tmp_path):
     validation = shoal.validate(["WER<=90%"], [spoken(tmp_path, ["a"] * 40)])
     assert validation.findings[0].shown.endswith("]‡")
+    assert ONE in junit(validation)
+    assert ONE in junit(shoal.validate(["WER<=0.1%"], [spoken(tmp_path / "again", ["a"] * 40)]))
 
 
 def test_an_audit_marks_every_interval_and_says_what_was_drawn(tmp_path):

@@ -32,7 +32,7 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
     yield f"{scores.model.ref}: {data.clips} clips, {data.seconds:.0f} s, task {scores.task}"
     yield overview(scores)
     if note := p_note(scores, differences(scores, scores.headline)):
-        yield f"p: {note}"
+        yield note
     for system in scores.systems:
         if system.disagreements:
             yield f"{system.name}: jiwer and kaldialign count the errors of {system.disagreements} clips differently"

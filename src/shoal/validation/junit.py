@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+from shoal import wording
 from shoal.schema import Finding, Validation, write_text
 
 
@@ -37,9 +38,11 @@ def _case(suite: ElementTree.Element, finding: Finding) -> None:
     if finding.verdict != "holds":
         message = ": ".join(filter(None, [finding.verdict, finding.shown, finding.reason]))
         failure = {"type": finding.verdict, "message": _plain(message)}
-        ElementTree.SubElement(case, "failure", failure).text = _plain(f"{finding.requirement}\n{where}\n{message}")
+        lines = [finding.requirement, where, message, *wording.footnotes(message)]
+        ElementTree.SubElement(case, "failure", failure).text = _plain("\n".join(lines))
     elif finding.shown:
-        ElementTree.SubElement(case, "system-out").text = _plain(finding.shown)
+        lines = [finding.shown, *wording.footnotes(finding.shown)]
+        ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
 
 
 def _plain(text: str) -> str:
