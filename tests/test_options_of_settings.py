@@ -38,7 +38,7 @@ class Example(Settings):
     ("options", "line"),
     [
         ({"colours": ["gren"]}, "--colour: unknown colour 'gren'; did you mean green? use red or green"),
-        ({"colour": ["red"]}, "Example: there is no option 'colour'; did you mean colours?"),
+        ({"colour": ["red"]}, "colour: there is no such option; did you mean colours?"),
         ({"sizes": "1,x"}, "--sizes: 'x' does not fit; give a whole number"),
         ({"share": "some"}, "--share: 'some' is not a share; write 25% or 0.25"),
         ({"share": "5"}, "--share: '5' is not a share; write 5% or 0.05, or 500% if that is meant"),

@@ -148,27 +148,40 @@ def takes(model: type[Settings]) -> Callable[[F], F]:
 
 def usage_error(error: ValidationError, model: type[BaseModel]) -> UsageError:
     """The first of the problems that pydantic found, in one line: which option, what is wrong, what to do."""
+    option = option_name(model, [part for part in error.errors()[0]["loc"] if isinstance(part, str)])
+    what, fix = first_problem(error, "option", model, value=option.strip("-").replace("-", " "))
+    return UsageError(what, where=option, fix=fix)
+
+
+def first_problem(
+    error: ValidationError, key: str, model: type[BaseModel] | None = None, *, value: str = "value"
+) -> tuple[str, str | None]:
+    """The first of the problems that pydantic found, and what to do, without pydantic's words.
+
+    Args:
+        error: what pydantic found.
+        key: what a name stands for, such as `option`.
+        model: whose names may have been meant where one is unknown.
+        value: what a value stands for.
+    """
     first = error.errors()[0]
-    path = [part for part in first["loc"] if isinstance(part, str)]
-    option = option_name(model, path)
-    value, context = first.get("input"), first.get("ctx", {})
-    if first["type"] == "extra_forbidden":
-        near = get_close_matches(path[-1], list(model.model_fields), 1)
-        fix = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(model.model_fields)}"
-        return UsageError(f"there is no option {path[-1]!r}", where=model.__name__, fix=fix)
-    if first["type"] == "missing":
-        return UsageError("is missing", where=option, fix="give it")
-    if first["type"] == "literal_error":
-        return UsageError(
-            f"unknown {option.strip('-').replace('-', ' ')} {value!r}",
-            where=option,
-            fix=use_one_of(value, re.findall(r"'([^']*)'", context["expected"])),
-        )
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return UsageError(message, where=option)
-    advice = _ADVICE.get(first["type"], message[:1].lower() + message[1:])
-    return UsageError(f"{value!r} does not fit", where=option, fix=advice.format(**context))
+    kind, context, message = first["type"], first.get("ctx", {}), first["msg"].removeprefix("Value error, ")
+    shown = repr(first.get("input"))
+    match kind:
+        case "extra_forbidden":
+            names = list(model.model_fields) if model else []
+            near = get_close_matches(str(first["loc"][-1]), names, 1)
+            return f"there is no such {key}", f"did you mean {near[0]}?" if near else None
+        case "missing":
+            return "is missing", None
+        case "literal_error":
+            return f"unknown {value} {shown}", use_one_of(first["input"], re.findall(r"'([^']*)'", context["expected"]))
+        case "string_type":
+            return f"{shown} is no text", "write it in quotes"
+        case "value_error":
+            return message, None
+    advice = _ADVICE.get(kind, message[:1].lower() + message[1:])
+    return f"{shown if len(shown) <= 80 else 'it'} does not fit", advice.format(**context)
 
 
 def use_one_of(value: object, choices: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import shoal
 import tiny_speech
 from shoal import tasks
 from shoal.cli import main
-from shoal.errors import FileFormatError, UsageError
+from shoal.errors import UsageError
 from shoal.healing import grid as grid_module
 from shoal.healing.grid import Grid, run_grid
 from shoal.healing.settings import HealGridSettings
@@ -125,7 +125,7 @@ def test_what_is_done_is_not_done_again(filled, folder, monkeypatch):
 
 
 def test_cells_of_other_settings_are_not_mixed(filled, folder):
-    with pytest.raises(FileFormatError, match="another settings"):
+    with pytest.raises(UsageError, match="it holds cells healed with settings"):
         run_grid(grid_of(folder, folder / "filled", dropout=0.5))
 
 

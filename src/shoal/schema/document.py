@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from shoal.errors import FileFormatError
 from shoal.schema.files import read_json, write_text
 from shoal.schema.record import Record
-from shoal.settings import use_one_of
+from shoal.settings import first_problem
 
 SCHEMA_VERSION = 1
 """Of kinds whose shape has not changed."""
@@ -121,7 +119,7 @@ class Document(Record):
                 data = {**cls.upgrade(data), "schema_version": newest}
             return cls.model_validate(data)
         except ValidationError as error:
-            raise FileFormatError(first_problem(error), where=where, fix=f"make the {kind} again") from None
+            raise FileFormatError(problem_of(error), where=where, fix=f"make the {kind} again") from None
         except (KeyError, TypeError, AttributeError) as error:
             reason = f"not what version {version} of this file holds ({type(error).__name__}: {error})"
             raise FileFormatError(reason, where=where, fix=f"make the {kind} again") from None
@@ -132,28 +130,8 @@ class Document(Record):
         return data
 
 
-def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """The first of the problems, and how many more there are, in one line and without pydantic's words.
-
-    Args:
-        error: what pydantic found.
-        model: whose keys may have been meant where one is unknown.
-    """
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "file"
-    value = first.get("input")
-    match first["type"]:
-        case "missing":
-            problem = "is missing"
-        case "extra_forbidden":
-            near = get_close_matches(key, list(model.model_fields) if model else [], 1)
-            problem = "there is no such key" + (f"; did you mean {near[0]}?" if near else "")
-        case "literal_error":
-            choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-            problem = f"unknown value {value!r}; {use_one_of(value, choices)}"
-        case "string_type":
-            problem = f"{value!r} is no text; write it in quotes"
-        case _:
-            problem = first["msg"].removeprefix("Value error, ")
+def problem_of(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first of the problems in a file, and how many more there are, in one line; arguments as `first_problem`."""
+    place = ".".join(map(str, error.errors()[0]["loc"])) or "file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{key}: {problem}{more}"
+    return f"{place}: {'; '.join(filter(None, first_problem(error, 'key', model)))}{more}"

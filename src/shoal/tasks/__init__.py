@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shoal.errors import FileFormatError, UsageError
-from shoal.schema.document import first_problem
+from shoal.schema.document import problem_of
 from shoal.settings import use_one_of
 from shoal.tasks.asr import Asr
 from shoal.tasks.ast import Ast
@@ -78,7 +78,7 @@ def restored(name: str, settings: Mapping[str, Any] | None) -> Task:
     try:
         kept = TaskSettings.model_validate(dict(settings))
     except ValidationError as error:
-        raise FileFormatError(f"its task: {first_problem(error)}", where=name) from None
+        raise FileFormatError(f"its task: {problem_of(error)}", where=name) from None
     if kept.kind not in _KINDS:
         raise FileFormatError(f"its task is of an unknown kind {kept.kind!r}", where=name)
     return _made(kept)

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from shoal.errors import FileFormatError
 from shoal.schema import InputKind, Record
-from shoal.schema.document import first_problem
+from shoal.schema.document import problem_of
 from shoal.schema.files import read_yaml
 from shoal.settings import use_one_of
 
@@ -115,4 +115,4 @@ def _merged(base: TaskSettings, changes: dict[str, Any], path: Path) -> TaskSett
     try:
         return TaskSettings.model_validate(whole)
     except ValidationError as error:
-        raise FileFormatError(first_problem(error, TaskSettings), where=str(path), fix="see docs/tasks.md") from None
+        raise FileFormatError(problem_of(error, TaskSettings), where=str(path), fix="see docs/tasks.md") from None

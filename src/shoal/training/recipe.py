@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from shoal.errors import FileFormatError
-from shoal.schema.document import first_problem
+from shoal.schema.document import problem_of
 from shoal.schema.files import read_yaml
 from shoal.settings import Settings
 from shoal.training.settings import LoraSettings, Optimisation
@@ -122,5 +122,5 @@ class Recipe(Settings):
             return cls.model_validate(recipe)
         except ValidationError as error:
             raise FileFormatError(
-                first_problem(error, cls), where=str(path), fix="compare with recipes/reference.yaml"
+                problem_of(error, cls), where=str(path), fix="compare with recipes/reference.yaml"
             ) from None
