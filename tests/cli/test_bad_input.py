@@ -264,6 +264,12 @@ CASES: dict[str, Make] = {
     ],
     "evaluate: no model": lambda k: ["evaluate", "--data", str(k.manifest)],
     "evaluate: nothing to rescore": lambda k: ["evaluate", "--rescore", "--out", str(k.out)],
+    "evaluate: a plan of another depth": lambda k: [
+        *("evaluate", str(k.model), "--data", str(k.manifest), "--plan", k.changed(k.plan, depth=9)),
+    ],
+    "prune: layers that are not there": lambda k: [
+        *("prune", str(k.model), "--layers-list", "9", "--out", str(k.out)),
+    ],
     "evaluate: a plan that is none": lambda k: [
         "evaluate",
         str(k.model),
@@ -314,6 +320,11 @@ WITHOUT_TORCH = (
     "model: none",
     "model: unknown package",
     "plan: an audit",
+    "plan: another depth",
+    "flag: block of all layers",
+    "evaluate: a plan of another depth",
+    "evaluate: nothing to rescore",
+    "prune: layers that are not there",
     "prune: the folder is taken",
     "row: no translation",
     "flag: a device with a slip",

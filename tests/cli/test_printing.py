@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,19 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left(monkeypatch: pytest.Monkey
     assert "transcribe" in screen.getvalue()
     assert "4/16" in screen.getvalue()
     assert "/s" in screen.getvalue() or "s each" in screen.getvalue()
+
+
+def test_a_stage_without_a_total_has_a_moving_bar_and_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=screen, force_terminal=True, width=120))
+    with progress_bars() as report:
+        report("load MODEL", 0, 1)
+        report.bars.refresh()
+        report("load MODEL", 1, 1)
+    shown = screen.getvalue()
+    assert "load MODEL" in shown
+    assert "0:00:00" in shown
+    assert not re.search(r"\?|0/|1/1|-:--", re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", shown))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def audit(
     """Measure how much each decoder layer does: by similarity, by gradients, by leaving it out."""
     with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
-        loaded = options.load(model, loading, progress)
+        loaded = options.load(model, loading, progress, [settings.check_depth])
         document = shoal.audit(loaded, dataset, task, settings, out=out, progress=progress)
     printing.show(document, [*summary(document), *advice(document, out)], out / "audit.json", out / "audit.npz")
 

@@ -45,7 +45,7 @@ def bench(
     settings = BenchSettings.of(settings, {"trust_remote_code": loading.trust_remote_code})
     with printing.progress() as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress, answers=False)
-        loaded = options.load(model, loading, progress)
+        loaded = options.load(model, loading, progress, [one.check_depth for one in plans])
         document = shoal.bench(loaded, dataset, task, settings, plans=plans, out=out, progress=progress)
     printing.show(document, [*summary(document), *advice(document)], out)
 

@@ -61,6 +61,8 @@ class EvaluateFiles(ScoreRequirements):
             UsageError: something does not.
         """
         requirements = self.listed()
+        if self.rescore:
+            shoal.Scores.load(self.out / "scores.json")
         if self.shard is not None:
             from shoal.evaluation.shards import Shard
 
@@ -146,7 +148,7 @@ def _evaluated(
     data = options.read_data([*files.data], rows, files.task, settings.seed, progress)
     if files.shard is None:
         check_groups(settings, data.rows)
-    loaded = options.load(model, loading, progress)
+    loaded = options.load(model, loading, progress, [plan.check_depth for plan in plans])
     if files.asr is not None:
         from shoal.evaluation.generated_speech import with_recogniser
 

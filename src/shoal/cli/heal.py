@@ -67,7 +67,7 @@ def heal(
             watched.validation, rows, watched.validation_limit, watched.validation_where, task, settings.seed, progress
         )
         HealingJob(dataset, tasks.get(task), settings, removed, validation, out).check(Path(model))
-        loaded = options.load(model, loading, progress)
+        loaded = options.load(model, loading, progress, [removed.check_depth] if removed else [])
         healed = shoal.heal(
             loaded, dataset, task, settings, plan=removed, validation=validation, out=out, progress=progress
         )

@@ -93,6 +93,7 @@ def heal_grid(
             tested.test, rows, tested.test_limit, tested.test_where, task, settings.seed, progress
         )
         assert test is not None
+        options.check_depth(model, [plan.check_depth for plan in plans])
         healing = run_grid(Grid(model, plans, dataset, test, tasks.get(task), settings, out, loading, progress))
     printing.show(healing, summary(healing), out / "healing.json")
 

@@ -7,7 +7,7 @@ marked `Flat`: the fields of the model are then options of the command.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shoal.models.loading import LoadedModel
     from shoal.models.settings import ModelSettings
 
+DepthCheck = Callable[[int], object]
 CHECK_FAILED = 4
 """Exit code where a check that was asked for did not hold."""
 Flat = FLAT
@@ -153,17 +154,34 @@ def read_other(
     return read_data([*sources], rows.model_copy(update=own), task, seed, progress) if sources else None
 
 
-def load(model: str, settings: ModelSettings, progress: Progress) -> LoadedModel:
+def load(
+    model: str, settings: ModelSettings, progress: Progress, depth_checks: Iterable[DepthCheck] = ()
+) -> LoadedModel:
     """Load a model, as a stage of its own.
+
+    Args:
+        model: the user's name for it.
+        settings: how it is loaded.
+        progress: told when that begins and ends.
+        depth_checks: refuse a number of decoder layers.
 
     Raises:
         ModelError: it is not there, or not one.
     """
-    from shoal.models import weights
-
     with stage(progress, f"load {model}"):
-        weights.resolve(model)  # before torch is imported, so that a wrong name is refused at once
+        check_depth(model, depth_checks)
         return shoal.load(model, settings)
+
+
+def check_depth(model: str, checks: Iterable[DepthCheck]) -> None:
+    """Refuse a wrong name, and what does not fit the depth if the files say it, before torch is imported."""
+    from shoal.models import weights
+    from shoal.models.stated_depth import stated_depth
+
+    depth = stated_depth(weights.resolve(model).path)
+    if depth is not None:
+        for check in checks:
+            check(depth)
 
 
 def audit_paths(paths: list[Path]) -> list[Path]:

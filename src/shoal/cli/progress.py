@@ -117,9 +117,11 @@ class Reporter:
 
 def _draw(bars: Bars, index: int, stage: Stage) -> None:
     if index == len(bars.task_ids):
-        bars.add_task(stage.name, total=None, rate="")
+        bars.add_task(stage.name, total=None, count="", rate="")
+    # Without a total the bar only moves, and the time counts.
     known = stage.total if stage.total > 1 or stage.done >= stage.total else None
-    bars.update(bars.task_ids[index], completed=stage.done, total=known, rate=stage.rate)
+    count = f"{stage.done}/{stage.total}" if stage.total > 1 else ""
+    bars.update(bars.task_ids[index], completed=stage.done, total=known, count=count, rate=stage.rate)
 
 
 @contextmanager
@@ -135,15 +137,21 @@ def progress_bars(folder: Path | None = None, *, quiet: bool = False) -> Iterato
     """
     from rich import progress as rich_progress
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
+
+    class TimeLeft(rich_progress.TimeRemainingColumn):
+        def render(self, task: rich_progress.Task) -> Text:
+            return super().render(task) if task.total and task.total > 1 else Text()
+
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[count]}"),
         rich_progress.TextColumn("{task.fields[rate]}"),
         rich_progress.TimeElapsedColumn(),
-        rich_progress.TimeRemainingColumn(),
+        TimeLeft(),
     )
     with rich_progress.Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
         reporter = Reporter(folder, None if bars.disable else bars, quiet=quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,10 +69,12 @@ def _pruned(
     from shoal.selection import manual
 
     check_target(out, None, force)
+    by_hand = partial(manual, model, layers=settings.layers_list or (), allow_last=settings.allow_last)
+    options.check_depth(model, [chosen.check_depth if chosen else by_hand])
     on_disk = choose_way(resolve(model).path, settings.how) == "disk"
     loaded = None if on_disk else options.load(model, loading, progress)
     info = loaded.info() if loaded else _info(model, loading.trust_remote_code)
-    plan = chosen or manual(model, info.depth, settings.layers_list or (), allow_last=settings.allow_last)
+    plan = chosen or by_hand(info.depth)
     if loaded:
         with stage(progress, "write and verify"):
             return info, plan, shoal.prune(loaded, plan, out, force=force)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import PlanError, UsageError
+from shoal.errors import UsageError
 from shoal.evaluation.score_systems import SystemIdentity
 from shoal.evaluation.system_outputs import SystemOutputs
 from shoal.models.lineage import removed_layers
@@ -96,12 +96,7 @@ def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:
     """
     named: dict[str, Plan] = {}
     for plan in plans:
-        if plan.depth != depth:
-            raise PlanError(
-                f"the plan is for a decoder of {plan.depth} layers but the model has {depth}",
-                where=plan.name,
-                fix="make a plan from an audit of this model",
-            )
+        plan.check_depth(depth)
         if plan.layers and not any((plan.name, plan.layers) == (p.name, p.layers) for p in named.values()):
             named[unused(plan.name, named, "#")] = plan
     return named

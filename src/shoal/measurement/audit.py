@@ -12,7 +12,6 @@ from shoal import tasks
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import UsageError
 from shoal.machine import writing
-from shoal.measurement.blocks import block_candidates
 from shoal.measurement.collector import collect
 from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
 from shoal.measurement.settings import AuditSettings
@@ -135,9 +134,9 @@ def _check(settings: AuditSettings, model: LoadedModel, task: Task, inputs: Sequ
     Raises:
         UsageError: block sizes that the model does not have, a scope without tokens, or decoding without speech.
     """
+    settings.check_depth(len(model.layers))
     if not settings.importances:
         return
-    block_candidates(len(model.layers), settings.block_sizes)
     if settings.loss_scope == "audio" and "speech" in inputs:
         raise UsageError(
             "audio has no tokens to predict, so there is no loss over it",

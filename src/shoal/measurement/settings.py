@@ -70,6 +70,17 @@ class AuditSettings(Intervals):
         """What is asked for beside the cosine metrics, which are always measured."""
         return [metric for metric in importances() if metric.name in self.metrics]
 
+    def check_depth(self, depth: int) -> None:
+        """Make sure that there are blocks of these sizes in a decoder of `depth` layers.
+
+        Raises:
+            UsageError: there are not.
+        """
+        from shoal.measurement.blocks import block_candidates
+
+        if self.importances:
+            block_candidates(depth, self.block_sizes)
+
     def options_of(self, metric: ImportanceMetric) -> ImportanceOptions:
         """What one of them is measured of, and how."""
         return ImportanceOptions(

@@ -131,13 +131,9 @@ def kept_layers(layers: Sequence[int] | Plan, depth: int) -> list[int]:
     Raises:
         PlanError: a plan for another depth, or layers out of range, twice, out of order, or all of them.
     """
-    if isinstance(layers, Plan) and layers.depth != depth:
-        raise PlanError(
-            f"the plan is for a decoder of {layers.depth} layers but the model has {depth}",
-            where=f"plan for {layers.model_ref}",
-            fix="make a plan from an audit of this model",
-        )
     removed = layers.layers if isinstance(layers, Plan) else list(layers)
+    if isinstance(layers, Plan):
+        layers.check_depth(depth)
     if problem := plan_problem(removed, depth, allow_last=True):
         raise PlanError(problem, where="layers to remove", fix="give 0-based indices, ascending, each once")
     return [layer for layer in range(depth) if layer not in set(removed)]

@@ -99,6 +99,19 @@ class Plan(Document):
         except FileFormatError as error:
             raise PlanError(error.what, where=error.where, fix=error.fix) from None
 
+    def check_depth(self, depth: int) -> None:
+        """Make sure that it is for a decoder of `depth` layers.
+
+        Raises:
+            PlanError: it is not.
+        """
+        if self.depth != depth:
+            raise PlanError(
+                f"the plan is for a decoder of {self.depth} layers but the model has {depth}",
+                where=f"{self.name} for {self.model_ref}",
+                fix="make a plan from an audit of this model",
+            )
+
     @property
     def name(self) -> str:
         """Short label, such as `contiguous-4` or `full`."""

@@ -6,6 +6,7 @@ import pytest
 
 from families_record import note, parts_of
 from full_run import FULL, in_turn
+from shoal.models.stated_depth import stated_depth
 from shoal.pruning.in_memory import pruned
 from shoal.pruning.on_disk import write_checkpoint
 from shoal.pruning.sharded import write_sharded
@@ -25,6 +26,7 @@ def reports(tmp_path_factory):
     for name in BUILDERS:
         place, model = tmp_path_factory.mktemp(name), tiny(name)
         model.save_pretrained(place / "whole", max_shard_size="60KB")
+        assert stated_depth(place / "whole") in ([None] if name in ("gpt2", "gpt_neo") else [6])
         plan = manual(name, 6, [1, 3])
         with pruned(model, plan):
             expected = expectation(model, CASES)
