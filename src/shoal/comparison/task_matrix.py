@@ -39,7 +39,7 @@ from shoal.schema.record import with_caution
 from shoal.selection.consensus import best_block, check_one_model, check_weights, combined
 from shoal.selection.settings import Combine
 from shoal.settings import takes
-from shoal.statistics import Floats, Ints, Resampler, mean_bounds
+from shoal.statistics import Floats, Ints, Resampler, halves_of, held_out, mean_bounds
 
 Statistic = Callable[[Floats, Floats], Floats]
 
@@ -137,6 +137,15 @@ class SideCosts:
             result.low, result.high = float(low[0]), float(high[0])
         return result
 
+    def halves(self, resampler: Resampler) -> Resampler:
+        """Random halves of the clusters that were measured; the same for sides that are resampled together."""
+        return halves_of(resampler, resampler.by_cluster(self.counts[:, None])[:, 0] > 0)
+
+    def held_out(self, costs: Floats, resampler: Resampler, level: float) -> Estimate:
+        """Mean of what was chosen on each half, measured on the other: `costs` is (U, halves), NaN where refused."""
+        sizes = resampler.by_cluster(self.counts[:, None])[:, 0]
+        return held_out(resampler.by_cluster(costs), sizes, self.halves(resampler), level)
+
 
 @dataclass(frozen=True)
 class MatrixMeasure:
@@ -163,23 +172,38 @@ class MatrixLosses:
     def losses(self, n: int) -> Iterator[TaskLoss]:
         """What each side loses under each side's plan of n layers and under the consensus.
 
-        Plans stay as the full sample chose them; only the losses are resampled. A side that refused another's block
-        has no loss to report under it.
+        Plans stay as the full sample chose them, and their losses are resampled. The excess is not of the clips that
+        plans were chosen on: every plan is chosen again on half of the clips and held against the side's own on the
+        other half. A side that refused another's block has no loss to report under it.
         """
-        own = [best_block(values, n) for values in self._values(n)]
-        shared = best_block(combined(self._values(n), self.combine, self.weights), n)
-        for plan, start in zip([*self.names, CONSENSUS], [*own, shared], strict=True):
-            for name, costs, best, resampler in zip(self.names, self.costs, own, self.resamplers, strict=True):
+        plans = [*self.names, CONSENSUS]
+        full, again = self._chosen(self._values(n), n), self._chosen_on_halves(n)
+        for plan, start, starts in zip(plans, full, again.T, strict=True):
+            for place, (name, costs, resampler) in enumerate(zip(self.names, self.costs, self.resamplers, strict=True)):
                 blocks = costs.costs[:, self._part(n)]
-                if np.isfinite(blocks[:, start]).all():
+                apart = blocks[:, starts] - blocks[:, again[:, place]]
+                if np.isfinite(blocks[:, start]).all() and np.isfinite(apart).all(axis=0).any():
                     yield TaskLoss(
                         task=name,
                         plan=plan,
                         n=n,
                         layers=list(range(start, start + n)),
                         loss=costs.estimate(blocks[:, start], resampler, self.level),
-                        excess=costs.estimate(blocks[:, start] - blocks[:, best], resampler, self.level),
+                        excess=costs.held_out(apart, resampler, self.level),
                     )
+
+    def _chosen(self, values: Floats, n: int) -> list[int]:
+        """Where the best block of each side starts, and that of all: values (sides, blocks) of n layers."""
+        shared = best_block(combined(values, self.combine, self.weights), n)
+        return [*(best_block(row, n) for row in values), shared]
+
+    def _chosen_on_halves(self, n: int) -> Ints:
+        """(halves, sides + 1): the same on half of each side's clusters."""
+        halved = [
+            costs.halves(resampler).means(costs.costs[:, self._part(n)], costs.counts)
+            for costs, resampler in zip(self.costs, self.resamplers, strict=True)
+        ]
+        return np.array([self._chosen(values, n) for values in np.stack(halved, axis=1)])
 
     def _values(self, n: int) -> Floats:
         """(sides, blocks of n layers that keep the last one)."""

@@ -108,8 +108,8 @@ class Truth:
 
     def held_out(self, columns: Ints, best: Ints, usable: Bools, level: float) -> Estimate:
         """Loss without the block that was chosen on each half minus that without the best there, on the other half."""
-        halves = Resampler(self.halves.groups, self.halves.weights[usable])
-        return held_out(self.parts[:, columns[usable]] - self.parts[:, best[usable]], self.sizes, halves, level)
+        apart = np.where(usable, self.parts[:, columns] - self.parts[:, best], np.nan)
+        return held_out(apart, self.sizes, self.halves, level)
 
 
 def aligned(item: ImportanceSums, utterances: Sequence[str]) -> ImportanceSums:

@@ -163,7 +163,8 @@ def _excess(matrix: TaskMatrix, sizes: list[int], group: str, selected: str) -> 
         id=f"{group}-excess",
         title="What each side loses under another’s plan",
         caption=(
-            f"Rows lose, columns are plans: {unit.name or matrix.measure} more than under the side’s own plan. "
+            f"Rows lose, columns are plans: {unit.name or matrix.measure} more than under the side’s own plan, both "
+            "chosen on half of the clips and measured on the other half. "
             "A star: the interval lies above 0; empty: the side refused that block. Intervals are in the table."
         ),
         variants={str(n): _excess_map(matrix, n) for n in sizes},

@@ -91,7 +91,8 @@ class TaskLoss(Record):
     loss: Estimate
     """The side's own measure of that block."""
     excess: Estimate
-    """The same minus its value under the side's own plan of that size: what sharing costs."""
+    """The same minus its value under the side's own plan of that size: what sharing costs. Both plans are chosen again
+    on half of the clusters and measured on the other half, over 20 random halves; it may be negative."""
 
 
 class TaskMatrix(Document):

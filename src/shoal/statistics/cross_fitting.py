@@ -27,6 +27,8 @@ MIN_RELIABILITY = 0.5
 def halves_of(resampler: Resampler, measured: Bools | None = None, *, splits: int = SPLITS, seed: int = 0) -> Resampler:
     """Random halves of the clusters of a resampler, as draws of 0 or 1: row 2k + 1 is the other half of row 2k.
 
+    A single cluster that was measured is both halves.
+
     Args:
         resampler: whose clusters are split.
         measured: (clusters,); these are split evenly, and so are the others. All are alike if None.
@@ -36,6 +38,8 @@ def halves_of(resampler: Resampler, measured: Bools | None = None, *, splits: in
     measured = np.ones(resampler.clusters, dtype=np.bool_) if measured is None else measured
     generator = np.random.default_rng(seed)
     first = np.zeros((splits, resampler.clusters), dtype=np.uint16)
+    if np.count_nonzero(measured) < 2:
+        return Resampler(resampler.groups, np.ones((2 * splits, resampler.clusters), dtype=np.uint16))
     for row in first:
         row[np.lexsort((generator.random(len(row)), measured))[generator.integers(2) :: 2]] = 1
     return Resampler(resampler.groups, np.stack([first, 1 - first], axis=1).reshape(2 * splits, -1))
@@ -49,12 +53,15 @@ def held_out(parts: Floats, sizes: Floats, halves: Resampler, level: float) -> E
     (`tests/test_cross_fitting.py`). There is none where a half has one cluster.
 
     Args:
-        parts: (clusters, halves), what each cluster adds to the quantity that was chosen on this half.
-        sizes: (clusters,), to how many positions; some of each half's other half.
-        halves: from `halves_of`, or some of them.
+        parts: (clusters, halves), what each cluster adds to the quantity that was chosen on this half; a half with NaN
+            is left out, but not all of them.
+        sizes: (clusters,), to how many positions.
+        halves: from `halves_of`, measured where there are positions.
         level: of the interval.
     """
-    measured = (1 - halves.weights.T.astype(np.float64)) * (sizes > 0)[:, None]
+    usable: Bools = np.isfinite(parts).all(axis=0).reshape(-1)
+    measured = (halves.weights[np.arange(len(halves.weights)) ^ 1][usable].T * (sizes > 0)[:, None]).astype(np.float64)
+    parts = parts[:, usable]
     size, clusters = sizes @ measured, measured.sum(axis=0)
     means = (measured * parts).sum(axis=0) / size
     estimate = Estimate(value=float(means.mean()), level=level)
