@@ -29,6 +29,7 @@ from tiny_models import VOCABULARY, tiny
 
 LENGTHS = (9, 6, 7)
 TEXT = 3
+QUANTITIES = ("clip-absolute", "squared", "absolute", "signed")
 STEP = 1e-5
 NEAR = {"rtol": 1e-5, "atol": 1e-6}
 Gate = Callable[[Any], AbstractContextManager[None]]
@@ -150,34 +151,40 @@ def by_name(found: list[ImportanceSums]) -> dict[tuple[str, str], ImportanceSums
     return {(each.part, each.quantity): each for each in found}
 
 
+def check_quantities(sums: dict[tuple[str, str], ImportanceSums], part: str, column: int, expected: Tensor) -> None:
+    """Of a candidate whose gate has these slopes, clip by clip."""
+    references = {"signed": expected, "clip-absolute": expected.abs(), "squared": expected**2}
+    for quantity, reference in references.items():
+        np.testing.assert_allclose(sums[part, quantity].values[:, column], reference, **NEAR)
+
+
 def check_blocks(loaded: LoadedModel, batch: PreparedBatch) -> None:
-    signed = by_name(gate_gradients(loaded, [batch]))["layer", "signed"]
-    depth = len(loaded.layers)
-    assert len(signed.candidates) == depth * (depth + 1) // 2
-    for place, layers in enumerate(signed.candidates):
+    sums = by_name(gate_gradients(loaded, [batch]))
+    candidates, depth = sums["layer", "signed"].candidates, len(loaded.layers)
+    assert len(candidates) == depth * (depth + 1) // 2
+    for column, layers in enumerate(candidates):
         expected = slope(loaded, batch, lambda g, at=layers: block_gate(loaded, at[0], len(at), g))
-        np.testing.assert_allclose(signed.values[:, place], expected, **NEAR)
+        check_quantities(sums, "layer", column, expected)
 
 
 def check_parts(loaded: LoadedModel, batch: PreparedBatch, names: Sequence[str]) -> None:
-    found = by_name(gate_gradients(loaded, [batch]))
+    sums = by_name(gate_gradients(loaded, [batch]))
     for part, name in zip(("attention", "mlp"), names, strict=True):
-        signed = found[part, "signed"]
-        assert signed.candidates == tuple((layer,) for layer in range(len(loaded.layers)))
-        for (layer,), values in zip(signed.candidates, signed.values.T, strict=True):
+        assert sums[part, "signed"].candidates == tuple((layer,) for layer in range(len(loaded.layers)))
+        for layer in range(len(loaded.layers)):
             expected = slope(loaded, batch, lambda g, at=layer, n=name: part_gate(loaded, at, n, g))
-            np.testing.assert_allclose(values, expected, **NEAR)
+            check_quantities(sums, part, layer, expected)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt_neox", "granite", "opt"])
-def test_signed_is_the_slope_of_the_loss(name: str) -> None:
+def test_every_quantity_is_made_of_the_slopes_of_the_losses_of_the_clips(name: str) -> None:
     loaded = text_model(name)
     batch = batch_of(loaded, side="right")
     check_blocks(loaded, batch)
     check_parts(loaded, batch, PARTS.get(name, ("self_attn", "mlp")))
 
 
-def test_signed_is_the_slope_of_the_loss_of_a_speech_llm(tmp_path: Path) -> None:
+def test_so_it_is_of_a_speech_llm(tmp_path: Path) -> None:
     loaded = tiny_speech.loaded()
     exact(loaded.model)
     clips = list(tiny_speech.dataset(tmp_path, 3).clips())
@@ -246,7 +253,7 @@ def test_a_stock_model_is_measured_by_its_own_call_of_its_decoder(name: str, tmp
     clips = list(tiny_speech.dataset(tmp_path, 3).clips())
     batch = prepare(loaded, clips, tasks.get("asr"), response=True, padding_side="right")
     found = by_name(gate_gradients(loaded, [batch]))
-    assert set(found) == {(p, q) for p in ("layer", "attention", "mlp") for q in ("signed", "absolute")}
+    assert set(found) == {(p, q) for p in ("layer", "attention", "mlp") for q in QUANTITIES}
     assert all(np.isfinite(each.values).all() and each.values.any(0).all() for each in found.values())
 
 
@@ -257,7 +264,7 @@ def test_layers_that_are_something_else_are_measured_whole(caplog: pytest.LogCap
     batch = dataclasses.replace(batch, token_ids=batch.token_ids.clamp(max=90))
     with caplog.at_level(logging.WARNING):
         found = gate_gradients(loaded, [batch])
-    assert [each.part for each in found] == ["layer", "layer"]
+    assert [each.part for each in found] == ["layer"] * 4
     assert "only whole layers" in caplog.text
 
 
@@ -274,7 +281,7 @@ def test_a_slope_that_is_no_number_is_refused_where_it_is() -> None:
     handle = loaded.layers[1].mlp.register_forward_hook(lambda _, __, output: output + (output * 0).abs().sqrt())
     found = by_name(gate_gradients(loaded, [batch_of(loaded)], parts=False))
     handle.remove()
-    for quantity in ("signed", "absolute"):
+    for quantity in QUANTITIES:
         sums = found["layer", quantity]
         refused = {sums.candidates[place] for place in sums.refused}
         assert (1,) in refused or (0,) in refused

@@ -43,9 +43,12 @@ def cosine_metric(name: str) -> Callable[[LoadedModel, PreparedBatch], Scores]:
     return measure
 
 
-def gradient(loaded: LoadedModel, batch: PreparedBatch) -> Scores:
-    found = next(each for each in gate_gradients(loaded, [batch]) if each.quantity == "absolute")
-    return found.means()[block_slice(DEPTH, 1)]
+def gradient(quantity: str) -> Callable[[LoadedModel, PreparedBatch], Scores]:
+    def measure(loaded: LoadedModel, batch: PreparedBatch) -> Scores:
+        sums = next(sums for sums in gate_gradients(loaded, [batch]) if sums.quantity == quantity)
+        return sums.means()[block_slice(DEPTH, 1)]
+
+    return measure
 
 
 def ablation(place: int) -> Callable[[LoadedModel, PreparedBatch], Scores]:
@@ -59,10 +62,16 @@ def ablation(place: int) -> Callable[[LoadedModel, PreparedBatch], Scores]:
 IMPORTANCES: dict[str, Callable[[LoadedModel, PreparedBatch], Scores]] = {
     "angular": cosine_metric("angular"),
     "influence": cosine_metric("influence"),
-    "gradient absolute": gradient,
+    "gradient absolute": gradient("absolute"),
+    "gradient clip-absolute": gradient("clip-absolute"),
+    "gradient squared": gradient("squared"),
     "ablation loss": ablation(0),
     "ablation kl": ablation(1),
 }
+
+OF_CLIPS = ("gradient clip-absolute", "gradient squared")
+"""The slope of the loss of a whole clip is near 0 for every gate where training has converged, as here; so it tells
+what is idle, and not what is worth most."""
 
 
 def successor(tokens: Tensor) -> Tensor:
@@ -127,7 +136,8 @@ def test_the_idle_layer_counts_least_and_the_crucial_one_most(name: str, trained
     scores = IMPORTANCES[name](trained, batch_of(trained))
     assert scores.shape == (DEPTH,)
     assert scores.argmin() == IDLE
-    assert scores.argmax() == CRUCIAL
+    if name not in OF_CLIPS:
+        assert scores.argmax() == CRUCIAL
     assert abs(scores[IDLE]) < 1e-3 * scores[CRUCIAL]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import shoal
+from shoal.errors import UsageError
 from shoal.measurement.metrics import METRICS
 from shoal.schema import Audit, Comparison
 from shoal.terms import scope_now
@@ -56,12 +57,33 @@ def test_its_importance_is_known_by_the_names_of_today():
     known = {(item.name, item.option, item.measured, item.additive) for item in items if item.part == "layer"}
     assert known == {
         ("gradient signed", "gradient-signed", False, True),
-        ("gradient absolute", "gradient", False, True),
+        ("gradient absolute", "gradient-absolute", False, True),
         ("ablation loss", "ablation", True, False),
         ("ablation kl", "ablation-kl", True, False),
         ("ablation score", "ablation-score", True, False),
     }
-    assert next(item for item in items if item.quantity == "score").title == "rise of WER"
+    titles = {item.quantity: item.title for item in items if item.part == "layer"}
+    assert (titles["score"], titles["absolute"]) == ("rise of WER", "absolute value of each position")
+
+
+def test_what_gradient_meant_is_not_taken_for_what_it_means_today(tmp_path):
+    """Also in the files that named it themselves: `gradient`, `absolute`."""
+    audit = Audit.load(OLD / "audit.json").model_dump(mode="json")
+    item = next(item for item in audit["inputs"]["speech"]["importance"] if item["quantity"] == "absolute")
+    item |= {"option": "gradient", "title": "absolute"}
+    trust = audit["inputs"]["speech"]["trust"][0]["metrics"]
+    row = next(row for row in trust if row["metric"] == "gradient absolute")
+    row["title"] = "absolute gradient importance"
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    audit = Audit.load(tmp_path / "audit.json")
+    item = next(item for item in audit.inputs["speech"].importance if item.quantity == "absolute")
+    assert (item.option, item.title) == ("gradient-absolute", "absolute value of each position")
+    rows = audit.inputs["speech"].trust[0].metrics
+    assert "gradient importance, absolute per position" in {row.title for row in rows}
+    assert item in audit.inputs["speech"].usual_importance()
+    assert shoal.select(audit, 1, metric="gradient-absolute").layers
+    with pytest.raises(UsageError, match=r"did not measure 'gradient'.*gradient-absolute"):
+        shoal.select(audit, 1, metric="gradient")
 
 
 def test_a_unit_that_was_called_something_else_is_called_as_today():

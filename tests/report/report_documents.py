@@ -434,7 +434,7 @@ def comparison(**changes: object) -> Comparison:
 METRICS: list[tuple[str, tuple[Scope, ...]]] = [
     ("angular", ("all", "audio", "prompt", "response", "last")),
     ("influence", ("all", "audio", "prompt", "response", "last")),
-    ("gradient absolute", ("response",)),
+    ("gradient clip-absolute", ("response",)),
     ("gradient signed", ("response",)),
 ]
 
@@ -458,12 +458,14 @@ def importance(
     for layers in candidates:
         size = rows[len(layers) - 1][layers[0]]
         found.append(scale * size**2 * (9 if layers[0] == 0 else 1) + generator.gauss(0, 0.0006 * scale))
-    if quantity == "absolute":
+    if quantity == "clip-absolute":
         found = [None if value is None else abs(value) for value in found]
     if refused is not None:
         found[refused] = None
     bounds = [[None if v is None else v + side * (0.08 * abs(v) + 0.001 * scale) for v in found] for side in (-1, 1)]
+    named = {} if metric == "ablation" else {"option": metric, "title": "absolute value of each clip"}
     return Importance(
+        **named,
         metric=metric,
         quantity=quantity,
         unit="WER" if quantity == "score" else "nats a token",
@@ -476,7 +478,7 @@ def importance(
         refused={} if refused is None else {refused: f"clip clip-03: the {quantity} without it is not finite"},
         utterances=50,
         positions=610,
-        full=None if quantity in ("kl", "absolute") else Estimate(value=0.41, low=0.36, high=0.47),
+        full=None if quantity in ("kl", "clip-absolute") else Estimate(value=0.41, low=0.36, high=0.47),
         best=[_best_measured(n, scale) for n in sizes if sure and metric == "ablation" and part == "layer"],
         method="replay",
     )
@@ -530,12 +532,12 @@ def measured_audit(*, sure: bool = True) -> Audit:
         importance("score", sizes=(1, 2), seed=1, sure=sure),
         importance("loss", sizes=(1, 2, 3, 4, 8), seed=2, sure=sure),
         *(importance("loss", part=part, seed=3, refused=None, sure=sure) for part in parts),
-        importance("absolute", metric="gradient", refused=None, seed=4, sure=sure),
-        *(importance("absolute", metric="gradient", part=part, refused=None, sure=sure) for part in parts),
+        importance("clip-absolute", metric="gradient", refused=None, seed=4, sure=sure),
+        *(importance("clip-absolute", metric="gradient", part=part, refused=None, sure=sure) for part in parts),
     ]
     found.inputs["text"].importance = [
         importance("loss", seed=6, refused=None, sure=sure),
-        importance("absolute", metric="gradient", refused=None, seed=7, sure=sure),
+        importance("clip-absolute", metric="gradient", refused=None, seed=7, sure=sure),
     ]
     found.inputs["speech"].trust = [trust(), trust("ablation score", "WER", 0.1)]
     return found

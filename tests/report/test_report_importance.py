@@ -53,7 +53,7 @@ def test_panels_stand_in_the_order_from_measured_to_cheap():
     assert titles == [
         "Ablation: rise of WER",
         "Ablation: rise of the loss",
-        "Gradient: absolute",
+        "Gradient: absolute value of each clip",
         "Block influence",
         "Angular distance of the single layer",
     ]

@@ -21,10 +21,10 @@ def measured() -> Audit:
         random_importance(2, NAMES),
         random_importance(3, NAMES, quantity="kl"),
         random_importance(4, NAMES, quantity="score", sizes=(2,)),
-        random_importance(5, NAMES, metric="gradient", quantity="absolute", candidates=SINGLES),
+        random_importance(5, NAMES, metric="gradient", quantity="clip-absolute", candidates=SINGLES),
         random_importance(6, NAMES, metric="gradient", quantity="signed", candidates=SINGLES),
         random_importance(7, NAMES, part="attention", candidates=SINGLES),
-        random_importance(8, NAMES, metric="gradient", quantity="absolute", part="mlp", candidates=SINGLES),
+        random_importance(8, NAMES, metric="gradient", quantity="clip-absolute", part="mlp", candidates=SINGLES),
     ]
     return audit_of({"speech": SUMS}, {"speech": items})
 
@@ -49,7 +49,7 @@ def slow_best(item: Importance, n: int) -> tuple[int, ...]:
         ("ablation", "ablation loss"),
         ("ablation-kl", "ablation kl"),
         ("ablation-score", "ablation score"),
-        ("gradient", "gradient absolute"),
+        ("gradient", "gradient clip-absolute"),
         ("gradient-signed", "gradient signed"),
     ],
 )
@@ -85,7 +85,7 @@ def test_the_angular_distance_stays_the_distance():
 @pytest.mark.parametrize("allow_last", [False, True])
 def test_lowest_ranks_layers_by_what_was_measured_of_each(allow_last):
     audit = measured()
-    values = importance(audit, "gradient absolute").values[: DEPTH if allow_last else DEPTH - 1]
+    values = importance(audit, "gradient clip-absolute").values[: DEPTH if allow_last else DEPTH - 1]
     plan = select(audit, 3, strategy="lowest", metric="gradient", allow_last=allow_last)
     assert plan.layers == sorted(sorted(range(len(values)), key=values.__getitem__)[:3])
     assert plan.importance is None
@@ -96,7 +96,7 @@ def test_lowest_ranks_layers_by_what_was_measured_of_each(allow_last):
 @pytest.mark.parametrize(("part", "metric"), [("attention", "ablation"), ("mlp", "gradient")])
 def test_a_part_is_taken_from_the_layers_where_it_is_worth_least(part, metric):
     audit = measured()
-    name = f"{part} {metric} {'loss' if metric == 'ablation' else 'absolute'}"
+    name = f"{part} {metric} {'loss' if metric == 'ablation' else 'clip-absolute'}"
     item = importance(audit, name)
     item.values[DEPTH - 1] = -9.0
     plan = select(audit, 2, part=part, metric=metric)

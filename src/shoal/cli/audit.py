@@ -57,9 +57,8 @@ def summary(document: Audit, scope: Scope = DEFAULT_SCOPE) -> list[str | Table]:
                 f"{values.title} ({values.unit})"
             )
             lines += [_best(best) for best in values.best_keeping_last if best.n in SUMMARY_SIZES and best.n < depth]
-        for item in measured.importance:
-            if item.measured or item.option == item.metric:
-                lines += [_first(item), *(_measured(item, block) for block in item.best if block.n in SUMMARY_SIZES)]
+        for item in measured.usual_importance():
+            lines += [_first(item), *(_measured(item, block) for block in item.best if block.n in SUMMARY_SIZES)]
         lines += [line for trust in measured.trust for line in _trusted(trust)]
         over = wording.drawn_over(measured.drawn, document.cluster)
         lines.append(f"  in brackets: {document.level:.0%} intervals, from resampling {over}")

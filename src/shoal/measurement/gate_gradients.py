@@ -6,8 +6,9 @@ Molchanov et al. 2019, arXiv 1906.10771, for filters). By the chain rule dL/dg i
 where c is the part's contribution. For a block (l, n) that is what its layers add together, x_{l+n} - x_l, so one
 backward pass, with the gradients at the L+1 boundaries, gives all L (L + 1) / 2 blocks at once.
 
-`signed` keeps the sign, so that it estimates the rise itself; `absolute` adds up the absolute values of the positions,
-whose contributions would cancel otherwise, and is meant for ranking.
+`signed` keeps the sign, so that it estimates the rise itself. The others are meant for ranking, since what clips gain
+and lose would cancel otherwise: `clip-absolute` adds up |dL/dg| of the clips, where L is the loss of one clip (Michel
+et al.), `squared` adds up its square (Molchanov et al.), and `absolute` adds up absolute values of single positions.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from shoal.decoder.states import decoder_arguments, first_of, last_states, layer
 from shoal.decoder.sublayers import Sublayers, exact, sublayers_of
 from shoal.errors import MeasureError, ModelError
 from shoal.measurement.blocks import CHUNK_BYTES, block_ends, block_layers
-from shoal.measurement.importance import ImportanceSums, refuse_bad
+from shoal.measurement.importance import UNIT, ImportanceSums, refuse_bad
 from shoal.statistics import Floats, Ints
 from shoal.terms import Candidate
 
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from shoal.schema import Part, Scope
 
 METHOD = "one backward pass"
-QUANTITIES = ("signed", "absolute")
+UNITS = {"clip-absolute": UNIT, "squared": "nats² a token", "absolute": UNIT, "signed": UNIT}
+"""Quantity → unit."""
 
 
 def gate_gradients(
@@ -55,7 +57,7 @@ def gate_gradients(
         parts: attention and MLP too; where a model's layers are something else, they are left out with a warning.
 
     Returns:
-        `signed` and `absolute` of the blocks in the order of `block_ends`, then of the attentions and of the MLPs.
+        All four quantities of the blocks in the order of `block_ends`, then of the attentions and of the MLPs.
 
     Raises:
         MeasureError: a loss is not finite, a clip has no target, or the loss does not depend on a layer.
@@ -120,6 +122,7 @@ class _GateGradients:
                 utterances=tuple(self._ids),
                 values=np.where(np.isfinite(values), values, np.inf),
                 counts=np.concatenate(self._counts),
+                unit=UNITS[quantity],
                 method=METHOD,
             )
         )
@@ -187,8 +190,10 @@ class _GateGradients:
             self._store(part, (-gates.sum(1), gates.abs().sum(1)))
 
     def _store(self, part: Part, values: tuple[Tensor, Tensor]) -> None:
-        for quantity, sums in zip(QUANTITIES, values, strict=True):
-            self._values.setdefault((part, quantity), []).append(sums.cpu().numpy())
+        signed, absolute = values
+        sums = {"clip-absolute": signed.abs(), "squared": signed.square(), "absolute": absolute, "signed": signed}
+        for quantity, of_clips in sums.items():
+            self._values.setdefault((part, quantity), []).append(of_clips.cpu().numpy())
 
 
 def _hooks(layers: nn.ModuleList, sublayers: Sequence[Sublayers], tape: _Tape) -> AbstractContextManager[None]:

@@ -18,6 +18,8 @@ from shoal.schema import Part, Scope
 from shoal.statistics import Floats, Ints, Resampler
 from shoal.terms import Candidate, scope_now
 
+UNIT = "nats a token"
+
 
 @dataclass(frozen=True)
 class ImportanceSums:
@@ -38,7 +40,7 @@ class ImportanceSums:
     counts: Ints
     full: Floats | None = None
     refused: Mapping[int, str] = field(default_factory=dict)
-    unit: str = "nats a token"
+    unit: str = UNIT
     method: str = ""
 
     def means(self) -> Floats:

@@ -61,7 +61,7 @@ class Quantity:
         name: in files.
         title: in words; `{unit}` stands for the unit.
         noun: heads a figure of it; the unit if empty.
-        phrase: in a sentence, such as `absolute gradient importance`; metric and quantity if empty.
+        phrase: in a sentence, such as `signed gradient importance`; metric and quantity if empty.
         low_is_redundant: a low number means that little is lost; else a high one does.
     """
 

@@ -143,10 +143,13 @@ def add_importance(stored: SumsFile, metric: ImportanceMetric, request: Importan
     What contradicts is measured anew: `check_options` has refused it, unless it was forced.
     """
     name, now = _name(metric, request), _options_of(metric, request)
-    before = None if first_difference(*_fixed(stored, metric, request)) else stored.importance_options.get(name)
-    union = now if before is None else _union(before, now)
     items = stored.importance.get(request.input, [])
     known = [item for item in items if item.metric == metric.name]
+    # An older version did not measure what plans are chosen by first today, and one pass gives all quantities.
+    older = bool(known) and all(item.quantity != metric.quantities[0].name for item in known)
+    anew = older or first_difference(*_fixed(stored, metric, request))
+    before = None if anew else stored.importance_options.get(name)
+    union = now if before is None else _union(before, now)
     rows = rows_without(request.data, known[0].utterances) if known else []
     if union == before and not rows:
         return False

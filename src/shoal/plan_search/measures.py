@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 PATH_FILE = "path.json"
-PATH_VERSION = 1
+PATH_VERSION = 2
 """Raised when the numbers in `path.json` change meaning, so that old files are measured again."""
 
 

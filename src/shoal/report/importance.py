@@ -96,15 +96,14 @@ def _full_words(item: Importance, full: Estimate) -> str:
 
 def panels(audit: Audit, scope: Scope) -> Panels:
     """Title → input → values by layer: importance first, the measured ones on top, then cosines over `scope`."""
-    items = [(item, kind) for kind, part in _inputs(audit) for item in part.importance if item.part == "layer"]
-    rows = input_panels((panel_title(item), kind, single_layers(item)) for item, kind in _shown(items))
+    items = [(item, kind) for kind, part in _inputs(audit) for item in part.usual_importance() if item.part == "layer"]
+    rows = input_panels((panel_title(item), kind, single_layers(item)) for item, kind in _ordered(items))
     return rows and rows | layer_panels(audit, scope) | _single_layers_of_blocks(audit, scope)
 
 
-def _shown(items: Sequence[tuple[Importance, InputKind]]) -> list[tuple[Importance, InputKind]]:
-    """All that was measured in earnest, errors before nats, then the usual quantity of each other metric."""
-    shown = [(item, kind) for item, kind in items if item.measured or item.option == item.metric]
-    return sorted(shown, key=lambda pair: (not pair[0].measured, bool(pair[0].noun)))
+def _ordered(items: Sequence[tuple[Importance, InputKind]]) -> list[tuple[Importance, InputKind]]:
+    """What was measured in earnest, errors before nats, then the rest."""
+    return sorted(items, key=lambda pair: (not pair[0].measured, bool(pair[0].noun)))
 
 
 def _single_layers_of_blocks(audit: Audit, scope: Scope) -> Panels:
@@ -153,7 +152,12 @@ def _order_map(rows: Panels, depth: int) -> go.Figure:
 def _short(title: str) -> str:
     """Labels must leave a phone some room for the figure."""
     name = title.partition(" (")[0].replace(": rise of the ", ": ").replace(": rise of ", ": ")
-    for end in (": absolute", " of the single layer", " from the full model"):
+    for end in (
+        ": absolute value of each clip",
+        " value of each position",
+        " of the single layer",
+        " from the full model",
+    ):
         name = name.removesuffix(end)
     return name.replace("Block i", "I")
 
@@ -173,7 +177,7 @@ def _part_figures(audit: Audit, index: int) -> list[Figure]:
     figures = []
     for kind, part in _inputs(audit):
         lines: Panels = {}
-        for item, _ in _shown([(item, kind) for item in part.importance]):
+        for item, _ in _ordered([(item, kind) for item in part.usual_importance()]):
             lines.setdefault(panel_title(item), {})[item.part] = single_layers(item)
         if lines := {title: parts for title, parts in lines.items() if parts.keys() - {"layer"}}:
             figure = stacked(lines, audit.depth, PANEL + 30)

@@ -105,7 +105,9 @@ def _canvas(metrics: Sequence[MetricTrust], x: str) -> go.Figure:
 
 def _short(metric: str) -> str:
     """Labels must leave a phone some room for the figure."""
-    return metric.replace(" absolute", "").replace(" signed", " ±")
+    for quantity, short in {" clip-absolute": "", " absolute": " by position", " signed": " ±"}.items():
+        metric = metric.replace(quantity, short)
+    return metric
 
 
 def _regrets(metrics: Sequence[MetricTrust], unit: Unit, colours: Mapping[str, str]) -> go.Figure:

@@ -143,7 +143,7 @@ class Importance(Record):
 
     @property
     def name(self) -> str:
-        """Such as `ablation loss` or `attention gradient absolute`."""
+        """Such as `ablation loss` or `attention gradient signed`."""
         part = "" if self.part == "layer" else f"{self.part} "
         return f"{part}{self.metric} {self.quantity}"
 
@@ -166,9 +166,9 @@ class MetricTrust(Record):
     """How far a metric can be trusted among blocks of n layers: its ranking against what was measured in earnest."""
 
     metric: str
-    """Such as `angular`, `influence`, `gradient absolute`."""
+    """Such as `angular`, `influence`, `gradient clip-absolute`."""
     title: str
-    """In words, such as `absolute gradient importance`."""
+    """In words, such as `gradient importance, absolute per clip`."""
     measured: bool = False
     """It leaves blocks out in earnest itself, so that going by it spares no trial."""
     scope: Scope
@@ -225,6 +225,17 @@ class InputAudit(Record):
     """What was measured of importance, if asked for."""
     trust: list[Trust] = Field(default_factory=list)
     """One for each truth that was measured."""
+
+    def usual_importance(self) -> list[Importance]:
+        """All that was measured in earnest, and of each other metric the quantity that plans are chosen by first."""
+        options = {item.option for item in self.importance}
+
+        def usual(item: Importance) -> bool:
+            # Audits before that quantity have the one that was the first then.
+            first = item.metric if item.metric in options else old_audits.ONCE_FIRST.get(item.metric)
+            return item.measured or item.option == first
+
+        return [item for item in self.importance if usual(item)]
 
 
 class Audit(Document):

@@ -7,18 +7,24 @@ from typing import Any
 TITLES = {
     "angular": ("angular distance", "share of pi"),
     "influence": ("block influence", "1 - cosine"),
-    "gradient absolute": ("absolute gradient importance", ""),
+    "gradient absolute": ("gradient importance, absolute per position", ""),
     "gradient signed": ("signed gradient importance", ""),
 }
 UNITS = {"share of a half turn": TITLES["angular"][1]}
 """What units were called → what they are called now."""
 IMPORTANCES = {
-    ("gradient", "absolute"): {"option": "gradient", "title": "absolute", "additive": True},
+    ("gradient", "absolute"): {
+        "option": "gradient-absolute",
+        "title": "absolute value of each position",
+        "additive": True,
+    },
     ("gradient", "signed"): {"option": "gradient-signed", "title": "signed", "additive": True},
     ("ablation", "loss"): {"option": "ablation", "title": "rise of the loss", "noun": "Loss", "measured": True},
     ("ablation", "kl"): {"option": "ablation-kl", "title": "KL from the full model", "noun": "KL", "measured": True},
     ("ablation", "score"): {"option": "ablation-score", "title": "rise of {unit}", "measured": True},
 }
+ONCE_FIRST = {"gradient": "gradient-absolute"}
+"""Metric → what plans were chosen by first in audits that lack what they are chosen by first today."""
 
 
 def scope_audit(data: Any) -> Any:
@@ -45,20 +51,25 @@ def unit(name: Any) -> Any:
 
 
 def importance(data: Any) -> Any:
-    """What is known of a metric by its name."""
-    if not isinstance(data, dict) or "option" in data:
+    """What is known of a metric by its name; `gradient` was the absolute value of each position once."""
+    if not isinstance(data, dict):
         return data
     about = IMPORTANCES.get((data.get("metric", ""), data.get("quantity", "")), {})
+    if "option" in data:
+        return {**data, **about} if data.get("title") == "absolute" else data
     about = {**about, "title": str(about.get("title", "")).format(unit=data.get("unit", ""))}
     return {**about, **data}
 
 
 def metric_trust(data: Any) -> Any:
     """The same of a metric that was held against the truth."""
-    if not isinstance(data, dict) or "title" in data:
+    if not isinstance(data, dict):
         return data
     name = str(data.get("metric", ""))
-    return {"title": TITLES.get(name, (name, ""))[0], "measured": name.startswith("ablation"), **data}
+    known = {"title": TITLES.get(name, (name, ""))[0]}
+    if "title" in data:
+        return {**data, **known} if data["title"] == "absolute gradient importance" else data
+    return {**known, "measured": name.startswith("ablation"), **data}
 
 
 def scope_comparison(data: Any) -> Any:

@@ -1,6 +1,7 @@
 """Gradient importance: what the loss would rise by without a candidate, to first order; see `gate_gradients`.
 
-`signed` estimates the rise itself; `absolute` adds up absolute values of the positions and is meant for ranking.
+`signed` estimates the rise itself. The others are meant for ranking, first the one that agrees best with ablation on
+the reference model (`docs/measurement.md`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def _batches(request: ImportanceRequest) -> Iterator[PreparedBatch]:
 METRIC = ImportanceMetric(
     "gradient",
     (
-        Quantity("absolute", "absolute", phrase="absolute gradient importance"),
+        Quantity("clip-absolute", "absolute value of each clip", phrase="gradient importance, absolute per clip"),
+        Quantity("squared", "square of each clip", phrase="gradient importance, squared per clip"),
+        Quantity("absolute", "absolute value of each position", phrase="gradient importance, absolute per position"),
         Quantity("signed", "signed", phrase="signed gradient importance"),
     ),
     measure,
