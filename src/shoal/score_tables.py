@@ -106,18 +106,18 @@ def design_effect(scores: Scores) -> str:
 
 
 def removed_words(system: SystemScores) -> str:
-    """The layers, or what of them, that a system lacks."""
-    plan, missing = system.plan, system.missing
-    removed = wording.removed_names(plan) if plan and plan.layers else wording.layer_names(system.removed)
-    if not missing:
-        return removed
-    before = wording.layer_names(missing)
-    return f"{before}, then {wording.without_noun(removed)} of those left" if system.removed else before
+    """The layers, or what of them, that a system lacks, in the numbering of the model before any pruning."""
+    part, absent = system.plan.part if system.plan else "layer", system.absent_layers
+    if part == "layer" or not system.missing:
+        return wording.PART_OF[part] + wording.layer_names(absent)
+    taken = wording.layer_names([layer for layer in absent if layer not in system.missing])
+    return f"{wording.layer_names(system.missing)}, and {wording.PART_OF[part]}{taken}"
 
 
-def _depth_lost(system: SystemScores) -> int:
-    """How many layers fewer than the model before any pruning."""
-    return len(system.missing) + len(system.removed)
+def lacking(systems: Sequence[SystemScores]) -> list[str]:
+    """A line for each checkpoint that lacks layers without any plan."""
+    pruned = [system for system in systems if system.missing and not system.removed]
+    return [f"{system_name(system)} itself lacks {removed_words(system)}" for system in pruned]
 
 
 def system_name(system: SystemScores) -> str:
@@ -135,7 +135,7 @@ def overview(scores: Scores) -> Table:
     first, *others = score_names(scores) or ["score"]
     columns: dict[str, Callable[[SystemScores], str]] = {
         "system": system_name,
-        "removed": lambda system: str(_depth_lost(system)),
+        "removed": lambda system: str(len(system.absent_layers)),
         first: _score_cell(first),
         "relative": lambda system: relative_text(system.measures.get(first)),
         p_heading(scores): lambda system: p_text(scores, system.measures.get(first)),
@@ -161,8 +161,8 @@ def score_table(scores: Scores, name: str) -> Table:
     better = "higher" if systems[0].measures[name].higher_is_better else "lower"
     columns: dict[str, Callable[[SystemScores], str]] = {
         "System": system_name,
-        "n": lambda system: str(_depth_lost(system)),
-        "Layers removed": lambda system: wording.without_noun(removed_words(system)) if _depth_lost(system) else NONE,
+        "n": lambda system: str(len(system.absent_layers)),
+        "Layers removed": lambda system: wording.without_noun(removed_words(system)) if system.absent_layers else NONE,
         name: lambda system: value_text(system.measures[name]),
         "Change, absolute": lambda system: change_text(system.measures[name]),
         "Change, relative": lambda system: relative_text(system.measures[name]),
@@ -180,7 +180,7 @@ def data_set_table(scores: Scores) -> Table | None:
     columns = set_columns(scores)
     if not columns:
         return None
-    headings, rows = ["System"], [[system.name] for system in scores.systems]
+    headings, rows = ["System"], [[system_name(system)] for system in scores.systems]
     for field, value in columns:
         clips = scores.systems[0].groups[field][value].clips
         headings += [f"{set_name(scores, field, value)} ({wording.plural(clips, 'clip')})", "Change, relative"]
@@ -253,7 +253,7 @@ def group_table(scores: Scores, field: str) -> Table:
         rows.append([value, str(groups[value].clips), *cells])
     left = len(values) - len(rows)
     caption = f"{scores.headline or 'score'} by {field}, worst first" + (f"; {left} more in the file" if left else "")
-    return Table([field, "clips", *(system.name for system in scores.systems)], rows, caption)
+    return Table([field, "clips", *map(system_name, scores.systems)], rows, caption)
 
 
 def group_score(scores: Scores, system: SystemScores, field: str, value: str | None) -> MeasuredScore | None:

@@ -45,7 +45,7 @@ DEAR = scores_of(["random-4", "random-8"])
 def test_a_search_that_holds_is_not_denied_by_scores_of_other_plans():
     text = words(("scores.json", DEAR), ("search.json", searched()))
     assert text.startswith("3 of 30 decoder layers can go at +7.8 % [")
-    assert "scores.json: none of 2 plans stays within +25 % WER." in text
+    assert "scores.json: none of 2 pruned models stays within +25 % WER." in text
     assert "No plan" not in text
 
 
@@ -53,7 +53,7 @@ def test_every_scores_file_counts_not_the_first_alone():
     text = words(("first.json", DEAR), ("second.json", scores_of(["contiguous-2"])))
     assert text.startswith("2 of 30 decoder layers can go at +9.0 % [")
     assert "(second.json)" in text
-    assert "first.json: none of 2 plans" in text
+    assert "first.json: none of 2 pruned models" in text
 
 
 def test_a_plan_must_be_affordable_in_every_document_that_measured_it():
@@ -76,7 +76,7 @@ def test_the_budget_of_a_search_is_the_limit_for_scores_too():
     search = searched(confirmations=[], chosen=None)
     search.budget.max_increase = 0.02
     text = words(("scores.json", scores_of(["contiguous-2"])), ("search.json", search))
-    assert text.startswith("No plan tested stays within +2 % relative WER")
+    assert text.startswith("No pruned model tested stays within +2 % relative WER")
     assert "search.json: No plan was found that keeps to at most 2 % relative rise of WER" in text
 
 
@@ -127,3 +127,44 @@ def test_a_requirement_that_is_broken_is_in_the_headline():
     text = words(("scores.json", scores), ("validation.json", documents.validation()))
     assert "relative WER. " in text
     assert "validation.json: All of 2 requirements hold" in text
+
+
+HEALED = [12, 13, 14]
+"""Layers that the checkpoint called healed lacks."""
+
+
+def against(base: list[int], system: list[int], removed: list[int] = ()) -> Scores:
+    """Scores of a checkpoint of what is left of 30 layers, beside another one or under a plan."""
+    scores = measured([22, 23, 24], 0.05)
+    first, second = scores.systems
+    scores.model.depth = 30 - len(system)
+    first.missing, second.missing, scores.model.removed_layers = base, system, system
+    second.name, second.plan, second.removed = "healed", None, removed
+    if removed:
+        first.name = "healed"
+        second.plan = documents.plan("manual", removed).model_copy(update={"depth": 27})
+    else:
+        first.name, first.model_ref = "baseline", "whole"
+    return scores
+
+
+def test_a_checkpoint_compared_with_the_model_it_was_made_from_is_a_pruned_model():
+    scores = against([], HEALED)
+    bundle = collect([("scores.json", scores)])
+    assert [system.name for system in bundle.pruned_systems] == ["healed"]
+    assert words(("scores.json", scores)).startswith("3 of 30 decoder layers can go at +5.0 % [")
+    assert "healed (layers 12–14) removes the most layers" in words(("scores.json", scores))
+    built = headline.build(bundle)
+    assert (built.removed, built.depth) == (HEALED, 30)
+
+
+def test_a_plan_over_a_pruned_checkpoint_is_compared_with_that_checkpoint():
+    """Of the 27 layers left, the twelfth to the fourteenth are 15 to 17 of the model before any pruning."""
+    scores = against(HEALED, HEALED, [12, 13])
+    text = words(("scores.json", scores))
+    assert text.startswith("2 of 27 decoder layers can go at +5.0 % [")
+    assert "(layers 12–16)" in text
+    assert "within +25 % of healed" in text
+    built = headline.build(collect([scores]))
+    assert (built.removed, built.depth) == ([12, 13, 14, 15, 16], 30)
+    assert any(tile.label == "WER of healed" for tile in built.tiles)

@@ -96,7 +96,8 @@ def bench(
 
 def _systems(model: LoadedModel, plans: Sequence[Plan]) -> dict[str, Plan | None]:
     """By name; the first is the model without any plan."""
-    return {checkpoint_name(model): None, **named_plans(plans, model.info().depth)}
+    named = named_plans(plans, model.info().depth)
+    return {checkpoint_name(model, named): None, **named}
 
 
 def _save(document: Bench, out: str | Path | None) -> None:
@@ -226,8 +227,9 @@ class _Run:
             figures["parameter_ratio"] = size.parameters / full.parameters
             figures["checkpoint_ratio"] = size.checkpoint_bytes / full.checkpoint_bytes
         removed = plan.layers if plan else []
-        encode = self._estimate(timings.encode)
-        return SystemBench(name=name, removed=removed, encode_seconds=encode, **asdict(size), **figures)
+        figures["encode_seconds"] = self._estimate(timings.encode)
+        missing = self.loaded.info().removed_layers
+        return SystemBench(name=name, removed=removed, missing=missing, **asdict(size), **figures)
 
     def _estimate(self, values: np.ndarray[Any, Any]) -> Estimate:
         """A figure with its interval from (clips, rounds)."""

@@ -73,7 +73,7 @@ def _cells(system: SystemBench) -> list[str]:
     peak = system.peak_memory_bytes
     return [
         system.name,
-        str(len(system.removed)),
+        str(len(system.absent_layers)),
         f"{system.encode_seconds.value:.3f}",
         f"{system.prefill_seconds.value:.3f}",
         f"{1000 * system.decode_seconds.value:.1f}",

@@ -70,7 +70,7 @@ def warn_if_unheard(documents: Sequence[Evidence], checkpoint: str | None) -> No
 
     folder = Path(checkpoint).expanduser() if checkpoint is not None and is_folder(checkpoint) else None
     for document in documents:
-        pruned = isinstance(document, Scores | Bench) and any(system.removed for system in document.systems)
+        pruned = isinstance(document, Scores | Bench) and any(system.absent_layers for system in document.systems)
         if (pruned or changed(document.model, folder)) and speech_untested(document.model, documents, folder=folder):
             warn_of_speech(checkpoint or document.model.ref)
             return

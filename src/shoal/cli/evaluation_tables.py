@@ -11,10 +11,12 @@ from shoal.score_tables import (
     design_effect,
     differences,
     group_table,
+    lacking,
     loop_words,
     notable_groups,
     overview,
     p_note,
+    system_name,
 )
 from shoal.tables import Table, plain
 
@@ -33,6 +35,7 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
     yield overview(scores)
     if note := p_note(scores, differences(scores, scores.headline)):
         yield note
+    yield from lacking(scores.systems)
     for system in scores.systems:
         if system.disagreements:
             yield f"{system.name}: jiwer and kaldialign count the errors of {system.disagreements} clips differently"
@@ -54,7 +57,7 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
         yield f"{groups.caption}:"
         yield groups
     for notable in notable_groups(scores, scores.systems):
-        yield plain(f"{notable.title} of {notable.system.name}: {notable.group}, {notable.score}")
+        yield plain(f"{notable.title} of {system_name(notable.system)}: {notable.group}, {notable.score}")
     over = wording.drawn_over(scores.drawn, scores.cluster)
     yield f"in brackets: {scores.level:.0%} intervals, from resampling {over}"
     if effect := design_effect(scores):
@@ -65,7 +68,7 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
 def advice(scores: Scores) -> list[str]:
     """How far to trust it, and what to do next."""
     few = wording.few_clips(scores.data.clips)
-    pruned = [system for system in scores.systems if system.removed]
+    pruned = [system for system in scores.systems[1:] if system.absent_layers]
     costs = [score.worsening for system in pruned if (score := scores.headline_of(system))]
     worse = [cost for cost in costs if cost and cost.low is not None and cost.low > 0]
     if not pruned:

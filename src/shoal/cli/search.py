@@ -84,6 +84,7 @@ def summary(search: Search) -> list[str | Table]:
         f"{budget_words(search.budget, search.score_name)}",
         f"{search.validation_clips} clips to choose on, {search.confirmation_clips} to test"
         + (f"; speakers in both: {search.shared_speakers}" if search.shared_speakers else ""),
+        *([f"{search.name} itself lacks {wording.layer_names(search.missing)}"] if search.missing else []),
         Table(_named(STEP_HEADINGS, name), [_full_cells(search), *(_step_cells(search, s) for s in search.steps)]),
     ]
     if search.confirmations:
@@ -123,14 +124,14 @@ def _points(search: Search, score: Estimate) -> str:
 
 
 def _full_cells(search: Search) -> list[str]:
-    return ["full", "0", _points(search, search.full_validation), "", "", "", "", ""]
+    return [search.name, str(len(search.missing)), _points(search, search.full_validation), "", "", "", "", ""]
 
 
 def _step_cells(search: Search, step: SearchStep) -> list[str]:
     costs = (step.megabytes, step.milliseconds, step.milliseconds_bound)
     return [
         step.plan.name,
-        str(len(step.plan.layers)),
+        str(len(search.absent_layers(step.plan))),
         _points(search, step.score),
         wording.plain(step.change, "+.1f", scale=100),
         *("" if cost is None else f"{cost:.1f}" for cost in costs),
@@ -141,7 +142,7 @@ def _step_cells(search: Search, step: SearchStep) -> list[str]:
 def _test_cells(search: Search, test: Confirmation) -> list[str]:
     return [
         test.plan.name,
-        str(len(test.plan.layers)),
+        str(len(search.absent_layers(test.plan))),
         _points(search, test.score),
         wording.plain(test.change, "+.1f", scale=100),
         *("" if p_value is None else f"{p_value:.3f}" for p_value in (test.p_value, test.p_holm)),

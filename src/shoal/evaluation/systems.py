@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,25 +67,30 @@ def open_systems(
         FileFormatError: `out` holds outputs made otherwise.
     """
     files = _Files(out, header, opened)
-    systems = [_system(_checkpoint(loaded, FULL), loaded, files)]
+    named = named_plans(plans, loaded.info().depth)
+    missing = tuple(removed_layers(loaded.path))
+    systems = [_system(SystemIdentity(checkpoint_name(loaded, named), missing=missing), loaded, files)]
     if against is not None:
         if against.info().fingerprint == loaded.info().fingerprint:
             raise UsageError(f"{against.ref} has the same weights as {loaded.ref}", where="--against")
-        systems.insert(0, _system(_checkpoint(against, BASELINE, against.ref), against, files, BASELINE))
-    for name, plan in named_plans(plans, loaded.info().depth).items():
-        systems.append(_system(SystemIdentity(name, plan=plan, missing=systems[-1].identity.missing), loaded, files))
+        baseline = SystemIdentity(BASELINE, against.ref, missing=tuple(removed_layers(against.path)))
+        systems.insert(0, _system(baseline, against, files, BASELINE))
+    for name, plan in named.items():
+        systems.append(_system(SystemIdentity(name, plan=plan, missing=missing), loaded, files))
     return systems
 
 
-def _checkpoint(loaded: LoadedModel, name: str, model_ref: str | None = None) -> SystemIdentity:
-    """A whole checkpoint."""
-    shown = checkpoint_name(loaded) if model_ref is None else name
-    return SystemIdentity(shown, model_ref, missing=tuple(removed_layers(loaded.path)))
+def checkpoint_name(loaded: LoadedModel, plans: Container[str] = ()) -> str:
+    """`full`, or the name of the folder of a model that was pruned before, for that is not full.
 
-
-def checkpoint_name(loaded: LoadedModel) -> str:
-    """`full`, or the name of the folder of a model that was pruned before, for that is not full."""
-    return Path(loaded.ref).resolve().name if removed_layers(loaded.path) else FULL
+    Args:
+        loaded: the model without any plan.
+        plans: names of those over it; a folder of such a name is called `checkpoint NAME`.
+    """
+    if not removed_layers(loaded.path):
+        return FULL
+    name = Path(loaded.ref).resolve().name
+    return f"checkpoint {name}" if name in (FULL, BASELINE) or name in plans else name
 
 
 def named_plans(plans: Sequence[Plan], depth: int) -> dict[str, Plan]:

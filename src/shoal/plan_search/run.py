@@ -14,6 +14,7 @@ from shoal.errors import UsageError
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.model_checks import check_can_answer
 from shoal.evaluation.scores.registry import headline
+from shoal.evaluation.systems import checkpoint_name
 from shoal.measurement.metrics import sign_of
 from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of
@@ -213,6 +214,7 @@ class SearchRun:
         return Search(
             provenance=provenance(device=str(self.loaded.device), dtype=self.loaded.dtype_name),
             model=self.loaded.info(),
+            name=checkpoint_name(self.loaded, [step.plan.name for step in steps]),
             data=self.parts.info(),
             score_name=score.name,
             higher_is_better=score.higher_is_better,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shoal import wording
-from shoal.report.bundle import Bundle, Named, baseline
+from shoal.report.bundle import UNPRUNED, Bundle, Named, baseline, baseline_words
 from shoal.report.units import TOLERANCE, score_text
 from shoal.schema import Confirmation, Estimate, Scores, Search, SystemScores
 from shoal.score_tables import relative_text, removed_words, value_text
@@ -22,9 +22,15 @@ class Result:
     name: str
     model: str
     """Fingerprint of the model before pruning, or its name."""
+    baseline: str
+    """What it is compared with, in words."""
     depth: int
+    """Layers of the model before any pruning; all layers are numbered as there."""
     part: Part
+    absent: tuple[int, ...]
+    """Layers that it goes without."""
     removed: tuple[int, ...]
+    """Those of them that the baseline has."""
     removes: str
     """The layers, or what of them, in words."""
     score_name: str
@@ -40,6 +46,11 @@ class Result:
     proved: bool
     """Whether its whole interval is, or a test on unseen clips says so."""
     clips: int
+
+    @property
+    def baseline_depth(self) -> int:
+        """Layers of the model that it is compared with."""
+        return self.depth - len(self.absent) + len(self.removed)
 
     @property
     def few(self) -> bool:
@@ -107,7 +118,7 @@ def candidates(bundle: Bundle) -> list[Candidate]:
     results += [result for named in bundle.scores for result in scored(named, limit)]
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.model, result.part, result.removed), []).append(result)
+        groups.setdefault((result.model, result.baseline, result.part, result.absent), []).append(result)
     return [Candidate(group) for group in groups.values()]
 
 
@@ -127,13 +138,15 @@ def deepest(known: Sequence[Candidate]) -> Candidate | None:
 
 
 def scored(named: Named[Scores], limit: float) -> Iterator[Result]:
-    """The pruned systems of a scores document."""
-    for system in named.document.systems:
-        if system.removed:
-            yield _scored(named, system, limit)
+    """The systems of a scores document that lack more layers than the first, by a plan or as checkpoints."""
+    base = baseline(named.document)
+    for system in named.document.systems[1:]:
+        removed = sorted(set(system.absent_layers).difference(base.absent_layers if base else ()))
+        if removed:
+            yield _scored(named, system, removed, limit)
 
 
-def _scored(named: Named[Scores], system: SystemScores, limit: float) -> Result:
+def _scored(named: Named[Scores], system: SystemScores, removed: Sequence[int], limit: float) -> Result:
     scores, score = named.document, named.document.headline_of(system)
     base = baseline(scores)
     before = scores.headline_of(base) if base else None
@@ -142,9 +155,11 @@ def _scored(named: Named[Scores], system: SystemScores, limit: float) -> Result:
         source=named.label or f"the scores of {scores.task}",
         name=system.name,
         model=scores.model.fingerprint or scores.model.ref,
-        depth=scores.model.depth,
+        baseline=baseline_words(scores),
+        depth=scores.full_depth,
         part=system.plan.part if system.plan else "layer",
-        removed=tuple(system.removed),
+        absent=tuple(system.absent_layers),
+        removed=tuple(removed),
         removes=removed_words(system),
         score_name=scores.headline,
         higher_is_better=bool(score and score.higher_is_better),
@@ -177,15 +192,18 @@ def _searched(named: Named[Search], test: Confirmation, before: Estimate | None)
         test.plan.part,
         test.plan.layers,
     )
-    clips = search.confirmation_clips
+    clips, absent = search.confirmation_clips, search.absent_layers(test.plan)
+    removed = [layer for layer in absent if layer not in search.missing]
     return Result(
         source=named.label or "the search",
         name=test.plan.name,
         model=search.model.fingerprint or search.model.ref,
-        depth=search.model.depth,
+        baseline=search.name if search.missing else UNPRUNED,
+        depth=search.model.depth + len(search.missing),
         part=test.plan.part,
-        removed=tuple(test.plan.layers),
-        removes=wording.removed_names(test.plan),
+        absent=tuple(absent),
+        removed=tuple(removed),
+        removes=wording.PART_OF[test.plan.part] + wording.layer_names(removed),
         score_name=search.score_name,
         higher_is_better=search.higher_is_better,
         worsening=test.change,

@@ -28,8 +28,10 @@ from shoal.schema import (
     TrainingRecord,
     Validation,
 )
+from shoal.score_tables import system_name
 from shoal.terms import DEFAULT_SCOPE
 
+UNPRUNED = "the unpruned model"
 DocumentT = TypeVar("DocumentT", bound=Document)
 
 
@@ -115,8 +117,8 @@ class Bundle:
 
     @property
     def pruned_systems(self) -> list[SystemScores]:
-        """The systems of the first scores that lack layers."""
-        return [s for s in self.scores[0].document.systems if s.removed] if self.scores else []
+        """The systems of all scores that lack layers, by a plan or as checkpoints."""
+        return [system for named in self.scores for system in named.document.systems if system.absent_layers]
 
     @property
     def depth(self) -> int | None:
@@ -185,8 +187,14 @@ def collect(documents: Sequence[Document | tuple[str, Document]]) -> Bundle:
 
 
 def baseline(scores: Scores) -> SystemScores | None:
-    """The first system: the unpruned model."""
+    """The first system, which the others are compared with."""
     return scores.systems[0] if scores.systems else None
+
+
+def baseline_words(scores: Scores) -> str:
+    """What the first system is called: it may be a checkpoint that was pruned before."""
+    base = baseline(scores)
+    return system_name(base) if base and base.missing else UNPRUNED
 
 
 def removable(values: MetricValues) -> list[BestBlock]:

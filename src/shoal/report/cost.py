@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from shoal import wording
 from shoal.report import figure_style
-from shoal.report.bundle import Bundle, Named
+from shoal.report.bundle import UNPRUNED, Bundle, Named
 from shoal.report.parts import Figure, Section
 from shoal.schema import Bench, Estimate, SystemBench
 from shoal.tables import NONE, Table
@@ -48,14 +48,14 @@ def _article(named: Named[Bench], index: int) -> dict[str, Any]:
 
 
 def _lead(bench: Bench) -> str:
-    where = bench.provenance
+    where, first = bench.provenance, bench.systems[0]
     threads = f", {wording.plural(where.threads, 'thread')}" if where.threads else ""
     return (
         f"Systems took turns on the same {wording.plural(bench.clips or bench.data.clips, 'clip')}, "
         f"{wording.plural(bench.repeats, 'round')}, batch size {bench.batch_size}, always "
         f"{wording.plural(bench.new_tokens, 'new token')}; {where.device}, {where.dtype}{threads}. "
         f"Brackets are {wording.level_name(bench.level)} intervals. "
-        "Ratios are pruned over unpruned: below 1 is saved."
+        f"Ratios are {'over ' + first.name if first.missing else 'pruned over unpruned'}: below 1 is saved."
     )
 
 
@@ -86,8 +86,8 @@ def _times(bench: Bench, index: int) -> Figure:
 
 def _ratios(bench: Bench, index: int) -> Figure:
     pruned = [system for system in bench.systems if system.removed]
-    caption = "Each step of a pruned model over the same step of the unpruned one, with interval."
-    title = "Time against the unpruned model"
+    caption = "Each step of a pruned model over the same step of the first one, with interval."
+    title = f"Time against {bench.systems[0].name if bench.systems[0].missing else UNPRUNED}"
     if not any(ratio(system) for system in pruned for _, _, ratio in RATIOS.values()):
         return Figure(f"ratios-{index}", title, caption, {"": "Not measured: no pruned model was benchmarked."})
     figure = figure_style.new_figure(_height(bench), x="pruned over unpruned", y="")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from shoal import wording
 from shoal.data_names import DATA, DOMAIN
 from shoal.schema import MeasuredScore, Scores, SystemScores
-from shoal.score_tables import change_text, group_differences, group_score, p_note, value_text
+from shoal.score_tables import change_text, group_differences, group_score, p_note, system_name, value_text
 from shoal.tables import NONE, Table
 
 
@@ -26,7 +26,7 @@ def _table(scores: Scores, field: str) -> Table:
 
     name = scores.headline or "score"
     columns: dict[str, Callable[[SystemScores], str]] = {
-        "System": lambda system: system.name,
+        "System": system_name,
         # Before every task had measures, the group was named by its rate of edits, which is no error there.
         "Worst group": lambda system: system.worst_group[field] if worst(system) else NONE,
         "Clips": lambda system: str(system.groups[field][system.worst_group[field]].clips) if worst(system) else NONE,

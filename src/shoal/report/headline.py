@@ -50,7 +50,7 @@ def build(bundle: Bundle) -> Headline:
         cautions=limits.cautions(bundle),
         removed=removed,
         removed_words=removed_words,
-        depth=bundle.depth,
+        depth=best.first.depth if best else bundle.depth,
     )
 
 
@@ -63,7 +63,7 @@ def _unless_required(bundle: Bundle) -> str:
 def _removed(bundle: Bundle, best: Candidate | None, known: Sequence[Candidate]) -> tuple[list[int], str]:
     """The layers that the headline speaks of, and what of them goes in words."""
     if best:
-        return [*best.first.removed], best.first.removes
+        return [*best.first.absent], best.first.removes
     plan = None if known else _healed(bundle)
     return (plan.layers, wording.removed_names(plan)) if plan else ([], "")
 
@@ -76,14 +76,14 @@ def _healed(bundle: Bundle) -> Plan | None:
 def _found(bundle: Bundle, best: Candidate, known: Sequence[Candidate]) -> list[str]:
     """The verdict, and what it rests on."""
     first = best.first
-    part, size = wording.PART_OF[first.part], f"{len(first.removed)} of {first.depth}"
+    part, size = wording.PART_OF[first.part], f"{len(first.removed)} of {first.baseline_depth}"
     can = "can go at" if best.certain else "may go, at"
     changes = wording.listing([f"{result.change} relative {result.score_name}" for result in best.results])
     results = "; ".join(_result_words(result) for result in best.results)
     return [
-        f"{part[:1].upper()}{part[1:]}{size} decoder layers {can} {changes}",
-        f"Of {wording.plural(len(known), 'plan')} tried, {first.name} ({first.removes}) removes the most layers while "
-        f"{first.score_name} stays within {_limit(bundle, first)} of the unpruned model: {results}.",
+        f"{_first_upper(part)}{size} decoder layers {can} {changes}",
+        f"Of {_count(known)} tried, {first.name} ({first.removes}) removes the most layers while "
+        f"{first.score_name} stays within {_limit(bundle, first)} of {first.baseline}: {results}.",
         _certainty(best, known),
     ]
 
@@ -117,10 +117,13 @@ def _not_found(bundle: Bundle, known: Sequence[Candidate]) -> list[str]:
     if not any(result.score_name for result in least.results):
         return ["What pruning costs is not known", "The scores hold no measure of their task."]
     if least.loss == float("inf"):
-        return ["The relative cost of pruning is not known", "The unpruned model makes no error, or was not scored."]
+        return [
+            "The relative cost of pruning is not known",
+            f"{_first_upper(least.first.baseline)} makes no error, or was not scored.",
+        ]
     return [
-        f"No plan tested stays within {_limit(bundle, least.first)} relative {least.first.score_name}",
-        f"The mildest of {wording.plural(len(known), 'plan')}, {least.first.name} ({least.first.removes}), already "
+        f"No pruned model tested stays within {_limit(bundle, least.first)} relative {least.first.score_name}",
+        f"The mildest of {_count(known)}, {least.first.name} ({least.first.removes}), already "
         f"costs {least.first.change}.",
     ]
 
@@ -156,9 +159,17 @@ def _best_of(bundle: Bundle, own: Sequence[Candidate]) -> str:
     best = deepest(own)
     limit = f"{_limit(bundle, own[0].first)} {own[0].first.score_name}"
     if best is None:
-        return f"none of {wording.plural(len(own), 'plan')} stays within {limit}."
-    return f"of {wording.plural(len(own), 'plan')}, {best.first.name} removes the most within {limit}."
+        return f"none of {_count(own)} stays within {limit}."
+    return f"of {_count(own)}, {best.first.name} removes the most within {limit}."
 
 
 def _limit(bundle: Bundle, result: Result) -> str:
     return tolerance_words(higher_is_better=result.higher_is_better, limit=limit_of(bundle))
+
+
+def _count(known: Sequence[Candidate]) -> str:
+    return wording.plural(len(known), "pruned model")
+
+
+def _first_upper(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -6,7 +6,7 @@ from shoal import wording
 from shoal.cards.limits import TASK_NAMES
 from shoal.cards.spoken_answers import GENERATION, speech_untested
 from shoal.report import healing_words
-from shoal.report.bundle import Bundle, Named, baseline
+from shoal.report.bundle import UNPRUNED, Bundle, Named, baseline, baseline_words
 from shoal.schema import Estimate, Healing, Scores
 
 HIGH_WER = 0.5
@@ -111,14 +111,15 @@ def _poor_baseline(bundle: Bundle) -> str:
     rate = _baseline_rate(bundle)
     if rate is None or rate.value < HIGH_WER:
         return ""
+    who = baseline_words(bundle.scores[0].document) if bundle.scores else UNPRUNED
     return (
-        f"The unpruned model already has a WER of {wording.percent_estimate(rate)} on these clips: "
+        f"{who[:1].upper()}{who[1:]} already has a WER of {wording.percent_estimate(rate)} on these clips: "
         "what pruning adds says little about a model that works."
     )
 
 
 def _baseline_rate(bundle: Bundle) -> Estimate | None:
-    """WER of the unpruned model, from scores if there are any."""
+    """WER of the model that others are compared with, from scores if there are any."""
     if bundle.scores:
         base = baseline(bundle.scores[0].document)
         score = base.measures.get("WER") if base else None

@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 
 from shoal import wording
 from shoal.report import figure_style, score_lines
-from shoal.report.bundle import baseline
+from shoal.report.bundle import baseline, baseline_words
 from shoal.report.parts import Figure
 from shoal.report.units import TOLERANCE, tolerance_words
 from shoal.schema import MeasuredScore, Scores, SystemScores
-from shoal.score_tables import removed_words
+from shoal.score_tables import removed_words, system_name
 
 LOG_FROM = 5.0
 """Worst error rate over best at which a linear axis would flatten what matters."""
@@ -26,8 +26,8 @@ def figure(scores: Scores, group: str) -> Figure:
         id=f"{group}-figure",
         title=f"{scores.headline} against layers removed",
         caption=(
-            f"Whiskers and the band: {wording.level_name(scores.level)} intervals. The dashed line is the "
-            f"unpruned model, the dotted one {limit} relative. Click a name to hide a line."
+            f"Whiskers and the band: {wording.level_name(scores.level)} intervals. The dashed line is "
+            f"{baseline_words(scores)}, the dotted one {limit} relative. Click a name to hide a line."
         ),
         variants={axis: _figure(scores, axis) for axis in axes},
         default=_default_axis(scores),
@@ -59,17 +59,17 @@ def _default_axis(scores: Scores) -> str:
 
 def _figure(scores: Scores, axis: str) -> go.Figure:
     plot = score_lines.new_plot(440, scores.headline, _headlines(scores)[0], axis)
-    deepest = max((len(system.removed) for system in scores.systems), default=0)
+    deepest = max((len(system.absent_layers) for system in scores.systems), default=0)
     ends = [-0.3, deepest + 0.5]
     plot.update_xaxes(dtick=1 if deepest <= 16 else None, range=ends)
     base = baseline(scores)
     if base and (score := scores.headline_of(base)):
-        score_lines.draw_unpruned(plot, score, base.name, ends)
+        score_lines.draw_unpruned(plot, score, system_name(base), ends)
         _draw_tolerance(plot, score, ends)
     hover = f"%{{customdata[0]}}: %{{customdata[1]}} removed<br>{scores.headline} %{{customdata[2]}}"
     for strategy, systems in _by_strategy(scores.systems[1:]):
         marks = [
-            score_lines.Mark(len(system.removed), score, (system.name, removed_words(system)))
+            score_lines.Mark(len(system.absent_layers), score, (system.name, removed_words(system)))
             for system in systems
             if (score := scores.headline_of(system))
         ]

@@ -10,7 +10,7 @@ from shoal.report import groups, score_figure, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Section
 from shoal.schema import Counts, Scores, SystemScores
-from shoal.score_tables import LIMIT, data_set_table, design_effect, loop_words, score_names, score_table
+from shoal.score_tables import LIMIT, data_set_table, design_effect, loop_words, score_names, score_table, system_name
 from shoal.tables import Table
 
 ID, TITLE, SHORT = "cost", "What removing layers costs", "Scores"
@@ -81,7 +81,7 @@ EDITS: dict[str, Callable[[Counted], str]] = {
 def _edits(scores: Scores) -> Table | None:
     """What an error rate counted, by kind; None where no score counts edits."""
     counted: list[Counted] = [
-        (f"{system.name}, {name}", system, score.edits)
+        (f"{system_name(system)}, {name}", system, score.edits)
         for system in scores.systems
         for name, score in system.measures.items()
         if score.edits is not None

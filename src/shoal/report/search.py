@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from shoal import wording
 from shoal.report import figure_style
-from shoal.report.bundle import Bundle, Named
+from shoal.report.bundle import UNPRUNED, Bundle, Named
 from shoal.report.parts import Figure, Section
 from shoal.report.units import score_text
 from shoal.schema import Confirmation, Estimate, Search, SearchStep
@@ -114,7 +114,8 @@ def _lead(search: Search) -> str:
         f"Budget: {_budget(search)}, {sure}{_informed(search)}. Strategy "
         f"{search.strategy} by {search.metric}, {search.input} input, scope “{search.scope}”{part}. Tried on "
         f"{wording.plural(search.validation_clips, 'clip')}, tested on "
-        f"{wording.count(search.confirmation_clips)} others{_speakers(search)}. The unpruned {search.score_name}: "
+        f"{wording.count(search.confirmation_clips)} others{_speakers(search)}. {search.score_name} of "
+        f"{search.name if search.missing else UNPRUNED}: "
         f"{_score_text(search, search.full_validation)} and "
         f"{_score_text(search, search.full_confirmation)}. {search.replicates:,} bootstrap replicates."
     )

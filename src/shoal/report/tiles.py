@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shoal import wording
-from shoal.report.bundle import Bundle, baseline, removable
+from shoal.report.bundle import UNPRUNED, Bundle, baseline, baseline_words, removable
 from shoal.report.healing_cells import leading_plan
 from shoal.report.parts import Tile
 from shoal.report.units import TOLERANCE
@@ -38,7 +38,7 @@ def _score_tile(bundle: Bundle) -> Tile | None:
     clips = f"{wording.plural(data.clips, 'clip')}, {wording.duration(data.seconds)}"
     number = wording.percent_number(score.value) if score.fraction else wording.number_of(score.value)
     unit = "%" if score.fraction else ""
-    return _estimate_tile(score.value, unit, number, f"{scores.headline} of the unpruned model", f"on {clips}")
+    return _estimate_tile(score.value, unit, number, f"{scores.headline} of {baseline_words(scores)}", f"on {clips}")
 
 
 def _redundancy_tile(bundle: Bundle, n: int | None) -> Tile | None:
@@ -111,13 +111,14 @@ def _cost_tiles(bundle: Bundle, chosen: tuple[str, int] | None) -> list[Tile | N
     # The system that the headline names, else the one that lacks about as many layers, else the deepest.
     size = chosen[1] if chosen else max(len(system.removed) for system in pruned)
     system = min(pruned, key=lambda s: (chosen is None or s.name != chosen[0], abs(len(s.removed) - size)))
-    return [_time_tile(system), _memory_tile(system)]
+    first = bundle.benches[0].document.systems[0]
+    return [_time_tile(system, first.name if first.missing else UNPRUNED), _memory_tile(system)]
 
 
-def _time_tile(system: SystemBench) -> Tile | None:
+def _time_tile(system: SystemBench, against: str) -> Tile | None:
     if system.total_ratio is None:
         return None
-    detail = f"{system.name} against the unpruned model, encoder to last token"
+    detail = f"{system.name} against {against}, encoder to last token"
     return _estimate_tile(
         system.total_ratio, "×", lambda v: wording.fixed(v, 2), "time for a clip", detail, joined=True
     )

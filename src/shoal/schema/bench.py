@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from shoal.schema.document import DataInfo, Document, ModelInfo
-from shoal.schema.record import Estimate, Record
+from shoal.schema.record import Estimate, SystemRecord
 
 
-class SystemBench(Record):
+class SystemBench(SystemRecord):
     """What one system costs; ratios are pruned / unpruned (below 1 = saved)."""
 
-    name: str
-    removed: list[int] = Field(default_factory=list)
     parameters: int
     decoder_parameters: int
     checkpoint_bytes: int

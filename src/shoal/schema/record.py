@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shoal.terms import Caution
 
@@ -63,3 +63,30 @@ def _parts(value: object) -> Iterator[BaseModel]:
     elif isinstance(value, list | dict):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _parts(item)
+
+
+class SystemRecord(Record):
+    """What was measured of one system (a model, or one plan over it)."""
+
+    name: str
+    removed: list[int] = Field(default_factory=list)
+    """Layers that its plan takes, or takes a part of, in the numbering of the model that the plan is over."""
+    missing: list[int] = Field(default_factory=list)
+    """Layers that the checkpoint itself lacks, in the numbering of the model that it was made from."""
+
+    @property
+    def absent_layers(self) -> list[int]:
+        """What it goes without, whoever took it: `missing` and `removed`, in the numbering of the original model."""
+        return absent_layers(self.missing, self.removed)
+
+
+def absent_layers(missing: Sequence[int], removed: Sequence[int]) -> list[int]:
+    """Layers in the numbering of a model, ascending.
+
+    Args:
+        missing: layers of that model that are gone.
+        removed: layers that go next, in the numbering of those left.
+    """
+    gone = set(missing)
+    left = [layer for layer in range(len(gone) + max(removed, default=-1) + 1) if layer not in gone]
+    return sorted(gone.union(left[layer] for layer in removed))

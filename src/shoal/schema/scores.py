@@ -8,7 +8,7 @@ from pydantic import Field
 
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.plan import Plan
-from shoal.schema.record import Drawn, Estimate, Record
+from shoal.schema.record import Drawn, Estimate, Record, SystemRecord
 
 
 class Counts(Record):
@@ -77,16 +77,12 @@ class GroupScore(Record):
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
 
 
-class SystemScores(Record):
-    """One system (the unpruned model or one plan) on the clips."""
+class SystemScores(SystemRecord):
+    """One system on the clips."""
 
-    name: str
     model_ref: str | None = None
     """The checkpoint, where it is another one than the document's model."""
     plan: Plan | None = None
-    removed: list[int] = Field(default_factory=list)
-    missing: list[int] = Field(default_factory=list)
-    """Layers that the checkpoint itself lacks, in the numbering of the model that it was made from."""
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
     """What the task is scored by, by name, the headline first."""
     disagreements: int = 0
@@ -163,6 +159,11 @@ class Scores(Document):
     def headline(self) -> str:
         """The name of the score that stands for the task; empty where the document has none."""
         return next((name for system in self.systems for name in system.measures), "")
+
+    @property
+    def full_depth(self) -> int:
+        """Layers of the model that the document's model was made from; its own where it was never pruned."""
+        return self.model.depth + len(self.model.removed_layers)
 
     def headline_of(self, scored: SystemScores | GroupScore) -> MeasuredScore | None:
         """The score that a system or a group is judged by; None where its clips hold nothing to judge by."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.plan import Plan
-from shoal.schema.record import Estimate, Record
+from shoal.schema.record import Estimate, Record, absent_layers
 from shoal.terms import InputKind, Part, Scope
 
 
@@ -67,6 +67,8 @@ class Search(Document):
     kind: Literal["search"] = "search"
     schema_version: int = 2
     model: ModelInfo
+    name: str = "full"
+    """Of the model without any plan: that of its folder where it was pruned before."""
     data: DataInfo
     task: str
     score_name: str
@@ -105,6 +107,15 @@ class Search(Document):
     replicates: int
     cluster: Literal["utterance", "speaker"] = "utterance"
     seed: int = 0
+
+    @property
+    def missing(self) -> list[int]:
+        """Layers that the model itself lacks, in the numbering of the model that it was made from."""
+        return self.model.removed_layers
+
+    def absent_layers(self, plan: Plan) -> list[int]:
+        """What the model goes without under a plan, see `SystemRecord.absent_layers`."""
+        return absent_layers(self.missing, plan.layers)
 
     @classmethod
     def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:

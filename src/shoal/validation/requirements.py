@@ -16,6 +16,7 @@ from shoal.data_names import data_name
 from shoal.errors import UsageError
 from shoal.schema import Bench, Delta, Estimate, Finding, MeasuredScore, SystemBench
 from shoal.schema.validation import Verdict
+from shoal.score_tables import removed_words
 from shoal.settings import one_or_more
 from shoal.wording import plain, plain_score
 
@@ -270,7 +271,9 @@ def _inverse(ratio: Estimate) -> Estimate:
 
 
 def _where(measured: Measured) -> str:
-    return f"{measured.task} on {data_name(measured.data)}, {measured.system.name}"
+    system = measured.system
+    lacks = f" without {removed_words(system)}" if system.missing else ""
+    return f"{measured.task} on {data_name(measured.data)}, {system.name}{lacks}"
 
 
 def _where_timed(bench: Bench) -> str:

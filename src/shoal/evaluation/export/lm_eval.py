@@ -122,7 +122,9 @@ def _model_config(scores: Scores, system: SystemScores) -> dict[str, Any]:
         "model": "shoal",
         "model_args": {
             "pretrained": system.model_ref or scores.model.ref,
+            # In the numbering of `pretrained`; those that it lacks itself are among the absent ones only.
             "removed_layers": ",".join(map(str, system.removed)),
+            "absent_layers": ",".join(map(str, system.absent_layers)),
             "part": system.plan.part if system.plan else "layer",
         },
         "model_num_parameters": None if system.removed or system.model_ref else scores.model.total_parameters,
