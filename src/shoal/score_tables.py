@@ -190,7 +190,7 @@ def data_set_table(scores: Scores) -> Table | None:
     return Table(headings, rows, f"{scores.headline or 'score'} by data set", highlight=frozenset({0}))
 
 
-LARGE_SHARE, TIMES_AVERAGE = 0.1, 3
+LARGE_SHARE, TIMES_AVERAGE = 0.1, 6
 """A clip with more of the errors than this, and than so many average clips have, is named."""
 
 
@@ -214,7 +214,7 @@ def loop_words(scores: Scores, system: SystemScores, named: Callable[[str], str]
     if score and score.bound_with_unseen is not None and (loops or _far(score, score.bound_with_unseen)):
         # The rule of three: with 95 % confidence, what none of n clips does, fewer than 3 / n of all do.
         unseen = wording.percent(min(1, -math.log(1 - scores.level) / clips), 1)
-        may = "others may loop too" if loops else f"no loop among {clips:,} clips, but {unseen} of others may loop"
+        may = "others may loop too" if loops else f"no loop among {clips:,} clips, but up to {unseen} of others may"
         parts.append(f"{may}: {_bound_words(scores, score, score.bound_with_unseen, named)}")
     return "; ".join(parts)
 
@@ -226,7 +226,7 @@ def _far(score: MeasuredScore, bound: float) -> bool:
 
 
 def _bound_words(scores: Scores, score: MeasuredScore, bound: float, named: Callable[[str], str]) -> str:
-    number = wording.percent(bound) if score.fraction else wording.fixed(bound, 1)
+    number = wording.percent(bound, 0 if bound > 0.1 else 1) if score.fraction else wording.fixed(bound, 1)
     change = score.delta.relative_bound_with_unseen if score.delta else None
     relative = "" if change is None else wording.signed(wording.percent(score.sign * change, 0))
     against = f" ({relative} against {named(scores.systems[0].name)})" if relative else ""

@@ -17,8 +17,8 @@ from shoal.statistics.arrays import Floats
 if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
 
-DRAWS = 1_999
-"""The level of a bound is off by 0.5 % (standard deviation)."""
+DRAWS = 4_999
+"""The level of a bound is off by 0.3 % (standard deviation)."""
 
 
 def add_bounds(
