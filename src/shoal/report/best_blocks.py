@@ -145,7 +145,7 @@ def _spans(audit: Audit, scope: Scope, metric: str) -> go.Figure:
             x=[start for block in blocks for start in block.rivals],
             y=[block.n for block in blocks for _ in block.rivals],
             mode="markers",
-            marker={"symbol": "line-ns-open", "size": 7, "color": figure_style.INPUTS[kind]},
+            marker={"symbol": "line-ns", "size": 7, "line": {"width": 2.5, "color": figure_style.INPUTS[kind]}},
             showlegend=False,
             hoverinfo="skip",
         )

@@ -41,23 +41,24 @@ def best_table(audit: Audit) -> Table | None:
     ]
     columns: dict[str, Callable[[tuple[InputKind, Importance, BestBlock]], str]] = {
         "Input": lambda row: row[0],
-        "What is lost": lambda row: row[1].title or row[1].name,
+        "What is lost": lambda row: f"{row[1].title or row[1].name} ({unit_of(row[1].unit).name})",
         "n": lambda row: str(row[2].n),
         "Layers": lambda row: wording.without_noun(wording.layer_names(range(row[2].layer, row[2].layer + row[2].n))),
         "On other clips": lambda row: _lost(row[1], row[2].held_out),
-        "On the clips it was chosen on": lambda row: _lost(row[1], row[2].distance),
+        "On its own clips": lambda row: _lost(row[1], row[2].distance),
         "First in": lambda row: NONE if row[2].selection_frequency is None else percent(row[2].selection_frequency, 0),
-        "The best may also begin at": lambda row: may_also_begin(row[2].rivals) if row[2].confidence_set else NONE,
+        "May also begin at": lambda row: may_also_begin(row[2].rivals) if row[2].confidence_set else NONE,
     }
     caption = (
-        "The best measured block of each size that leaves the last layer in place. On other clips: chosen on half of "
-        "the clips and measured on the other half, because a choice looks too good on its own clips"
+        "The best measured block of each size that leaves the last layer in place, and where else the best may begin. "
+        "On other clips: chosen on half of the clips and measured on the other half; on its own clips a choice looks "
+        "too good"
     )
-    return Table.of(caption, columns, rows, ["Input", "What is lost"]) if rows else None
+    return Table.of(caption, columns, rows, ["Input", "What is lost", "May also begin at"]) if rows else None
 
 
 def _lost(item: Importance, estimate: Estimate | None) -> str:
-    return NONE if estimate is None else unit_of(item.unit).write(estimate, sign=True)
+    return NONE if estimate is None else unit_of(item.unit).bare(estimate, sign=True)
 
 
 def rows_of(item: Importance) -> dict[int, dict[int, Cell]]:
