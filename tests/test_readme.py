@@ -33,15 +33,25 @@ def beginner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_readme_works_from_top_to_bottom(beginner: Path, capsys: pytest.CaptureFixture[str]) -> None:
+IN_CODE = r"<\w+ object|\bNone\b|\bnan\b|Error\b|Warning\b|[A-Za-z]+\("
+"""What only the source explains."""
+HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+"""Warnings that Python does not show a user."""
+
+
+def test_the_readme_works_from_top_to_bottom(
+    beginner: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     lines = list(commands(BLOCKS))
     assert [line[0] for line in lines] == ["audit", "select", "evaluate", "prune", "heal", "report"]
     for line in lines:
         assert main(line) == 0, line
         printed = capsys.readouterr()
         assert (beginner / line[line.index("--out") + 1]).exists()
-        assert "Traceback" not in printed.err
-        assert not re.search(r"<\w+ object|\bNone\b|\bnan\b|Error\b|[A-Za-z]+\(", printed.out), printed.out
+        assert not re.search(IN_CODE, printed.out), printed.out
+        assert not re.search(IN_CODE + r"|Traceback|0/\?|it/s\]", printed.err), printed.err
+        shown = [str(warning.message) for warning in recwarn if not issubclass(warning.category, HIDDEN)]
+        assert not shown, line
         # A result ends with what was written, and what was written is there.
         assert Path(printed.out.splitlines()[-1]).exists(), line
     (script,) = (block for block in FENCE.findall(README) if block.startswith("import shoal"))

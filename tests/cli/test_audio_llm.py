@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from checkpoint_tensors import changed_tensors
 from shoal.cli import main
-from shoal.pruning.sharded import changed_tensors
 from tiny_audio import BUILDS
 from tiny_speech import write_clips
 

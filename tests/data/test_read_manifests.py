@@ -199,7 +199,7 @@ def test_a_limit_gives_each_data_set_and_each_label_its_share(sizes, limit, seed
             assert abs(count - len(chosen) * sum(sizes[source]) / len(rows)) < len(sizes)
 
 
-def test_few_clips_of_sorted_manifests_hold_every_data_set_and_label(tone, manifest, caplog) -> None:
+def test_few_clips_of_sorted_manifests_hold_every_data_set_and_label(tone, manifest, caplog, tmp_path) -> None:
     tone()
     moods = ["angry", "Calm", "happy", "sad"]
     paths = [
@@ -212,6 +212,10 @@ def test_few_clips_of_sorted_manifests_hold_every_data_set_and_label(tone, manif
     assert len({row.fields["mood"] for row in read_manifests(paths, limit=4, label_field="mood").rows}) == 4
     read_manifests(paths[0], limit=1, label_field="mood")
     assert "warning: --limit 1 leaves one value of mood (angry) of 4" in caplog.text
+    task = tmp_path / "mood.yaml"
+    task.write_text("kind: ser\ninstruction: Which mood?\nfields: {label: mood}\nlabels: [angry, calm, happy, sad]\n")
+    options.read_other("--test", paths[:1], DataSettings(limit=4), 1, {}, str(task), 0)
+    assert "warning: --test-limit 1 leaves one value of mood" in caplog.text
 
 
 def test_commands_and_recipes_know_the_labels_of_a_task(tone, manifest, tmp_path) -> None:

@@ -205,12 +205,36 @@ def _another_depth(tensors, spec):
     spec["decoder_layers"] = 3
 
 
+def _other_weights(tensors, spec):
+    assert len(spec["decoder_fingerprint"]) == 64
+    spec["decoder_fingerprint"] = 64 * "0"
+
+
 def _no_lora(tensors, spec):
     spec["lora"] = None
 
 
 def _strange_projector(tensors, spec):
     spec["projector"]["type"] = "qformer"
+
+
+def test_the_base_is_known_in_whichever_precision_it_is_loaded(trained, bases, tmp_path):
+    folder = save(trained, bases, tmp_path)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for merge in (True, False):
+            load(folder, dtype=dtype, merge=merge)
+    # Of the same shape, with other weights.
+    decoder = AutoModelForCausalLM.from_pretrained(bases / "llama")
+    torch.nn.init.normal_(decoder.model.layers[2].mlp.down_proj.weight)
+    for source in (bases / "llama").iterdir():
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / source.name).write_bytes(source.read_bytes())
+    decoder.save_pretrained(tmp_path / "other")
+    spec = json.loads((folder / ADAPTERS_FILE).read_text())
+    (folder / ADAPTERS_FILE).write_text(json.dumps(spec | {"decoder": str(tmp_path / "other")}))
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(ModelError, match="trained on other weights"):
+            load(folder, dtype=dtype)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +245,7 @@ def _strange_projector(tensors, spec):
         (_wider, "does not fit this layer"),
         (_no_projector, r"output\.bias"),
         (_another_depth, "trained on a decoder of 3 layers, and .*llama has 4; name the decoder"),
+        (_other_weights, "trained on other weights than those of .*llama; name the decoder"),
         (_no_lora, "no `lora`"),
         (_strange_projector, "unknown projector 'qformer'"),
     ],

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from checkpoint_tensors import digests_of
 from full_run import examples
 from shoal.pruning import safetensors_file
 from shoal.pruning.safetensors_file import (
@@ -18,7 +19,6 @@ from shoal.pruning.safetensors_file import (
     Piece,
     TensorSlice,
     cut_problem,
-    digests_of,
     read_header,
     write_file,
 )

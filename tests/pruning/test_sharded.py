@@ -18,6 +18,7 @@ from speech_llm_parts import clips
 from speech_llm_parts import tiny as tiny_speech_llm
 from transformers import AutoModelForCausalLM
 
+from checkpoint_tensors import changed_tensors
 from shoal import machine
 from shoal.errors import InputError, ModelError, PlanError, UsageError, VerificationError
 from shoal.models.families import causal_lm, fields
@@ -25,7 +26,7 @@ from shoal.models.lineage import removed_layers
 from shoal.pruning import sharded
 from shoal.pruning.in_memory import prune_in_place
 from shoal.pruning.resumable import resumable_folder
-from shoal.pruning.sharded import changed_tensors, write_sharded
+from shoal.pruning.sharded import write_sharded
 from shoal.schema import Plan, Provenance
 from tiny_models import COMMON, prompts, tiny
 

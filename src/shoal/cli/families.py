@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from shoal.cli.options import Flat, command
-from shoal.cli.printing import Printing
+from shoal.cli.printing import TablePrinting
 
 
 @command
-def families(*, printing: Annotated[Printing, Flat] = Printing()) -> None:
+def families(*, printing: Annotated[TablePrinting, Flat] = TablePrinting(format="md")) -> None:
     """List the model classes that Shoal supports, and what its tests have shown of each."""
     from shoal.models.families import table
 
-    print(table.as_json() if printing.as_json else table.as_markdown())
+    printing.show(table.as_document(), [table.as_table()])

@@ -64,7 +64,14 @@ def heal(
     with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         validation = options.read_other(
-            watched.validation, rows, watched.validation_limit, watched.validation_where, task, settings.seed, progress
+            "--validation",
+            watched.validation,
+            rows,
+            watched.validation_limit,
+            watched.validation_where,
+            task,
+            settings.seed,
+            progress,
         )
         HealingJob(dataset, tasks.get(task), settings, removed, validation, out).check(Path(model))
         loaded = options.load(model, loading, progress, [removed.check_depth] if removed else [])

@@ -90,7 +90,7 @@ def heal_grid(
     with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         test = options.read_other(
-            tested.test, rows, tested.test_limit, tested.test_where, task, settings.seed, progress
+            "--test", tested.test, rows, tested.test_limit, tested.test_where, task, settings.seed, progress
         )
         assert test is not None
         options.check_depth(model, [plan.check_depth for plan in plans])

@@ -141,6 +141,7 @@ def read_data(
 
 
 def read_other(
+    option: str,
     sources: Sequence[str],
     rows: DataSettings,
     limit: int | None,
@@ -150,7 +151,8 @@ def read_other(
     progress: Progress | None = None,
 ) -> Dataset | None:
     """The data set of another data option, if it was given; `--limit` and `--where` hold unless it has its own."""
-    own: dict[str, object] = ({"limit": limit} if limit else {}) | ({"where": where} if where else {})
+    own: dict[str, object] = {"limit": limit, "limit_option": f"{option}-limit"} if limit else {}
+    own |= {"where": where} if where else {}
     return read_data([*sources], rows.model_copy(update=own), task, seed, progress) if sources else None
 
 

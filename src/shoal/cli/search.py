@@ -62,7 +62,14 @@ def search(
     with printing.progress(out) as progress:
         dataset = options.read_data(data, rows, task, settings.seed, progress)
         other = options.read_other(
-            unseen.confirm_data, rows, unseen.confirm_limit, unseen.confirm_where, task, settings.seed, progress
+            "--confirm",
+            unseen.confirm_data,
+            rows,
+            unseen.confirm_limit,
+            unseen.confirm_where,
+            task,
+            settings.seed,
+            progress,
         )
         loaded = options.load(model, loading, progress)
         document = shoal.search(loaded, dataset, task, settings, confirm_data=other, out=out, progress=progress)

@@ -75,7 +75,7 @@ def read_manifests(
         bad_rows.refuse_too_many(broken, len(index) + len(broken), max_bad)
         chosen = spread(range(len(index)), settings.limit, settings.seed, [index.source_of, survey.label_of])
         if settings.limit is not None:
-            survey.warn_of_one_label(chosen, settings.limit)
+            survey.warn_of_one_label(chosen, f"{settings.limit_option} {settings.limit}")
             audio.total = len(chosen)
             for position in chosen:
                 audio.add(position, index.row(position))
@@ -143,12 +143,12 @@ class _Survey:
         """The number of a row's label; the same for all rows where there are no labels."""
         return self._labels[position] if self._labels else 0
 
-    def warn_of_one_label(self, chosen: Sequence[int], limit: int) -> None:
+    def warn_of_one_label(self, chosen: Sequence[int], limit: str) -> None:
         """Say so where a limit leaves one label of several: nothing can be said then of telling them apart."""
         left = {self.label_of(position) for position in chosen}
         if len(left) == 1 < len(self._numbers):
             _log.warning(
-                "warning: --limit %d leaves one value of %s (%s) of %d, and scores of labels need several; raise it",
+                "warning: %s leaves one value of %s (%s) of %d, and scores of labels need several; raise it",
                 limit,
                 self._label_field,
                 list(self._numbers)[left.pop()],

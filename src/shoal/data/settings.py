@@ -51,6 +51,8 @@ class DataSettings(Settings):
     """Longest clip to accept, in seconds; longer ones are bad rows."""
     seed: Annotated[int, Parameter(parse=False)] = 0
     """Where the even spacing of `limit` starts; 0 is the first row."""
+    limit_option: Annotated[str, Parameter(parse=False)] = "--limit"
+    """The option that the limit came from, for warnings."""
 
     @field_validator("max_bad")
     @classmethod

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from shoal.errors import FileFormatError, ModelError
 from shoal.models import lora, row_int8
 from shoal.models.build import Resolve, assemble, load_decoder, load_encoder, resolve_path
+from shoal.models.fingerprint import base_fingerprint
 from shoal.models.lineage import ADAPTERS_FILE
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 from shoal.provenance import provenance
@@ -53,6 +54,8 @@ class AdapterSpec(Document):
     decoder: str
     decoder_layers: int | None = None
     """Of the decoder that they were trained on; None in files that do not say it."""
+    decoder_fingerprint: str = ""
+    """Of its weights, see `base_fingerprint`; empty where that is not known."""
     projector: dict[str, Any]
     """Arguments of `ProjectorSettings`."""
     prompt_template: str
@@ -112,6 +115,13 @@ def _base(
     if spec.decoder_layers not in (None, depth):
         raise ModelError(
             f"the adapters were trained on a decoder of {spec.decoder_layers} layers, and {spec.decoder} has {depth}",
+            where=str(folder / ADAPTERS_FILE),
+            fix="name the decoder that they were trained on",
+        )
+    weights = base_fingerprint(decoder.model) if spec.decoder_fingerprint else ""
+    if weights and weights != spec.decoder_fingerprint:
+        raise ModelError(
+            f"the adapters were trained on other weights than those of {spec.decoder}",
             where=str(folder / ADAPTERS_FILE),
             fix="name the decoder that they were trained on",
         )
@@ -198,6 +208,7 @@ def save_adapters(
         encoder=encoder,
         decoder=decoder,
         decoder_layers=_depth(model.decoder),
+        decoder_fingerprint=base_fingerprint(model.decoder),
         projector=model.config.projector,
         prompt_template=model.config.prompt_template,
         response_style=model.config.response_style,

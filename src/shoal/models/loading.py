@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 import os
 from collections.abc import Collection, Sequence
@@ -22,6 +21,7 @@ from shoal.models import families, lora, weights
 from shoal.models.audio_cache import AudioCache
 from shoal.models.contexts import quiet
 from shoal.models.families.audio_llm import AudioLLM
+from shoal.models.fingerprint import fingerprint
 from shoal.models.info import Kind, kind_of, model_info
 from shoal.models.languages import code_among
 from shoal.models.lineage import HEAL_FILE
@@ -321,17 +321,6 @@ def check_base(ref: str, record: HealRecord, base: ModelInfo) -> None:
         where=ref,
         fix=f"set base_model_name_or_path in its {CONFIG} to the model that was healed",
     )
-
-
-def fingerprint(model: nn.Module, samples: int = 64) -> str:
-    """SHA-256 over names, shapes and `samples` evenly spaced values of every tensor of the state dict."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().flatten()
-        step = max(1, flat.numel() // samples)
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(flat[::step][:samples].float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def find_device(name: str) -> torch.device:

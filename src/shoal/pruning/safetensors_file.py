@@ -288,16 +288,3 @@ def _range(source: BinaryIO, start: int, stop: int, size: int = CHUNK) -> Iterat
     chunks = map(read, range(start, stop, size))
     # Most tensors are one chunk, which a thread would only delay.
     return prefetch(chunks, depth=1) if stop - start > size else chunks
-
-
-def digests_of(path: Path) -> dict[str, str]:
-    """Name → SHA-256 of the bytes of every tensor of `path`, in hexadecimal."""
-    header = read_header(path)
-    digests = {}
-    with path.open("rb") as source:
-        for name, entry in header.tensors.items():
-            digest = hashlib.sha256()
-            for chunk in _range(source, entry.start, entry.stop):
-                digest.update(chunk)
-            digests[name] = digest.hexdigest()
-    return digests

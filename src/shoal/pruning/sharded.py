@@ -27,7 +27,7 @@ from typing import Any, Literal
 from shoal._version import __version__
 from shoal.cards.facts import Folder, write_source_record
 from shoal.cards.writing import CARD, first_card
-from shoal.errors import FileFormatError, VerificationError
+from shoal.errors import VerificationError
 from shoal.machine import check_disk
 from shoal.models.lineage import PLAN_FILE
 from shoal.models.meta_model import CONFIG, GENERATION_CONFIG
@@ -37,7 +37,7 @@ from shoal.pruning.config_files import to_text
 from shoal.pruning.folder import carry_over, check_target, copy_files, files_in_folders
 from shoal.pruning.resumable import ResumableFolder, resumable_folder
 from shoal.pruning.rewrite import Rewrite, rewrite
-from shoal.pruning.safetensors_file import NewFile, digests_of, read_header, write_file
+from shoal.pruning.safetensors_file import NewFile, read_header, write_file
 from shoal.pruning.shards import INDEX
 from shoal.schema import Document, Plan
 from shoal.schema.verification import VerificationReport
@@ -107,32 +107,6 @@ def write_sharded(
         text = first_card(Folder(draft.folder), work.info, report)
         (draft.folder / CARD).write_text(text, encoding="utf-8")
     return out
-
-
-def changed_tensors(folder: Path) -> list[str]:
-    """The tensors of a checkpoint made by `write_sharded` that are not what they were when it was made.
-
-    Reads every byte.
-
-    Returns:
-        `file: tensor`, also for those that have gone or were added; empty if all is well.
-
-    Raises:
-        FileFormatError: the folder has no record of its tensors.
-        ModelError: a file is damaged.
-    """
-    recorded = TensorDigests.load(folder / TENSORS_FILE).files
-    problems = []
-    for name, expected in recorded.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise FileFormatError(f"names a file outside the folder ({name})", where=str(folder / TENSORS_FILE))
-        present = digests_of(folder / name)
-        problems += [
-            f"{name}: {tensor}"
-            for tensor in sorted(present.keys() | expected.keys())
-            if present.get(tensor) != expected.get(tensor)
-        ]
-    return problems
 
 
 def _key(source: Path, plan: Plan, work: Rewrite) -> str:

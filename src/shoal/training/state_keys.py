@@ -13,7 +13,7 @@ import torch
 from shoal.data import Row
 from shoal.data.clip import AudioBytes
 from shoal.errors import AudioError
-from shoal.models.loading import fingerprint
+from shoal.models.fingerprint import fingerprint
 from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
 from shoal.training.augment import Variant
 

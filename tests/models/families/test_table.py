@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -25,13 +27,16 @@ def test_twenty_audio_classes_are_audited_pruned_and_reloaded():
 
 def test_the_document_holds_the_table():
     document = DOCUMENT.read_text(encoding="utf-8")
-    assert table.as_markdown() in document
+    assert table.as_table().as_markdown() in document
     assert f"transformers {table.transformers_version()}" in document
 
 
-def test_the_command_prints_markdown_and_json(capsys):
+def test_the_command_prints_markdown_csv_and_json(capsys):
     assert main(["families"]) == 0
-    assert capsys.readouterr().out.strip() == table.as_markdown()
+    assert capsys.readouterr().out.strip() == table.as_table().as_markdown()
+    assert main(["families", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["class"].strip("`") for row in rows] == [one.class_name for one in table.supported()]
     assert main(["families", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {one["class_name"] for one in found["classes"]} == {one.class_name for one in table.supported()}

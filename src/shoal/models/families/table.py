@@ -15,6 +15,7 @@ from typing import Any
 
 from shoal.models import families
 from shoal.models.families.audio_llm import AudioLLM
+from shoal.tables import Table
 
 RECORD = Path(__file__).with_name("verified.json")
 ENTRIES: Mapping[str, str] = {
@@ -84,18 +85,16 @@ def _support(name: str, facts: Mapping[str, Any]) -> Support:
     return Support(class_name=name, **values)
 
 
-def as_json() -> str:
-    """The table for machines."""
-    document = {"transformers": transformers_version(), "classes": [asdict(support) for support in supported()]}
-    return json.dumps(document, indent=1)
+def as_document() -> dict[str, Any]:
+    """The record for machines."""
+    return {"transformers": transformers_version(), "classes": [asdict(support) for support in supported()]}
 
 
-def as_markdown() -> str:
-    """The table for people, as `docs/families.md` holds it."""
+def as_table() -> Table:
+    """The table for people; `docs/families.md` holds it as Markdown."""
     rows = [_cells(support) for support in supported()]
     headings = list(rows[0])
-    lines = [headings, ["---"] * len(headings), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return Table(headings, [list(row.values()) for row in rows], text_columns=frozenset(range(len(headings))))
 
 
 def _cells(support: Support) -> dict[str, str]:
@@ -107,12 +106,12 @@ def _cells(support: Support) -> dict[str, str]:
         "class": support.class_name if " " in support.class_name else f"`{support.class_name}`",
         "decoder": f"{support.decoder}, `{support.depth_field}`",
         "audio enters as": ENTRIES[support.audio],
-        "audit": ", ".join(support.audit) or "–",
-        "prune": ", ".join(support.prune) or "–",
-        "heal": ", ".join(support.heal) or "–",
-        "evaluate": support.evaluate or "–",
+        "audit": ", ".join(support.audit),
+        "prune": ", ".join(support.prune),
+        "heal": ", ".join(support.heal),
+        "evaluate": support.evaluate,
         "verified": verified(support),
-        "limits": (speaks + no_processor + stand_in + _sentence(support.limits)).strip() or "–",
+        "limits": (speaks + no_processor + stand_in + _sentence(support.limits)).strip(),
     }
 
 
