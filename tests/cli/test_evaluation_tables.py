@@ -122,7 +122,7 @@ def test_references_that_are_empty_once_normalised_are_named_with_what_was_said_
     said = [output(0, "[laughter]", "ha ha ha"), output(1, "hmm", "so so"), output(2, SEVEN, SEVEN)]
     found = lines(tmp_path, {"full": said})
     about = line(found, "2 of 3 references are empty once normalised")
-    assert about.endswith("whatever is said there counts as inserted, 5 words of full")
+    assert about.endswith("left out of error rates; said there: 5 words by full")
     assert said[0].id in about
     assert said[1].id in about
     assert said[2].id not in about

@@ -123,6 +123,14 @@ def test_trn_files_pair_by_their_ids_and_score_as_the_document_says(tmp_path):
     assert raw[2] == "good morning {you} (a%20b-c002)"
 
 
+def test_trn_files_leave_out_what_no_error_rate_judges(tmp_path):
+    out = evaluation(tmp_path / "out", {"full": [output(0, "[laughter]", "ha ha"), output(1, "yes", "yes")]})
+    rescore(out, exports=["trn"])
+    for name, text in (("ref", "[laughter]"), ("hyp.full", "ha ha")):
+        assert (out / f"exports/trn/normalised/{name}.trn").read_text() == "yes (c001-c001)\n"
+        assert (out / f"exports/trn/raw/{name}.trn").read_text().startswith(f"{text} (c000-c000)\n")
+
+
 def test_trn_files_have_spaces_where_characters_are_words(tmp_path):
     out = evaluation(tmp_path / "out", {"full": [output(0, "今天,天气", "今天", lang="zh")]})
     rescore(out, exports=["trn"])

@@ -25,11 +25,19 @@ def scored(*systems, **options):
     )
 
 
-def test_empty_references_add_insertions_and_are_counted():
-    system = scored([output(0, "[noise]", "hello there"), output(1, "two words", "two words")]).systems[0]
-    assert system.empty_references == 1
-    assert system.measures["WER"].value.value == 1.0
-    assert system.measures["WER"].edits.insertions == 2
+def test_empty_references_are_counted_apart():
+    """Three clips of which two are such have the error rates of the third."""
+    third = output(2, "two of three words", "two of four words")
+    empty = [output(0, "[noise]", "hello there"), output(1, "hmm", "so it is")]
+    system, alone = scored([*empty, third]).systems[0], scored([third]).systems[0]
+    assert system.empty_references == 2
+    assert system.words_without_reference == 5
+    assert system.measures["WER"].edits.insertions == 0
+    assert {name: score.value.value for name, score in system.measures.items()} == {
+        name: score.value.value for name, score in alone.measures.items()
+    }
+    assert system.measures["WER"].value.value == 0.25
+    assert list(system.measures) == ["WER", "CER", "compound WER"]
 
 
 def test_no_reference_word_is_a_manifest_problem():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from shoal import wording
+from shoal.evaluation.empty_references import empty_words
 from shoal.score_tables import (
     data_set_table,
     design_effect,
@@ -40,12 +41,9 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
         if system.disagreements:
             yield f"{system.name}: jiwer and kaldialign count the errors of {system.disagreements} clips differently"
     if empty := scores.systems[0].empty_reference_clips:
-        count, words = scores.systems[0].empty_references, scores.systems[0].words_without_reference
-        yield (
-            f"{count} of {data.clips} references are empty once normalised ({', '.join(empty)}"
-            f"{', …' if count > len(empty) else ''}): whatever is said there counts as inserted, "
-            f"{wording.plural(words, 'word')} of {scores.systems[0].name}"
-        )
+        said = [f"{wording.plural(one.words_without_reference, 'word')} by {one.name}" for one in scores.systems]
+        apart = empty_words(scores.systems[0].empty_references, data.clips, empty)
+        yield plain(f"{apart}; said there: {', '.join(said)}")
     for system in scores.systems:
         if looping := loop_words(scores, system):
             yield plain(f"{system.name}: {looping}")

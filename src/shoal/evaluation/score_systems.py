@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shoal.errors import ManifestError
+from shoal.evaluation.empty_references import NAMED
 from shoal.evaluation.groups import add_groups, groupings, noted_fields
 from shoal.evaluation.loops import largest_clip
 from shoal.evaluation.paired_scores import PairedScores
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 EXAMPLES = 12
-NAMED = 3
-"""Clips of a kind that are named."""
 
 
 @dataclass(frozen=True, slots=True)

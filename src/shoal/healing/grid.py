@@ -16,6 +16,7 @@ import numpy as np
 
 from shoal.errors import ManifestError, ShoalError, UsageError
 from shoal.evaluation.decode_systems import asked_of, decode_systems
+from shoal.evaluation.empty_references import warn_of_empty_references
 from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.scores.base import ratio
 from shoal.evaluation.scores.registry import scores_of
@@ -177,6 +178,7 @@ def _summed_up(grid: Grid, info: ModelInfo, cells: Sequence[_Cell], skipped: Seq
     score = scores_of(task, label_set(task, outputs[0], ids))[0]
     bootstrap = PairedBootstrap.of(grid.settings, [outputs[0][clip].speaker for clip in ids])
     counts = [count_outputs(of_cell, ids, task, [score]) for of_cell in outputs]
+    warn_of_empty_references(counts[0], ids)
     scored = PairedScores.of([score], counts, bootstrap)
     if score.name not in scored.scores:
         raise ManifestError(f"{score.name} finds nothing in the references", fix="check them in the manifest")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shoal.evaluation.decode_systems import decode_systems
+from shoal.evaluation.empty_references import warn_of_empty_references
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.model_checks import check_can_answer
 from shoal.evaluation.scores.registry import headline, scores_of
 from shoal.evaluation.settings import DecodingSettings
-from shoal.evaluation.utterance_counts import count_outputs
+from shoal.evaluation.utterance_counts import UtteranceCounts, count_outputs
 from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import ImportanceRequest
 from shoal.selection import manual
@@ -22,8 +22,6 @@ from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
-    from shoal.evaluation.system_outputs import Output
-    from shoal.tasks import Task
 
 
 def decode_without(request: ImportanceRequest, losses: ImportanceSums) -> ImportanceSums:
@@ -55,7 +53,9 @@ def decode_without(request: ImportanceRequest, losses: ImportanceSums) -> Import
     systems = decode_systems(model, data, task, settings, plans=plans, out=out, progress=request.progress)
     ids = tuple(sorted(row.id for row in data.rows))
     score = next((score for score in scores_of(task) if score.of_one_clip), headline(task))
-    lost = {tuple(system.removed): _lost(score, system.outputs.outputs, ids, task) for system in systems}
+    counted = {tuple(one.removed): count_outputs(one.outputs.outputs, ids, task, [score]) for one in systems}
+    warn_of_empty_references(counted[()], ids)
+    lost = {layers: _lost(score, counts) for layers, counts in counted.items()}
     full, counts, unit = lost[()]
     values = np.full((len(ids), len(losses.candidates)), np.nan)
     for index, layers in decoded.items():
@@ -74,7 +74,6 @@ def decode_without(request: ImportanceRequest, losses: ImportanceSums) -> Import
     )
 
 
-def _lost(score: Score, outputs: Mapping[str, Output], ids: Sequence[str], task: Task) -> tuple[Floats, Ints, str]:
+def _lost(score: Score, counts: UtteranceCounts) -> tuple[Floats, Ints, str]:
     """Losses (U,), what they are counted in (U,), and what their ratio is called; see `Score.losses`."""
-    counts = count_outputs(outputs, ids, task, [score])
     return score.losses(counts.statistics[score.name].astype(np.float64))

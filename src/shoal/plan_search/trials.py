@@ -13,6 +13,7 @@ import numpy as np
 
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.decode_systems import SystemsDecoder, header
+from shoal.evaluation.empty_references import warn_of_empty_references
 from shoal.evaluation.paired_scores import PairedScores, worsening
 from shoal.evaluation.scores.registry import headline
 from shoal.evaluation.settings import TokenLimit
@@ -108,6 +109,7 @@ class Trials:
         if not self.data.rows:
             raise ManifestError(f"no clip of the {self.name} split is left", fix="see the skipped rows above")
         counts = self._counts(systems[0])
+        warn_of_empty_references(counts, self._ids)
         value = float(self.metric.value(counts.statistics[self.metric.name].sum(axis=0, dtype=np.float64)))
         if not math.isfinite(value) or value == 0:
             raise ManifestError(

@@ -74,6 +74,7 @@ EDITS: dict[str, Callable[[Counted], str]] = {
     "Right": lambda counted: f"{counted[2].hits:,}",
     LIMIT: lambda counted: f"{counted[1].truncated:,}",
     "Empty references": lambda counted: f"{counted[1].empty_references:,}",
+    "Words said there": lambda counted: f"{counted[1].words_without_reference:,}",
     "Clips that kaldialign counts differently": lambda counted: f"{counted[1].disagreements:,}",
 }
 

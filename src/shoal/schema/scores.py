@@ -92,7 +92,7 @@ class SystemScores(SystemRecord):
     empty_reference_clips: list[str] = Field(default_factory=list)
     """The first of those clips."""
     words_without_reference: int = 0
-    """What was said there; an error rate counts it as inserted."""
+    """What was said there; no error rate counts it."""
     truncated: int = 0
     """Outputs cut at the token limit: usually a loop."""
     loops: int | None = None

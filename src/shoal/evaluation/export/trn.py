@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -20,30 +21,33 @@ KEPT = "".join(chr(code) for code in range(33, 127) if chr(code) not in "()%;")
 def write(folder: Path, stored: ScoredOutputs) -> None:
     """`ref.trn` and `hyp.SYSTEM.trn`, in `normalised/` as they are scored and in `raw/` as they stand.
 
+    Clips whose reference is empty once normalised are in `raw/` only, because no error rate judges them.
+
     Where characters count as words, `normalised/` has a space between them, so that sclite counts them too. Braces
     mean alternatives to sclite: score what is in `normalised/`.
 
     Raises:
         FileFormatError: a file cannot be written.
     """
-    _write_kind(folder / "normalised", stored, _normalised(stored.task))
-    _write_kind(folder / "raw", stored, _one_line)
+    ready = _normalised(stored.task)
+    _write_kind(folder / "normalised", stored, ready, lambda output: bool(ready(output.text, output)))
+    _write_kind(folder / "raw", stored, _one_line, lambda _: True)
 
 
 Ready = Callable[[str, Output], str]
 """A text of an output as it is to be written."""
 
 
-def _write_kind(folder: Path, stored: ScoredOutputs, ready: Ready) -> None:
-    _write(folder / "ref.trn", stored, stored.outputs[0], lambda output: ready(output.text, output))
+def _write_kind(folder: Path, stored: ScoredOutputs, ready: Ready, kept: Callable[[Output], bool]) -> None:
+    def write_file(name: str, outputs: Mapping[str, Output], text: Callable[[Output], str]) -> None:
+        with replaced(folder / name) as stream:
+            for output in chain.from_iterable(stored.read(outputs)):
+                if kept(output):
+                    stream.write(f"{text(output)} ({identity(output)})\n".lstrip(" "))
+
+    write_file("ref.trn", stored.outputs[0], lambda output: ready(output.text, output))
     for name, _, outputs in stored.systems():
-        _write(folder / f"hyp.{name}.trn", stored, outputs, lambda output: ready(output.pred_text, output))
-
-
-def _write(path: Path, stored: ScoredOutputs, outputs: Mapping[str, Output], text: Callable[[Output], str]) -> None:
-    with replaced(path) as stream:
-        for block in stored.read(outputs):
-            stream.writelines(f"{text(output)} ({identity(output)})\n".lstrip(" ") for output in block)
+        write_file(f"hyp.{name}.trn", outputs, lambda output: ready(output.pred_text, output))
 
 
 def _normalised(task: Task) -> Ready:

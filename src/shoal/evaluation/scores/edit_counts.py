@@ -64,8 +64,7 @@ def second_scorer_name() -> str:
 def word_counts(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
     """Align words, split at white space.
 
-    An empty reference adds nothing to the denominator, while every word of its hypothesis counts as an
-    insertion.
+    An empty reference has no length, and every word of its hypothesis is an insertion; error rates leave it out.
 
     Args:
         references: U normalised texts.

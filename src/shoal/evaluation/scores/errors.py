@@ -1,6 +1,12 @@
-"""Error rates of words and characters."""
+"""Error rates of words and characters.
+
+A clip whose reference is empty once normalised (`[laughter]`, `hmm`) adds nothing to any of them: there is no rate of
+it, and what is said there would count against the words of other clips. It is reported apart.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +61,7 @@ class Wer(ErrorRate):
 
     def statistics(self, answers: Answers) -> Floats:
         """(U, 4): word hits, substitutions, insertions, deletions."""
-        return answers.word_edits.table.astype(np.float64)
+        return _judged(answers.word_edits.table, answers.word_edits.lengths)
 
 
 class Cer(ErrorRate):
@@ -65,7 +71,8 @@ class Cer(ErrorRate):
 
     def statistics(self, answers: Answers) -> Floats:
         """(U, 4): character hits, substitutions, insertions, deletions."""
-        return char_counts(*answers.characters).table.astype(np.float64)
+        counts = char_counts(*answers.characters)
+        return _judged(counts.table, counts.lengths)
 
 
 class CompoundWer(Score):
@@ -76,8 +83,8 @@ class CompoundWer(Score):
 
     def statistics(self, answers: Answers) -> Floats:
         """(U, 2): word errors, words of the reference as it is written."""
-        errors = compound_errors(*answers.words)
-        return np.stack([errors, answers.word_edits.lengths], axis=1).astype(np.float64)
+        errors, lengths = compound_errors(*answers.words), answers.word_edits.lengths
+        return _judged(np.stack([errors, lengths], axis=1), lengths)
 
     def value(self, totals: Floats) -> Floats:
         """Errors over words."""
@@ -97,6 +104,11 @@ class CompoundWer(Score):
     def signature(self) -> str:
         """The aligner and its version."""
         return second_scorer_name()
+
+
+def _judged(table: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Floats:
+    """Counts (U, S) as floats, zeros where the reference has no length (U,)."""
+    return np.where(lengths[:, None] > 0, table, 0).astype(np.float64)
 
 
 SCORES = (Wer(), Cer(), CompoundWer())
