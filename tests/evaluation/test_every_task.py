@@ -99,7 +99,7 @@ def test_a_text_llm_models_the_same_text(tmp_path) -> None:
     nats, tokens = 0.0, 0
     with torch.no_grad():
         for row in clips.rows:
-            ids = torch.tensor([[words.bos_token_id, *words(row.text)["input_ids"]]])
+            ids = torch.tensor([[words.eos_token_id, *words(row.text)["input_ids"]]])
             nats += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
             tokens += ids.shape[1] - 1
     size = sum(len(row.text.encode()) for row in clips.rows)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import processors
 from torch import Tensor
 
 from shoal import tasks
 from shoal.data import Clip, Row
 from shoal.decoder.prepare import prepare
-from shoal.errors import MeasureError, UsageError
+from shoal.decoder.stock_inputs import first_ids
+from shoal.errors import MeasureError, ModelError, UsageError
 from shoal.evaluation import likelihood, shared_prompt
 from shoal.evaluation.likelihood import likelihoods
 from shoal.evaluation.model_checks import check_can_answer
@@ -152,20 +154,39 @@ def test_the_loss_of_a_text_is_the_stock_loss_of_its_tokens() -> None:
     texts = silent("She ran.", "yes", "where is it now")
     found = [each.loss for each in likelihoods(model, batch_of(model, texts, lm), lm)]
     for clip, (nats, tokens) in zip(texts, found, strict=True):
-        ids = torch.tensor([[model.tokenizer.bos_token_id, *model.tokenizer(clip.row.text)["input_ids"]]])
+        # The tokeniser has a begin token but does not put it there.
+        ids = torch.tensor([[model.tokenizer.eos_token_id, *model.tokenizer(clip.row.text)["input_ids"]]])
         stock = model.model(input_ids=ids, labels=ids)
         assert tokens == ids.shape[1] - 1
         assert nats == pytest.approx(float(stock.loss) * tokens, rel=1e-5)
 
 
-def test_a_token_that_nothing_predicts_has_no_loss() -> None:
+def test_a_text_of_one_token_has_its_loss_too() -> None:
     model, lm = loaded(), tasks.get("lm")
-    one = model.tokenizer.convert_ids_to_tokens(40)
-    short, longer = silent("a", "a longer text")
-    assert len(model.tokenizer("a")["input_ids"]) == 1, one
-    found = [each.loss for each in likelihoods(model, batch_of(model, [short, longer], lm), lm)]
-    assert found[0] == (0.0, 0)
-    assert found[1][1] == len(model.tokenizer("a longer text")["input_ids"]) - 1
+    assert len(model.tokenizer("a")["input_ids"]) == 1
+    ((nats, tokens),) = [each.loss for each in likelihoods(model, batch_of(model, silent("a"), lm), lm)]
+    assert (tokens, nats > 0) == (1, True)
+
+
+def test_a_text_is_read_after_the_begin_token_only_where_the_tokeniser_puts_it() -> None:
+    begins = tokenizer()
+    begins.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begins.bos_token} $A", special_tokens=[(begins.bos_token, begins.bos_token_id)]
+    )
+    separated = tokenizer("<|endoftext|>")
+    assert first_ids(begins) == [begins.bos_token_id]
+    assert first_ids(separated) == [separated.convert_tokens_to_ids("<|endoftext|>")]
+    assert first_ids(tokenizer()) == [tokenizer().eos_token_id]
+    neither = tokenizer()
+    neither.eos_token = None
+    with pytest.raises(ModelError, match="nothing predicts the first token of a text"):
+        first_ids(neither)
+
+
+@pytest.mark.weights
+def test_smollm2_reads_a_text_after_the_end_of_another_not_after_its_chat_token() -> None:
+    words = load_model("pkg:smollm2-135m-instruct", device="cpu", dtype="float32", trust_remote_code=False).tokenizer
+    assert (words.bos_token, words.convert_ids_to_tokens(first_ids(words))) == ("<|im_start|>", ["<|endoftext|>"])
 
 
 def test_a_loss_that_is_no_number_is_refused_by_the_clip() -> None:

@@ -383,6 +383,10 @@ def test_perplexities_are_those_of_plain_sums():
     assert corpus_of(WordPerplexity(), "lm", found) == pytest.approx(math.exp(nats / words))
     assert corpus_of(BitsPerByte(), "lm", found) == pytest.approx(nats / size / math.log(2))
     assert np.isnan(corpus_of(Perplexity(), "lm", [output("none", text="x")]))
+    # Outputs of old: a text of one token that nothing predicted.
+    bare = [*found, output("bare", text="a", loss=(0.0, 0))]
+    for score in (Loss(), WordPerplexity(), BitsPerByte()):
+        assert corpus_of(score, "lm", bare) == corpus_of(score, "lm", found)
 
 
 def test_bleu_takes_the_tokeniser_of_the_target_language():

@@ -23,6 +23,8 @@ from tiny_speech import loaded
 LM = tasks.get("lm")
 SILENCE = np.zeros(0, dtype=np.float32)
 TEXTS = ("She ran.", "yes", "where is it now")
+END = 2
+"""Texts are read after it, for the tokeniser does not put its begin token before them."""
 READS = [name for name, build in BUILDS.items() if build.processor is not None]
 
 
@@ -46,9 +48,9 @@ def kinds_of(model: LoadedModel, text: str, before: int) -> list[int]:
 def test_a_speech_llm_reads_its_text_without_template_and_audio() -> None:
     model = loaded()
     batch = prepare(model, clips("She ran."), LM, input="text", response=True)
-    # Its tokeniser has no first token. It writes answers in lower case without punctuation, but this is no answer.
-    assert batch.token_ids.tolist() == [model.tokenizer("She ran.")["input_ids"]]
-    assert batch.kinds.tolist() == [kinds_of(model, "She ran.", 0)]
+    # It writes answers in lower case without punctuation, but this is no answer.
+    assert batch.token_ids.tolist() == [[model.tokenizer.eos_token_id, *model.tokenizer("She ran.")["input_ids"]]]
+    assert batch.kinds.tolist() == [kinds_of(model, "She ran.", 1)]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -58,7 +60,7 @@ def test_a_text_llm_reads_its_first_token_and_the_text(side) -> None:
     for text, kinds, tokens in zip(TEXTS, batch.kinds, batch.token_ids, strict=True):
         assert kinds[kinds > 0].tolist() == kinds_of(model, text, 1)
         assert tokens[kinds > 0].tolist() == [
-            1,
+            END,
             *model.tokenizer(text, add_special_tokens=False)["input_ids"],
         ]
     assert not batch.scope("audio").any()
@@ -66,7 +68,7 @@ def test_a_text_llm_reads_its_first_token_and_the_text(side) -> None:
 
 def test_without_a_response_only_the_first_token_is_there() -> None:
     batch = prepare(text_llm(), clips("yes"), LM, input="text", response=False)
-    assert batch.token_ids.tolist() == [[1]]
+    assert batch.token_ids.tolist() == [[END]]
 
 
 @pytest.mark.parametrize("name", READS)
@@ -79,7 +81,7 @@ def test_an_audio_llm_reads_the_text_as_its_stock_forward_does(name, tmp_path) -
     with torch.inference_mode():
         together = model.decoder(**batch.call)[0]
     for row, text in enumerate(TEXTS):
-        ids = [1, *model.tokenizer(text, add_special_tokens=False)["input_ids"]]
+        ids = [END, *model.tokenizer(text, add_special_tokens=False)["input_ids"]]
         assert batch.token_ids[row, : len(ids)].tolist() == ids
         assert batch.kinds[row, : len(ids)].tolist() == kinds_of(model, text, 1)
         assert torch.allclose(together[row, : len(ids)], stock_states(model, ids), atol=1e-4)

@@ -8,7 +8,7 @@ The pieces are tokenised apart, because a tokeniser may merge characters across 
 
 A task whose response stands alone has another layout, the same for all models::
 
-    what the tokeniser puts first (prompt) · response (text)
+    one token (prompt, see `first_ids`) · response (text)
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _prompted(model: LoadedModel, clips: Sequence[Clip], task: Task, input: Inpu
 
 
 def _plain_text(model: LoadedModel, clips: Sequence[Clip]) -> list[list[Segment]]:
-    """What the tokeniser puts before a text, for every clip."""
+    """What stands before a text, for every clip."""
     ids = torch.tensor(first_ids(model.tokenizer), dtype=torch.long)
     return [[Segment(Kind.PROMPT, ids=ids)] for _ in clips]
 

@@ -91,6 +91,10 @@ def _prompted(
     return lines
 
 
+ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
+"""What ends a text in pretraining, where the end token of a chat model ends a turn instead."""
+
+
 def _plain_text(loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, response: bool) -> list[TokenRow]:
     """Lines of plain text: not the form in which the model writes an answer, since nothing is asked."""
     nothing = torch.zeros(0, dtype=torch.long)
@@ -101,9 +105,28 @@ def _plain_text(loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, respo
 
 
 def first_ids(tokenizer: Any) -> list[int]:
-    """What a tokeniser puts before a text: its first token, or nothing."""
-    token = getattr(tokenizer, "bos_token_id", None)
-    return [] if token is None else [int(token)]
+    """What a text that stands alone is read after, so that its first token is predicted too: one token.
+
+    That is the begin token where the tokeniser itself puts it there. A begin token that it does not put there may be
+    one of a chat template, which no text of the pretraining followed (SmolLM2's instruct models name `<|im_start|>`).
+    So the others are read after what ended the text before, as in lm-evaluation-harness without a begin token.
+
+    Raises:
+        ModelError: the tokeniser has neither.
+    """
+    begin = getattr(tokenizer, "bos_token_id", None)
+    if begin is not None and list(tokenizer("a")["input_ids"])[:1] == [begin]:
+        return [int(begin)]
+    known = tokenizer.get_vocab()
+    ends = [*(known.get(name) for name in ENDS_OF_TEXT), getattr(tokenizer, "eos_token_id", None)]
+    for end in ends:
+        if end is not None:
+            return [int(end)]
+    raise ModelError(
+        "the tokeniser has neither a begin token nor an end token, so nothing predicts the first token of a text",
+        where=str(getattr(tokenizer, "name_or_path", "")) or "--task",
+        fix="give the tokeniser an eos_token",
+    )
 
 
 def _family(loaded: LoadedModel) -> AudioLLM:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import tasks
+from shoal.decoder.stock_inputs import first_ids
 from shoal.evaluation.decode_window import decode_window
 from shoal.evaluation.engine import EngineCache, fitting_slots, prompts_of, supported
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
@@ -102,8 +103,9 @@ def header(loaded: LoadedModel, data: Dataset, task: Task, limit: TokenLimit) ->
         *(listener.languages_told(info.languages) if listener else ()),
     ]
     told = {"language": "each row's"} if any(codes) else {}
+    after = {"after": first_ids(loaded.tokenizer)} if task.plain_text else {}
     return {
-        "task": task.decides,
+        "task": {**task.decides, **after},
         "decoding": {"strategy": "greedy", "max_new_tokens": limit.label, **told},
         "dtype": loaded.dtype_name,
         "device": loaded.device.type,

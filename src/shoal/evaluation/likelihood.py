@@ -121,16 +121,10 @@ def _one_after_the_other(
 
 
 def _losses(loaded: LoadedModel, clips: Sequence[Clip], task: Task) -> list[Loss]:
-    """Cross-entropy of the right answer to each clip, and its tokens; (0, 0) where none of them is predicted."""
+    """Cross-entropy of the right answer to each clip, and its tokens."""
     batch = prepare(loaded, clips, task, input=task.input, response=True, padding_side="right")
     _check_once(loaded, batch)
-    try:
-        return response_losses(loaded, batch)
-    except MeasureError:
-        # A text of one token that stands alone, with nothing before it to predict it from.
-        if len(clips) == 1:
-            return [(0.0, 0)]
-        return [_losses(loaded, [clip], task)[0] for clip in clips]
+    return response_losses(loaded, batch)
 
 
 def response_losses(loaded: LoadedModel, batch: PreparedBatch) -> list[Loss]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.data import fingerprint
+from shoal.decoder.stock_inputs import first_ids
 from shoal.errors import FileFormatError
 from shoal.measurement.importance import ImportanceSums, extended, lengthened
 from shoal.measurement.metric_types import ImportanceMetric, ImportanceOptions, ImportanceRequest
@@ -39,7 +40,7 @@ def measured_on(model: LoadedModel, rows: Sequence[Row], task: Task) -> dict[str
         "dtype": model.dtype_name,
         "languages": _fingerprint(model.languages_told(task, [row.lang for row in rows])),
         "model": f"fingerprint {(model.info().fingerprint or 'unknown')[:12]}",
-        "prompt": task.asked,
+        "prompt": f"{task.asked}, after token {first_ids(model.tokenizer)[0]}" if task.plain_text else task.asked,
         "right answers": _fingerprint([task.target(row) for row in rows]),
         "task": task.name,
         "version of the numbers": MEASURE_VERSION,

@@ -23,7 +23,8 @@ class LossScore(Score):
         """(U, 2): nats, what `size` counts; zeros where no loss was taken."""
         losses = answers.losses or [None] * len(answers)
         rows = [
-            (0.0, 0.0) if loss is None else (loss[0], float(self.size(reference, loss[1])))
+            # Outputs of old may have a loss of no token: its text adds neither nats nor bytes.
+            (loss[0], float(self.size(reference, loss[1]))) if loss and loss[1] else (0.0, 0.0)
             for reference, loss in zip(answers.references, losses, strict=True)
         ]
         return np.array(rows, dtype=np.float64).reshape(len(rows), 2)
