@@ -14,10 +14,13 @@ from shoal.cards import markdown, results
 from shoal.cards.measured import Measured
 from shoal.cli import audit as audit_command
 from shoal.cli import evaluation_tables
+from shoal.cli import search as search_command
 from shoal.cli.printing import Printing, TablePrinting
 from shoal.evaluation import rescore
+from shoal.evaluation.scores.registry import BY_NAME
 from shoal.measurement.settings import AuditSettings
 from shoal.measurement.summary import summarise
+from shoal.plan_search.words import reason
 from shoal.report import render
 from shoal.schema import Drawn, Estimate, Scores
 from shoal.schema.record import with_caution
@@ -127,6 +130,15 @@ def test_a_verdict_shows_the_mark(tmp_path):
     assert validation.findings[0].shown.endswith("]‡")
     assert ONE in junit(validation)
     assert ONE in junit(shoal.validate(["WER<=0.1%"], [spoken(tmp_path / "again", ["a"] * 40)]))
+
+
+def test_a_search_marks_its_intervals_in_tables_and_words():
+    search = documents.search()
+    assert not wording.footnotes("\n".join(map(str, search_command.summary(search))))
+    with_caution(search, "few clusters")
+    assert wording.footnotes("\n".join(map(str, search_command.summary(search)))) == [FEW]
+    told = reason(BY_NAME["WER"], search.budget, search.steps, [], None)
+    assert told.endswith("]† on the validation split.")
 
 
 def test_an_audit_marks_every_interval_and_says_what_was_drawn(tmp_path):
