@@ -86,6 +86,27 @@ def test_segments_are_scored_and_compared_in_pairs(tmp_path):
 
 
 @pytest.mark.usefixtures("comet")
+def test_scoring_again_keeps_comet_or_says_that_it_is_left_out(tmp_path, monkeypatch, caplog):
+    out = evaluation(tmp_path / "out", {"full": translations(GOOD)}, task="ast")
+    first = rescore(out, comet="org/known", replicates=20).systems[0].measures["COMET"]
+    assert rescore(out).systems[0].measures["COMET"] == first
+    assert not caplog.records
+    # The model, and then the package, are no longer there.
+    stored = Scores.load(out / "scores.json")
+    stored.systems[0].measures["COMET"].signature = "unbabel-comet 9.9, org/gone"
+    stored.save(out / "scores.json")
+    assert list(rescore(out).systems[0].measures) == ["BLEU", "chrF"]
+    (record,) = caplog.records
+    assert "COMET is left out: " in record.message
+    assert record.message.endswith("--rescore --comet org/gone scores it again")
+    assert "\n" not in record.message
+    stored.save(out / "scores.json")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "no-python"))
+    assert list(rescore(out).systems[0].measures) == ["BLEU", "chrF"]
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.usefixtures("comet")
 def test_groups_are_scored_too():
     rows = [
         *translations(GOOD[:8]),

@@ -78,6 +78,7 @@ def evaluate(
     scored = ToScore(identities, outputs, data.ids(), data.info())
     if stored is not None:
         scored = stored.joined(scored, extends=extends)
+        comet = comet or stored.comet(task)
     with stage(progress, "score"):
         summary = score_systems(
             scored.identities, scored.outputs, scored.ids, task, settings, comet=comet, limit=settings.limit
@@ -166,7 +167,7 @@ def rescore(folder: str | Path, settings: ScoringSettings | None = None, **optio
     stored = StoredScores(folder)
     before, settings = stored.scores, stored.inherited(ScoringSettings.of(settings, options))
     task = tasks.restored(before.task, before.task_settings)
-    comet = settings.scorer(task, folder)
+    comet = settings.scorer(task, folder) or stored.comet(task)
     outputs, ids = stored.outputs, stored.ids
     limit = TokenLimit.recorded(before.decoding)
     summary = score_systems(stored.identities, outputs, ids, task, settings, comet=comet, limit=limit)

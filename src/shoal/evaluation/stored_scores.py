@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from shoal.data_names import DATA, DOMAIN
 from shoal.errors import FileFormatError, UsageError
@@ -16,6 +16,10 @@ from shoal.evaluation.system_outputs import Output
 from shoal.schema import DataInfo, Plan, Scores
 from shoal.schema.files import holds_another
 from shoal.settings import Intervals
+
+if TYPE_CHECKING:
+    from shoal.evaluation.comet import Comet
+    from shoal.tasks import Task
 
 SCORES_FILE = "scores.json"
 S = TypeVar("S", bound=ScoringSettings)
@@ -92,6 +96,13 @@ class StoredScores:
         if fields := [field for field in before.systems[0].groups if field not in (DATA, DOMAIN)]:
             values["group_by"] = tuple(fields)
         return settings.model_copy(update={name: value for name, value in values.items() if name not in given})
+
+    def comet(self, task: Task) -> Comet | None:
+        """The COMET that was scored with; None without one, and where it cannot be used (see `Comet.again`)."""
+        from shoal.evaluation.comet import Comet
+
+        score = self.scores.systems[0].measures.get(Comet.name)
+        return None if score is None else Comet.again(score.signature, task)
 
     def plans(self, fingerprint: str) -> list[Plan]:
         """Of the systems that were scored, if they are of the model with this fingerprint."""

@@ -7,6 +7,7 @@ runs in a process of its own, with the Python of another environment: the one th
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from shoal.statistics import Floats
 if TYPE_CHECKING:
     from shoal.tasks import Task
 
+_log = logging.getLogger("shoal.evaluation")
 VARIABLE = "SHOAL_COMET_PYTHON"
 FIX = (
     "make an environment with it (python -m venv comet; comet/bin/pip install unbabel-comet) and set "
@@ -64,6 +66,23 @@ class Comet(MeanScore):
         if model.endswith(".ckpt") and not Path(model).is_file():
             raise UsageError(f"no such checkpoint: {model}", where="--comet", fix="check the path")
         return cls(model, _installed())
+
+    @classmethod
+    def again(cls, signature: str, task: Task) -> Comet | None:
+        """What scored before, its model loaded; None where that cannot be done here, and a line in the log says so.
+
+        Args:
+            signature: of the earlier scores.
+            task: what is scored.
+        """
+        model = signature.partition(", ")[2]
+        try:
+            comet = cls.of(model, task)
+            comet._ask([])
+        except UsageError as error:
+            _log.warning("COMET is left out: %s; with it in place, --rescore --comet %s scores it again", error, model)
+            return None
+        return comet
 
     def statistics(self, answers: Answers) -> Floats:
         """(U, 2): the score of each segment, 1.

@@ -28,6 +28,8 @@ def load(name: str) -> Any:
 
 def scores(model: Any, segments: list[dict[str, str]]) -> list[float]:
     """The score of each segment."""
+    if not segments:
+        return []
     import torch
 
     gpus = int(torch.cuda.is_available())
