@@ -138,7 +138,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, data, tmp_path, monk
 
 def test_outputs_of_other_settings_are_not_mixed_in(model, data, tmp_path):
     evaluate(model, data, out=tmp_path, **FEW)
-    with pytest.raises(FileFormatError, match=r"decoding\.max_new_tokens = 12, this run has 13.*--out"):
+    with pytest.raises(FileFormatError, match=r"decoding\.max_new_tokens 12, not 13.*--out"):
         evaluate(model, data, out=tmp_path, **{**FEW, "max_new_tokens": 13})
     with pytest.raises(FileFormatError, match=r"model\.fingerprint"):
         evaluate(loaded(seed=1), data, out=tmp_path, **FEW)

@@ -16,6 +16,7 @@ from shoal.errors import FileFormatError
 from shoal.evaluation import decode_window, evaluate, rescore, window
 from shoal.models import families
 from shoal.models.loading import LoadedModel, load_model
+from shoal.models.weights import Resolved
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import Scores
 from tiny_audio import csm
@@ -157,7 +158,7 @@ def test_questions_without_choices_have_no_score_of_choosing(tmp_path) -> None:
 @pytest.fixture
 def model_folder(monkeypatch):
     monkeypatch.setattr(shoal, "load", lambda *_, **__: loaded())
-    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: ref)
+    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: Resolved(ref, Path(ref), "folder"))
     return "MODEL"
 
 

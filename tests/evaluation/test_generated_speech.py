@@ -19,6 +19,7 @@ from shoal.evaluation import evaluate, rescore
 from shoal.evaluation.generated_speech import Recogniser, recognised, with_recogniser
 from shoal.evaluation.model_checks import check_can_answer
 from shoal.models.loading import LoadedModel, load_model
+from shoal.models.weights import Resolved
 from shoal.pruning.in_memory import pruned
 from tiny_audio import csm, vibevoice
 from tiny_speech import dataset, loaded, plan
@@ -128,7 +129,7 @@ def test_a_recogniser_s_words_are_scored_beside_the_loss_and_again(model, tmp_pa
 
 def test_the_command_says_and_hears(model, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(shoal, "load", lambda ref, *_: model if ref == "CSM" else loaded())
-    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: ref)
+    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: Resolved(ref, Path(ref), "folder"))
     clips = tiny_speech.write_clips(tmp_path / "clips", 3)
     run = ["evaluate", "CSM", "--task", "tts", "--data", str(clips), "--replicates", "20"]
     assert command_line([*run, "--asr", "ASR", "--out", str(tmp_path / "out")]) == 0

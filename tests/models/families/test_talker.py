@@ -24,6 +24,7 @@ from shoal.measurement.importance import ImportanceSums
 from shoal.measurement.metric_types import ImportanceRequest
 from shoal.models.families import talker
 from shoal.models.loading import LoadedModel, load_model
+from shoal.models.weights import Resolved
 from shoal.plan_search.run import search
 from shoal.pruning.in_memory import pruned
 from tiny_audio import qwen2_5_omni
@@ -255,7 +256,7 @@ def test_without_tokens_only_what_is_heard_is_scored(model, tmp_path):
 
 def test_a_row_without_tokens_is_named_in_one_line(model, tmp_path, monkeypatch):
     monkeypatch.setattr(shoal, "load", lambda ref, *_: model)
-    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: ref)
+    monkeypatch.setattr("shoal.models.weights.resolve", lambda ref: Resolved(ref, Path(ref), "folder"))
     manifest, out = write_clips(tmp_path / "clips", 3), tmp_path / "out"
     run = ["evaluate", str(model.path), "--task", "tts", "--data", str(manifest), "--out", str(out)]
     with pytest.raises(ManifestError) as caught:
