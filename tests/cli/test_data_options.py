@@ -27,11 +27,11 @@ def manifest(tmp_path: Path) -> str:
 )
 def test_limit_and_where_hold_for_other_clips_unless_these_have_their_own(manifest, limit, where, clips, splits):
     rows = DataSettings(limit=2, where={"split": "a"})
-    data = options.read_other([manifest], rows, limit, where, "asr", 0)
+    data = options.read_other("--test", [manifest], rows, limit, where, "asr", 0)
     assert data is not None
     assert len(data.rows) == clips
     assert {row.fields["split"] for row in data.rows} == splits
-    assert options.read_other([], rows, limit, where, "asr", 0) is None
+    assert options.read_other("--test", [], rows, limit, where, "asr", 0) is None
 
 
 def names(command: App) -> set[str]:
