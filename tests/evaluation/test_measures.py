@@ -208,6 +208,17 @@ def test_a_worse_system_changes_upwards_whichever_way_the_score_runs(case):
     assert value == pytest.approx(abs(a - b) / b)
 
 
+def test_the_linearised_standard_error_is_that_of_leaving_out_a_clip_at_a_time(case):
+    """The jackknife, from the library's score of each corpus with one clip fewer."""
+    score, texts, slow = case
+    references, hypotheses = texts(size=60, wrong=0.3)
+    without = [slow(references[:n] + references[n + 1 :], hypotheses[:n] + hypotheses[n + 1 :]) for n in range(60)]
+    jackknife = np.sqrt(59 / 60 * ((np.array(without) - np.mean(without)) ** 2).sum())
+    bootstrap = PairedBootstrap.draw([None] * 60, replicates=10)
+    rates = score_rates(score, score.statistics(Answers(references, hypotheses)), bootstrap)
+    assert bootstrap.standard_error(rates) == pytest.approx(jackknife, rel=0.12)
+
+
 def test_over_a_perfect_full_model_errors_are_infinitely_more():
     score, resampler = Wer(), make_resampler([None] * 2, replicates=5, seed=0)
     full, cut = (score.statistics(Answers(["a b", "c"], said)) for said in (["a b", "c"], ["a", "x"]))
