@@ -215,8 +215,31 @@ def loop_words(scores: Scores, system: SystemScores, named: Callable[[str], str]
         # The rule of three: with 95 % confidence, what none of n clips does, fewer than 3 / n of all do.
         unseen = wording.percent(min(1, -math.log(1 - scores.level) / clips), 1)
         may = "others may loop too" if loops else f"no loop among {clips:,} clips, but up to {unseen} of others may"
-        parts.append(f"{may}: {_bound_words(scores, score, score.bound_with_unseen, named)}")
+        parts.append(f"{may}: {_bound_words(scores, score, named)}")
     return "; ".join(parts)
+
+
+def loop_lines(scores: Scores) -> list[str]:
+    """`loop_words` of every system; those that share all but their bound share a line."""
+    lines = {system.name: words for system in scores.systems if (words := loop_words(scores, system))}
+    quiet = {
+        system.name: score
+        for system in scores.systems
+        if lines.get(system.name, "").startswith("no loop") and (score := scores.headline_of(system))
+    }
+    if len(quiet) < 2:
+        return [f"{name}: {words}" for name, words in lines.items()]
+    seen = lines[next(iter(quiet))].split(": ")[0]
+    side = "above" if next(iter(quiet.values())).higher_is_better else "below"
+    bounds = ", ".join(f"{_bound(score)} ({name})" for name, score in quiet.items())
+    sure = f"{scores.headline} is {side} these with {wording.level_name(scores.level)} confidence: {bounds}"
+    return [f"{seen}: {sure}", *(f"{name}: {words}" for name, words in lines.items() if name not in quiet)]
+
+
+def _bound(score: MeasuredScore) -> str:
+    bound = score.bound_with_unseen
+    assert bound is not None
+    return wording.percent(bound, 0 if bound > 0.1 else 1) if score.fraction else wording.fixed(bound, 1)
 
 
 def _far(score: MeasuredScore, bound: float) -> bool:
@@ -225,13 +248,12 @@ def _far(score: MeasuredScore, bound: float) -> bool:
     return end is None or abs(bound - score.value.value) > 2 * abs(end - score.value.value)
 
 
-def _bound_words(scores: Scores, score: MeasuredScore, bound: float, named: Callable[[str], str]) -> str:
-    number = wording.percent(bound, 0 if bound > 0.1 else 1) if score.fraction else wording.fixed(bound, 1)
+def _bound_words(scores: Scores, score: MeasuredScore, named: Callable[[str], str]) -> str:
     change = score.delta.relative_bound_with_unseen if score.delta else None
     relative = "" if change is None else wording.signed(wording.percent(score.sign * change, 0))
     against = f" ({relative} against {named(scores.systems[0].name)})" if relative else ""
     side, sure = "above" if score.higher_is_better else "below", wording.level_name(scores.level)
-    return f"{scores.headline} is {side} {number}{against} with {sure} confidence"
+    return f"{scores.headline} is {side} {_bound(score)}{against} with {sure} confidence"
 
 
 MOST_GROUPS = 20

@@ -13,7 +13,7 @@ from shoal.score_tables import (
     differences,
     group_table,
     lacking,
-    loop_words,
+    loop_lines,
     notable_groups,
     overview,
     p_note,
@@ -44,9 +44,7 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
         said = [f"{wording.plural(one.words_without_reference, 'word')} by {one.name}" for one in scores.systems]
         apart = empty_words(scores.systems[0].empty_references, data.clips, empty)
         yield plain(f"{apart}; said there: {', '.join(said)}")
-    for system in scores.systems:
-        if looping := loop_words(scores, system):
-            yield plain(f"{system.name}: {looping}")
+    yield from map(plain, loop_lines(scores))
     if sets := data_set_table(scores):
         yield f"{sets.caption}:"
         yield sets

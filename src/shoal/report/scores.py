@@ -10,7 +10,7 @@ from shoal.report import groups, score_figure, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Section
 from shoal.schema import Counts, Scores, SystemScores
-from shoal.score_tables import LIMIT, data_set_table, design_effect, loop_words, score_names, score_table, system_name
+from shoal.score_tables import LIMIT, data_set_table, design_effect, loop_lines, score_names, score_table, system_name
 from shoal.tables import Table
 
 ID, TITLE, SHORT = "cost", "What removing layers costs", "Scores"
@@ -39,7 +39,7 @@ def _article(named: Named[Scores], group: str) -> dict[str, Any]:
         "edits": _edits(scores),
         # Name and signature of each measure, once.
         "signatures": {name: score.signature for system in scores.systems for name, score in system.measures.items()},
-        "loops": [f"{system.name}: {words}." for system in scores.systems if (words := loop_words(scores, system))],
+        "loops": [f"{line}." for line in loop_lines(scores)],
         "sets": data_set_table(scores),
         "groups": groups.tables(scores),
         "unfair": groups.unfair(scores),
