@@ -10,7 +10,7 @@ from shoal.decoder.loss_targets import targets_of
 from shoal.errors import MeasureError
 from shoal.models.batch import Kind, PreparedBatch
 
-P, A, T, N = Kind.PROMPT, Kind.AUDIO, Kind.TEXT, Kind.PAD
+P, A, T, N, B = Kind.PROMPT, Kind.AUDIO, Kind.TEXT, Kind.PAD, Kind.BEFORE
 
 
 def batch(*, left: bool = False, ends: bool = True) -> PreparedBatch:
@@ -43,6 +43,19 @@ def test_a_text_that_stands_alone_has_no_end() -> None:
 
 def test_the_last_position_predicts_the_first_token_of_the_response() -> None:
     assert triples("last") == [(0, 3, 12), (1, 2, 22)]
+
+
+def test_a_text_that_stands_alone_has_a_last_token_and_no_prompt() -> None:
+    """Its length may differ, and it may be padded on either side."""
+    for rows in ([[B, T, T, T], [B, T, N, N]], [[B, T, T, T], [N, N, B, T]]):
+        kinds, tokens = torch.tensor(rows, dtype=torch.uint8), torch.arange(8).reshape(2, 4)
+        alone = PreparedBatch(["a", "b"], torch.zeros(2, 4, 3), kinds, tokens, ends=False)
+        last = [3, 1 if rows[1][0] == B else 3]
+        assert alone.scope("last").nonzero().tolist() == [[0, last[0]], [1, last[1]]]
+        assert not alone.scope("prompt").any()
+        targets = targets_of(alone, "last", ())
+        assert targets.positions.tolist() == [place - 1 for place in last]
+        assert targets.tokens.tolist() == [3, 4 + last[1]]
 
 
 def test_the_first_position_is_predicted_by_nothing() -> None:

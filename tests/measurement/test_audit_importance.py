@@ -14,6 +14,7 @@ from shoal.measurement.audit import audit
 from shoal.measurement.blocks import block_candidates
 from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
 from shoal.measurement.sums import load_sums, save_sums
+from shoal.plan_search.run import search
 from shoal.schema import Audit
 from tiny_speech import dataset, loaded, write_clips
 
@@ -281,6 +282,18 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(data, options, li
         audit(loaded(), data, "asr", **options)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_scopes_of_a_text_that_stands_alone(data):
+    model = loaded()
+    measured = audit(model, data, "lm", replicates=20).inputs["text"]
+    assert set(measured.scopes) == {"all", "response", "last"}
+    assert measured.empty_scopes["prompt"] == "a text that stands alone has no prompt"
+    for scope in ("prompt", "audio"):
+        with pytest.raises(UsageError, match=f"^--loss-scope: in the task lm a text stands alone, without {scope}"):
+            audit(model, data, "lm", metrics=["gradient"], loss_scope=scope)
+        with pytest.raises(UsageError, match=f"^--scope: in the task lm a text stands alone, without {scope}"):
+            search(model, data, "lm", input="text", scope=scope, max_layers=1)
 
 
 def test_another_translation_is_measured_anew_where_it_may(tmp_path):

@@ -42,7 +42,7 @@ def text_llm(**special: str) -> LoadedModel:
 
 def kinds_of(model: LoadedModel, text: str, before: int) -> list[int]:
     length = len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
-    return [int(Kind.PROMPT)] * before + [int(Kind.TEXT)] * length
+    return [int(Kind.BEFORE)] * before + [int(Kind.TEXT)] * length
 
 
 def test_a_speech_llm_reads_its_text_without_template_and_audio() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shoal.errors import MeasureError
-from shoal.models.batch import Kind, PreparedBatch
+from shoal.models.batch import Kind, PreparedBatch, stands_alone
 from shoal.schema import Scope
 
 
@@ -50,8 +50,9 @@ def targets_of(batch: PreparedBatch, scope: Scope, eos_ids: Collection[int]) -> 
     Args:
         batch: B utterances, padded on either side.
         scope: whose tokens count: `text` the response and its end, `last` the first token of the response (predicted at
-            the last position before it), `prompt` the template and the instruction, `audio` the transcript's tokens
-            where they take the place of the audio, `all` all of them. The first position is predicted by nothing.
+            the last position before it; of a text that stands alone its last token), `prompt` the template and the
+            instruction, `audio` the transcript's tokens where they take the place of the audio, `all` all of them. The
+            first position is predicted by nothing.
         eos_ids: the end tokens; empty: the end is not predicted, as for a text that stands alone.
 
     Raises:
@@ -75,7 +76,8 @@ def _due(kinds: Tensor, scope: Scope) -> Tensor:
         return kinds != Kind.PAD
     if scope == "last":
         text = kinds == Kind.TEXT
-        return text & (text.cumsum(1) == 1)
+        from_end = text.flip(1).cumsum(1).flip(1)
+        return text & (torch.where(stands_alone(kinds), from_end, text.cumsum(1)) == 1)
     return kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "response": Kind.TEXT}[scope]
 
 

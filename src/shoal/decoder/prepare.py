@@ -8,7 +8,7 @@ The pieces are tokenised apart, because a tokeniser may merge characters across 
 
 A task whose response stands alone has another layout, the same for all models::
 
-    one token (prompt, see `first_ids`) · response (text)
+    one token (see `first_ids`) · response (text)
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _prompted(model: LoadedModel, clips: Sequence[Clip], task: Task, input: Inpu
 def _plain_text(model: LoadedModel, clips: Sequence[Clip]) -> list[list[Segment]]:
     """What stands before a text, for every clip."""
     ids = torch.tensor(first_ids(model.tokenizer), dtype=torch.long)
-    return [[Segment(Kind.PROMPT, ids=ids)] for _ in clips]
+    return [[Segment(Kind.BEFORE, ids=ids)] for _ in clips]
 
 
 def _tokens(model: LoadedModel, kind: Kind, text: str) -> Segment:

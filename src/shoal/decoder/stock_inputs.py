@@ -98,7 +98,7 @@ ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 def _plain_text(loaded: LoadedModel, clips: Sequence[Clip], task: Task, *, response: bool) -> list[TokenRow]:
     """Lines of plain text: not the form in which the model writes an answer, since nothing is asked."""
     nothing = torch.zeros(0, dtype=torch.long)
-    first = TokenRow(nothing, nothing).then(first_ids(loaded.tokenizer), Kind.PROMPT)
+    first = TokenRow(nothing, nothing).then(first_ids(loaded.tokenizer), Kind.BEFORE)
     if not response:
         return [first] * len(clips)
     return [first.then(_ids(loaded, task.target(clip.row)), Kind.TEXT) for clip in clips]

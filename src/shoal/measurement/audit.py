@@ -137,6 +137,7 @@ def _check(settings: AuditSettings, model: LoadedModel, task: Task, inputs: Sequ
     settings.check_depth(len(model.layers))
     if not settings.importances:
         return
+    task.check_scope(settings.loss_scope, "--loss-scope")
     if settings.loss_scope == "audio" and "speech" in inputs:
         raise UsageError(
             "audio has no tokens to predict, so there is no loss over it",

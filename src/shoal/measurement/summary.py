@@ -28,7 +28,11 @@ from shoal.schema import (
 from shoal.schema.record import with_caution
 from shoal.statistics import Floats, Resampler, make_resampler, mean_bounds
 
-EMPTY_SCOPE = {"audio": "nothing stands in the audio slot", "response": "the clips have no response"}
+EMPTY_SCOPE = {
+    "audio": "nothing stands in the audio slot",
+    "prompt": "a text that stands alone has no prompt",
+    "response": "the clips have no response",
+}
 
 
 def summarise(

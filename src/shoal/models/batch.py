@@ -26,6 +26,8 @@ class Kind(IntEnum):
     """Template and instruction."""
     TEXT = 3
     """The response, teacher-forced."""
+    BEFORE = 4
+    """The one token that a text is read after which stands alone: no prompt, it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,14 @@ class PreparedBatch:
     def scope(self, scope: Scope) -> Tensor:
         """(B, T) bool: the positions that count in `scope`.
 
-        `last` is the last position before the response; without a response, the last position.
+        `last` is the last position before the response; without a response, the last position. Of a text that stands
+        alone it is the last token (Gromov et al., arXiv 2403.17887, section 3).
         """
         if scope == "all":
             return self.kinds != Kind.PAD
         if scope == "last":
             before = (self.kinds == Kind.AUDIO) | (self.kinds == Kind.PROMPT)
+            before |= (self.kinds != Kind.PAD) & stands_alone(self.kinds)
             return before & (before.flip(1).cumsum(1).flip(1) == 1)
         return self.kinds == {"audio": Kind.AUDIO, "prompt": Kind.PROMPT, "response": Kind.TEXT}[scope]
 
@@ -82,6 +86,11 @@ class PreparedBatch:
         """The same batch on another device."""
         tensors = {name: getattr(self, name).to(device) for name in ("embeds", "kinds", "token_ids")}
         return replace(self, **tensors, call=on_device(self.call, device), inputs=on_device(self.inputs, device))
+
+
+def stands_alone(kinds: Tensor) -> Tensor:
+    """(B, T) → (B, 1) bool: the rows that hold a text alone."""
+    return (kinds == Kind.BEFORE).any(1, keepdim=True)
 
 
 def on_device(

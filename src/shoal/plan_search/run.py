@@ -117,6 +117,7 @@ def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: SearchSett
             where="--input",
             fix=f"use {' or '.join(possible)}" if possible else "choose another task",
         )
+    task.check_scope(settings.counted, "--scope")
     removable = removable_layers(info.depth, allow_last=settings.allow_last)
     limits.check_replicates(budget, settings.replicates, settings.confirm_plans)
     whole = settings.part == "layer"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from shoal.data.clip import Row
-from shoal.errors import ManifestError
-from shoal.schema import InputKind
+from shoal.errors import ManifestError, UsageError
+from shoal.schema import InputKind, Scope
 from shoal.tasks.languages import WITHOUT_SPACES, primary
 from shoal.tasks.normalisers import NORMALISERS, Normaliser
 from shoal.tasks.settings import NEEDS, Answering, TaskSettings
@@ -98,6 +98,19 @@ class Task:
         if "choose" in self.answered_by and self.settings.labels:
             more["labels"] = list(self.settings.labels)
         return {"name": self.name, "instruction": self.instruction, **more}
+
+    def check_scope(self, scope: Scope, where: str) -> None:
+        """Refuse a scope without positions in this task.
+
+        Raises:
+            UsageError: a text that stands alone has neither prompt nor audio.
+        """
+        if self.plain_text and scope in ("prompt", "audio"):
+            raise UsageError(
+                f"in the task {self.name} a text stands alone, without {scope}",
+                where=where,
+                fix="use response, last (the last token of the text) or all",
+            )
 
     def only(self, *ways: Answering) -> Self:
         """The same task, answered in these ways alone and scored by what they decide."""
