@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -59,6 +60,15 @@ def rendered(folder: Path, *items: Document | tuple[str, Document]) -> Page:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Page:
     return rendered(tmp_path_factory.mktemp("report"), *documents.everything())
+
+
+def test_what_the_pictures_of_the_documents_show_is_in_the_page(page):
+    """The script itself needs Chromium and Pillow, and a report that takes as long as the demo."""
+    root = Path(__file__).parents[2]
+    pictures = dict(re.findall(r'Picture\("(\w+)", "([#\w]+)"', (root / "docs/make_pictures.py").read_text()))
+    assert {f"{name}.png" for name in pictures} == {path.name for path in (root / "docs/pictures").iterdir()}
+    names = {attributes.get("id") for attributes in page.all("section")}
+    assert {element.removeprefix("#") for element in pictures.values() if element != "body"} <= names
 
 
 def test_every_section_has_a_heading_and_a_link(page):
