@@ -21,6 +21,7 @@ from shoal.schema import (
     DataInfo,
     Delta,
     Document,
+    Drawn,
     Estimate,
     Example,
     Finding,
@@ -609,13 +610,20 @@ def _step(n: int, limit: float) -> dict[str, object]:
     }
 
 
-def search(**changes: object) -> Search:
-    steps = [SearchStep.model_validate(_step(n, 0.25)) for n in range(1, 9)]
+def search(*, confirmed: bool = False, **changes: object) -> Search:
+    """Three layers hold, and four do not."""
+    steps = [SearchStep.model_validate(_step(n, 0.25) | {"clips_needed": 170 + 40 * n}) for n in range(1, 9)]
+    tests = [
+        {
+            "p_value": 0.002 if confirmed else 0.21,
+            "p_seen": 0.001 * 5**n,
+            "holds": n < 4,
+            "confirmed": confirmed and n < 4,
+        }
+        for n in (2, 3, 4)
+    ]
     confirmations = [
-        Confirmation.model_validate(
-            _step(n, 0.25) | {"p_value": 0.004 * 3 ** (n - 2), "p_holm": 0.012 * 3 ** (n - 2), "holds": n < 4}
-        )
-        for n in (4, 3, 2)
+        Confirmation.model_validate(_step(n, 0.25) | test) for n, test in zip((2, 3, 4), tests, strict=True)
     ]
     fields: dict[str, object] = {
         "provenance": provenance("search", "pkg:reference"),
@@ -632,11 +640,15 @@ def search(**changes: object) -> Search:
         "scope": "response",
         "validation_clips": 30,
         "confirmation_clips": 20,
+        "validation_drawn": Drawn(clips=30),
+        "confirmation_drawn": Drawn(clips=20),
+        "least_clips_needed": 180,
         "full_validation": _estimate(0.121),
         "full_confirmation": _estimate(0.127),
         "steps": steps,
         "confirmations": confirmations,
         "chosen": plan("contiguous", [22, 23, 24]),
+        "confirmed": confirmed,
         "reason": "The plan of 4 layers held on the validation split and not on unseen clips.",
         "replicates": 1000,
     }

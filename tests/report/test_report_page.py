@@ -272,8 +272,16 @@ def test_a_search_says_what_it_chose_and_how_it_was_proved(tmp_path):
     page = rendered(tmp_path, documents.search())
     assert "3 of 30 decoder layers may go, at +7.8 %" in page.text
     assert "Chosen: contiguous-3, without layers 22–24" in page.text
-    assert "on 20 unseen clips, too few to confirm it, p = 0.036 after Holm’s correction" in page.text
-    assert "on 200 unseen clips, p = 0.036" in rendered(tmp_path, documents.search(confirmation_clips=200)).text
+    doubt = (
+        "not confirmed: it holds on 20 unseen clips (p = 0.210; on the clips seen alone 0.125), but a loop on another "
+        "could cost more: about 290 clips would be needed to confirm it"
+    )
+    assert f"[+2.8, +15.8], {doubt}" in page.text
+    assert f"It was {doubt}." in page.text
+    assert "may go, at" in page.text
+    confirmed = rendered(tmp_path, documents.search(confirmed=True, confirmation_clips=100)).text
+    assert "confirmed on 100 unseen clips (p = 0.002; on the clips seen alone 0.125)" in confirmed
+    assert "can go at" in confirmed
 
 
 def test_a_search_without_a_plan_says_why(tmp_path):

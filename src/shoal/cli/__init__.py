@@ -42,7 +42,7 @@ COMMANDS = {
         "audit": "Measure how much each decoder layer does: by similarity, by gradients, by leaving it out.",
         "compare": "Compare audits, speech with text or task with task: do they find the same layers redundant?",
         "select": "Choose the layers to remove, from an audit or from several of one model.",
-        "search": "Find the shallowest plan within a budget, confirmed on clips that the search has not seen.",
+        "search": "Find the shallowest plan within a budget, and test it on clips that the search has not seen.",
     },
     "Change the model": {
         "prune": "Write the model without the layers of a plan, verified in a fresh process.",

@@ -22,8 +22,8 @@ from shoal.tables import Table
 if TYPE_CHECKING:
     from shoal.schema import Confirmation, Estimate, Search, SearchStep
 
-STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "ms at most", "holds")
-TEST_HEADINGS = ("on unseen clips", "removed", "{score}", "worse by %", "p", "p Holm", "holds")
+STEP_HEADINGS = ("plan", "removed", "{score}", "worse by %", "MB", "ms", "ms at most", "holds", "clips needed")
+TEST_HEADINGS = ("on unseen clips", "removed", "{score}", "worse by %", "p", "p seen", "p Holm", "holds")
 
 
 class ConfirmationClips(Settings):
@@ -54,7 +54,7 @@ def search(
     ] = Path("search"),
     printing: Annotated[TablePrinting, options.Flat] = TablePrinting(),
 ) -> int:
-    """Find the shallowest plan within a budget, confirmed on clips that the search has not seen."""
+    """Find the shallowest plan within a budget, and test it on clips that the search has not seen."""
     from shoal import tasks
     from shoal.evaluation.scores.registry import headline
 
@@ -90,7 +90,8 @@ def summary(search: Search) -> list[str | Table]:
         f"{search.model.ref}: {search.model.depth} layers, task {search.task}; "
         f"{budget_words(search.budget, search.score_name)}",
         f"{search.validation_clips} clips to choose on, {search.confirmation_clips} to test"
-        + (f"; speakers in both: {search.shared_speakers}" if search.shared_speakers else ""),
+        + (f"; speakers in both: {search.shared_speakers}" if search.shared_speakers else "")
+        + _least_needed(search),
         *([f"{search.name} itself lacks {wording.layer_names(search.missing)}"] if search.missing else []),
         Table(_named(STEP_HEADINGS, name), [_full_cells(search), *(_step_cells(search, s) for s in search.steps)]),
     ]
@@ -98,6 +99,11 @@ def summary(search: Search) -> list[str | Table]:
         rows = [_test_cells(search, test) for test in search.confirmations]
         lines.append(Table(_named(TEST_HEADINGS, name), rows))
     return [*lines, _outcome(search)]
+
+
+def _least_needed(search: Search) -> str:
+    needed = search.least_clips_needed
+    return "" if needed is None else f"; about {needed} would confirm a plan that changes nothing"
 
 
 def _outcome(search: Search) -> str:
@@ -131,7 +137,7 @@ def _points(search: Search, score: Estimate) -> str:
 
 
 def _full_cells(search: Search) -> list[str]:
-    return [search.name, str(len(search.missing)), _points(search, search.full_validation), "", "", "", "", ""]
+    return [search.name, str(len(search.missing)), _points(search, search.full_validation), *[""] * 6]
 
 
 def _step_cells(search: Search, step: SearchStep) -> list[str]:
@@ -143,6 +149,7 @@ def _step_cells(search: Search, step: SearchStep) -> list[str]:
         wording.plain(step.change, "+.1f", scale=100),
         *("" if cost is None else f"{cost:.1f}" for cost in costs),
         "yes" if step.holds else "no",
+        "" if step.clips_needed is None else str(step.clips_needed),
     ]
 
 
@@ -152,6 +159,6 @@ def _test_cells(search: Search, test: Confirmation) -> list[str]:
         str(len(search.absent_layers(test.plan))),
         _points(search, test.score),
         wording.plain(test.change, "+.1f", scale=100),
-        *("" if p_value is None else f"{p_value:.3f}" for p_value in (test.p_value, test.p_holm)),
-        "yes" if test.holds else "no",
+        *("" if p_value is None else f"{p_value:.3f}" for p_value in (test.p_value, test.p_seen, test.p_holm)),
+        "confirmed" if test.confirmed else "yes" if test.holds else "no",
     ]

@@ -6,71 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from shoal.errors import UsageError
-from shoal.schema import Budget, Estimate, ModelInfo
-from shoal.statistics import Floats
+from shoal.schema import Budget, ModelInfo
 
 USUAL_INCREASE = {"asr": 0.25}
 """Relative rise of the error rate that is taken where none is asked for (arXiv 2603.05121)."""
 OTHER_INCREASE = 0.10
 ROUNDING = 1e-12
 """1 - 0.9 is not 0.1."""
-
-
-@dataclass(frozen=True)
-class RelativeChange:
-    """How much worse a plan is than the unpruned model on the same clips, relative to it.
-
-    `replicates` (R,) are those of the paired bootstrap, infinite where the change is undefined; None where there is
-    nothing to resample.
-    """
-
-    value: float
-    replicates: Floats | None
-
-    @classmethod
-    def of(cls, value: float, replicates: Floats, clusters: int) -> RelativeChange:
-        """A replicate in which the unpruned model makes no error shows nothing, so it counts as broken."""
-        if clusters < 2:
-            return cls(value, None)
-        return cls(value, np.where(np.isfinite(replicates), replicates, np.inf))
-
-    def bound(self, confidence: float) -> float | None:
-        """The one-sided upper percentile bound; None without replicates, infinite if it is open."""
-        if self.replicates is None:
-            return None
-        return float(np.quantile(self.replicates, confidence, method="higher"))
-
-    def estimate(self, confidence: float) -> Estimate:
-        """The value between both one-sided bounds, which hold together at 2 · confidence - 1."""
-        level = 2 * confidence - 1
-        high = self.bound(confidence)
-        if self.replicates is None or high is None or not math.isfinite(high):
-            return Estimate(value=self.value, level=level)
-        low = float(np.quantile(self.replicates, 1 - confidence, method="lower"))
-        return Estimate(value=self.value, low=low, high=high, level=level)
-
-    def p_value(self, limit: float) -> float | None:
-        """One-sided, of "worse by more than `limit`": (1 + replicates at or above it) / (R + 1)."""
-        if self.replicates is None:
-            return None
-        return float((1 + np.count_nonzero(self.replicates >= limit)) / (len(self.replicates) + 1))
-
-    def within(self, budget: Budget) -> bool:
-        """Whether the bound, or with `point` the value, is at most `max_increase`; True if that is not asked."""
-        if budget.max_increase is None:
-            return True
-        judged = self.value if budget.point else self.bound(budget.confidence)
-        return judged is not None and judged <= budget.max_increase
-
-
-def confirmed(budget: Budget, change: RelativeChange, p_holm: float | None) -> bool:
-    """Whether a plan holds on unseen clips: by its corrected p-value, or with `point` by the value."""
-    if budget.point or budget.max_increase is None:
-        return change.within(budget)
-    return p_holm is not None and p_holm <= 1 - budget.confidence + ROUNDING
 
 
 @dataclass(frozen=True)
@@ -161,18 +104,18 @@ def check_layers_must_go(budget: Budget, full: Costs) -> None:
         )
 
 
-def check_replicates(budget: Budget, replicates: int, tests: int) -> None:
-    """Make sure that a test can be passed at all: no p-value is below 1 / (replicates + 1).
+def check_replicates(budget: Budget, replicates: int) -> None:
+    """Make sure that a bound on the validation split lies within its replicates.
 
     Raises:
         UsageError: too few replicates.
     """
     if budget.point or budget.max_increase is None:
         return
-    needed = math.ceil(tests / (1 - budget.confidence) - ROUNDING) - 1
+    needed = math.ceil(1 / (1 - budget.confidence) - ROUNDING) - 1
     if replicates < needed:
         raise UsageError(
-            f"{replicates} are too few to test {tests} plans at confidence {budget.confidence:g}",
+            f"{replicates} are too few for a bound at confidence {budget.confidence:g}",
             where="--replicates",
             fix=f"give {needed} or more",
         )

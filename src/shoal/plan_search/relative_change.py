@@ -60,8 +60,8 @@ class RelativeChange:
             bootstrap: draws the clips, by speaker where speakers are known.
             longest: see `longest_answer`.
         """
-        rates = (score_rates(score, statistics, bootstrap) for statistics in (plan, baseline))
-        return cls(score, *rates, bootstrap, unseen_pair(score, plan, baseline, longest))
+        pruned, unpruned = (score_rates(score, statistics, bootstrap) for statistics in (plan, baseline))
+        return cls(score, pruned, unpruned, bootstrap, unseen_pair(score, plan, baseline, longest))
 
     @property
     def value(self) -> float:
@@ -73,15 +73,18 @@ class RelativeChange:
         """Speakers, or clips, that are drawn."""
         return self.bootstrap.resampler.clusters
 
+    def upper(self, confidence: float) -> float | None:
+        """The one-sided upper bound; None where it is open or there is nothing to draw."""
+        bounds = self.resampled.bounds(self.bootstrap.resampler, 2 * confidence - 1)
+        return None if bounds is None else bounds[1]
+
     def estimate(self, confidence: float) -> Estimate:
         """The value between both one-sided bounds at `confidence`, which hold together at 2 · confidence - 1."""
         level = 2 * confidence - 1
         bounds = self.resampled.bounds(self.bootstrap.resampler, level)
         if bounds is None:
             return Estimate(value=self.value, level=level)
-        return Estimate(
-            value=self.value, low=bounds[0], high=bounds[1], level=level, caution=self.bootstrap.caution
-        )
+        return Estimate(value=self.value, low=bounds[0], high=bounds[1], level=level, caution=self.bootstrap.caution)
 
     def p_value(self, limit: float, *, unseen: bool) -> float | None:
         """One-sided, of "worse by `limit` or more"; None with fewer than two clusters.
@@ -152,4 +155,3 @@ class RelativeChange:
             return worse - limit * baseline
 
         return distance
-

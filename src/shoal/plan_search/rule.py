@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from shoal.plan_search.budget import ROUNDING
 from shoal.plan_search.relative_change import RelativeChange
-from shoal.schema import Budget
-from shoal.statistics.resampling import FEW_CLUSTERS
-
-ROUNDING = 1e-12
-"""1 - 0.9 is not 0.1."""
+from shoal.schema import Budget, Confirmation
+from shoal.terms import FEW_CLUSTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ def held_on_validation(change: RelativeChange, budget: Budget) -> bool:
     """Whether the one-sided bound, or with `point` the value, is at most `max_increase`; True if that is not asked."""
     if budget.max_increase is None:
         return True
-    judged = change.value if budget.point else change.estimate(budget.confidence).high
+    judged = change.value if budget.point else change.upper(budget.confidence)
     return judged is not None and judged <= budget.max_increase
 
 
@@ -73,8 +71,8 @@ def tested(change: RelativeChange, budget: Budget, limit: float, *, can_confirm:
     )
 
 
-def chosen(verdicts: Sequence[Verdict]) -> int | None:
+def chosen(tests: Sequence[Verdict | Confirmation]) -> int | None:
     """Which is chosen: the deepest that is confirmed, else the deepest that holds."""
-    held = [index for index, verdict in enumerate(verdicts) if verdict.holds]
-    confirmed = [index for index in held if verdicts[index].confirmed]
+    held = [index for index, test in enumerate(tests) if test.holds]
+    confirmed = [index for index in held if tests[index].confirmed]
     return max(confirmed or held, default=None)

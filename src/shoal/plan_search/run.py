@@ -1,9 +1,10 @@
-"""The search: one plan after the other on the validation split, the shallowest that held on unseen clips."""
+"""The search: one plan after the other on the validation split, those that held there on unseen clips."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,25 +20,28 @@ from shoal.measurement.metrics import sign_of
 from shoal.plan_search import budget as limits
 from shoal.plan_search.measures import StoredMeasure, measure_of
 from shoal.plan_search.paths import choices, removable_layers
+from shoal.plan_search.rule import chosen, confirm_in_sequence, held_on_validation
 from shoal.plan_search.settings import SearchSettings
 from shoal.plan_search.splits import Split, as_given, split
-from shoal.plan_search.trials import Trials
-from shoal.plan_search.words import reason
+from shoal.plan_search.trials import Trial, Trials
+from shoal.plan_search.words import how_sure, reason, too_few_clusters
 from shoal.progress import Progress, report_progress
 from shoal.provenance import provenance
 from shoal.schema import Budget, Confirmation, Estimate, Plan, PlanSource, Search, SearchStep
 from shoal.schema.files import check_same
 from shoal.schema.plan import DISTANCE_METRIC
 from shoal.settings import takes
-from shoal.statistics.hypothesis_tests import holm
 from shoal.tasks.settings import NEEDS
 
 if TYPE_CHECKING:
     from shoal.data import Dataset, Row
     from shoal.evaluation.scores.base import Score
     from shoal.models.loading import LoadedModel
+    from shoal.plan_search.relative_change import RelativeChange
     from shoal.selection.strategy import Choice
     from shoal.tasks import Task
+
+_log = logging.getLogger("shoal.plan_search")
 
 SEARCH_FILE, PLAN_FILE = "search.json", "plan.json"
 TIMED_CLIPS, TIMED_ROUNDS = 4, 3
@@ -57,12 +61,14 @@ def search(
     progress: Progress | None = None,
     **options: Any,
 ) -> Search:
-    """Remove one layer more at a time, score every plan on one half of the clips, and test the shallowest on the other.
+    """Remove one layer more at a time, score every plan on one half of the clips, and test the deepest on the other.
 
     A plan holds if its headline score (WER, BLEU …) is, relative to the unpruned model's, worse by at most
     `max_increase`: on the validation split by the one-sided upper bound of the paired bootstrap, on the confirmation
-    split by its one-sided test after Holm's correction. With bounds on costs it must keep to these too. With nothing
-    but bounds on costs, the plan of the fewest layers that keeps to them is found, and what it costs is reported.
+    split by one-sided tests, the least pruned plan first, until one fails. It is confirmed if it also passes with one
+    unseen clip among the draws on which it loses all that the token limit allows, and with 20 speakers (or clips, where
+    speakers are not known) or more in each split. With bounds on costs it must keep to these too. With nothing but
+    bounds on costs, the plan of the fewest layers that keeps to them is found, and what it costs is reported.
 
     Args:
         model: a SpeechLLM from `shoal.load`.
@@ -76,7 +82,8 @@ def search(
         **options: fields of `SearchSettings`, instead of `settings` or in their place.
 
     Returns:
-        Everything that was tried; `chosen` is None and `reason` says why where no plan holds.
+        Everything that was tried; `chosen` is None and `reason` says why where no plan holds, and `confirmed` says
+        whether the chosen one is.
 
     Raises:
         UsageError: a text LLM, a task for which nothing is decoded, a budget that makes no sense or that the unpruned
@@ -119,7 +126,7 @@ def _check(loaded: LoadedModel, task: Task, budget: Budget, settings: SearchSett
         )
     task.check_scope(settings.counted, "--scope")
     removable = removable_layers(info.depth, allow_last=settings.allow_last)
-    limits.check_replicates(budget, settings.replicates, settings.confirm_plans)
+    limits.check_replicates(budget, settings.replicates)
     whole = settings.part == "layer"
     limits.check_costs(budget, info, loaded.dtype.itemsize, whole=whole, removable=removable)
 
@@ -208,11 +215,12 @@ class SearchRun:
         return limits.usual_increase(self.task.settings.kind) if asked is None else asked
 
     def carry_out(self, score: Score) -> Search:
-        """Try plans, confirm the shallowest, and say what came of it."""
+        """Try plans, test the deepest, and say what came of it."""
         steps = list(self.steps())
         confirmations = self.confirm(steps)
-        chosen = next((test.plan for test in confirmations if test.holds), None)
-        return Search(
+        best = chosen(confirmations)
+        test = None if best is None else confirmations[best]
+        search = Search(
             provenance=provenance(device=str(self.loaded.device), dtype=self.loaded.dtype_name),
             model=self.loaded.info(),
             name=checkpoint_name(self.loaded, [step.plan.name for step in steps]),
@@ -223,15 +231,22 @@ class SearchRun:
             tested_increase=self.tested_increase,
             validation_clips=len(self.parts.validation.rows),
             confirmation_clips=len(self.parts.confirmation.rows),
+            validation_drawn=self.validation.drawn,
+            confirmation_drawn=self.confirmation.drawn,
+            least_clips_needed=self._least_clips_needed,
             shared_speakers=self.parts.shared_speakers,
             full_validation=self.validation.full,
             full_confirmation=self.confirmation.full,
             steps=steps,
             confirmations=confirmations,
-            chosen=chosen,
-            reason=reason(score, self.budget, steps, confirmations, chosen),
+            chosen=None if test is None else test.plan,
+            confirmed=test is not None and test.confirmed,
+            reason=reason(score, self.budget, steps, confirmations, test),
             **_asked(self.task, self.budget, self.settings),
         )
+        if search.chosen is not None:
+            search.chosen = search.chosen.model_copy(update={"note": how_sure(search)})
+        return search
 
     def steps(self) -> Iterator[SearchStep]:
         """Try plans of 1, 2, … layers, until `patience` of them in a row break the budget by their value.
@@ -255,28 +270,37 @@ class SearchRun:
                 return
 
     def confirm(self, steps: Sequence[SearchStep]) -> list[Confirmation]:
-        """The shallowest plans that held, the shallowest first, on the confirmation split."""
-        held = sorted((step.plan for step in steps if step.holds), key=lambda plan: -len(plan.layers))
-        plans = held[: self.settings.confirm_plans]
-        trials = self.confirmation.run(plans) if plans else []
-        p_values = [trial.change.p_value(self.tested_increase) for trial in trials]
-        known = [p_value for p_value in p_values if p_value is not None]
-        adjusted: Sequence[float | None] = holm(known) if len(known) == len(plans) else [None] * len(plans)
+        """The deepest plans that held, the least pruned of them first, on the confirmation split until one fails."""
+        held = sorted((step.plan for step in steps if step.holds), key=lambda plan: len(plan.layers))
+        plans = held[-self.settings.confirm_plans :]
+        trials: list[Trial] = []
+
+        def changes() -> Iterator[RelativeChange]:
+            for plan in plans:
+                trials.append(self.confirmation.run(plan))
+                yield trials[-1].change
+
+        verdicts = confirm_in_sequence(changes(), self.budget, self.tested_increase, self.validation.drawn.clusters)
         return [
             Confirmation(
-                plan=plan,
-                score=trial.score,
-                change=trial.change.estimate(self.budget.confidence),
-                p_value=p_value,
-                p_holm=p_holm,
-                holds=limits.confirmed(self.budget, trial.change, p_holm),
+                plan=plan, score=trial.score, change=trial.change.estimate(self.budget.confidence), **asdict(verdict)
             )
-            for plan, trial, p_value, p_holm in zip(plans, trials, p_values, adjusted, strict=True)
+            for plan, trial, verdict in zip(plans, trials, verdicts, strict=False)
         ]
 
     def _check_full(self) -> None:
         """Look at the unpruned model before anything is spent on plans: is there a score, and must layers go?"""
-        _ = self.validation.full
+        judged = self.budget.max_increase is not None and not self.budget.point
+        for trials in (self.validation, self.confirmation) if judged else ():
+            if few := too_few_clusters(trials.name, trials.drawn):
+                _log.warning("warning: no plan can be confirmed: %s", few)
+        needed = self._least_clips_needed if judged else None
+        if needed is not None and needed > len(self.parts.confirmation.rows):
+            _log.warning(
+                "warning: about %d confirmation clips would confirm a plan that changes nothing; there are %d",
+                needed,
+                len(self.parts.confirmation.rows),
+            )
         if self.budget.max_milliseconds is not None:
             info = self.loaded.info()
             size = limits.megabytes(info, (), self.loaded.dtype.itemsize)
@@ -289,6 +313,11 @@ class SearchRun:
         for choice in choices(self.settings, self._measure, depth):
             report_progress(self.progress, stage, len(choice.layers), depth - 1)
             yield choice
+
+    @cached_property
+    def _least_clips_needed(self) -> int | None:
+        """By the unpruned model alone, which is decoded for it."""
+        return self.validation.unchanged().clips_needed(self.tested_increase, self.budget.confidence)
 
     @cached_property
     def _measure(self) -> StoredMeasure:
@@ -320,13 +349,14 @@ class SearchRun:
         )
 
     def _tried(self, plan: Plan, choice: Choice, costs: limits.Costs) -> SearchStep:
-        (trial,) = self.validation.run([plan])
+        trial = self.validation.run(plan)
         return SearchStep(
             plan=plan,
             measure=_as_measured(choice, self.settings),
             score=trial.score,
             change=trial.change.estimate(self.budget.confidence),
-            holds=trial.change.within(self.budget),
+            holds=held_on_validation(trial.change, self.budget),
+            clips_needed=trial.change.clips_needed(self.tested_increase, self.budget.confidence),
             milliseconds=costs.milliseconds,
             milliseconds_bound=costs.milliseconds_bound,
             megabytes=costs.megabytes,

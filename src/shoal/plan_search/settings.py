@@ -46,7 +46,7 @@ class SearchSettings(Intervals):
     """Highest relative increase of the error rate, or decrease of the score, such as 25%; default, unless a cost is
     bounded: 25% for asr (arXiv 2603.05121), else 10%."""
     confidence: Annotated[float, BUDGET] = 0.95
-    """Confidence (one-sided) of the bound on the validation clips and of the test on unseen clips."""
+    """Confidence (one-sided) of the bound on the validation clips and of each test on unseen clips."""
     point: Annotated[bool, BUDGET] = False
     """Let the measured value decide, not its bound or a test; of the latency too."""
     max_layers: Annotated[int | None, BUDGET] = Field(default=None, ge=1)
@@ -76,7 +76,8 @@ class SearchSettings(Intervals):
     patience: int = Field(default=2, ge=1)
     """Number of plans in a row that break the budget before the search stops."""
     confirm_plans: int = Field(default=3, ge=1)
-    """Most plans that are tested on unseen clips; the shallowest that kept to the budget come first."""
+    """Most plans that are tested on unseen clips: the deepest that kept to the budget, the least pruned of them first,
+    until one fails."""
     batch_size: Annotated[int, SPEED] = Field(default=16, ge=1)
     """Clips in a batch."""
     max_new_tokens: Annotated[int | None, SPEED] = Field(default=None, ge=1)
@@ -87,10 +88,10 @@ class SearchSettings(Intervals):
     @field_validator("confidence")
     @classmethod
     def _means_something(cls, value: float) -> float:
-        if not 0.5 <= value < 1:
+        if not 0.5 <= value <= 0.999:
             raise ValueError(
-                f"{value:g} is no confidence; "
-                "give 0.5 or more and less than 1, such as 0.95, or take the value alone with --point"
+                f"{value:g} is no confidence; give one from 0.5 to 0.999, such as 0.95, or take the value alone with "
+                "--point"
             )
         return value
 

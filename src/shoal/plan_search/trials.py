@@ -14,20 +14,24 @@ import numpy as np
 from shoal.errors import ManifestError, UsageError
 from shoal.evaluation.decode_systems import SystemsDecoder, header
 from shoal.evaluation.empty_references import warn_of_empty_references
-from shoal.evaluation.paired_scores import PairedScores, worsening
+from shoal.evaluation.paired_scores import score_rates
 from shoal.evaluation.scores.registry import headline
-from shoal.evaluation.settings import TokenLimit
+from shoal.evaluation.settings import TokenLimit, limit_of
 from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.systems import System, open_systems
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_outputs
-from shoal.plan_search.budget import RelativeChange
+from shoal.evaluation.worst_case import longest_answer
+from shoal.plan_search.relative_change import RelativeChange
 from shoal.progress import Progress, report_progress
 from shoal.schema import Estimate, Plan
+from shoal.schema.record import Drawn
+from shoal.statistics import Units
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
     from shoal.models.loading import LoadedModel
     from shoal.plan_search.settings import SearchSettings
+    from shoal.statistics.arrays import Numbers
     from shoal.tasks import Task
 
 
@@ -67,6 +71,7 @@ class Trials:
     def __post_init__(self) -> None:
         limit = TokenLimit(self.settings.max_new_tokens)
         self.metric = headline(self.task)
+        self._limit = limit
         self._decoder = SystemsDecoder(self.data, self.task, limit, self.settings.batch_size)
         self._header = header(self.loaded, self.data, self.task, limit)
 
@@ -83,8 +88,8 @@ class Trials:
                 fix="give more clips, or take the value alone with --point",
             )
 
-    def run(self, plans: Sequence[Plan]) -> list[Trial]:
-        """Decode and score plans, embedding each clip once for all of them.
+    def run(self, plan: Plan) -> Trial:
+        """Decode and score a plan.
 
         Raises:
             ManifestError: no usable clip or reference, or the unpruned model's score is 0.
@@ -92,23 +97,32 @@ class Trials:
             FileFormatError: the outputs there were made otherwise.
         """
         _ = self._full
-        systems = self._open(plans)[1:]
-        self._decode(systems)
-        return [self._trial(system) for system in systems]
+        (system,) = self._open([plan])[1:]
+        self._decode(system)
+        return self._trial(system)
 
     @property
     def full(self) -> Estimate:
         """The unpruned model's score."""
-        return self._scored(self._full).measures()[0][self.metric.name].value
+        return self._bootstrap.estimate(score_rates(self.metric, self._statistics, self._bootstrap))
+
+    @property
+    def drawn(self) -> Drawn:
+        """Speakers, or clips, that bounds and tests draw."""
+        return Units.of([row.speaker for row in self.data.rows], self.settings.cluster).drawn
+
+    def unchanged(self) -> RelativeChange:
+        """Of a plan that says what the unpruned model says."""
+        return self._change(self._statistics)
 
     @cached_property
     def _full(self) -> UtteranceCounts:
         """Counts of the unpruned model."""
-        systems = self._open(())
-        self._decode(systems)
+        (system,) = self._open(())
+        self._decode(system)
         if not self.data.rows:
             raise ManifestError(f"no clip of the {self.name} split is left", fix="see the skipped rows above")
-        counts = self._counts(systems[0])
+        counts = self._counts(system)
         warn_of_empty_references(counts, self._ids)
         value = float(self.metric.value(counts.statistics[self.metric.name].sum(axis=0, dtype=np.float64)))
         if not math.isfinite(value) or value == 0:
@@ -122,14 +136,14 @@ class Trials:
     def _open(self, plans: Sequence[Plan]) -> list[System]:
         return open_systems(self.loaded, plans, against=None, out=self.out, header=self._header)
 
-    def _decode(self, systems: Sequence[System]) -> None:
-        counts = ", ".join(str(len(system.removed)) for system in systems)
-        label = f"transcribe {self.name}, " + ("unpruned" if counts == "0" else f"{counts} removed")
+    def _decode(self, system: System) -> None:
+        count = len(system.removed)
+        label = f"transcribe {self.name}, " + (f"{count} removed" if count else "unpruned")
 
         def report(_: str, done: int, total: int) -> None:
             report_progress(self.progress, label, done, total)
 
-        self._decoder.run(systems, report)
+        self._decoder.run([system], report)
 
     @property
     def _ids(self) -> list[str]:
@@ -144,14 +158,19 @@ class Trials:
         speakers = {row.id: row.speaker for row in self.data.rows}
         return PairedBootstrap.of(self.settings, [speakers[clip] for clip in self._ids])
 
-    def _scored(self, *systems: UtteranceCounts) -> PairedScores:
-        return PairedScores.of([self.metric], systems, self._bootstrap)
+    @property
+    def _statistics(self) -> Numbers:
+        return self._full.statistics[self.metric.name]
+
+    @cached_property
+    def _longest(self) -> float:
+        rows = self.data.rows
+        limits = [limit_of(self.loaded, self._limit, row) for row in rows]
+        return longest_answer(limits, [row.duration for row in rows], self._full.totals["generated_tokens"])
+
+    def _change(self, statistics: Numbers) -> RelativeChange:
+        return RelativeChange.of(self.metric, statistics, self._statistics, self._bootstrap, self._longest)
 
     def _trial(self, system: System) -> Trial:
-        scored = self._scored(self._full, self._counts(system))
-        full, pruned = scored.rates[self.metric.name]
-        change = worsening(self.metric, pruned, full)
-        return Trial(
-            scored.measures()[1][self.metric.name].value,
-            RelativeChange.of(change.value, change.replicates, self._bootstrap.resampler.clusters),
-        )
+        change = self._change(self._counts(system).statistics[self.metric.name])
+        return Trial(self._bootstrap.estimate(change.plan), change)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from shoal.evaluation.scores.base import Score
 from shoal.plan_search.budget import only_costs
 from shoal.schema import Budget, Confirmation, Estimate, Plan, Search, SearchStep
-from shoal.wording import FEW_CLIPS, mark, plural
+from shoal.schema.record import Drawn
+from shoal.terms import FEW_CLUSTERS
+from shoal.wording import drawn_over, mark, plural
 
 VALIDATION, CONFIRMATION = "on the validation split", "on unseen clips"
 
@@ -17,7 +19,7 @@ def reason(
     budget: Budget,
     steps: Sequence[SearchStep],
     confirmations: Sequence[Confirmation],
-    chosen: Plan | None,
+    chosen: Confirmation | None,
 ) -> str:
     """One sentence or two.
 
@@ -26,28 +28,27 @@ def reason(
         budget: what they must keep to.
         steps: plans tried on the validation split, by number of layers.
         confirmations: plans tested on unseen clips.
-        chosen: the outcome.
+        chosen: the test of the one that was chosen.
     """
     if not steps:
         return "No plan keeps to the bounds on costs." if _bounds_costs(budget) else "No layer can be removed."
     if chosen is None:
         return _why_none(score, steps, confirmations)
     if only_costs(budget):
-        effect = _effect(score, confirmations[0].change)
+        effect = _effect(score, chosen.change)
         return f"No plan of fewer layers keeps to the bounds on costs. It {effect} {CONFIRMATION}."
-    deeper = [step for step in steps if len(step.plan.layers) > len(chosen.layers)]
+    deeper = [step for step in steps if len(step.plan.layers) > len(chosen.plan.layers)]
     return _why_no_shallower(score, deeper, confirmations)
 
 
 def _why_none(score: Score, steps: Sequence[SearchStep], confirmations: Sequence[Confirmation]) -> str:
     if not confirmations:
-        first = steps[0]
-        return f"No plan holds: {_outcome(score, first)}."
-    closest = min(confirmations, key=lambda test: test.change.value if test.p_value is None else test.p_value)
-    count = sum(step.holds for step in steps)
-    plans = "One plan" if count == 1 else f"{count} plans"
-    held = f"{plans} held {VALIDATION}, and none {CONFIRMATION}"
-    return f"{held}: there {_removing(closest.plan)} {_effect(score, closest.change)}{_p(closest)}."
+        return f"No plan holds: {_outcome(score, steps[0])}."
+    first, count = confirmations[0], sum(step.holds for step in steps)
+    held = f"One plan held {VALIDATION}" if count == 1 else f"{count} plans held {VALIDATION}"
+    tested = "not" if count == 1 else "the least pruned of those tested did not"
+    effect = f"{_removing(first.plan)} {_effect(score, first.change)}{_p(first)}"
+    return f"{held}, but {tested} {CONFIRMATION}: there {effect}."
 
 
 def _why_no_shallower(score: Score, deeper: Sequence[SearchStep], confirmations: Sequence[Confirmation]) -> str:
@@ -58,6 +59,8 @@ def _why_no_shallower(score: Score, deeper: Sequence[SearchStep], confirmations:
         return f"The next plan does not hold: {_outcome(score, following)}."
     tested = {tuple(test.plan.layers): test for test in confirmations}[tuple(following.plan.layers)]
     outcome = f"{_removing(tested.plan)} {_effect(score, tested.change)}{_p(tested)}"
+    if tested.holds:
+        return f"A deeper plan holds {CONFIRMATION}, but is not confirmed: {outcome}."
     return f"The next plan held {VALIDATION}, but not {CONFIRMATION}: {outcome}."
 
 
@@ -89,21 +92,54 @@ def _between(change: Estimate, sign: int) -> str:
     return f" [{low:.1f} %, {high:.1f} %]{mark(change)}"
 
 
-def _p(confirmation: Confirmation) -> str:
-    return "" if confirmation.p_holm is None else f" (p = {confirmation.p_holm:.3f} after Holm's correction)"
+def _p(test: Confirmation) -> str:
+    if test.p_holm is not None:
+        return f" (p = {test.p_holm:.3f} after Holm's correction)"
+    if test.p_value is None or test.p_seen is None:
+        return ""
+    return f" (p = {test.p_value:.3f}; on the clips seen alone {test.p_seen:.3f})"
 
 
 def how_sure(search: Search) -> str:
-    """What the test on unseen clips is worth: it confirms a plan only where clips are not few and it was a test."""
+    """What the tests on unseen clips are worth: a plan is confirmed, or why it is not."""
     if search.chosen is None:
         return ""
-    clips = search.confirmation_clips
-    test = next((test for test in search.confirmations if test.plan == search.chosen), None)
-    if test is None or test.p_holm is None or search.budget.point or only_costs(search.budget):
-        return f"measured on {plural(clips, 'unseen clip')}, not tested"
-    if clips < FEW_CLIPS:
-        return f"passed the test on {plural(clips, 'unseen clip')}, too few to confirm it{_p(test)}"
-    return f"confirmed on {plural(clips, 'unseen clip')}{_p(test)}"
+    clips = plural(search.confirmation_clips, "unseen clip")
+    test = test_of(search, search.chosen)
+    if test is None or test.p_seen is None or search.budget.point or only_costs(search.budget):
+        return f"measured on {clips}, not tested"
+    if search.confirmed:
+        return f"confirmed on {clips}{_p(test)}"
+    return f"not confirmed: it holds on {clips}{_p(test)}, but {_doubt(search, test)}"
+
+
+def _doubt(search: Search, test: Confirmation) -> str:
+    """Why a plan that holds on the clips seen is not confirmed."""
+    if test.p_value is None:
+        return "its test counted no unseen loop; run the search again, which decodes nothing anew"
+    splits = {"validation": search.validation_drawn, "confirmation": search.confirmation_drawn}
+    few = [too_few_clusters(name, drawn) for name, drawn in splits.items() if drawn is not None]
+    if any(few):
+        return "; ".join(filter(None, few))
+    step = next((step for step in search.steps if step.plan.layers == test.plan.layers), None)
+    needed = step.clips_needed if step else None
+    if needed is None:
+        return "a loop on another clip could cost more"
+    return f"a loop on another could cost more: about {plural(needed, 'clip')} would be needed to confirm it"
+
+
+def too_few_clusters(split: str, drawn: Drawn) -> str:
+    """`12 speakers in the confirmation split are fewer than the 20 that are needed`; empty where they are enough."""
+    if drawn.clusters >= FEW_CLUSTERS:
+        return ""
+    return f"{drawn_over(drawn, 'speaker')} in the {split} split are fewer than the {FEW_CLUSTERS} that are needed"
+
+
+def test_of(search: Search, plan: Plan) -> Confirmation | None:
+    """The test of a plan on unseen clips."""
+    return next(
+        (test for test in search.confirmations if (test.plan.layers, test.plan.part) == (plan.layers, plan.part)), None
+    )
 
 
 def budget_words(budget: Budget, score_name: str) -> str:

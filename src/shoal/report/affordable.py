@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shoal import wording
+from shoal.plan_search.words import how_sure
 from shoal.report.bundle import UNPRUNED, Bundle, Named, baseline, baseline_words
 from shoal.report.units import TOLERANCE, score_text
 from shoal.schema import Confirmation, Estimate, Scores, Search, SystemScores
@@ -46,6 +47,10 @@ class Result:
     proved: bool
     """Whether its whole interval is, or a test on unseen clips says so."""
     clips: int
+    confirmed: bool = False
+    """Whether a search has confirmed it, for which it has found the clips enough."""
+    doubt: str = ""
+    """How sure a search is that chose it without confirming it."""
 
     @property
     def baseline_depth(self) -> int:
@@ -55,7 +60,7 @@ class Result:
     @property
     def few(self) -> bool:
         """Whether so few clips prove nothing."""
-        return self.clips < wording.FEW_CLIPS
+        return self.clips < wording.FEW_CLIPS and not self.confirmed
 
     @property
     def certain(self) -> bool:
@@ -212,7 +217,9 @@ def _searched(named: Named[Search], test: Confirmation, before: Estimate | None)
         if before
         else "",
         within=chosen or test.holds,
-        proved=test.holds and not search.budget.point and before is not None,
+        proved=test.confirmed,
+        confirmed=test.confirmed,
+        doubt=how_sure(search) if chosen and before is not None and not test.confirmed else "",
         clips=clips,
     )
 

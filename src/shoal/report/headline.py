@@ -94,6 +94,9 @@ def _result_words(result: Result) -> str:
 
 def _certainty(best: Candidate, known: Sequence[Candidate]) -> str:
     tested = any(result.certain and "unseen" in result.values for result in best.results)
+    doubts = [result.doubt for result in best.results if result.doubt]
+    if doubts:
+        return f"It was {doubts[0]}."
     if not best.proved:
         return "Its interval reaches beyond that limit, or no unseen clip was tested, so this is not certain."
     if not best.certain:

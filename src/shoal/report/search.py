@@ -1,4 +1,4 @@
-"""The search: plans tried on the validation split, and the proof on clips that nothing was chosen on."""
+"""The search: plans tried on the validation split, and the tests on clips that nothing was chosen on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from shoal import wording
+from shoal.plan_search.words import how_sure, test_of
 from shoal.report import figure_style
 from shoal.report.bundle import UNPRUNED, Bundle, Named
 from shoal.report.parts import Figure, Section
@@ -60,26 +61,11 @@ def verdict(search: Search) -> str:
 
 
 def _proof(search: Search) -> str:
-    test = _confirmed(search)
+    test = test_of(search, search.chosen) if search.chosen else None
     if test is None:
         return "; it was not tested on unseen clips"
-    clips = search.confirmation_clips
-    few = ", too few to confirm it" if clips < wording.FEW_CLIPS else ""
-    change = f"{search.score_name} {_signed_change(search, test)} on {wording.plural(clips, 'unseen clip')}{few}"
-    return f"; {change}, p = {wording.p_value(test.p_holm)} after Holm’s correction"
-
-
-def _signed_change(search: Search, test: Confirmation) -> str:
-    """Changes are stored as what is lost; a score falls."""
-    return wording.relative_change(test.change.negated() if search.higher_is_better else test.change)
-
-
-def _confirmed(search: Search) -> Confirmation | None:
-    """The test of the chosen plan on unseen clips."""
-    if search.chosen is None:
-        return None
-    chosen = search.chosen.layers, search.chosen.part
-    return next((test for test in search.confirmations if (test.plan.layers, test.plan.part) == chosen), None)
+    change = test.change.negated() if search.higher_is_better else test.change
+    return f"; {search.score_name} {wording.relative_change(change)}, {how_sure(search)}"
 
 
 def _budget(search: Search) -> str:
@@ -206,12 +192,17 @@ def _confirmation_table(search: Search) -> Table:
     columns: dict[str, Callable[[Confirmation], str]] = {
         **_trial_columns(search),
         "p": lambda test: wording.p_value(test.p_value),
-        "p after Holm": lambda test: wording.p_value(test.p_holm),
-        "Holds": lambda test: "yes" if test.holds else "no",
+        "p, clips seen": lambda test: wording.p_value(test.p_seen),
+        "Holds": lambda test: "confirmed" if test.confirmed else "yes" if test.holds else "no",
     }
-    chosen = _confirmed(search)
+    if any(test.p_holm is not None for test in search.confirmations):
+        columns["p after Holm"] = lambda test: wording.p_value(test.p_holm)
+    chosen = test_of(search, search.chosen) if search.chosen else None
     marked = [row for row, test in enumerate(search.confirmations) if test is chosen]
-    caption = "On clips that the search has not seen; p of the hypothesis that the plan breaks the budget"
+    caption = (
+        "On clips that the search has not seen; p of the hypothesis that the plan breaks the budget, with one more "
+        "clip on which it loses all that the token limit allows"
+    )
     return Table.of(caption, columns, search.confirmations, ["Removes"], highlight=marked)
 
 
@@ -219,6 +210,7 @@ def _step_table(search: Search) -> Table:
     columns: dict[str, Callable[[SearchStep], str]] = {
         **_trial_columns(search),
         "Holds": lambda step: "yes" if step.holds else "no",
+        "Clips needed": lambda step: NONE if step.clips_needed is None else wording.count(step.clips_needed),
         "ms a clip": lambda step: NONE if step.milliseconds is None else wording.fixed(step.milliseconds, 1),
         "MB": lambda step: NONE if step.megabytes is None else wording.fixed(step.megabytes, 1),
     }

@@ -63,6 +63,8 @@ class Plan(Document):
     confidence_set: list[int] = Field(default_factory=list)
     """Starts of the blocks that the audit cannot tell from the best of its size; empty if that is not known."""
     source: PlanSource | None = None
+    note: str = ""
+    """How sure the search is that chose it."""
 
     @model_validator(mode="before")
     @classmethod

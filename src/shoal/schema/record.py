@@ -46,6 +46,11 @@ class Drawn(Record):
     caution: Caution | None = None
     """Why the intervals are not to be relied on."""
 
+    @property
+    def clusters(self) -> int:
+        """How many are drawn."""
+        return self.speakers + self.clips
+
 
 def with_caution(record: BaseModel, caution: Caution | None) -> None:
     """Note `caution` at everything in `record` that has an interval, however deep it lies."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.plan import Plan
-from shoal.schema.record import Estimate, Record, absent_layers
+from shoal.schema.record import Drawn, Estimate, Record, absent_layers
 from shoal.terms import InputKind, Part, Scope
 
 
@@ -18,7 +18,7 @@ class Budget(Record):
     max_increase: float | None = None
     """Highest relative rise of an error rate (WER), or relative fall of a score (BLEU): 0.25 for 25 %."""
     confidence: float = 0.95
-    """One-sided, of the bound that must lie within `max_increase`, and of the test on unseen clips."""
+    """One-sided, of the bound that must lie within `max_increase`, and of each test on unseen clips."""
     point: bool = False
     """The value alone must lie within `max_increase`; bound and test are for information."""
     max_layers: int | None = None
@@ -41,6 +41,9 @@ class SearchStep(Record):
     """Relative to the unpruned model, positive is worse; `high` is the one-sided bound at the budget's confidence, None
     where it is open or there is nothing to resample."""
     holds: bool
+    clips_needed: int | None = None
+    """About how many confirmation clips would confirm it with 80 % power, if its change is as measured here; None where
+    that is not below the budget, or no million is enough."""
     milliseconds: float | None = None
     milliseconds_bound: float | None = None
     """The one-sided upper bound at the budget's confidence, which must keep to the budget unless the value may."""
@@ -54,18 +57,24 @@ class Confirmation(Record):
     score: Estimate
     change: Estimate
     p_value: float | None = None
-    """One-sided, of the hypothesis that it is worse by more than `Search.tested_increase`; None where there is nothing
-    to resample."""
+    """One-sided, of the hypothesis that it is worse by `Search.tested_increase` or more, with one unseen clip among the
+    draws on which it loses everything that the token limit allows; None where there is nothing to draw, and in files
+    from before version 3."""
+    p_seen: float | None = None
+    """The same over the clips seen alone."""
     p_holm: float | None = None
-    """After Holm's correction over all plans that were tested."""
+    """`p_seen` after Holm's correction over all plans that were tested, in files from before version 3."""
     holds: bool
+    """On the clips seen (or by its value, or within the bounds on costs, where no more is asked)."""
+    confirmed: bool = False
+    """Also with the unseen clip, as all plans before it, and with 20 clusters or more in both splits."""
 
 
 class Search(Document):
     """What was asked, tried and found."""
 
     kind: Literal["search"] = "search"
-    schema_version: int = 2
+    schema_version: int = 3
     model: ModelInfo
     name: str = "full"
     """Of the model without any plan: that of its folder where it was pruned before."""
@@ -90,11 +99,18 @@ class Search(Document):
     patience: int = 2
     """Plans in a row whose change breaks the budget, after which no deeper one is tried."""
     confirm_plans: int = 3
-    """Plans that are tested on the confirmation split at most."""
+    """Plans that are tested on the confirmation split at most: the deepest that held, the least pruned of them first,
+    until one fails."""
     allow_last: bool = False
     """Whether the last layer may go too."""
     validation_clips: int
     confirmation_clips: int
+    validation_drawn: Drawn | None = None
+    """What bounds and tests draw; None in files from before version 3."""
+    confirmation_drawn: Drawn | None = None
+    least_clips_needed: int | None = None
+    """About how many confirmation clips would confirm a plan that changes nothing, by what the unpruned model says to
+    the validation clips."""
     shared_speakers: int = 0
     """Speakers in both splits (0 where they could be kept apart)."""
     full_validation: Estimate
@@ -102,6 +118,9 @@ class Search(Document):
     steps: list[SearchStep]
     confirmations: list[Confirmation] = Field(default_factory=list)
     chosen: Plan | None = None
+    """The deepest plan that is confirmed, else the deepest that holds on the clips seen."""
+    confirmed: bool = False
+    """Whether the chosen plan is; never where its value or costs alone decide."""
     reason: str = ""
     """Why there is no plan, or why this one and no shallower."""
     replicates: int
@@ -119,11 +138,17 @@ class Search(Document):
 
     @classmethod
     def upgrade(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Before version 2 the name of the score had to tell which way it runs and what it is counted in."""
+        """Before version 2 the name of the score had to tell which way it runs and what it is counted in.
+
+        Before version 3 the tests counted no unseen loop, and Holm corrected them for one another.
+        """
         losses = ("loss", "perplexity", "word perplexity", "bits per byte")
         name = data["score_name"]
         return {
-            **data,
             "higher_is_better": name not in ("WER", "CER", *losses),
             "fraction": name not in ("BLEU", "chrF", *losses),
+            **data,
+            "confirmations": [
+                {**test, "p_seen": test.get("p_value"), "p_value": None} for test in data.get("confirmations", ())
+            ],
         }
