@@ -47,8 +47,8 @@ class Result:
     proved: bool
     """Whether its whole interval is, or a test on unseen clips says so."""
     clips: int
-    confirmed: bool = False
-    """Whether a search has confirmed it, for which it has found the clips enough."""
+    confirmed: bool | None = None
+    """Whether the search that speaks has confirmed it; None where scores do."""
     doubt: str = ""
     """How sure a search is that chose it without confirming it."""
 
@@ -60,7 +60,7 @@ class Result:
     @property
     def few(self) -> bool:
         """Whether so few clips prove nothing."""
-        return self.clips < wording.FEW_CLIPS and not self.confirmed
+        return self.clips < wording.FEW_CLIPS if self.confirmed is None else not self.confirmed
 
     @property
     def certain(self) -> bool:
@@ -217,7 +217,7 @@ def _searched(named: Named[Search], test: Confirmation, before: Estimate | None)
         if before
         else "",
         within=chosen or test.holds,
-        proved=test.confirmed,
+        proved=test.holds and not search.budget.point and before is not None,
         confirmed=test.confirmed,
         doubt=how_sure(search) if chosen and before is not None and not test.confirmed else "",
         clips=clips,
