@@ -23,11 +23,11 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from shoal.plan_search.relative_change import RelativeChange
-from shoal.plan_search.rule import confirm_in_sequence, held_on_validation
 
 from shoal.evaluation.scores.errors import CompoundWer
 from shoal.evaluation.significance import PairedBootstrap, Rates
+from shoal.plan_search.relative_change import RelativeChange
+from shoal.plan_search.rule import confirm_in_sequence, held_on_validation
 from shoal.schema import Budget, Estimate
 from shoal.settings import Intervals
 from shoal.statistics import UnseenDraws, confidence_set, interval, make_resampler, mean_bounds
