@@ -61,8 +61,6 @@ class EvaluateFiles(ScoreRequirements):
             UsageError: something does not.
         """
         requirements = self.listed()
-        if self.rescore:
-            shoal.Scores.load(self.out / "scores.json")
         if self.shard is not None:
             from shoal.evaluation.shards import Shard
 
@@ -73,6 +71,8 @@ class EvaluateFiles(ScoreRequirements):
                     where="--shard",
                     fix="give --rescore, --workers and requirements without it",
                 )
+        if self.rescore:
+            shoal.Scores.load(self.out / "scores.json")
         if self.plan or self.against or self.rescore:
             return
         for name in ("max_wer_increase", "max_group_increase", "max_bleu_drop"):
