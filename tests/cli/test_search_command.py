@@ -44,7 +44,7 @@ def test_a_table_for_a_person(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     for word in ("greedy-1", "greedy-3", "WER %", "p seen", "on unseen clips", "4 clips to choose on"):
         assert word in printed
-    assert "(not confirmed: it holds on 4 unseen clips (p = 0." in printed
+    assert "(not confirmed: it holds on 4 unseen clips of one speaker (p = 0." in printed
     assert "4 clips of one speaker in the confirmation split are fewer than the 20 that are needed" in printed
     assert "caution: 4 clips are few. The intervals cover the choice of clips" in printed
     assert "next: shoal prune" in printed

@@ -81,7 +81,7 @@ def test_a_wide_budget_finds_the_shallowest_plan_there_is(model, data, tmp_path,
     few = "4 clips of one speaker in the confirmation split are fewer than the 20 that are needed"
     assert f"warning: no plan can be confirmed: {few}" in caplog.text
     assert found.chosen.note == how_sure(found)
-    assert found.chosen.note.startswith("not confirmed: it holds on 4 unseen clips (p = 0.")
+    assert found.chosen.note.startswith("not confirmed: it holds on 4 unseen clips of one speaker (p = 0.")
     assert few in found.chosen.note
 
 
@@ -92,7 +92,7 @@ def test_enough_clips_confirm_a_plan_or_it_is_said_how_many_would(model, data, m
     found = search(model, data, max_increase=HUGE, **FEW)
     assert found.confirmed
     assert all(test.confirmed for test in found.confirmations)
-    assert how_sure(found).startswith("confirmed on 4 unseen clips (p = 0.")
+    assert how_sure(found).startswith("confirmed on 4 unseen clips of one speaker (p = 0.")
     assert "warning" not in caplog.text
     monkeypatch.setattr("shoal.plan_search.trials.longest_answer", lambda *_: 1e5)
     found = search(model, data, max_increase=HUGE, **FEW)
@@ -234,7 +234,7 @@ def test_with_costs_alone_the_fewest_layers_that_keep_to_them_go(model, data):
     found = search(model, data, max_layers=2, **FEW)
     assert [len(step.plan.layers) for step in found.steps] == [2]
     assert found.chosen.layers == found.steps[0].plan.layers
-    assert (found.confirmed, found.chosen.note) == (False, "measured on 4 unseen clips, not tested")
+    assert (found.confirmed, found.chosen.note) == (False, "measured on 4 unseen clips of one speaker, not tested")
     assert found.budget.max_increase is None
     assert found.tested_increase == 0.25
     assert found.confirmations[0].p_value is not None

@@ -105,6 +105,8 @@ def how_sure(search: Search) -> str:
     if search.chosen is None:
         return ""
     clips = plural(search.confirmation_clips, "unseen clip")
+    if search.confirmation_drawn is not None and search.confirmation_drawn.caution == "one speaker":
+        clips += " of one speaker"
     test = test_of(search, search.chosen)
     if test is None or test.p_seen is None or search.budget.point or only_costs(search.budget):
         return f"measured on {clips}, not tested"
