@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -87,6 +88,19 @@ def test_a_cell_says_what_it_took_and_what_is_left(filled):
     assert plain.bought is None
     assert linear.bought is not None
     assert linear.loss is not None
+
+
+@pytest.mark.usefixtures("filled")
+def test_references_without_a_word_are_left_out_and_named(folder, tmp_path, caplog):
+    """The outputs of a finished grid, of which one clip turns out to have no word to say."""
+    out = tmp_path / "filled"
+    shutil.copytree(folder / "filled", out)
+    for path in out.glob("cells/*/outputs/full.jsonl"):
+        first, *rest = path.read_text().splitlines()
+        path.write_text("\n".join([json.dumps({**json.loads(first), "text": "[laughter]"}), *rest]) + "\n")
+    run_grid(grid_of(folder, out))
+    (said,) = [record.message for record in caplog.records if "empty once normalised" in record.message]
+    assert said.startswith("1 of 6 references is empty once normalised (")
 
 
 def test_rates_and_their_differences_are_those_of_the_outputs(filled, folder):
