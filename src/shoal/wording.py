@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SPACE = "\u202f"
 MISSING = "not measured"
+MEAN_OF_RATIOS = "a mean over clips of ratios within a round, not the ratio of the mean times"
 
 FEW_CLIPS = 200
 """What is measured on fewer clips comes with a caution."""

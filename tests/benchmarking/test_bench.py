@@ -7,12 +7,14 @@ import pytest
 from scipy import stats
 
 from shoal import tasks
-from shoal.benchmarking.latency import estimate, time_systems
+from shoal.benchmarking.latency import Timings, estimate, time_systems
 from shoal.benchmarking.run import _batches, bench
 from shoal.benchmarking.settings import BenchSettings
 from shoal.benchmarking.size import checkpoint_bytes, size_of
+from shoal.cli.bench import advice, summary
 from shoal.errors import PlanError, UsageError
 from shoal.pruning.in_memory import pruned
+from shoal.report import render
 from shoal.schema import Bench
 from tiny_speech import dataset, loaded, plan
 
@@ -127,6 +129,20 @@ def test_estimate_is_the_mean_of_medians_and_its_interval_equals_plain_loops():
     low = np.mean(medians) - max(student, np.quantile(slow, 0.975)) * error
     assert found.low == pytest.approx(low, abs=0.08 * (high - low))
     assert found.high == pytest.approx(high, abs=0.08 * (high - low))
+
+
+def test_ratios_are_means_of_ratios_and_every_table_says_so(model, data, tmp_path, monkeypatch):
+    """A short clip takes as long as before and a long one half as long: 0.75 on average, and 0.545 of the seconds."""
+    seconds = np.array([[[1.0], [10.0]], [[1.0], [5.0]]])  # (systems, clips, rounds)
+    timings = Timings(encode=np.full((2, 1), 0.1), prefill=seconds, token=seconds, total=seconds)
+    monkeypatch.setattr("shoal.benchmarking.run.time_systems", lambda *_, **__: timings)
+    document = bench(model, data, plans=[plan(1)], **FEW)
+    full, cut = document.systems
+    assert (full.total_seconds.value, cut.total_seconds.value, cut.total_ratio.value) == (5.5, 3.0, 0.75)
+    assert "mean ratio: a mean over clips of ratios" in summary(document)[0]
+    assert "of the unpruned model's time for a clip on average" in advice(document)[0]
+    page = render([document], tmp_path / "report.html").read_text()
+    assert "not the ratio of the mean times" in page
 
 
 def test_a_single_measurement_has_no_interval():

@@ -377,6 +377,12 @@ def test_free_answers_are_scored_as_scikit_learn_does():
     }
     for name, value in wanted.items():
         assert corpus_of(BY_NAME[name], "ser", found) == pytest.approx(value)
+    off_label = [*found, output("off", text="sad", pred_text="purple")]
+    references, said = [*references, "sad"], [*said, "purple"]
+    with_labels = metrics.f1_score(references, said, labels=labels, average="macro")
+    assert with_labels != pytest.approx(metrics.f1_score(references, said, average="macro"))
+    assert corpus_of(MacroF1(), "ser", off_label) == pytest.approx(with_labels)
+    assert "other answers are misses, no classes of their own" in MacroF1(labels).signature
 
 
 def test_a_likelihood_that_is_not_a_number_is_never_the_highest():

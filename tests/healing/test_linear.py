@@ -547,6 +547,18 @@ def test_what_cannot_be_folded_is_refused_before_anything_runs(name: str, layers
         LinearFits(loaded, plan(*layers))
 
 
+@pytest.mark.parametrize("shared", ["module", "weight"])
+def test_a_down_projection_that_two_layers_share_is_refused(shared: str) -> None:
+    loaded = text_model()
+    first, second = (loaded.layers[layer].mlp for layer in (1, 4))
+    if shared == "module":
+        second.down_proj = first.down_proj
+    else:
+        second.down_proj.weight = first.down_proj.weight
+    with pytest.raises(ModelError, match=r"layer 1 \(LlamaDecoderLayer\): layer 4 shares its down projection"):
+        LinearFits(loaded, plan(2, 3))
+
+
 @pytest.mark.parametrize("name", ["qwen3_moe", "deepseek_v3"])
 def test_a_dense_layer_of_a_mixture_is_fitted(name: str) -> None:
     loaded = text_model(name)

@@ -162,7 +162,7 @@ COSTS: dict[str, Callable[[tuple[Bench, SystemBench]], str]] = {
     "Prefill, s": lambda timed: wording.plain(timed[1].prefill_seconds, ".3f"),
     "A token, ms": lambda timed: f"{1000 * timed[1].decode_seconds.value:.1f}",
     "In all, s": lambda timed: wording.plain(timed[1].total_seconds, ".3f"),
-    "In all / unpruned": lambda timed: wording.plain(timed[1].total_ratio, ".3f"),
+    "In all / unpruned, mean of ratios": lambda timed: wording.plain(timed[1].total_ratio, ".3f"),
     "Parameters / unpruned": lambda timed: "" if (ratio := timed[1].parameter_ratio) is None else f"{ratio:.3f}",
 }
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEADINGS = (
     *("system", "removed", "encode s", "prefill s", "ms/token", "total s"),
-    *("total ratio", "params M", "file MB", "peak MB"),
+    *("mean ratio", "params M", "file MB", "peak MB"),
 )
 
 
@@ -54,7 +54,8 @@ def summary(document: Bench) -> list[str | Table]:
     """A table for a person: systems down, costs across."""
     rounds = f"batch size {document.batch_size}, {document.new_tokens} tokens, {document.repeats} rounds"
     rows = [_cells(system) for system in document.systems]
-    return [f"{document.model.ref}: {rounds}; seconds a clip", Table(HEADINGS, rows)]
+    ratios = f"; mean ratio: {wording.MEAN_OF_RATIOS}" if any(system.total_ratio for system in document.systems) else ""
+    return [f"{document.model.ref}: {rounds}; seconds a clip{ratios}", Table(HEADINGS, rows)]
 
 
 def advice(document: Bench) -> list[str]:
@@ -63,7 +64,8 @@ def advice(document: Bench) -> list[str]:
     if not ratios:
         return ["next: name plans with --plan, to see what they save"]
     name, ratio = min(ratios.items(), key=lambda item: item[1].value)
-    needed = f"{name} needs {wording.plain(ratio, '.2f')} of the unpruned model's time on {document.clips} clips"
+    of = "of the unpruned model's time for a clip"
+    needed = f"{name} needs {wording.plain(ratio, '.2f')} {of} on average over {document.clips} clips"
     if ratio.high is None or ratio.high >= 1:
         return [f"{needed}, which may be no gain", "next: time more with --clips and --repeats"]
     return [needed, "next: shoal evaluate, to see what it costs"]

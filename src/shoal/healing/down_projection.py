@@ -67,7 +67,7 @@ def down_projection(teacher: LoadedModel, cut: Cut) -> DownProjection:
     """That of the layer before a cut, not proved yet.
 
     Raises:
-        ModelError: no layer stands there, or one whose MLP does not end with a plain linear layer.
+        ModelError: no layer stands there, or one whose MLP does not end with a plain linear layer of its own.
     """
     if cut.last is None:
         raise ModelError(
@@ -86,6 +86,10 @@ def down_projection(teacher: LoadedModel, cut: Cut) -> DownProjection:
         raise projection.unfit("a norm stands between its MLP and the residual stream")
     if any(name.rpartition(".")[2].endswith("experts") for name, _ in mlp.named_modules()):
         raise projection.unfit("its MLP is a mixture of experts, which has no one down projection")
+    weights = {id(linear.weight) for linear in projection.linears()}
+    for number, other in enumerate(teacher.layers):
+        if number != cut.last and not weights.isdisjoint(map(id, other.parameters())):
+            raise projection.unfit(f"layer {number} shares its down projection, or another weight of its MLP")
     return projection
 
 

@@ -42,7 +42,7 @@ def _article(named: Named[Bench], index: int) -> dict[str, Any]:
         "heading": named.heading,
         "lead": _lead(bench),
         "figures": [_times(bench, index), _ratios(bench, index)],
-        "time_table": Table.of("Time for a clip, and ratios", TIMES, bench.systems, highlight=[0]),
+        "time_table": Table.of(TIMES_TITLE, TIMES, bench.systems, highlight=[0]),
         "size_table": Table.of("Size and memory", SIZES, bench.systems, highlight=[0]),
     }
 
@@ -86,7 +86,9 @@ def _times(bench: Bench, index: int) -> Figure:
 
 def _ratios(bench: Bench, index: int) -> Figure:
     pruned = [system for system in bench.systems if system.removed]
-    caption = "Each step of a pruned model over the same step of the first one, with interval."
+    caption = (
+        f"Each step of a pruned model over the same step of the first one, with interval: {wording.MEAN_OF_RATIOS}."
+    )
     title = f"Time against {bench.systems[0].name if bench.systems[0].missing else UNPRUNED}"
     if not any(ratio(system) for system in pruned for _, _, ratio in RATIOS.values()):
         return Figure(f"ratios-{index}", title, caption, {"": "Not measured: no pruned model was benchmarked."})
@@ -119,15 +121,16 @@ def _draw_ratio(figure: go.Figure, pruned: list[SystemBench], name: str, offset:
     )
 
 
+TIMES_TITLE = f"Time for a clip, and ratios (each {wording.MEAN_OF_RATIOS})"
 TIMES: dict[str, Callable[[SystemBench], str]] = {
     "System": lambda system: system.name,
     "Encode, ms": lambda system: wording.milliseconds(system.encode_seconds, ""),
     "Prefill, ms": lambda system: wording.milliseconds(system.prefill_seconds, ""),
     "Decode a token, ms": lambda system: wording.milliseconds(system.decode_seconds, ""),
     "Whole clip, ms": lambda system: wording.milliseconds(system.total_seconds, ""),
-    "Prefill ratio": lambda system: _ratio_text(system, system.prefill_ratio),
-    "Decode ratio": lambda system: _ratio_text(system, system.decode_ratio),
-    "Whole ratio": lambda system: _ratio_text(system, system.total_ratio),
+    "Prefill, mean ratio": lambda system: _ratio_text(system, system.prefill_ratio),
+    "Decode, mean ratio": lambda system: _ratio_text(system, system.decode_ratio),
+    "Whole, mean ratio": lambda system: _ratio_text(system, system.total_ratio),
 }
 SIZES: dict[str, Callable[[SystemBench], str]] = {
     "System": lambda system: system.name,

@@ -9,7 +9,11 @@ from shoal.schema.record import Estimate, SystemRecord
 
 
 class SystemBench(SystemRecord):
-    """What one system costs; ratios are pruned / unpruned (below 1 = saved)."""
+    """What one system costs; ratios are pruned / unpruned (below 1 = saved).
+
+    A ratio of times is the mean over clips of the median over rounds of the ratio within a round: it is not the ratio
+    of the mean times.
+    """
 
     parameters: int
     decoder_parameters: int

@@ -145,9 +145,17 @@ class Uar(OverLabels):
 
 
 class MacroF1(OverLabels):
-    """Mean F1 of the labels; an answer that is no label is a miss of the right label."""
+    """Mean F1 of the labels; an answer that is none of them is a miss of the right label, and no class of its own.
+
+    That is scikit-learn's `f1_score(labels=…, average="macro")`; without `labels` it averages over such answers too.
+    """
 
     name = "macro-F1"
+
+    @property
+    def signature(self) -> str:
+        """Says that too."""
+        return f"{super().signature}; other answers are misses, no classes of their own"
 
     def of_label(self, hit: Floats, right: Floats, answered: Floats) -> Floats:
         """2 · hits / (references + answers)."""
