@@ -45,7 +45,7 @@ class ErrorRate(Score):
 
     def worst_clip(self, statistics: Floats, longest: float) -> Floats:
         """An average reference with no word right, and words without a reference up to the limit."""
-        length = EditCounts(statistics.astype(np.int64)).lengths.mean()
+        length = _average(EditCounts(statistics.astype(np.int64)).lengths)
         return np.array([0.0, length, max(0.0, longest - 1) * length, 0.0])
 
     @property
@@ -97,13 +97,18 @@ class CompoundWer(Score):
 
     def worst_clip(self, statistics: Floats, longest: float) -> Floats:
         """As of the error rate without merging."""
-        length = statistics[:, 1].mean()
+        length = _average(statistics[:, 1])
         return np.array([max(1.0, longest) * length, length])
 
     @property
     def signature(self) -> str:
         """The aligner and its version."""
         return second_scorer_name()
+
+
+def _average(lengths: npt.NDArray[Any]) -> float:
+    """Of the references (U,) that have a length."""
+    return float(lengths.sum() / max(1, np.count_nonzero(lengths)))
 
 
 def _judged(table: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Floats:
