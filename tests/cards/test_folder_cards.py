@@ -27,6 +27,7 @@ from card_documents import (
     system,
 )
 from shoal.cards.facts import source_record
+from shoal.cli.prune import summary
 from shoal.data_names import data_name
 from shoal.errors import FileFormatError, UsageError
 from shoal.healing.checkpoints import write_adapters, write_merged
@@ -119,6 +120,14 @@ def test_what_is_gone_is_counted_from_the_model_before_any_pruning(place, tmp_pa
     assert str(place) not in text_of(twice).partition("## The plan")[0]
     assert "model of 6: 1, 3\n" in text_of(twice)
     assert source_record(twice).unpruned.fingerprint == whole.fingerprint
+
+
+def test_a_plan_that_a_search_did_not_confirm_is_not_confirmed_in_the_card_and_after_pruning(place, tmp_path):
+    unsure = plan([1]).model_copy(update={"note": "not confirmed: it holds on 30 unseen clips"})
+    loaded = shoal.load(str(place / "whole"))
+    shoal.prune(loaded, unsure, tmp_path / "pruned", verify=False)
+    assert unsure.note in (tmp_path / "pruned" / "README.md").read_text(encoding="utf-8")
+    assert f"the plan is {unsure.note}" in summary(loaded.info(), unsure, tmp_path / "pruned")
 
 
 def test_scores_stand_in_the_card_and_in_what_the_hub_reads(pruned):

@@ -125,7 +125,8 @@ def _model(facts: CardFacts) -> str:
 
 def _plan(plan: Plan) -> str:
     layers = ", ".join(map(str, plan.layers)) or "none"
-    return f"layers {layers} of {plan.depth}, chosen by {plan.strategy}{origin(plan)}"
+    how_sure = f"; {plan.note}" if plan.note else ""
+    return f"layers {layers} of {plan.depth}, chosen by {plan.strategy}{origin(plan)}{how_sure}"
 
 
 def _parameters(facts: CardFacts) -> list[str]:

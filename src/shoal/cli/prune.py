@@ -132,6 +132,7 @@ def summary(info: ModelInfo, plan: Plan, folder: Path) -> list[str]:
     return [
         f"removed layers {','.join(map(str, plan.layers)) or 'none'} of {plan.depth}",
         f"{left:,} of {info.total_parameters:,} parameters left ({left / info.total_parameters:.1%})",
+        *([f"the plan is {plan.note}"] if plan.note else []),
         *checks(folder),
     ]
 

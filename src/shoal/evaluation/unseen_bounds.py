@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal.evaluation.significance import Function, PairedBootstrap
 from shoal.evaluation.utterance_counts import UtteranceCounts
-from shoal.evaluation.worst_case import longest_answer, unseen_pair
+from shoal.evaluation.worst_case import longest_answer, relative_worsening, unseen_pair
 from shoal.schema import MeasuredScore
 from shoal.statistics import UnseenDraws
 from shoal.statistics.arrays import Floats
@@ -47,7 +47,7 @@ def add_bounds(
     clusters = [bootstrap.resampler.coarse.by_cluster(of_system) for of_system in statistics]
     for measures, of_system, parts in zip(systems, statistics, clusters, strict=True):
         measured, pair = measures[score.name], unseen_pair(score, of_system, statistics[0], longest)
-        value, relative = _worse(score), _worsening(score)
+        value, relative = _worse(score), relative_worsening(score)
         bound = _upper(value, parts, pair[: parts.shape[1]], bootstrap)
         measured.bound_with_unseen = None if bound is None else measured.sign * bound
         if measured.delta is not None:
@@ -66,15 +66,3 @@ def _worse(score: Score) -> Function:
     """The score, turned so that more is worse."""
     sign = -1 if score.higher_is_better else 1
     return lambda sums: sign * score.value(sums)
-
-
-def _worsening(score: Score) -> Function:
-    """How much worse than the baseline, relative to it, from sums (..., 2 · S) of both."""
-    sign = -1 if score.higher_is_better else 1
-
-    def change(sums: Floats) -> Floats:
-        system, baseline = (score.value(half) for half in np.split(sums, 2, axis=-1))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(sign * (system / baseline - 1))
-
-    return change

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,3 +36,15 @@ def unseen_pair(score: Score, system: Numbers, baseline: Numbers, longest: float
     """
     worst = score.worst_clip(system.astype(np.float64), longest)
     return np.concatenate([worst, baseline.mean(axis=0, dtype=np.float64)])
+
+
+def relative_worsening(score: Score) -> Callable[[Floats], Floats]:
+    """How much worse than the baseline, relative to it, from sums (..., 2 · S) of both; infinite or NaN beside 0."""
+    sign = -1 if score.higher_is_better else 1
+
+    def change(sums: Floats) -> Floats:
+        system, baseline = (score.value(half) for half in np.split(sums, 2, axis=-1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(sign * (system - baseline) / baseline)
+
+    return change

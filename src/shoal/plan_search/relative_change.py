@@ -17,7 +17,7 @@ import numpy as np
 
 from shoal.evaluation.paired_scores import score_rates, worsening
 from shoal.evaluation.significance import PairedBootstrap, Rates
-from shoal.evaluation.worst_case import unseen_pair
+from shoal.evaluation.worst_case import relative_worsening, unseen_pair
 from shoal.schema import Estimate
 from shoal.statistics import Floats, Resampled, UnseenDraws
 from shoal.statistics.arrays import Numbers
@@ -95,7 +95,8 @@ class RelativeChange:
         """
         if self.clusters < 2:
             return None
-        draws = UnseenDraws.of(self._relative, self._sums, self.unseen if unseen else None, seed=self.bootstrap.seed)
+        change = relative_worsening(self.score)
+        draws = UnseenDraws.of(change, self._sums, self.unseen if unseen else None, seed=self.bootstrap.seed)
         return draws.p_value(limit)
 
     def clips_needed(self, limit: float, confidence: float) -> int | None:
@@ -141,11 +142,6 @@ class RelativeChange:
         """How much worse the plan is (...), and the unpruned model's score (...), from sums (..., 2 · S)."""
         plan, baseline = (self.score.value(half) for half in np.split(sums, 2, axis=-1))
         return (baseline - plan if self.score.higher_is_better else plan - baseline), baseline
-
-    def _relative(self, sums: Floats) -> Floats:
-        worse, baseline = self._values(sums)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return worse / baseline
 
     def _distance(self, limit: float) -> Callable[[Floats], Floats]:
         """Below 0 where the change is below the limit; unlike the change it stays smooth near a baseline of 0."""
