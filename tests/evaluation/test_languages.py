@@ -84,6 +84,8 @@ def test_compounds_are_merged_on_either_side_and_the_length_stays(wanted, said):
     rows = by_id([output(0, wanted, said, lang="de"), output(1, "eins zwei", "eins zwei", lang="de")])
     system = summary(rows).systems[0]
     length = len(wanted.split()) + 2
+    if not wanted:  # what is said there counts in no error rate
+        said = ""
     assert system.measures["compound WER"].value.value == pytest.approx(
         slow_edits(wanted.split(), said.split()) / length
     )

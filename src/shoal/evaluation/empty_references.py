@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from shoal.evaluation.utterance_counts import UtteranceCounts
 
@@ -30,6 +28,6 @@ def warn_of_empty_references(counts: UtteranceCounts, ids: Sequence[str]) -> Non
         counts: of any system.
         ids: the clips that were counted, in their order.
     """
-    empty = np.flatnonzero(counts.words.lengths == 0)
+    empty = (counts.words.lengths == 0).nonzero()[0]
     if len(empty):
         _log.warning("%s", empty_words(len(empty), len(ids), [ids[clip] for clip in empty[:NAMED]]))
