@@ -175,7 +175,7 @@ def test_the_same_bench_again_has_nothing_to_do_and_advice_says_what_is_next(goo
     assert main(planned) == 2
     assert "it holds a bench with systems.manual-2" in capsys.readouterr().err
     assert main([*planned, "--force"]) == 0
-    assert "of the unpruned model's time on 2 clips" in capsys.readouterr().out
+    assert "of the unpruned model's time for a clip" in capsys.readouterr().out
 
 
 def test_an_interrupted_evaluation_says_what_is_stored_and_the_next_what_it_found(good, tmp_path, capsys, monkeypatch):
