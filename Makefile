@@ -94,7 +94,7 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e '.[docs]'
+	$(INSTALL) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 clean:
