@@ -205,7 +205,7 @@ def loop_words(scores: Scores, system: SystemScores, named: Callable[[str], str]
     clips, loops = scores.data.clips, system.loops or 0
     parts = []
     if loops:
-        names = ", ".join(map(named, system.loop_clips)) + (", …" if loops > len(system.loop_clips) else "")
+        names = wording.first_of([*map(named, system.loop_clips)], loops)
         parts.append(f"{wording.plural(loops, 'loop')} among {clips:,} clips ({names})")
     share = system.largest_share or 0
     if system.largest_clip and share > max(LARGE_SHARE, TIMES_AVERAGE / clips):

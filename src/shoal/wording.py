@@ -270,6 +270,11 @@ def listing(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
 
 
+def first_of(names: Sequence[str], total: int) -> str:
+    """`a, b, …` of a list that may be longer than what is named."""
+    return ", ".join(names) + (", …" if total > len(names) else "")
+
+
 def unused(name: str, taken: Container[str], separator: str) -> str:
     """`name`, or the first of `NAME#2`, `NAME#3` … (with the separator `#`) that is not taken."""
     candidates = chain([name], (f"{name}{separator}{number}" for number in count_from(2)))

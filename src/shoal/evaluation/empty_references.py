@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from shoal import wording
+
 if TYPE_CHECKING:
     from shoal.evaluation.utterance_counts import UtteranceCounts
 
@@ -16,8 +18,8 @@ NAMED = 3
 
 def empty_words(count: int, clips: int, first: Sequence[str]) -> str:
     """How many of how many clips they are, the first of them, and what becomes of them."""
-    named = ", ".join(first) + (", …" if count > len(first) else "")
     verb = "is" if count == 1 else "are"
+    named = wording.first_of(first, count)
     return f"{count} of {clips} references {verb} empty once normalised ({named}): left out of error rates"
 
 

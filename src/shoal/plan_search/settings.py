@@ -66,7 +66,7 @@ class SearchSettings(Intervals):
     input: InputKind = "speech"
     """Input that the metric is measured with; decoding is always from speech."""
     scope: Scope | None = None
-    """Positions that the metric counts; default: text for ablation and gradient, else all."""
+    """Positions that the metric counts; default: response for ablation and gradient, else all."""
     part: Part = "layer"
     """Part of the layers to remove."""
     width: int = Field(default=3, ge=1)

@@ -3,10 +3,9 @@
 from shoal.statistics.arrays import Bools, Floats, Ints
 from shoal.statistics.confidence_set import confidence_set
 from shoal.statistics.cross_fitting import disattenuated, halves_of, held_out, reliability
-from shoal.statistics.percentile import interval
 from shoal.statistics.ranks import ranks, spearman
 from shoal.statistics.resampling import ROWS, Resampler, Units, make_resampler
-from shoal.statistics.studentised import Resampled, mean_bounds
+from shoal.statistics.studentised import Resampled, interval, mean_bounds
 from shoal.statistics.unseen import UnseenDraws
 
 __all__ = [
