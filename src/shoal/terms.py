@@ -37,6 +37,9 @@ Caution = Literal["few clusters", "one speaker"]
 speaker."""
 FEW_CLUSTERS = 20
 
+Control = Literal["shuffled", "silent"]
+"""Audio that is not a clip's own: that of another clip, or silence."""
+
 Candidate = tuple[int, ...]
 """Layers to go without, ascending."""
 

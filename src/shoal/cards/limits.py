@@ -75,6 +75,7 @@ def limits(facts: CardFacts) -> list[str]:
         _baselines,
         _few,
         _uncertain,
+        _listening,
         _loops,
         _speed,
     )
@@ -200,6 +201,15 @@ def _uncertain(facts: CardFacts) -> Iterator[str]:
             assert score.delta is not None
             change = plain_score(score.delta.absolute, "+.1f", fraction=score.fraction)
             yield f"Whether {subject} differs from the baseline's: the interval of the change, {change}, has 0 in it."
+
+
+def _listening(facts: CardFacts) -> Iterator[str]:
+    for result in facts.measured:
+        if result.kind not in (GENERATION, TEXT) and not result.system.controls:
+            yield (
+                f"Whether its answers in {result.task} on {code(data_name(result.data))} come from hearing or from "
+                "fluent guessing: it was not given the wrong audio (`shoal evaluate --controls`)."
+            )
 
 
 def _loops(facts: CardFacts) -> Iterator[str]:

@@ -8,6 +8,7 @@ from shoal import wording
 from shoal.cards.facts import CardFacts, shown_name
 from shoal.cards.markdown import code, section
 from shoal.cards.measured import Measured
+from shoal.control_tables import control_sentence
 from shoal.data_names import data_name
 from shoal.schema import Audit, Bench, Delta, MeasuredScore, Plan, ScopeAudit, SystemBench
 from shoal.score_tables import change_text, differences, notable_groups, p_note, relative_text, value_text
@@ -26,6 +27,7 @@ def scores(facts: CardFacts) -> str:
         _explained(facts.measured),
         Table.of("", SCORES, rows).as_markdown(),
         "\n".join(_p_notes(facts.measured)),
+        "\n".join(_listening(facts.measured)),
         _groups(facts.measured),
         _made_by(facts.measured),
     ]
@@ -72,6 +74,15 @@ def _p_notes(measured: Sequence[Measured]) -> list[str]:
         for result in measured
         for name in result.system.measures
         if (note := p_note(result.scores, differences(result.scores, name)))
+    ]
+
+
+def _listening(measured: Sequence[Measured]) -> list[str]:
+    """What controls say."""
+    return [
+        plain(f"- With the wrong audio, in {result.task} on {code(data_name(result.data))}: this model {sentence}")
+        for result in measured
+        if (sentence := control_sentence(result.scores, result.system))
     ]
 
 

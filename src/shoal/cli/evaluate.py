@@ -15,7 +15,7 @@ from shoal.cli.evaluation_tables import advice, summary
 from shoal.cli.printing import TablePrinting
 from shoal.data.settings import DataSettings
 from shoal.errors import UsageError
-from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings
+from shoal.evaluation.settings import AnswerSettings, EvaluateSettings, ScoringSettings
 from shoal.models.settings import ModelSettings
 from shoal.settings import DATA, MODEL, OUTPUT, SPEED, option_name
 from shoal.validation.settings import ScoreRequirements
@@ -166,7 +166,7 @@ def _evaluated(
         loaded,
         data,
         task,
-        settings.narrowed_to(DecodingSettings),
+        settings.narrowed_to(AnswerSettings),
         shard=(part.number, part.of),
         plans=plans,
         against=against,
@@ -178,10 +178,13 @@ def _evaluated(
 def _asked(files: EvaluateFiles, settings: EvaluateSettings) -> Task:
     """The task; everything that can be refused before a model is loaded is refused here."""
     from shoal import tasks
+    from shoal.evaluation.controls import check_hears
     from shoal.evaluation.scores.registry import headline
 
     task = tasks.get(files.task)
     headline(task)
+    if settings.controls:
+        check_hears(task)
     if files.asr is not None:
         from shoal.evaluation.generated_speech import check_answers_in_speech
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from shoal import wording
+from shoal.control_tables import control_sentences, control_table
 from shoal.evaluation.empty_references import empty_words
 from shoal.score_tables import (
     data_set_table,
@@ -45,6 +46,10 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
         apart = empty_words(scores.systems[0].empty_references, data.clips, empty)
         yield plain(f"{apart}; said there: {', '.join(said)}")
     yield from map(plain, loop_lines(scores))
+    if controls := control_table(scores):
+        yield f"{controls.caption}:"
+        yield controls
+        yield from map(plain, control_sentences(scores))
     if sets := data_set_table(scores):
         yield f"{sets.caption}:"
         yield sets

@@ -58,7 +58,7 @@ class Dataset:
 
     def only(self, rows: Sequence[Row]) -> Dataset:
         """Another data set of some of these rows."""
-        kept = rows if isinstance(rows, Rows) else list(rows)
+        kept = list(rows) if isinstance(rows, list) else rows
         return Dataset(self.manifests, kept, max_bad=self.max_bad, examined=len(rows))
 
     def ids(self) -> list[str]:

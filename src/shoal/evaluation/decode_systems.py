@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from shoal import tasks
 from shoal.decoder.stock_inputs import first_ids
+from shoal.evaluation.controls import ControlClips
 from shoal.evaluation.decode_window import decode_window
 from shoal.evaluation.engine import EngineCache, fitting_slots, prompts_of, supported
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
@@ -54,6 +55,7 @@ def decode_systems(
     against: LoadedModel | None = None,
     out: Path | None = None,
     shard: Shard | None = None,
+    control: ControlClips | None = None,
     progress: Progress | None = None,
 ) -> list[System]:
     """The systems, the baseline first, with an output for every clip (of a shard) that can be used.
@@ -67,9 +69,12 @@ def decode_systems(
         against: another checkpoint, to be the baseline.
         out: folder for `outputs/`; what is there is not decoded again. None keeps outputs in memory.
         shard: the clips to decode; None decodes all.
+        control: the same clips with audio that is not theirs, to be decoded instead.
         progress: called with ("transcribe", clips × systems done, in all).
     """
     settings = header(loaded, data, task, decoding.limit)
+    if control is not None:
+        settings, data = settings | {"control": control.name}, control.data
     part = data if shard is None else shard.rows_of(data)
     with Locks() as locks:
         opened = partial(open_whole, locks=locks)

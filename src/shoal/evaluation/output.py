@@ -15,6 +15,9 @@ from typing import Any
 
 from shoal.data.clip import Row
 
+AUDIO_OF = "audio_of"
+"""Field of an output under a control: the id of the clip whose audio was heard."""
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

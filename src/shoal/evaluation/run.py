@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
+from shoal.evaluation.controls import ControlClips, control_clips
 from shoal.evaluation.decode_systems import asked_of, decode_systems, header
 from shoal.evaluation.export import ScoredOutputs, write_exports
 from shoal.evaluation.groups import check_groups
 from shoal.evaluation.score_systems import score_systems
-from shoal.evaluation.settings import DecodingSettings, EvaluateSettings, ScoringSettings, TokenLimit
+from shoal.evaluation.settings import AnswerSettings, EvaluateSettings, ScoringSettings, TokenLimit
 from shoal.evaluation.shards import Shard, ShardOutputs
 from shoal.evaluation.stored_scores import SCORES_FILE, StoredScores, ToScore
 from shoal.progress import Progress, stage
 from shoal.provenance import provenance
 from shoal.schema import Scores
 from shoal.settings import takes
+from shoal.terms import Control
 
 if TYPE_CHECKING:
     from shoal.data import Dataset
+    from shoal.evaluation.systems import System
     from shoal.models.loading import LoadedModel
     from shoal.schema import Plan
     from shoal.tasks import Task
@@ -73,15 +77,29 @@ def evaluate(
     task = asked_of(data, task, model, against)
     comet = settings.scorer(task, folder)
     check_groups(settings, data.rows)
-    systems = decode_systems(model, data, task, settings, plans=plans, against=against, out=folder, progress=progress)
+    systems, controls = _decoded(
+        model, data, task, settings, plans=plans, against=against, out=folder, progress=progress
+    )
     identities, outputs = [system.identity for system in systems], [system.outputs.outputs for system in systems]
-    scored = ToScore(identities, outputs, data.ids(), data.info())
+    identities = [
+        replace(identity, controls={name: system.identity.outputs_file for name, system in under.items()})
+        for identity, under in zip(identities, controls, strict=True)
+    ]
+    answers = [{name: system.outputs.outputs for name, system in under.items()} for under in controls]
+    scored = ToScore(identities, outputs, data.ids(), data.info(), answers)
     if stored is not None:
         scored = stored.joined(scored, extends=extends)
         comet = comet or stored.comet(task)
     with stage(progress, "score"):
         summary = score_systems(
-            scored.identities, scored.outputs, scored.ids, task, settings, comet=comet, limit=settings.limit
+            scored.identities,
+            scored.outputs,
+            scored.ids,
+            task,
+            settings,
+            controls=scored.controls,
+            comet=comet,
+            limit=settings.limit,
         )
     decoding = header(model, data, task, settings.limit)["decoding"]
     scores = Scores(
@@ -99,12 +117,40 @@ def evaluate(
     return scores
 
 
-@takes(DecodingSettings)
+def _decoded(
+    model: LoadedModel,
+    data: Dataset,
+    task: Task,
+    settings: AnswerSettings,
+    *,
+    progress: Progress | None,
+    **options: Any,
+) -> tuple[list[System], list[dict[Control, System]]]:
+    """The systems, and for each of them what it says under every control that is asked for."""
+    controls = control_clips(data, task) if settings.controls else []
+    systems = decode_systems(model, data, task, settings, progress=progress, **options)
+    under: list[dict[Control, System]] = [{} for _ in systems]
+    for control in controls:
+        heard = _named(progress, control)
+        controlled = decode_systems(model, data, task, settings, control=control, progress=heard, **options)
+        for answers, system in zip(under, controlled, strict=True):
+            answers[control.name] = system
+    return systems, under
+
+
+def _named(progress: Progress | None, control: ControlClips) -> Progress | None:
+    """Progress whose stages say which audio is heard."""
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(f"{what} with {control.name} audio", done, total)
+
+
+@takes(AnswerSettings)
 def evaluate_shard(
     model: LoadedModel,
     data: Dataset,
     task: Task | str = "asr",
-    settings: DecodingSettings | None = None,
+    settings: AnswerSettings | None = None,
     *,
     shard: tuple[int, int],
     out: str | Path,
@@ -129,7 +175,7 @@ def evaluate_shard(
         plans: systems besides the unpruned model.
         against: another checkpoint, to be the baseline.
         progress: called with ("transcribe", clips × systems done, in all), of this shard.
-        **options: fields of `DecodingSettings`, instead of `settings` or in their place.
+        **options: fields of `AnswerSettings`, instead of `settings` or in their place.
 
     Raises:
         UsageError: as `evaluate`; no such shard; or another process is at the same one, or at the whole.
@@ -137,12 +183,13 @@ def evaluate_shard(
         ManifestError: a row without the task's answer, or too many clips whose audio is bad.
         FileFormatError: `out` holds outputs of another model or other settings.
     """
-    part, decoding = Shard(*shard), DecodingSettings.of(settings, options)
+    part, decoding = Shard(*shard), AnswerSettings.of(settings, options)
     # All rows decide what the task is and what the header says, so that it is the same for every shard.
     task = asked_of(data, task, model, against)
-    systems = decode_systems(
+    systems, controls = _decoded(
         model, data, task, decoding, plans=plans, against=against, out=Path(out), shard=part, progress=progress
     )
+    systems += [system for under in controls for system in under.values()]
     files = {system.outputs.path: system.outputs for system in systems if system.outputs.path is not None}
     decoded = sum(file.added for file in files.values())
     return ShardOutputs(part, len(part.rows_of(data).rows), decoded, list(files))
@@ -169,8 +216,10 @@ def rescore(folder: str | Path, settings: ScoringSettings | None = None, **optio
     task = tasks.restored(before.task, before.task_settings)
     comet = settings.scorer(task, folder) or stored.comet(task)
     outputs, ids = stored.outputs, stored.ids
-    limit = TokenLimit.recorded(before.decoding)
-    summary = score_systems(stored.identities, outputs, ids, task, settings, comet=comet, limit=limit)
+    limit, controls = TokenLimit.recorded(before.decoding), stored.controls
+    summary = score_systems(
+        stored.identities, outputs, ids, task, settings, controls=controls, comet=comet, limit=limit
+    )
     seconds = round(sum(outputs[0][clip].duration for clip in ids), 3)
     scores = before.model_copy(
         update={

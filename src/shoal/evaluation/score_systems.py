@@ -7,7 +7,7 @@ so that differences are paired. Texts are read in blocks and counted; no more th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from shoal.errors import ManifestError
 from shoal.evaluation.empty_references import NAMED
 from shoal.evaluation.groups import add_groups, groupings, noted_fields
+from shoal.evaluation.listening import ControlledSystem, add_controls
 from shoal.evaluation.loops import largest_clip
 from shoal.evaluation.paired_scores import PairedScores
 from shoal.evaluation.scores import registry
@@ -24,6 +25,7 @@ from shoal.evaluation.unseen_bounds import add_bounds
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_systems, label_set
 from shoal.schema import Drawn, Example, MeasuredScore, Plan, SystemScores
 from shoal.statistics import Units
+from shoal.terms import Control
 
 if TYPE_CHECKING:
     from shoal.evaluation.comet import Comet
@@ -44,6 +46,8 @@ class SystemIdentity:
     outputs_file: str | None = None
     missing: Sequence[int] = ()
     """Layers that the checkpoint itself lacks, in the numbering of the model that it was made from."""
+    controls: Mapping[Control, str | None] = field(default_factory=dict)
+    """Where its outputs under every control lie."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def score_systems(
     task: Task,
     scoring: ScoringSettings,
     *,
+    controls: Sequence[Mapping[Control, Mapping[str, Output]]] = (),
     comet: Comet | None = None,
     limit: TokenLimit | None = None,
 ) -> ScoredSystems:
@@ -77,6 +82,7 @@ def score_systems(
         ids: the clips to score, all in every system's outputs.
         task: says how text is normalised and what a word is.
         scoring: groups, data sets out of domain, and how intervals are made.
+        controls: for each system control → clip id → output, where there are any.
         comet: scores translations too.
         limit: how many tokens a clip could get; None where it is not known, and what a loop can cost neither.
 
@@ -106,6 +112,13 @@ def score_systems(
     system_scores = [_system(*parts, scores[0], ids) for parts in zip(systems, measures, counts, strict=True)]
     for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
         add_groups(system_scores, scores, counts, clips, grouping, scoring)
+    controlled = [
+        ControlledSystem(scored, of_system, said, under, system.controls)
+        for scored, of_system, said, under, system in zip(
+            system_scores, counts, outputs, controls, systems, strict=bool(controls)
+        )
+    ]
+    add_controls(controlled, ids, clips.speakers, task, [score for score in scores if score is not comet], scoring)
     examples = _examples([system.name for system in system_scores], counts, outputs, ids)
     return ScoredSystems(
         system_scores,

@@ -81,6 +81,13 @@ class DecodingSettings(Settings):
         return TokenLimit(self.max_new_tokens)
 
 
+class AnswerSettings(DecodingSettings):
+    """How clips are decoded, and with which audio."""
+
+    controls: bool = False
+    """Answer every clip with the audio of another clip and with silence, too: is the model still listening?"""
+
+
 class ScoringSettings(Intervals):
     """How outputs are scored, and what is written of them."""
 
@@ -114,7 +121,7 @@ class ScoringSettings(Intervals):
         return None if self.comet is None else Comet.of(self.comet, task)
 
 
-class EvaluateSettings(DecodingSettings, ScoringSettings):
+class EvaluateSettings(AnswerSettings, ScoringSettings):
     """How clips are decoded, and outputs scored."""
 
     force: Annotated[bool, OUTPUT] = False

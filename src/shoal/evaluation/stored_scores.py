@@ -16,6 +16,7 @@ from shoal.evaluation.system_outputs import Output
 from shoal.schema import DataInfo, Plan, Scores
 from shoal.schema.files import holds_another
 from shoal.settings import Intervals
+from shoal.terms import Control
 
 if TYPE_CHECKING:
     from shoal.evaluation.comet import Comet
@@ -25,6 +26,10 @@ SCORES_FILE = "scores.json"
 S = TypeVar("S", bound=ScoringSettings)
 
 
+Controls = Mapping[Control, Mapping[str, Output]]
+"""What one system says under every control: clip id → output."""
+
+
 class ToScore(NamedTuple):
     """Systems, their outputs, and the clips to score."""
 
@@ -32,6 +37,7 @@ class ToScore(NamedTuple):
     outputs: Sequence[Mapping[str, Output]]
     ids: Sequence[str]
     data: DataInfo
+    controls: Sequence[Controls]
 
 
 class StoredScores:
@@ -48,7 +54,14 @@ class StoredScores:
         self._folder = folder
         self.scores = Scores.load(folder / SCORES_FILE)
         self.identities = [
-            SystemIdentity(system.name, system.model_ref, system.plan, system.outputs_file, system.missing)
+            SystemIdentity(
+                system.name,
+                system.model_ref,
+                system.plan,
+                system.outputs_file,
+                system.missing,
+                {name: control.outputs_file for name, control in system.controls.items()},
+            )
             for system in self.scores.systems
         ]
 
@@ -61,7 +74,8 @@ class StoredScores:
         return stored if all(stored._has_outputs(identity) for identity in stored.identities) else None
 
     def _has_outputs(self, identity: SystemIdentity) -> bool:
-        return identity.outputs_file is not None and (self._folder / identity.outputs_file).is_file()
+        files = [identity.outputs_file, *identity.controls.values()]
+        return all(file is not None and (self._folder / file).is_file() for file in files)
 
     def outputs_of(self, identity: SystemIdentity) -> Mapping[str, Output]:
         """Of one system.
@@ -69,18 +83,32 @@ class StoredScores:
         Raises:
             FileFormatError: they are missing or broken.
         """
-        if identity.outputs_file is None or not self._has_outputs(identity):
+        return self._read(identity.outputs_file)
+
+    def controls_of(self, identity: SystemIdentity) -> Controls:
+        """Of one system, too.
+
+        Raises:
+            FileFormatError: they are missing or broken.
+        """
+        return {name: self._read(file) for name, file in identity.controls.items()}
+
+    def _read(self, file: str | None) -> Mapping[str, Output]:
+        if file is None or not (self._folder / file).is_file():
             raise FileFormatError(
-                f"the raw outputs {identity.outputs_file or ''} are not there",
-                where=str(self._folder),
-                fix="evaluate again",
+                f"the raw outputs {file or ''} are not there", where=str(self._folder), fix="evaluate again"
             )
-        return read_whole(self._folder / identity.outputs_file)
+        return read_whole(self._folder / file)
 
     @cached_property
     def outputs(self) -> list[Mapping[str, Output]]:
         """Of every system."""
         return [self.outputs_of(identity) for identity in self.identities]
+
+    @cached_property
+    def controls(self) -> list[Controls]:
+        """Of every system, too."""
+        return [self.controls_of(identity) for identity in self.identities]
 
     @cached_property
     def ids(self) -> list[str]:
@@ -95,6 +123,8 @@ class StoredScores:
         values["out_of_domain"] = tuple(before.out_of_domain)
         if fields := [field for field in before.systems[0].groups if field not in (DATA, DOMAIN)]:
             values["group_by"] = tuple(fields)
+        if before.controlled and "controls" in type(settings).model_fields:
+            values["controls"] = True
         return settings.model_copy(update={name: value for name, value in values.items() if name not in given})
 
     def comet(self, task: Task) -> Comet | None:
@@ -137,16 +167,18 @@ class StoredScores:
         """
         names = {identity.outputs_file for identity in now.identities}
         absent = [identity for identity in self.identities if identity.outputs_file not in names]
-        kept = [(identity, self.outputs_of(identity)) for identity in absent]
+        kept = [(identity, self.outputs_of(identity), self.controls_of(identity)) for identity in absent]
         ids, data = (now.ids, now.data) if extends else (self.ids, self.scores.data)
-        for identity, outputs in kept:
+        for identity, outputs, _ in kept:
             if not all(clip in outputs for clip in ids):
                 raise self._refusal(f"scores of {identity.model_ref or identity.name}, but on other clips")
         # Another checkpoint is the baseline, and that stands first.
-        first = [pair for pair in kept if pair[0].model_ref is not None]
-        last = [pair for pair in kept if pair[0].model_ref is None]
-        pairs = [*first, *zip(now.identities, now.outputs, strict=True), *last]
-        return ToScore([pair[0] for pair in pairs], [pair[1] for pair in pairs], ids, data)
+        first = [system for system in kept if system[0].model_ref is not None]
+        last = [system for system in kept if system[0].model_ref is None]
+        identities, answers, controls = zip(
+            *first, *zip(now.identities, now.outputs, now.controls, strict=True), *last, strict=True
+        )
+        return ToScore(identities, answers, ids, data, controls)
 
     def _refusal(self, what: str) -> UsageError:
         return holds_another(self._folder, what)

@@ -114,6 +114,11 @@ class _Files:
         self.out, self.header, self._opened = out, header, opened
         self._files: dict[Path, SystemOutputs] = {}
 
+    def name(self, stem: str) -> str:
+        """Where the outputs of a system go; those of a control apart from the others."""
+        control = f".{self.header['control']}" if "control" in self.header else ""
+        return f"outputs/{stem}{control}.jsonl"
+
     def open(self, name: str, about: Mapping[str, Any]) -> SystemOutputs:
         """The file `name` in the folder; in memory if there is no folder."""
         if self.out is None:
@@ -142,7 +147,7 @@ def _system(identity: SystemIdentity, loaded: LoadedModel, files: _Files, stem: 
         **files.header,
     }
     # The same layers have the same file, whoever chose them.
-    name = f"outputs/{without(removed, part) if removed else stem}.jsonl"
+    name = files.name(without(removed, part) if removed else stem)
     placed = replace(identity, outputs_file=None if files.out is None else name)
     return System(placed, loaded, files.open(name, about))
 

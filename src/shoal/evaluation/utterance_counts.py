@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from shoal.evaluation.loops import loops
 from shoal.evaluation.scores import registry
@@ -44,6 +45,11 @@ class UtteranceCounts:
     """Sums over the clips: what was generated, how long it took, what was cut."""
     loops: Bools
     """(U,): which outputs loop."""
+
+    def select(self, clips: npt.NDArray[np.intp]) -> UtteranceCounts:
+        """The counts of some clips, given by their indices; what is known as a sum stays that of all."""
+        statistics = {name: table[clips] for name, table in self.statistics.items()}
+        return replace(self, statistics=statistics, words=self.words.select(clips), loops=self.loops[clips])
 
 
 @dataclass(slots=True)

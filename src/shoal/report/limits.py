@@ -32,6 +32,7 @@ def untested(bundle: Bundle) -> list[str]:
         _task_note(bundle),
         _speech_note(bundle),
         _language_note(bundle),
+        _listening_note(bundle),
         _healing_note(bundle),
         *healing_words.limits(bundle),
         _few(bundle),
@@ -60,6 +61,17 @@ def _language_note(bundle: Bundle) -> str:
     if bundle.languages:
         return f"Languages of the clips: {wording.listing(bundle.languages)}. No other language was tested."
     return "The clips do not say their language; no claim is made about any other."
+
+
+def _listening_note(bundle: Bundle) -> str:
+    """Scores of tasks that hear, none of them with controls."""
+    heard = [named.document for named in bundle.scores if named.document.task_kind not in (GENERATION, "lm")]
+    if not heard or any(scores.controlled for scores in heard):
+        return ""
+    return (
+        "Whether text comes from hearing or from fluent guessing was not tested with the wrong audio "
+        "(shoal evaluate --controls)."
+    )
 
 
 def _healing_note(bundle: Bundle) -> str:

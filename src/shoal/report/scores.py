@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shoal import wording
+from shoal.control_tables import control_sentences, control_table
 from shoal.report import groups, score_figure, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Section
@@ -39,6 +40,8 @@ def _article(named: Named[Scores], group: str) -> dict[str, Any]:
         "edits": _edits(scores),
         # Name and signature of each measure, once.
         "signatures": {name: score.signature for system in scores.systems for name, score in system.measures.items()},
+        "controls": control_table(scores),
+        "listens": [f"{line}." for line in control_sentences(scores)],
         "loops": [f"{line}." for line in loop_lines(scores)],
         "sets": data_set_table(scores),
         "groups": groups.tables(scores),

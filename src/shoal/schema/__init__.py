@@ -50,6 +50,7 @@ from shoal.schema.record import Drawn as Drawn
 from shoal.schema.record import Estimate as Estimate
 from shoal.schema.record import Record as Record
 from shoal.schema.record import SystemRecord as SystemRecord
+from shoal.schema.scores import ControlScore as ControlScore
 from shoal.schema.scores import Counts as Counts
 from shoal.schema.scores import Delta as Delta
 from shoal.schema.scores import Example as Example

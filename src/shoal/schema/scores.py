@@ -9,6 +9,7 @@ from pydantic import Field
 from shoal.schema.document import DataInfo, Document, ModelInfo
 from shoal.schema.plan import Plan
 from shoal.schema.record import Drawn, Estimate, Record, SystemRecord
+from shoal.terms import Control
 
 
 class Counts(Record):
@@ -77,6 +78,18 @@ class GroupScore(Record):
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
 
 
+class ControlScore(Record):
+    """A system that was given audio which is not the clips' own."""
+
+    clips: int
+    measures: dict[str, MeasuredScore] = Field(default_factory=dict)
+    """What the task is scored by; `delta` is from the same system with the right audio, on the same clips."""
+    follows: Estimate | None = None
+    """Share of the clips whose answer is nearer to the reference of the clip that was heard than to its own, those that
+    are as near to both as halves: a half is chance. None for silence."""
+    outputs_file: str | None = None
+
+
 class SystemScores(SystemRecord):
     """One system on the clips."""
 
@@ -109,6 +122,8 @@ class SystemScores(SystemRecord):
     worst_group: dict[str, str] = Field(default_factory=dict)
     most_worsened: dict[str, str] = Field(default_factory=dict)
     """Field → the group whose headline score worsened most against its own baseline, in points; none where none did."""
+    controls: dict[Control, ControlScore] = Field(default_factory=dict)
+    """The same clips with audio that is not theirs; empty where that was not asked for."""
     outputs_file: str | None = None
     encode_seconds: float = 0.0
     prefill_seconds: float = 0.0
@@ -174,6 +189,11 @@ class Scores(Document):
         """Whether several systems are compared with the baseline: then p-values are shown after Holm's correction."""
         deltas = [score.delta for system in self.systems if (score := self.headline_of(system))]
         return sum(delta is not None and delta.p_holm is not None for delta in deltas) > 1
+
+    @property
+    def controlled(self) -> bool:
+        """Whether any system was given audio that is not the clips' own."""
+        return any(system.controls for system in self.systems)
 
     @property
     def task_kind(self) -> str:
