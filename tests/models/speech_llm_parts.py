@@ -107,7 +107,7 @@ def feature_extractor(name: str) -> Any:
 
 
 def tiny(
-    encoder: str = "whisper", decoder: str = "llama", projector: str = "mlp", **text: Any
+    encoder: str = "whisper", decoder: str = "llama", projector: str = "mlp", window: str = "full", **text: Any
 ) -> tuple[SpeechLLM, SpeechLLMProcessor]:
     torch.manual_seed(0)
     words = tokenizer()
@@ -116,6 +116,7 @@ def tiny(
         text_config=text_config(decoder, len(words), **text),
         projector=PROJECTORS[projector],
         response_style="lower",
+        encoder_window=window,
     )
     processor = SpeechLLMProcessor.of(config, feature_extractor(encoder), words)
     return SpeechLLM(config).eval(), processor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 from speech_llm_parts import DECODERS, ENCODERS, PROJECTORS, clips, tiny
 
+from shoal.models.fingerprint import fingerprint
 from shoal.models.speech_llm import (
     AUDIO_TOKEN,
     FrameGeometry,
     ProjectorSettings,
     SpeechLLM,
     SpeechLLMConfig,
+    SpeechLLMProcessor,
 )
 
 LENGTHS = (0.5, 2.3, 1.0, 0.01)
@@ -117,6 +120,73 @@ def test_whisper_windows_are_encoded_apart_and_joined_before_stacking():
         stacked = frames[:123].reshape(41, -1)
         expected = model.projector.output(stacked)
         torch.testing.assert_close(model.get_audio_features(**inputs)[0], expected)
+
+
+def shortened(encoder, mel):
+    """Whisper's own forward pass with its position table cut to the length of `mel` (1, mels, mel frames)."""
+    encoder = copy.deepcopy(encoder)
+    frames = mel.shape[-1] // 2
+    encoder.config.max_source_positions = frames
+    encoder.embed_positions = torch.nn.Embedding.from_pretrained(encoder.embed_positions.weight[:frames])
+    return encoder(mel).last_hidden_state[0]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_an_encoder_that_hears_the_clip_gives_what_it_gives_with_a_shorter_position_table(attention):
+    model, processor = tiny(projector="linear", window="clip")
+    model.encoder.set_attn_implementation(attention)
+    samples = [800, 8_005, 12_801, 16_000, 20_000]
+    audio = [clips(2.0, seed=count)[0][:count] for count in samples]
+    with torch.inference_mode():
+        together = model.encode(**processor.audio_inputs(audio))
+        for clip, given in zip(audio, together, strict=True):
+            parts = []
+            for part in (clip[:16_000], clip[16_000:]):  # the tiny encoder's window is one second
+                if len(part):
+                    heard = -(-min(len(part) + 3_200, 16_000) // 320) * 320
+                    padded = np.pad(part, (0, heard - len(part)))
+                    mel = processor.feature_extractor(
+                        padded, sampling_rate=16_000, padding=False, return_tensors="pt"
+                    ).input_features
+                    assert mel.shape[-1] == heard // 160
+                    parts.append(shortened(model.encoder, mel)[: -(-len(part) // 320)])
+            torch.testing.assert_close(given, torch.cat(parts))
+
+
+def test_a_clip_gives_the_same_alone_and_beside_longer_ones():
+    model, processor = tiny(window="clip")
+    audio = clips(0.31, 0.75, 2.3)
+    with torch.inference_mode():
+        together = model.get_audio_features(**processor.audio_inputs(audio))
+        for clip, given in zip(audio, together, strict=True):
+            (alone,) = model.get_audio_features(**processor.audio_inputs([clip]))
+            torch.testing.assert_close(given, alone)
+
+
+def test_a_whole_window_is_the_same_either_way_and_a_short_clip_is_not():
+    full, clip = tiny(), tiny(window="clip")
+    whole, short = clips(1.0, 0.4)
+    features = [
+        [model.get_audio_features(**processor.audio_inputs([audio]))[0] for audio in (whole, short)]
+        for model, processor in (full, clip)
+    ]
+    torch.testing.assert_close(features[0][0], features[1][0])
+    assert features[0][1].shape == features[1][1].shape
+    assert not torch.allclose(features[0][1], features[1][1], atol=1e-3)
+    assert fingerprint(full[0]) != fingerprint(clip[0])
+
+
+def test_what_is_heard_is_kept_with_the_checkpoint(tmp_path):
+    model, processor = tiny(window="clip")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert SpeechLLM.from_pretrained(tmp_path).config.encoder_window == "clip"
+    again = SpeechLLMProcessor.from_pretrained(tmp_path)
+    (audio,) = clips(0.4)
+    assert torch.equal(again.audio_inputs([audio])["input_features"], processor.audio_inputs([audio])["input_features"])
+    assert SpeechLLMConfig().encoder_window == "full"  # of a config that does not say it
+    with pytest.raises(ValueError, match=r"unknown encoder window 'half' \(full, clip\)"):
+        SpeechLLMConfig(encoder_window="half")
 
 
 def test_mlp_projector_is_the_reference_forward_pass():

@@ -27,7 +27,7 @@ from shoal.models import lora, row_int8
 from shoal.models.build import Resolve, assemble, load_decoder, load_encoder, resolve_path
 from shoal.models.fingerprint import base_fingerprint
 from shoal.models.lineage import ADAPTERS_FILE
-from shoal.models.speech_llm import SpeechLLM, SpeechLLMProcessor
+from shoal.models.speech_llm import EncoderWindow, SpeechLLM, SpeechLLMProcessor
 from shoal.provenance import provenance
 from shoal.schema import Document, Record, write_text
 from shoal.schema.files import replaced
@@ -61,6 +61,8 @@ class AdapterSpec(Document):
     prompt_template: str
     response_style: str
     end_token: str
+    encoder_window: EncoderWindow = "full"
+    """What an encoder with a fixed window hears; files that do not say it are of models that heard all of it."""
     lora: LoraSpec | None = None
     licence: str | None = None
     tensor_names: dict[str, str] = Field(default_factory=dict)
@@ -125,7 +127,8 @@ def _base(
             where=str(folder / ADAPTERS_FILE),
             fix="name the decoder that they were trained on",
         )
-    settings = spec.model_dump(include={"projector", "prompt_template", "response_style", "end_token"})
+    wording = {"prompt_template", "response_style", "end_token"}
+    settings = spec.model_dump(include=wording | {"projector", "encoder_window"})
     try:
         return assemble(encoder, decoder, **settings)
     except ValueError as error:
@@ -213,6 +216,7 @@ def save_adapters(
         prompt_template=model.config.prompt_template,
         response_style=model.config.response_style,
         end_token=model.config.end_token,
+        encoder_window=model.config.encoder_window,
         lora=_lora_spec(updates),
         licence=licence,
     )

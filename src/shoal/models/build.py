@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from shoal.errors import ModelError
-from shoal.models.speech_llm import ProjectorSettings, SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
+from shoal.models.speech_llm import EncoderWindow, ProjectorSettings, SpeechLLM, SpeechLLMConfig, SpeechLLMProcessor
 from shoal.models.whole import whole
 
 Resolve = Callable[[str], Path]
@@ -63,6 +63,7 @@ def build(
     prompt_template: str | None = None,
     response_style: str = "lower",
     end_token: str | None = None,
+    encoder_window: EncoderWindow = "clip",
     resolve: Resolve = resolve_path,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[SpeechLLM, SpeechLLMProcessor]:
@@ -75,6 +76,7 @@ def build(
         prompt_template: text with `{audio}` and `{instruction}`; default is the decoder's chat template.
         response_style: a key of `speech_llm.RESPONSE_STYLES`.
         end_token: what ends a response; default is the tokenizer's end of sequence.
+        encoder_window: what an encoder with a fixed window hears, see `speech_llm.EncoderWindow`.
         resolve: finds the folder behind a reference.
         dtype: of all weights.
 
@@ -88,6 +90,7 @@ def build(
         "prompt_template": prompt_template or chat_template(loaded_decoder.tokenizer),
         "response_style": response_style,
         "end_token": end_token or loaded_decoder.tokenizer.eos_token,
+        "encoder_window": encoder_window,
     }
     try:
         model, processor = assemble(loaded_encoder, loaded_decoder, projector=settings, **wording)

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 
 def fingerprint(model: nn.Module, samples: int = 64) -> str:
-    """SHA-256 over names, shapes and `samples` evenly spaced values of every tensor of the state dict."""
-    return _digest(model.state_dict(), samples, torch.float32)
+    """SHA-256 over names, shapes and `samples` evenly spaced values of every tensor of the state dict.
+
+    The same weights are another model where the encoder hears the clip instead of its whole window.
+    """
+    heard = getattr(getattr(model, "config", None), "encoder_window", "full")
+    return _digest(model.state_dict(), samples, torch.float32, "" if heard == "full" else heard)
 
 
 def base_fingerprint(decoder: nn.Module, samples: int = 64) -> str:
@@ -29,8 +33,8 @@ def base_fingerprint(decoder: nn.Module, samples: int = 64) -> str:
     return _digest(tensors, samples, torch.bfloat16)
 
 
-def _digest(tensors: Mapping[str, Tensor], samples: int, dtype: torch.dtype) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], samples: int, dtype: torch.dtype, note: str = "") -> str:
+    digest = hashlib.sha256(note.encode())
     for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().flatten()
         step = max(1, flat.numel() // samples)

@@ -8,9 +8,9 @@
 This file is complete in itself: `save_pretrained` copies it into the checkpoint, from where
 `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` loads it, and so does `AutoModel`.
 
-Encoders: Whisper (its encoder; log-mel padded to a window, longer audio cut into windows) and those that read
-the waveform through convolutions (wav2vec 2.0, HuBERT, WavLM). Decoders: any `*ForCausalLM` that takes
-`inputs_embeds`.
+Encoders: Whisper (its encoder; log-mel of the clip and a margin, or padded to a window; longer audio cut into windows)
+and those that read the waveform through convolutions (wav2vec 2.0, HuBERT, WavLM). Decoders: any `*ForCausalLM` that
+takes `inputs_embeds`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 SAMPLE_RATE = 16_000
@@ -48,6 +49,10 @@ CHATML_TEMPLATE = "<|im_start|>user\n{audio}\n{instruction}<|im_end|>\n<|im_star
 IGNORED_LABEL = -100
 WHISPER_SAMPLES_PER_FRAME = 320
 """Hop of 160 samples, halved by the second convolution (stride 2)."""
+WINDOW_MARGIN = 3_200
+"""Samples of silence (0.2 s) that an encoder hears behind a clip, where it does not hear a whole window."""
+EncoderWindow = Literal["full", "clip"]
+"""What an encoder with a fixed window hears of it: all, however short the clip is, or the clip and `WINDOW_MARGIN`."""
 
 
 # --- Frames: how many encoder states a clip gives -------------------------------------------------
@@ -60,20 +65,22 @@ class FrameGeometry:
     Args:
         window: samples of one encoder window (Whisper: 480,000); None if the encoder takes any length.
         layers: (kernel, stride) of each convolution from samples to frames, unpadded; empty with a window.
+        heard: an `EncoderWindow`; encoders of any length hear the clip alone.
     """
 
     window: int | None = None
     layers: tuple[tuple[int, int], ...] = ()
+    heard: EncoderWindow = "full"
 
     @classmethod
-    def of(cls, config: PreTrainedConfig) -> FrameGeometry:
+    def of(cls, config: PreTrainedConfig, heard: EncoderWindow = "full") -> FrameGeometry:
         """The geometry of an encoder.
 
         Raises:
             ValueError: the encoder is neither Whisper nor a convolutional waveform encoder.
         """
         if config.model_type == "whisper":
-            return cls(window=config.max_source_positions * WHISPER_SAMPLES_PER_FRAME)
+            return cls(window=config.max_source_positions * WHISPER_SAMPLES_PER_FRAME, heard=heard)
         kernels = getattr(config, "conv_kernel", None)
         if kernels is None:
             raise ValueError(
@@ -105,6 +112,12 @@ class FrameGeometry:
         for kernel, stride in self.layers:
             samples = (samples - kernel) // stride + 1
         return samples
+
+    def encoded(self, samples: int) -> int:
+        """Frames that the encoder computes of a window with `samples` samples of the clip."""
+        if self.window is None or self.heard == "clip":
+            return self.frames(min(samples + WINDOW_MARGIN, self.window) if self.window else samples)
+        return self.frames(self.window)
 
     def total(self, samples: int) -> int:
         """Frames of a whole clip, over all its windows."""
@@ -331,6 +344,7 @@ class SpeechLLMConfig(PreTrainedConfig, Wording):
         prompt_template: text with `{audio}` and `{instruction}`; every special token is written out.
         response_style: a key of `RESPONSE_STYLES`: how the decoder was trained to write.
         end_token: what ends the response.
+        encoder_window: an `EncoderWindow`; models from before this was an option have "full".
         lora_merged: low-rank updates are folded into the decoder, so it is not the base model any more.
     """
 
@@ -346,9 +360,13 @@ class SpeechLLMConfig(PreTrainedConfig, Wording):
         prompt_template: str = CHATML_TEMPLATE,
         response_style: str = "plain",
         end_token: str = "<|im_end|>",
+        encoder_window: EncoderWindow = "full",
         lora_merged: bool = False,
         **kwargs: Any,
     ) -> None:
+        if encoder_window not in (known := get_args(EncoderWindow)):
+            raise ValueError(f"unknown encoder window {encoder_window!r} ({', '.join(known)})")
+        self.encoder_window: EncoderWindow = encoder_window
         self.projector = dict(projector or {})
         self.audio_token_id = audio_token_id
         self._set_wording(prompt_template, response_style, end_token)
@@ -477,11 +495,16 @@ class SpeechLLM(PreTrainedModel, GenerationMixin):
 
     def _encode_mel(self, features: Tensor, samples: list[int]) -> list[Tensor]:
         """Whisper states (frames, d_enc) of each clip; frames behind the end of the audio are left out."""
-        geometry = FrameGeometry.of(self.config.encoder_config)
-        windows = [[geometry.frames(part) for part in geometry.windows(count)] for count in samples]
+        geometry = FrameGeometry.of(self.config.encoder_config, self.config.encoder_window)
+        windows = [geometry.windows(count) for count in samples]
         used = torch.cat([clip[: len(parts)] for clip, parts in zip(features, windows, strict=True)])
-        states = iter(self.encoder(used.to(self.encoder.dtype)).last_hidden_state)
-        return [torch.cat([next(states)[:frames] for frames in parts]) for parts in windows]
+        used = used.to(self.encoder.dtype)
+        if geometry.heard == "full":
+            encoded = self.encoder(used).last_hidden_state
+        else:
+            encoded = _whisper_states(self.encoder, used, [geometry.encoded(part) for clip in windows for part in clip])
+        states = iter(encoded)
+        return [torch.cat([next(states)[: geometry.frames(part)] for part in parts]) for parts in windows]
 
     def _encode_waveform(self, values: Tensor, samples: list[int]) -> list[Tensor]:
         """States (frames, d_enc) of each clip from an encoder that reads the waveform."""
@@ -589,6 +612,31 @@ def _loaded(part: PreTrainedModel) -> PreTrainedModel:
     return part
 
 
+def _whisper_states(encoder: Any, features: Tensor, frames: list[int]) -> Tensor:
+    """Whisper's encoder on less than its window, whose own forward pass takes nothing but whole windows.
+
+    Each window gives what it would give alone: as behind the end of what the convolutions see, there are zeros behind
+    its own end, and no position attends to those behind it.
+
+    Args:
+        encoder: a `WhisperEncoder`.
+        features: (windows, mels, mel frames).
+        frames: how many states each window has.
+
+    Returns:
+        (windows, the most of `frames`, d_enc).
+    """
+    longest = max(frames)
+    present = torch.arange(longest, device=features.device) < torch.tensor(frames, device=features.device)[:, None]
+    mel = present.repeat_interleave(2, dim=1)[:, None]
+    hidden = F.gelu(encoder.conv1(features[..., : 2 * longest] * mel)) * mel
+    hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2) + encoder.embed_positions.weight[:longest]
+    mask = create_bidirectional_mask(encoder.config, hidden, present)
+    for layer in encoder.layers:
+        hidden = layer(hidden, mask)
+    return encoder.layer_norm(hidden)
+
+
 def _mixes_padding(config: PreTrainedConfig) -> bool:
     """Whether padding behind a clip changes its states, so that each clip must be encoded by itself.
 
@@ -627,6 +675,7 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
         prompt_template: text with `{audio}` and `{instruction}`.
         response_style: a key of `RESPONSE_STYLES`.
         end_token: what ends the response.
+        encoder_window: an `EncoderWindow`.
     """
 
     def __init__(
@@ -639,6 +688,7 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
         prompt_template: str = CHATML_TEMPLATE,
         response_style: str = "plain",
         end_token: str = "<|im_end|>",
+        encoder_window: EncoderWindow = "full",
         chat_template: str | None = None,
     ) -> None:
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
@@ -649,8 +699,9 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
             tokenizer.pad_token = tokenizer.eos_token
         self.audio_token, self.audio_token_id = AUDIO_TOKEN, tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         self.frame_window, self.frame_layers = frame_window, [list(layer) for layer in frame_layers]
-        self.projector = dict(projector or {})
-        self._geometry = FrameGeometry(frame_window, tuple((layer[0], layer[1]) for layer in frame_layers))
+        self.projector, self.encoder_window = dict(projector or {}), encoder_window
+        layers = tuple((layer[0], layer[1]) for layer in frame_layers)
+        self._geometry = FrameGeometry(frame_window, layers, encoder_window)
         self._settings = ProjectorSettings(**self.projector)
 
     @classmethod
@@ -666,6 +717,7 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
             prompt_template=config.prompt_template,
             response_style=config.response_style,
             end_token=config.end_token,
+            encoder_window=config.encoder_window,
         )
         config.audio_token_id = processor.audio_token_id
         return processor
@@ -713,7 +765,7 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
 
         Returns:
             `input_ids` and `attention_mask` (B, T); with audio, `audio_samples` (clips,) and `input_features`
-            (clips, windows, mels, mel frames) or `input_values` (clips, samples).
+            (clips, windows, mels, mel frames of the longest) or `input_values` (clips, samples).
 
         Raises:
             ValueError: tokens and clips do not match, or a clip is empty or not one-dimensional.
@@ -748,13 +800,16 @@ class SpeechLLMProcessor(ProcessorMixin, Wording):
             values = [self._extract(clip, padding=False)["input_values"][0] for clip in padded]
             return {"input_values": pad_sequence(values, batch_first=True), "audio_samples": samples}
         features = [self._mel_windows(clip) for clip in padded]
+        longest = max(mel.shape[-1] for mel in features)
+        features = [F.pad(mel, (0, longest - mel.shape[-1])) for mel in features]
         return {"input_features": pad_sequence(features, batch_first=True), "audio_samples": samples}
 
     def _mel_windows(self, clip: npt.NDArray[np.float32]) -> Tensor:
-        """(windows, mels, mel frames) of one clip, the last window padded with silence."""
+        """(windows, mels, mel frames) of one clip; what is heard behind its end is silence."""
         size = self._geometry.window or len(clip)
         windows = [clip[start : start + size] for start in range(0, len(clip), size)]
-        return self._extract(windows, padding="max_length", max_length=size)["input_features"]
+        heard = max(self._geometry.encoded(len(window)) for window in windows) * WHISPER_SAMPLES_PER_FRAME
+        return self._extract(windows, padding="max_length", max_length=heard)["input_features"]
 
     def _extract(self, audio: Any, **padding: Any) -> Any:
         return self.feature_extractor(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt", **padding)

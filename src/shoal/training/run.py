@@ -134,6 +134,7 @@ class _Training:
                 prompt_template=recipe.prompt_template,
                 response_style=recipe.response_style,
                 end_token=recipe.end_token,
+                encoder_window=recipe.encoder_window,
                 dtype=dtype,
             )
         model.projector.float()  # trained, so in full precision

@@ -68,6 +68,7 @@ def _digest_while_unchanged(path: Path, *_: int) -> str:
 
 def encoder_key(model: SpeechLLM, processor: SpeechLLMProcessor, dtype: torch.dtype) -> str:
     """What states depend on besides the clip."""
+    window = model.config.encoder_window
     return digest(
         FORMAT,
         fingerprint(model.encoder),
@@ -75,6 +76,7 @@ def encoder_key(model: SpeechLLM, processor: SpeechLLMProcessor, dtype: torch.dt
         _settings(processor.feature_extractor),
         str(model.encoder.dtype),
         str(dtype),
+        *([] if window == "full" else [window]),  # states from before there was a choice keep their key
     )
 
 
