@@ -4,8 +4,8 @@
 
 - The same weights twice: `full` (Whisper: 30 s for every clip) and `clip` (the clip and 0.2 s of silence).
 - Scores: the WER of both on the same clips, and the difference in points, clip minus full, with its paired interval.
-- Speed: seconds of a whole evaluation (encoding, decoding, scoring) of fewer clips; both in each run, in turn; the figure
-  is the median of the ratios.
+- Speed: seconds of a whole evaluation (encoding, decoding, scoring) of fewer clips; both in each run, in turn; the
+  figure is the median of the ratios.
 """
 
 from __future__ import annotations

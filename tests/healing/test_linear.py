@@ -625,7 +625,7 @@ def test_a_state_that_is_no_number_is_refused_by_its_clip() -> None:
     bad.embeds[2, -1] = torch.inf
     fits = LinearFits(loaded, plan(2, 3))
     fits.add(good)
-    with pytest.raises(MeasureError, match="clip u6: a state around layers 2 to 3 is zero or not finite"):
+    with pytest.raises(MeasureError, match="clip u6: a state around layers 2-3 is zero or not finite"):
         fits.add(bad)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in loaded.model.modules())
 

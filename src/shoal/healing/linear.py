@@ -96,7 +96,7 @@ class LinearFit:
     @property
     def notes(self) -> list[str]:
         """What was reached, and a warning where that cannot be relied on."""
-        layers = f"layers {self.cut.start}-{self.cut.stop - 1}"
+        layers = layers_of(self.cut)
         fitted = plural(self.positions, "position")
         reached = f"relative error {self.error_before:.3f} to {self.error_after:.3f} on {fitted} of the fit"
         notes = [f"{layers}: {reached}, {self.held_out_words}; ridge {self.ridge:g}"]
@@ -198,15 +198,57 @@ class _Sums:
 
 
 @dataclass(slots=True)
-class _CutFit:
-    """One cut, the down projection before it, and the sums of its fit."""
+class CutFit:
+    """A down projection that is fitted: the cut it stands before, and the sums of its fit."""
 
     cut: Cut
+    """Empty (`start` is `stop`) where the layer stands before no cut."""
     projection: DownProjection
+    fit: Fit = "weights"
+    weighting: Weighting = "relative"
     rows: Tensor = field(default_factory=lambda: torch.empty(0))
     """Features c p or c (h, 1) of the batch that runs, (N, k)."""
     fitted: _Sums = field(default_factory=_Sums)
     held_out: _Sums = field(default_factory=_Sums)
+
+    def listen(self, mask: Tensor) -> Callable[[], None]:
+        """Fill `rows` with the positions in `mask` (B, T) of what runs from now on; call the answer to stop."""
+
+        def hook(down: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            taken = output if self.fit == "map" else args[0]
+            rows = positions(taken, mask)
+            if self.fit == "weights" and down.bias is not None:
+                rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+            self.rows = rows
+
+        return self.projection.proved.register_forward_hook(hook).remove
+
+    def add(self, start: Tensor, stop: Tensor, names: Sequence[str], *, held_out: bool) -> None:
+        """Add the positions whose features are in `rows`.
+
+        Args:
+            start: what the layer gives, (N, d).
+            stop: what it should give, (N, d).
+            names: of the clips that the positions belong to.
+            held_out: test the fit on them instead.
+
+        Raises:
+            MeasureError: a state is zero or not finite.
+        """
+        start, stop, rows = exact(start), exact(stop), exact(self.rows)
+        self.rows = torch.empty(0)
+        squares = stop.square().sum(1)
+        weights = 1 / squares if self.weighting == "relative" else torch.ones_like(squares)
+        finite = torch.isfinite(start).all(1) & torch.isfinite(weights) & torch.isfinite(squares)
+        finite &= torch.isfinite(rows).all(1).to(finite.device)
+        if not bool(finite.all()):
+            clip = names[int((~finite).nonzero()[0])]
+            raise MeasureError(
+                f"clip {clip}: a state around {layers_of(self.cut)} is zero or not finite; try float32, or leave the "
+                "clip out"
+            )
+        sums = self.held_out if held_out else self.fitted
+        sums.add(self.projection.factor * rows, start, stop, weights)
 
     def solve(self, ridge: float | None) -> tuple[Tensor, float]:
         """R (d, k) and its ridge: the given one, or the best on the positions that were held out."""
@@ -215,6 +257,21 @@ class _CutFit:
             return min(solutions, key=lambda solved: self.held_out.error(solved[0]))
         ridge = RIDGE if ridge is None else ridge
         return self.fitted.equations.solve(ridge), ridge
+
+    def folded(self, solution: Tensor) -> dict[str, Tensor]:
+        """The new weight, and bias, of the down projection that R (d, k) makes, in the dtype of the old ones."""
+        down = self.projection.proved
+        flip = isinstance(down, Conv1D)  # whose weight is (d_ff, d)
+        old = exact(down.weight).to(solution.device)
+        old = old.T if flip else old
+        width = old.shape[1]
+        new = old + (solution @ old if self.fit == "map" else solution[:, :width])
+        tensors = {"weight": (new.T if flip else new).contiguous().to(down.weight)}
+        if down.bias is not None:
+            bias = exact(down.bias).to(solution.device)
+            change = solution @ bias if self.fit == "map" else solution[:, width]
+            tensors["bias"] = (bias + change).to(down.bias)
+        return tensors
 
     def report(self, solution: Tensor, ridge: float, changed: int) -> LinearFit:
         """How well R (d, k) does, which changed so many parameters.
@@ -240,6 +297,21 @@ class _CutFit:
         )
 
 
+def check_words(fit: Fit, weighting: Weighting) -> None:
+    """Make sure that both are known.
+
+    Raises:
+        UsageError: one is not.
+    """
+    if fit not in ("map", "weights") or weighting not in ("none", "relative"):
+        raise UsageError(f"unknown fit {fit!r} or weighting {weighting!r}", fix="use map or weights, none or relative")
+
+
+def layers_of(cut: Cut) -> str:
+    """A cut in words; where it is empty, the layer before it."""
+    return f"layers {cut.start}-{cut.stop - 1}" if cut.layers else f"layer {cut.start - 1}"
+
+
 class LinearFits:
     """Adds up what one batch after the other gives, and solves it for any ridge; arguments as `fit_linear`."""
 
@@ -252,13 +324,10 @@ class LinearFits:
         weighting: Weighting = "relative",
         scope: Scope = "all",
     ) -> None:
-        if fit not in ("map", "weights") or weighting not in ("none", "relative"):
-            raise UsageError(
-                f"unknown fit {fit!r} or weighting {weighting!r}", fix="use map or weights, none or relative"
-            )
+        check_words(fit, weighting)
         kept_layers(plan, len(teacher.layers))
-        self._teacher, self._fit, self._weighting, self._scope = teacher, fit, weighting, scope
-        self._cuts = [_CutFit(cut, down_projection(teacher, cut)) for cut in cuts_of(plan)]
+        self._teacher, self._scope = teacher, scope
+        self._cuts = [CutFit(cut, down_projection(teacher, cut), fit, weighting) for cut in cuts_of(plan)]
 
     def add(self, batch: PreparedBatch, *, held_out: bool = False) -> None:
         """Add the positions of one more batch, to test the fit on if it is `held_out`; raises as `fit_linear`."""
@@ -274,8 +343,7 @@ class LinearFits:
                 states = buffer.take()
             names = [batch.ids[row] for row in mask.nonzero()[:, 0].tolist()]
             for fit in self._cuts:
-                sums = fit.held_out if held_out else fit.fitted
-                self._put(fit, sums, states[:, fit.cut.start], states[:, fit.cut.stop], names)
+                fit.add(states[:, fit.cut.start], states[:, fit.cut.stop], names, held_out=held_out)
 
     def solve(self, ridge: float | None = RIDGE) -> tuple[dict[str, Tensor], list[LinearFit]]:
         """The new tensors and the reports, as `fit_linear`; the sums stay, so it can be solved again."""
@@ -284,8 +352,9 @@ class LinearFits:
         with torch.inference_mode(False), torch.no_grad():
             for fit in self._cuts:
                 solution, chosen = fit.solve(ridge)
-                new = self._folded(fit, solution)
-                tensors |= new
+                new = fit.folded(solution)
+                name = f"{self._teacher.family.layers_path(self._teacher.model)}.{fit.cut.before}.{fit.projection.name}"
+                tensors |= {f"{name}.{kind}": tensor for kind, tensor in new.items()}
                 report.append(fit.report(solution, chosen, sum(tensor.numel() for tensor in new.values())))
         return tensors, report
 
@@ -298,49 +367,5 @@ class LinearFits:
         """Fill the fits' `rows` with the positions in `mask` (B, T) of what runs inside."""
         with ExitStack() as hooks:
             for fit in self._cuts:
-                down = fit.projection.proved
-                hooks.callback(down.register_forward_hook(self._hook(fit, mask)).remove)
+                hooks.callback(fit.listen(mask))
             yield
-
-    def _hook(self, fit: _CutFit, mask: Tensor) -> Callable[..., None]:
-        def hook(down: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            taken = output if self._fit == "map" else args[0]
-            rows = positions(taken, mask)
-            if self._fit == "weights" and down.bias is not None:
-                rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
-            fit.rows = rows
-
-        return hook
-
-    def _put(self, fit: _CutFit, sums: _Sums, start: Tensor, stop: Tensor, names: Sequence[str]) -> None:
-        """Add states x_s and x_e (N, d) of one batch to the sums."""
-        start, stop, rows = exact(start), exact(stop), exact(fit.rows)
-        fit.rows = torch.empty(0)
-        squares = stop.square().sum(1)
-        weights = 1 / squares if self._weighting == "relative" else torch.ones_like(squares)
-        finite = torch.isfinite(start).all(1) & torch.isfinite(weights) & torch.isfinite(squares)
-        finite &= torch.isfinite(rows).all(1).to(finite.device)
-        if not bool(finite.all()):
-            clip = names[int((~finite).nonzero()[0])]
-            raise MeasureError(
-                f"clip {clip}: a state around layers {fit.cut.start} to {fit.cut.stop - 1} is zero or not "
-                "finite; try float32, or leave the clip out"
-            )
-        sums.add(fit.projection.factor * rows, start, stop, weights)
-
-    def _folded(self, cut_fit: _CutFit, solution: Tensor) -> dict[str, Tensor]:
-        """The new weight, and bias, of the down projection, by name in the pruned model."""
-        down = cut_fit.projection.proved
-        flip = isinstance(down, Conv1D)  # whose weight is (d_ff, d)
-        old = exact(down.weight).to(solution.device)
-        old = old.T if flip else old
-        width = old.shape[1]
-        new = old + (solution @ old if self._fit == "map" else solution[:, :width])
-        layers = self._teacher.family.layers_path(self._teacher.model)
-        name = f"{layers}.{cut_fit.cut.before}.{cut_fit.projection.name}"
-        tensors = {f"{name}.weight": (new.T if flip else new).contiguous().to(down.weight)}
-        if down.bias is not None:
-            bias = exact(down.bias).to(solution.device)
-            change = solution @ bias if self._fit == "map" else solution[:, width]
-            tensors[f"{name}.bias"] = (bias + change).to(down.bias)
-        return tensors

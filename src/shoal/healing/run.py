@@ -17,6 +17,7 @@ from shoal.data import fingerprint
 from shoal.data.subset import evenly_spaced
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import TrainingError, UsageError
+from shoal.healing.chain import fit_chain
 from shoal.healing.checkpoints import write_adapters, write_merged
 from shoal.healing.cuts import cuts_of, layers_behind
 from shoal.healing.job import HealingJob, finished
@@ -308,7 +309,8 @@ class _Healing:
             )
             for part, done in ((fitted, 0), (held_out, len(fitted)))
         )
-        self._linear_tensors, self._fits = fit_linear(
+        computed = fit_chain if self._target.name == "chain" else fit_linear
+        self._linear_tensors, self._fits = computed(
             teacher,
             self._plan,
             batches,
@@ -319,7 +321,8 @@ class _Healing:
         )
         apply_linear(self._student.model, self._linear_tensors)
         counts = f"{plural(len(fitted), 'clip')}, held out {plural(len(held_out), 'clip')}"
-        self._notes += [f"linear over {note} ({counts})" for fit in self._fits for note in fit.notes]
+        name = "linear" if self._target.trained else self._target.name
+        self._notes += [f"{name} over {note} ({counts})" for fit in self._fits for note in fit.notes]
         fitted_on = _Fitted(
             sum(fit.parameters for fit in self._fits),
             len(fitted),

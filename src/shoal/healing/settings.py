@@ -70,7 +70,7 @@ class HealSettings(HealMethod):
     """Target, which is what is trained: receiver is LoRA on the MLP behind the cut; decoder is LoRA on all layers;
     projector; joint is receiver and projector; joint-decoder is decoder and projector; head is the LM head and the last
     3 layers; replace is a new layer in place of each removed block; linear trains nothing: it computes the down
-    projection before the cut by least squares."""
+    projection before the cut by least squares; chain computes those of all layers from there on."""
     input: Annotated[InputKind, DATA] = "speech"
     """Input in the audio's place: speech, or the transcript as text."""
     teacher: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None

@@ -142,8 +142,8 @@ def _replace(loaded: LoadedModel, cuts: Sequence[Cut]) -> TrainedParts:
     return TrainedParts(whole=tuple(layer_path(loaded, layer) for layer in layers))
 
 
-def _linear(_: LoadedModel, __: Sequence[Cut]) -> TrainedParts:
-    """Nothing: the down projection before each cut is computed, see `shoal.healing.linear`."""
+def _computed(_: LoadedModel, __: Sequence[Cut]) -> TrainedParts:
+    """Nothing: down projections are computed, see `shoal.healing.linear` and `shoal.healing.chain`."""
     return TrainedParts()
 
 
@@ -168,7 +168,15 @@ TARGETS: dict[str, Target] = {
         Target(
             "linear",
             "the down projection before the cut, by least squares",
-            _linear,
+            _computed,
+            trained=False,
+            adapts=False,
+            needs_cuts=True,
+        ),
+        Target(
+            "chain",
+            "the down projections from the cut to the last layer, by least squares",
+            _computed,
             trained=False,
             adapts=False,
             needs_cuts=True,
