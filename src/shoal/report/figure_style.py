@@ -50,6 +50,7 @@ TARGETS = {
     "head": (SKY, "star", "longdashdot"),
     "replace": (OTHER[0], "hexagon-open", "longdash"),
     "linear": (BLUE, "triangle-down-open", "dot"),
+    "chain": (GREEN, "triangle-up-open", "dash"),
 }
 
 # ColorBrewer YlGnBu, reversed: monotonic in lightness; the dark end is "alike", so redundancy stands out.
