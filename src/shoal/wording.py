@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shoal.terms import FEW_CLUSTERS, Caution, Part
 
 if TYPE_CHECKING:
-    from shoal.schema import Drawn, Estimate, Plan
+    from shoal.schema import Drawn, Estimate, Plan, Until
 
 SPACE = "\u202f"
 MISSING = "not measured"
@@ -204,6 +204,18 @@ def few_clips(number: int) -> str:
         return ""
     few = "1 clip is" if number == 1 else f"{number} clips are"
     return f"{few} few. The intervals cover the choice of clips and of named speakers, not of rooms or topics."
+
+
+def stopped(until: Until) -> str:
+    """How an audit came to stop."""
+    last, sure = until.looks[-1], f"best (or within 2 %) in {until.looks[-1].least:.1%} of replicates or more"
+    of = f"{last.clips} of {plural(until.offered, 'clip')}"
+    if until.stable:
+        return f"stopped after {of}: the block of each size up to half of the layers is {sure}, twice in a row"
+    return (
+        f"not stable after {of}: the chosen block of {plural(last.n, 'layer')} is {sure}, and {until.target:.0%} was "
+        "asked for, twice in a row; give more clips"
+    )
 
 
 def p_value(value: float | None) -> str:

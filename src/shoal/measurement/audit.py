@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from shoal.machine import writing
 from shoal.measurement.collector import collect
 from shoal.measurement.metric_types import ImportanceOptions, ImportanceRequest
 from shoal.measurement.settings import AuditSettings
+from shoal.measurement.stopping import in_random_order, look, looks_at, stable
 from shoal.measurement.stored_audit import (
+    SUMS_FILE,
     add_importance,
     check_options,
     has_all_metrics,
@@ -25,11 +28,11 @@ from shoal.measurement.stored_audit import (
     stored_requests,
 )
 from shoal.measurement.summary import summarise
-from shoal.measurement.sums import Sums, SumsFile, SumsWriter
+from shoal.measurement.sums import Sums, SumsFile, SumsWriter, load_sums
 from shoal.models.batch import PreparedBatch
 from shoal.progress import Progress, report_progress, stage
 from shoal.provenance import provenance
-from shoal.schema import Audit, InputKind
+from shoal.schema import Audit, InputKind, Look, Until
 from shoal.settings import takes
 
 if TYPE_CHECKING:
@@ -80,6 +83,8 @@ def audit(
             holds an audit of something else.
     """
     settings = AuditSettings.of(settings, options)
+    if settings.until is not None:
+        return _until_stable(model, data, task, settings, settings.until, out, progress)
     folder = None if out is None else Path(out)
     task = tasks.get(task) if isinstance(task, str) else task
     inputs = _inputs(model, task, data, settings.inputs)
@@ -126,6 +131,52 @@ def audit(
     if folder is not None:
         document.save(folder / "audit.json")
     return document
+
+
+def _until_stable(
+    model: LoadedModel,
+    data: Dataset,
+    task: Task | str,
+    settings: AuditSettings,
+    target: float,
+    out: str | Path | None,
+    progress: Progress | None,
+) -> Audit:
+    """Measure similarity on more and more clips until the choices are stable, and then the rest on those clips."""
+    if out is None:
+        with tempfile.TemporaryDirectory() as kept:
+            document = _until_stable(model, data, task, settings, target, kept, progress)
+            return document.model_copy(update={"sums_file": None})
+    folder = Path(out)
+    whole = settings.model_copy(update={"until": None})
+    few = whole.model_copy(update={"metrics": (), "race": False, "decode": False})
+    measured, looks = _looked(folder) if not settings.force else (set(), [])
+    rows = in_random_order(data.rows, settings.seed, measured)
+    for clips in looks_at(rows, len(measured)):
+        part = data.only(rows[:clips])
+        document = audit(model, part, task, few, out=folder, progress=progress)
+        speakers = {row.speaker for row in part.rows}
+        looks = [each for each in looks if each.clips < document.data.clips]
+        looks.append(look(document, None if None in speakers else len(speakers)))
+        few = few.model_copy(update={"force": False})
+        done = stable(looks, target)
+        found = Until(target=target, looks=looks, stable=done, offered=len(rows))
+        document.model_copy(update={"until": found}).save(folder / "audit.json")
+        if done:
+            break
+    document = audit(model, part, task, whole.model_copy(update={"force": False}), out=folder, progress=progress)
+    document = document.model_copy(update={"until": found})
+    document.save(folder / "audit.json")
+    return document
+
+
+def _looked(folder: Path) -> tuple[set[str], list[Look]]:
+    """Which clips were measured in a folder, and what was seen on the way."""
+    if not (folder / SUMS_FILE).is_file():
+        return set(), []
+    measured = {clip for sums in load_sums(folder / SUMS_FILE).inputs.values() for clip in sums.utterances}
+    document = Audit.load(folder / "audit.json") if (folder / "audit.json").is_file() else None
+    return measured, document.until.looks if document is not None and document.until is not None else []
 
 
 def _check(settings: AuditSettings, model: LoadedModel, task: Task, inputs: Sequence[InputKind]) -> None:

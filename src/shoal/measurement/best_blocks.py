@@ -10,6 +10,9 @@ from shoal.schema import BestBlock, Importance, MetricValues
 from shoal.statistics import Bools, Floats, Ints, Resampler, confidence_set, halves_of, held_out
 from shoal.terms import is_block
 
+TOLERANCE = 0.02
+"""A block whose value is at most this much worse than the best, relative, is nearly the best."""
+
 
 def best_blocks(
     values: MetricValues,
@@ -42,6 +45,7 @@ def best_blocks(
         block = BestBlock(n=n, layer=layer, distance=values.estimate(range(layer, layer + n), level))
         if len(cost) > 1:
             block.selection_frequency = _frequency(cost[1:, part], layer)
+            block.near_best_frequency = _near_best(cost[1:, part], layer)
             block.confidence_set = np.flatnonzero(confidence_set(lost[:, part], counts, resampler, level)).tolist()
         best.append(block)
     return best
@@ -50,6 +54,12 @@ def best_blocks(
 def _frequency(replicates: Floats, layer: int) -> float:
     usable = replicates[~np.isnan(replicates).any(axis=1)]
     return float((usable.argmin(axis=1) == layer).sum() / max(1, len(usable)))
+
+
+def _near_best(replicates: Floats, layer: int) -> float:
+    usable = replicates[~np.isnan(replicates).any(axis=1)]
+    best = usable.min(axis=1)
+    return float((usable[:, layer] <= best + TOLERANCE * np.abs(best)).sum() / max(1, len(usable)))
 
 
 def best_measured(

@@ -44,6 +44,9 @@ class AuditSettings(Intervals):
     """Let ablation drop a candidate as soon as it is surely worse than the best one."""
     decode: bool = False
     """Let ablation decode every clip without each candidate too, for error rates and not only losses."""
+    until: float | None = Field(default=None, gt=0.5, lt=1)
+    """Take clips in, in a random order, until the blocks that would be chosen are the best (or within 2 % of it) in
+    this share of bootstrap replicates, such as 0.99; default: measure all clips."""
     batch_size: Annotated[int, SPEED] = Field(default=16, ge=1)
     """Clips in a forward pass."""
     force: Annotated[bool, OUTPUT] = False

@@ -19,10 +19,12 @@ from shoal.schema.audit import Audit as Audit
 from shoal.schema.audit import BestBlock as BestBlock
 from shoal.schema.audit import Importance as Importance
 from shoal.schema.audit import InputAudit as InputAudit
+from shoal.schema.audit import Look as Look
 from shoal.schema.audit import MetricTrust as MetricTrust
 from shoal.schema.audit import MetricValues as MetricValues
 from shoal.schema.audit import ScopeAudit as ScopeAudit
 from shoal.schema.audit import Trust as Trust
+from shoal.schema.audit import Until as Until
 from shoal.schema.bench import Bench as Bench
 from shoal.schema.bench import SystemBench as SystemBench
 from shoal.schema.comparison import BlockOverlap as BlockOverlap

@@ -25,6 +25,8 @@ class BestBlock(Record):
     )
     """Share of bootstrap replicates in which this block is the best of its size (None: no interval); it is no
     confidence. Files written before call it stability."""
+    near_best_frequency: float | None = None
+    """Share of replicates in which it is the best, or its distance at most 2 % larger; None where that is not known."""
     confidence_set: list[int] = Field(default_factory=list)
     """Starts of the blocks of this size, this one among them, that these clips cannot tell from the best at the
     audit's level; empty if that is not known. See `shoal.statistics.confidence_set`."""
@@ -238,6 +240,29 @@ class InputAudit(Record):
         return [item for item in self.importance if usual(item)]
 
 
+class Look(Record):
+    """How sure the choices were after so many clips."""
+
+    clips: int
+    speakers: int | None = None
+    """None where they are not known."""
+    least: float
+    """The smallest `BestBlock.near_best_frequency` over inputs and block sizes."""
+    n: int
+    """The block size that has it."""
+
+
+class Until(Record):
+    """An audit that took clips in until its choices were stable, see `shoal.measurement.stopping`."""
+
+    target: float
+    looks: list[Look]
+    stable: bool
+    """False where the clips ran out before."""
+    offered: int
+    """Clips that there were."""
+
+
 class Audit(Document):
     """How redundant the decoder layers are. Per-utterance sums lie beside it in the `.npz`."""
 
@@ -254,6 +279,8 @@ class Audit(Document):
     cluster: Literal["utterance", "speaker"] = "utterance"
     seed: int = 0
     sums_file: str | None = None
+    until: Until | None = None
+    """How it came to stop; None where all clips were asked for."""
     seconds: float = 0.0
     """Wall time of the forward passes and the metrics, without loading."""
 
