@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from shoal import wording
@@ -122,7 +123,8 @@ def lacking(systems: Sequence[SystemScores]) -> list[str]:
 
 def system_name(system: SystemScores) -> str:
     """With the checkpoint, where it is another one than the document's model."""
-    return f"{system.name} ({system.model_ref})" if system.model_ref else system.name
+    ref = system.model_ref
+    return f"{system.name} ({ref})" if ref and PurePath(ref).name != system.name else system.name
 
 
 def score_names(scores: Scores) -> list[str]:

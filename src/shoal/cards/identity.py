@@ -38,6 +38,8 @@ class CheckpointIdentity:
         """
         for system in scores.systems:
             if system.model_ref is not None:
+                if system.fingerprint and system.fingerprint == self.own(scores.provenance.dtype):
+                    return Measured(scores, system)
                 continue
             part = "layer" if system.plan is None else system.plan.part
             if self._is(scores, system.removed, part):

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
+from shoal.healing.settings import TargetName
 from shoal.selection.settings import StrategyName
 from shoal.settings import INTERVALS, SHARE, SPEED, CommaSeparated, Settings, Share
 
@@ -14,17 +15,21 @@ Size = Annotated[int, Field(ge=1)]
 
 
 class DemoSettings(Settings):
-    """What the demo runs: `sizes` × `strategies` are the plans that are scored."""
+    """What the demo runs: `sizes` × `strategies` are the plans that are scored; those of one block are healed, too."""
 
-    sizes: Annotated[tuple[Size, ...], CommaSeparated, Parameter(name="--layers", metavar="N,N…")] = (1, 2, 4, 8)
+    sizes: Annotated[tuple[Size, ...], CommaSeparated, Parameter(name="--layers", metavar="N,N…")] = (2, 4, 6)
     """Numbers of layers to remove, each in turn."""
     strategies: Annotated[
         tuple[StrategyName, ...], CommaSeparated, Parameter(name="--strategy", metavar="NAME,NAME…")
-    ] = ("contiguous", "deepest", "random")
+    ] = ("contiguous",)
     """Strategies that choose the layers, each in turn."""
     max_increase: Annotated[Share, SHARE, Parameter(name="--max-wer-increase")] = 0.25
-    """Highest relative increase of the WER; the checkpoint is written for the largest plan whose upper bound is within
-    it."""
+    """Highest relative increase of the WER; the checkpoint is that of the largest plan whose upper bound is within it,
+    healed or not, else of the largest whose value is."""
+    heal: Annotated[TargetName | None, Parameter(name="--target", metavar="TARGET", negative="--no-heal")] = "linear"
+    """Heal target; --no-heal leaves the plans as they are."""
+    controls: bool = True
+    """Answer every clip with the audio of another clip and with silence, too: is the model still listening?"""
     ablation: Annotated[bool, Parameter(negative="--no-ablation")] = True
     """Measure by leaving out every single layer too; only then is it known which metric to trust."""
     batch_size: Annotated[int, SPEED] = Field(default=24, ge=1)

@@ -53,6 +53,7 @@ def decode_systems(
     *,
     plans: Sequence[Plan] = (),
     against: LoadedModel | None = None,
+    beside: Sequence[LoadedModel] = (),
     out: Path | None = None,
     shard: Shard | None = None,
     control: ControlClips | None = None,
@@ -67,6 +68,7 @@ def decode_systems(
         decoding: batch size and token limit.
         plans: systems besides the unpruned model.
         against: another checkpoint, to be the baseline.
+        beside: more checkpoints.
         out: folder for `outputs/`; what is there is not decoded again. None keeps outputs in memory.
         shard: the clips to decode; None decodes all.
         control: the same clips with audio that is not theirs, to be decoded instead.
@@ -80,16 +82,16 @@ def decode_systems(
         opened = partial(open_whole, locks=locks)
         if shard is not None:
             opened = partial(open_shard, shard=shard, locks=locks)
-        systems = open_systems(loaded, plans, against=against, out=out, header=settings, opened=opened)
+        systems = open_systems(loaded, plans, against=against, beside=beside, out=out, header=settings, opened=opened)
         SystemsDecoder(part, task, decoding.limit, decoding.batch_size).run(systems, progress)
     return systems
 
 
-def asked_of(data: Dataset, task: Task | str, loaded: LoadedModel, against: LoadedModel | None = None) -> Task:
+def asked_of(data: Dataset, task: Task | str, *models: LoadedModel | None) -> Task:
     """The task as these clips ask it, once the models are known to be able to answer it."""
     task = (tasks.get(task) if isinstance(task, str) else task).on(data.rows)
     headline(task)
-    for model in (loaded, against):
+    for model in models:
         if model is not None:
             check_can_answer(model, task)
             if task.input == "speech":

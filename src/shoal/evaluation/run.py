@@ -39,6 +39,7 @@ def evaluate(
     *,
     plans: Sequence[Plan] = (),
     against: LoadedModel | None = None,
+    beside: Sequence[LoadedModel] = (),
     out: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -55,6 +56,7 @@ def evaluate(
         settings: how clips are decoded, and outputs scored.
         plans: systems besides the unpruned model.
         against: another checkpoint, to be the baseline.
+        beside: more checkpoints to score as systems, such as healed ones; each is called by the name of its folder.
         out: folder for `scores.json` and the raw outputs in `outputs/`. Running again there decodes only what is
             missing; systems, clips, groups and intervals of its `scores.json` that are not asked for stay.
         progress: called with ("transcribe", clips × systems done, in all).
@@ -74,11 +76,11 @@ def evaluate(
         settings = stored.inherited(settings)
         extends = stored.extended_by(data.ids(), data.info())
         plans = [*plans, *stored.plans(model.info().fingerprint)]
-    task = asked_of(data, task, model, against)
+    task = asked_of(data, task, model, against, *beside)
     comet = settings.scorer(task, folder)
     check_groups(settings, data.rows)
     systems, controls = _decoded(
-        model, data, task, settings, plans=plans, against=against, out=folder, progress=progress
+        model, data, task, settings, plans=plans, against=against, beside=beside, out=folder, progress=progress
     )
     identities, outputs = [system.identity for system in systems], [system.outputs.outputs for system in systems]
     identities = [

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from shoal.tasks import Task
 
 EXAMPLES = 12
+BASELINE = "baseline"
+"""The name of another checkpoint that the others are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class SystemIdentity:
     """Layers that the checkpoint itself lacks, in the numbering of the model that it was made from."""
     controls: Mapping[Control, str | None] = field(default_factory=dict)
     """Where its outputs under every control lie."""
+    fingerprint: str = ""
+    """Of another checkpoint than the document's model."""
+    healed: str = ""
+    """The target that it was healed by."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,8 @@ def _system(
     return SystemScores(
         name=identity.name,
         model_ref=identity.model_ref,
+        fingerprint=identity.fingerprint,
+        healed=identity.healed,
         plan=identity.plan,
         removed=identity.plan.layers if identity.plan else [],
         missing=list(identity.missing),

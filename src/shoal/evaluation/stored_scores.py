@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from shoal.data_names import DATA, DOMAIN
 from shoal.errors import FileFormatError, UsageError
-from shoal.evaluation.score_systems import SystemIdentity
+from shoal.evaluation.score_systems import BASELINE, SystemIdentity
 from shoal.evaluation.settings import ScoringSettings
 from shoal.evaluation.shards import read_whole
 from shoal.evaluation.system_outputs import Output
@@ -61,6 +61,8 @@ class StoredScores:
                 system.outputs_file,
                 system.missing,
                 {name: control.outputs_file for name, control in system.controls.items()},
+                system.fingerprint,
+                system.healed,
             )
             for system in self.scores.systems
         ]
@@ -172,9 +174,9 @@ class StoredScores:
         for identity, outputs, _ in kept:
             if not all(clip in outputs for clip in ids):
                 raise self._refusal(f"scores of {identity.model_ref or identity.name}, but on other clips")
-        # Another checkpoint is the baseline, and that stands first.
-        first = [system for system in kept if system[0].model_ref is not None]
-        last = [system for system in kept if system[0].model_ref is None]
+        # The baseline stands first.
+        first = [system for system in kept if system[0].name == BASELINE]
+        last = [system for system in kept if system[0].name != BASELINE]
         identities, answers, controls = zip(
             *first, *zip(now.identities, now.outputs, now.controls, strict=True), *last, strict=True
         )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import UsageError
-from shoal.evaluation.score_systems import SystemIdentity
+from shoal.evaluation.score_systems import BASELINE, SystemIdentity
 from shoal.evaluation.system_outputs import SystemOutputs
-from shoal.models.lineage import removed_layers
+from shoal.models.lineage import heal_files, removed_layers
+from shoal.schema import HealRecord
 from shoal.wording import unused
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 Opener = Callable[[Path, Mapping[str, Any]], SystemOutputs]
 FULL = "full"
-BASELINE = "baseline"
 
 
 @dataclass(slots=True)
@@ -47,6 +47,7 @@ def open_systems(
     plans: Sequence[Plan],
     *,
     against: LoadedModel | None,
+    beside: Sequence[LoadedModel] = (),
     out: Path | None,
     header: Mapping[str, Any],
     opened: Opener = SystemOutputs.open,
@@ -57,6 +58,7 @@ def open_systems(
         loaded: the model that plans prune.
         plans: what to remove; plans that remove nothing, and repeated ones, are left out.
         against: another checkpoint, to be the baseline.
+        beside: more checkpoints; each is called by the name of its folder.
         out: folder; outputs go to `outputs/`.
         header: settings that decide the outputs of all systems.
         opened: opens the file of outputs of a path and a header; asked once for each path.
@@ -73,11 +75,25 @@ def open_systems(
     if against is not None:
         if against.info().fingerprint == loaded.info().fingerprint:
             raise UsageError(f"{against.ref} has the same weights as {loaded.ref}", where="--against")
-        baseline = SystemIdentity(BASELINE, against.ref, missing=tuple(removed_layers(against.path)))
-        systems.insert(0, _system(baseline, against, files, BASELINE))
+        systems.insert(0, _system(_checkpoint(BASELINE, against), against, files, BASELINE))
     for name, plan in named.items():
         systems.append(_system(SystemIdentity(name, plan=plan, missing=missing), loaded, files))
+    for other in beside:
+        name = unused(Path(other.ref).resolve().name, {BASELINE, *(system.identity.name for system in systems)}, "#")
+        systems.append(_system(_checkpoint(name, other), other, files, f"checkpoint-{name}"))
     return systems
+
+
+def _checkpoint(name: str, other: LoadedModel) -> SystemIdentity:
+    """Another checkpoint than the one that plans are over."""
+    records = heal_files(other.path)
+    return SystemIdentity(
+        name,
+        other.ref,
+        missing=tuple(removed_layers(other.path)),
+        fingerprint=other.info().fingerprint,
+        healed=HealRecord.load(records[-1]).target if records else "",
+    )
 
 
 def checkpoint_name(loaded: LoadedModel, plans: Container[str] = ()) -> str:

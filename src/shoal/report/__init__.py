@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 
-def render(documents: Sequence[Document | tuple[str, Document]], out: str | Path, *, title: str | None = None) -> Path:
+def render(
+    documents: Sequence[Document | tuple[str, Document]],
+    out: str | Path,
+    *,
+    title: str | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
     """Write a report about `documents` under `out`.
 
     Args:
@@ -26,6 +32,7 @@ def render(documents: Sequence[Document | tuple[str, Document]], out: str | Path
             healing and training are then left out.
         out: the HTML file to write; replaced as a whole or not at all.
         title: heading; by default it names the model.
+        notes: what a reader must know that no document says, such as which clips anything was fitted on.
 
     Returns:
         The path of the file.
@@ -38,4 +45,4 @@ def render(documents: Sequence[Document | tuple[str, Document]], out: str | Path
     from shoal.report.page import build_page
     from shoal.schema import write_text
 
-    return write_text(out, build_page(collect(documents), title=title))
+    return write_text(out, build_page(collect(documents, notes), title=title))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shoal import wording
+from shoal.control_tables import control_sentence
 from shoal.plan_search.words import how_sure
 from shoal.report.bundle import UNPRUNED, Bundle, Named, baseline, baseline_words
 from shoal.report.units import TOLERANCE, score_text
@@ -51,6 +52,10 @@ class Result:
     """Whether the search that speaks has confirmed it; None where scores do."""
     doubt: str = ""
     """How sure a search is that chose it without confirming it."""
+    healed: str = ""
+    """The target that it was healed by, if it was."""
+    listens: str = ""
+    """What controls say of it, if they were run."""
 
     @property
     def baseline_depth(self) -> int:
@@ -159,7 +164,9 @@ def _scored(named: Named[Scores], system: SystemScores, removed: Sequence[int], 
     return Result(
         source=named.label or f"the scores of {scores.task}",
         name=system.name,
-        model=scores.model.fingerprint or scores.model.ref,
+        model=system.fingerprint or scores.model.fingerprint or scores.model.ref,
+        healed=system.healed,
+        listens=control_sentence(scores, system),
         baseline=baseline_words(scores),
         depth=scores.full_depth,
         part=system.plan.part if system.plan else "layer",

@@ -68,9 +68,11 @@ class Bundle:
     heals: list[Named[HealRecord]] = field(default_factory=list)
     trainings: list[Named[TrainingRecord]] = field(default_factory=list)
     validations: list[Named[Validation]] = field(default_factory=list)
+    notes: Sequence[str] = ()
+    """What a reader must know that no document says."""
 
     def __iter__(self) -> Iterator[Named[Document]]:
-        return chain.from_iterable(getattr(self, kind.name) for kind in fields(self))
+        return chain.from_iterable(getattr(self, kind.name) for kind in fields(self) if kind.name != "notes")
 
     @property
     def described(self) -> list[Described]:
@@ -169,15 +171,15 @@ _LISTS: dict[type[Document], str] = {
 """The field of a bundle in which documents of a kind are kept."""
 
 
-def collect(documents: Sequence[Document | tuple[str, Document]]) -> Bundle:
-    """Sort documents by kind.
+def collect(documents: Sequence[Document | tuple[str, Document]], notes: Sequence[str] = ()) -> Bundle:
+    """Sort documents by kind; `notes` are said beside them.
 
     Raises:
         UsageError: there are none, or one is of a kind the report does not know.
     """
     if not documents:
         raise UsageError("nothing to report", fix="give at least one Shoal file (audit, scores, bench …)")
-    bundle = Bundle()
+    bundle = Bundle(notes=notes)
     for item in documents:
         label, document = item if isinstance(item, tuple) else ("", item)
         if type(document) not in _LISTS:

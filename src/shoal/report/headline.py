@@ -77,7 +77,8 @@ def _found(bundle: Bundle, best: Candidate, known: Sequence[Candidate]) -> list[
     """The verdict, and what it rests on."""
     first = best.first
     part, size = wording.PART_OF[first.part], f"{len(first.removed)} of {first.baseline_depth}"
-    can = "can go at" if best.certain else "may go, at"
+    healed = f" after healing by {first.healed}" if first.healed else ""
+    can = f"can go{healed} at" if best.certain else f"may go{healed}, at"
     changes = wording.listing([f"{result.change} relative {result.score_name}" for result in best.results])
     results = "; ".join(_result_words(result) for result in best.results)
     return [
@@ -85,7 +86,25 @@ def _found(bundle: Bundle, best: Candidate, known: Sequence[Candidate]) -> list[
         f"Of {_count(known)} tried, {first.name} ({first.removes}) removes the most layers while "
         f"{first.score_name} stays within {_limit(bundle, first)} of {first.baseline}: {results}.",
         _certainty(best, known),
+        *_unhealed(best, known),
+        *([f"It {first.listens}."] if first.listens else []),
     ]
+
+
+def _unhealed(best: Candidate, known: Sequence[Candidate]) -> Iterator[str]:
+    """What the same layers cost before healing, and the deepest cut that holds without it."""
+    first = best.first
+    if not first.healed:
+        return
+    plain = [candidate for candidate in known if not candidate.first.healed]
+    same = next((other.first for other in plain if other.first.absent == first.absent), None)
+    if same is not None:
+        yield f"Without healing, the same layers cost {same.change}."
+    alone = deepest(plain)
+    if alone is not None:
+        yield f"Without any healing, {alone.first.name} is the most that stays within the limit."
+    else:
+        yield "Without healing, no plan stays within the limit."
 
 
 def _result_words(result: Result) -> str:

@@ -88,6 +88,7 @@ def _few(bundle: Bundle) -> str:
 def cautions(bundle: Bundle) -> list[str]:
     """What a reader must know about the documents as a set before comparing their numbers."""
     notes = (
+        *bundle.notes,
         _several_models(bundle),
         _same_clips(bundle),
         *healing_words.cautions(bundle),

@@ -95,6 +95,10 @@ class SystemScores(SystemRecord):
 
     model_ref: str | None = None
     """The checkpoint, where it is another one than the document's model."""
+    fingerprint: str = ""
+    """Of that checkpoint's weights; empty in older files."""
+    healed: str = ""
+    """What that checkpoint was healed by (a heal target), if it was."""
     plan: Plan | None = None
     measures: dict[str, MeasuredScore] = Field(default_factory=dict)
     """What the task is scored by, by name, the headline first."""
