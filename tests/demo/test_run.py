@@ -33,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         folder / "out",
         str(folder / "model"),
         [str(clips_manifest())],
-        DataSettings(limit=3),
+        DataSettings(limit=12),
         ModelSettings(),
         DemoSettings(sizes=(1, 2), strategies=("contiguous", "random"), max_new_tokens=4),
         silent,
@@ -57,7 +57,23 @@ def test_every_step_leaves_its_file(demo: Demo, result: DemoResult) -> None:
         "random-1",
         "random-2",
     ]
-    assert result.report.read_text().count("<h2") >= 6
+    page = result.report.read_text()
+    assert page.count("<h2") >= 6
+    assert "Layers were chosen, and healing was fitted, on 6 clips; every score is on 6 others" in page
+    assert "Both halves are of the same voice" in page
+
+
+def test_no_clip_that_was_healed_on_is_scored(demo: Demo, result: DemoResult) -> None:
+    healed = sorted((demo.out / "healed").iterdir())
+    assert healed
+    chosen = json.loads((demo.out / "audit.json").read_text())["data"]["fingerprint"]
+    for folder in healed:
+        record = json.loads((folder / "shoal-heal.json").read_text())
+        assert (record["target"], record["data"]["fingerprint"]) == ("linear", chosen)
+    scores = shoal.Scores.load(demo.out / "scores.json")
+    assert (scores.data.clips, scores.data.fingerprint != chosen) == (6, True)
+    assert [system.name for system in scores.systems if system.healed] == [folder.name for folder in healed]
+    assert all(list(system.controls) == ["shuffled", "silent"] for system in scores.systems)
 
 
 def test_the_checkpoint_is_the_picked_plan_and_loads_with_the_stock_class(result: DemoResult) -> None:
@@ -74,10 +90,12 @@ def test_the_checkpoint_is_the_picked_plan_and_loads_with_the_stock_class(result
 def test_the_card_of_the_checkpoint_has_its_scores(demo: Demo, result: DemoResult) -> None:
     card = (result.checkpoint / "README.md").read_text()
     scores = shoal.Scores.load(demo.out / "scores.json")
-    system = next(each for each in scores.systems if each.removed == result.plan.layers)
+    system = pick(scores, demo.settings.max_increase)
+    assert system.absent_layers == result.plan.layers
     assert f"{100 * system.measures['WER'].value.value:.1f}" in card
-    assert "Speed and memory: `shoal bench` was not run" not in card
-    assert len(list((result.checkpoint / "validation").iterdir())) == 3
+    assert ("Speed and memory: `shoal bench` was not run" in card) == bool(system.healed)
+    assert len(list((result.checkpoint / "validation").iterdir())) == (1 if system.healed else 3)
+    assert "With the wrong audio, in asr" in card
 
 
 def test_again_runs_no_forward_pass(demo: Demo, result: DemoResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +107,9 @@ def test_again_runs_no_forward_pass(demo: Demo, result: DemoResult, monkeypatch:
 def test_the_pick_is_the_largest_plan_within_the_limit(demo: Demo, result: DemoResult) -> None:
     scores = shoal.Scores.load(demo.out / "scores.json")
     loose, strict = pick(scores, float("inf")), pick(scores, -1.0)
-    assert len(loose.layers) == 2
+    assert len(loose.absent_layers) == 2
     best = min(system.measures["WER"].value.value for system in scores.systems[1:])
-    assert next(s.measures["WER"].value.value for s in scores.systems if s.removed == strict.layers) == best
+    assert strict.measures["WER"].value.value == best
 
 
 def test_the_bound_of_the_increase_decides() -> None:
@@ -101,5 +119,8 @@ def test_the_bound_of_the_increase_decides() -> None:
         system("two", 0.25, delta(0.05, 0.245), plan=plan([1, 2])),
     ]
     document = scores(info(), [system("full"), *plans])
-    assert pick(document, 0.25).layers == [1]
-    assert pick(document, 0.26).layers == [1, 2]
+    assert pick(document, 0.25).name == "one"
+    assert pick(document, 0.26).name == "two"
+    # No upper bound is within the limit: then the values decide.
+    wide = [system("one", 0.22, delta(0.02, 0.1, reach=0.5), plan=plan([1])), system("two", 0.21, plan=plan([1, 2]))]
+    assert pick(scores(info(), [system("full"), *wide]), 0.2).name == "one"

@@ -8,6 +8,7 @@ import shoal
 from shoal.errors import UsageError
 from shoal.evaluation import evaluate, rescore
 from shoal.schema import Scores
+from shoal.score_tables import system_name
 from tiny_speech import loaded, plan, write_clips
 
 FEW = {"replicates": 50, "batch_size": 4, "max_new_tokens": 12}
@@ -71,3 +72,27 @@ def test_groups_and_intervals_stay_until_others_are_asked_for(model, data, tmp_p
     other = rescore(out, group_by=["speaker"], level=0.9)
     assert list(other.systems[0].groups) == ["speaker", "domain"]
     assert (other.level, other.replicates) == (0.9, 50)
+
+
+def test_checkpoints_beside_are_scored_as_themselves(model, data, tmp_path):
+    """As when each is evaluated alone; again nothing changes, whether they are named or not."""
+    other = saved_other(tmp_path / "made" / "other")
+    out = tmp_path / "out"
+    scores = evaluate(model, data, plans=[plan(1)], beside=[other], out=out, **FEW)
+    alone = evaluate(other, data, **FEW).systems[0]
+    assert [system.name for system in scores.systems] == ["full", "manual-1", "other"]
+    beside = scores.systems[2]
+    assert beside.measures["WER"].value == alone.measures["WER"].value
+    assert (beside.model_ref, beside.fingerprint) == (other.ref, other.info().fingerprint)
+    assert system_name(beside) == "other"
+    for again in (evaluate(model, data, beside=[other], out=out, **FEW), evaluate(model, data, out=out, **FEW)):
+        assert {system.name: system.measures for system in again.systems} == {
+            system.name: system.measures for system in scores.systems
+        }
+
+
+def saved_other(folder):
+    """Another tiny checkpoint, in a folder."""
+    other = loaded(seed=1)
+    other.ref = str(folder)
+    return other

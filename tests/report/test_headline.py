@@ -8,7 +8,7 @@ import report_documents as documents
 from shoal.cli.audit import summary
 from shoal.report import headline
 from shoal.report.bundle import collect
-from shoal.schema import Estimate, Scores, Search
+from shoal.schema import ControlScore, Estimate, Scores, Search
 from shoal.selection import select
 from shoal.terms import DEFAULT_SCOPE
 
@@ -168,3 +168,22 @@ def test_a_plan_over_a_pruned_checkpoint_is_compared_with_that_checkpoint():
     built = headline.build(collect([scores]))
     assert (built.removed, built.depth) == ([12, 13, 14, 15, 16], 30)
     assert any(tile.label == "WER of healed" for tile in built.tiles)
+
+
+def test_the_shallowest_plan_that_holds_healed_is_the_headline():
+    """Four layers without healing are dear; the same healed hold, and the wrong audio is heard."""
+    scores = measured([4, 5, 6, 7], 0.9)
+    healed = scores.systems[1].model_copy(deep=True)
+    healed.name, healed.plan, healed.removed, healed.missing = "contiguous-4+linear", None, [], [4, 5, 6, 7]
+    healed.model_ref, healed.fingerprint, healed.healed = "healed/contiguous-4+linear", "other", "linear"
+    healed.measures["WER"].delta.relative = Estimate(value=0.1, low=0.05, high=0.15)
+    wrong = healed.measures["WER"].model_copy(deep=True)
+    wrong.delta.absolute, wrong.delta.p_holm = Estimate(value=0.6, low=0.5, high=0.7), 0.001
+    healed.controls = {"shuffled": ControlScore(clips=400, measures={"WER": wrong})}
+    scores.systems.append(healed)
+    text = words(("scores.json", scores))
+    assert text.startswith("4 of 30 decoder layers can go after healing by linear at +10.0 % [")
+    assert "contiguous-4+linear (layers 4–7) removes the most layers" in text
+    assert "Without healing, the same layers cost +90.0 % [" in text
+    assert "Without healing, no plan stays within the limit." in text
+    assert "It listens: with the wrong audio WER rises from " in text

@@ -19,7 +19,7 @@ from shoal.data.settings import DataSettings
 from shoal.data.subset import evenly_spaced
 from shoal.demo import clips_manifest
 from shoal.demo.settings import DemoSettings
-from shoal.errors import InputError, UsageError
+from shoal.errors import InputError, ShoalError, UsageError
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.settings import ModelSettings
 from shoal.plan_search.splits import Split, split
@@ -77,7 +77,7 @@ class Demo:
         comparison = shoal.compare(self.out / "audit.json", self.out / "audit.json")
         comparison.save(self.out / "comparison.json")
         plans = self._plans(audit)
-        healed = {plan.name: self._healed(plan, halves.validation) for plan in plans if plan.block and self._target}
+        healed = self._healed(plans, halves.validation)
         audio = ", also with the wrong audio and with silence" if self.settings.controls else ""
         self.say(
             f"Transcribing {len(halves.confirmation.rows)} other clips: unpruned, pruned {len(plans)} times, and "
@@ -146,19 +146,26 @@ class Demo:
             )
         return plans
 
-    @property
-    def _target(self) -> str | None:
-        return self.settings.heal
+    def _healed(self, plans: list[Plan], data: Dataset) -> dict[str, Path]:
+        """The folders of healed checkpoints by the names of plans; without those that cannot be healed so."""
+        target, folders = self.settings.heal, {}
+        for plan in plans if target else ():
+            if plan.block is None:
+                continue
+            self.say(f"Healing {plan.name} by {target}, on {len(data.rows)} clips")
+            try:
+                folders[plan.name] = self._heal(plan, data, target)
+            except ShoalError as error:
+                self.say(f"It stays as it is: {error}")
+        return folders
 
-    def _healed(self, plan: Plan, data: Dataset) -> Path:
+    def _heal(self, plan: Plan, data: Dataset, target: str | None) -> Path:
         """The folder of a plan's healed checkpoint, verified; made, unless it is there."""
-        folder = self.out / "healed" / f"{plan.name}+{self._target}"
-        self.say(f"Healing {plan.name} by {self._target}, on {len(data.rows)} clips")
-        model = shoal.load(self.model, self.loading)
+        folder = self.out / "healed" / f"{plan.name}+{target}"
         shoal.heal(
-            model,
+            shoal.load(self.model, self.loading),
             data,
-            target=self._target,
+            target=target,
             plan=plan,
             validation=data.only(()),
             out=folder,
