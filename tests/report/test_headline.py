@@ -182,8 +182,8 @@ def test_the_shallowest_plan_that_holds_healed_is_the_headline():
     healed.controls = {"shuffled": ControlScore(clips=400, measures={"WER": wrong})}
     scores.systems.append(healed)
     text = words(("scores.json", scores))
-    assert text.startswith("4 of 30 decoder layers can go after healing by linear at +10.0 % [")
+    assert text.startswith("4 of 30 decoder layers can go after healing (linear) at +10.0 % [")
     assert "contiguous-4+linear (layers 4–7) removes the most layers" in text
     assert "Without healing, the same layers cost +90.0 % [" in text
-    assert "Without healing, no plan stays within the limit." in text
+    assert "No plan stays within the limit without healing." in text
     assert "It listens: with the wrong audio WER rises from " in text

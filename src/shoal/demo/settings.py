@@ -17,7 +17,7 @@ Size = Annotated[int, Field(ge=1)]
 class DemoSettings(Settings):
     """What the demo runs: `sizes` × `strategies` are the plans that are scored; those of one block are healed, too."""
 
-    sizes: Annotated[tuple[Size, ...], CommaSeparated, Parameter(name="--layers", metavar="N,N…")] = (2, 4, 6, 8)
+    sizes: Annotated[tuple[Size, ...], CommaSeparated, Parameter(name="--layers", metavar="N,N…")] = (4, 6, 8)
     """Numbers of layers to remove, each in turn."""
     strategies: Annotated[
         tuple[StrategyName, ...], CommaSeparated, Parameter(name="--strategy", metavar="NAME,NAME…")

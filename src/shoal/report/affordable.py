@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shoal import wording
-from shoal.control_tables import control_sentence
+from shoal.control_tables import control_sentence, listens
 from shoal.plan_search.words import how_sure
 from shoal.report.bundle import UNPRUNED, Bundle, Named, baseline, baseline_words
 from shoal.report.units import TOLERANCE, score_text
@@ -56,6 +56,8 @@ class Result:
     """The target that it was healed by, if it was."""
     listens: str = ""
     """What controls say of it, if they were run."""
+    deaf: bool = False
+    """Whether they cannot tell it from a model that does not listen."""
 
     @property
     def baseline_depth(self) -> int:
@@ -167,6 +169,7 @@ def _scored(named: Named[Scores], system: SystemScores, removed: Sequence[int], 
         model=system.fingerprint or scores.model.fingerprint or scores.model.ref,
         healed=system.healed,
         listens=control_sentence(scores, system),
+        deaf=listens(scores, system) == "cannot be told",
         baseline=baseline_words(scores),
         depth=scores.full_depth,
         part=system.plan.part if system.plan else "layer",

@@ -77,7 +77,7 @@ def _found(bundle: Bundle, best: Candidate, known: Sequence[Candidate]) -> list[
     """The verdict, and what it rests on."""
     first = best.first
     part, size = wording.PART_OF[first.part], f"{len(first.removed)} of {first.baseline_depth}"
-    healed = f" after healing by {first.healed}" if first.healed else ""
+    healed = f" after healing ({first.healed})" if first.healed else ""
     can = f"can go{healed} at" if best.certain else f"may go{healed}, at"
     changes = wording.listing([f"{result.change} relative {result.score_name}" for result in best.results])
     results = "; ".join(_result_words(result) for result in best.results)
@@ -99,12 +99,13 @@ def _unhealed(best: Candidate, known: Sequence[Candidate]) -> Iterator[str]:
     plain = [candidate for candidate in known if not candidate.first.healed]
     same = next((other.first for other in plain if other.first.absent == first.absent), None)
     if same is not None:
-        yield f"Without healing, the same layers cost {same.change}."
+        deaf = ", and what is left cannot be told from a model that does not listen" if same.deaf else ""
+        yield f"Without healing, the same layers cost {same.change}{deaf}."
     alone = deepest(plain)
     if alone is not None:
-        yield f"Without any healing, {alone.first.name} is the most that stays within the limit."
+        yield f"Of plans without healing, {alone.first.name} is the deepest within the limit."
     else:
-        yield "Without healing, no plan stays within the limit."
+        yield "No plan stays within the limit without healing."
 
 
 def _result_words(result: Result) -> str:
