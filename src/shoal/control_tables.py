@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shoal.schema import MeasuredScore, Scores, SystemScores
     from shoal.terms import Control
 
-Verdict = Literal["listens", "cannot be told", "backwards"]
+Verdict = Literal["listens", "follows", "cannot be told", "backwards"]
 SHUFFLED: Control = "shuffled"
 CHANCE = "half is chance"
 
@@ -21,14 +21,21 @@ CHANCE = "half is chance"
 def listens(scores: Scores, system: SystemScores) -> Verdict | None:
     """Whether the wrong audio costs a system more than chance would; None where that was not measured.
 
-    The test is two-sided, by sign flips, after Holm's correction over the systems.
+    The test is two-sided, by sign flips, after Holm's correction over the systems. A few clips with very many errors
+    can hide a difference from it; then a system `follows` that still writes what the wrong audio says.
     """
     score = under(scores, system, SHUFFLED)
     if score is None or score.delta is None:
         return None
     if score.delta.p_holm is None or score.delta.p_holm > 1 - scores.level:
-        return "cannot be told"
+        return "follows" if _follows(system) else "cannot be told"
     return "listens" if score.sign * score.delta.absolute.value > 0 else "backwards"
+
+
+def _follows(system: SystemScores) -> bool:
+    """Whether more answers are nearer to the wrong clip than chance explains."""
+    share = system.controls[SHUFFLED].follows
+    return share is not None and share.low is not None and share.low > 0.5 and share.caution != "few clusters"
 
 
 def under(scores: Scores, system: SystemScores, control: Control) -> MeasuredScore | None:
@@ -44,18 +51,19 @@ def control_sentence(scores: Scores, system: SystemScores) -> str:
         return ""
     right, wrong, name = _right(score), plain_value(score), scores.headline
     p = f"p {wording.p_value(score.delta.p_holm if score.delta else None)}"
-    if verdict == "cannot be told":
-        return (
-            f"cannot be told from one that does not listen: {name} is {right} with the right audio and {wrong} with "
-            f"the wrong one ({p})"
-        )
+    follows = system.controls[SHUFFLED].follows
+    share = f"{wording.percent_estimate(follows)} of its answers are nearer to what that audio says ({CHANCE})"
+    if verdict in ("cannot be told", "follows"):
+        known = f"{name} is {right} with the right audio and {wrong} with the wrong one ({p})"
+        if verdict == "follows":
+            return f"follows the audio, though its {name} does not show it: {known}; {share}"
+        return f"cannot be told from one that does not listen: {known}"
     verb = "falls" if score.delta and score.delta.absolute.value < 0 else "rises"
     start = "listens" if verdict == "listens" else "does better with the wrong audio"
     silent = under(scores, system, "silent")
     silence = f"; with silence it is {plain_value(silent)}" if silent else ""
-    follows = system.controls[SHUFFLED].follows
-    share = f"; {wording.percent_estimate(follows)} of its answers follow the wrong audio ({CHANCE})" if follows else ""
-    return f"{start}: with the wrong audio {name} {verb} from {right} to {wrong} ({p}){silence}{share}"
+    nearer = f"; {share}" if follows else ""
+    return f"{start}: with the wrong audio {name} {verb} from {right} to {wrong} ({p}){silence}{nearer}"
 
 
 def control_sentences(scores: Scores) -> list[str]:

@@ -240,10 +240,20 @@ def test_a_system_that_hears_is_told_from_one_that_guesses() -> None:
     assert second.follows.low < 0.5 < second.follows.high
     heard, guessed = (control_sentence(scores, system) for system in scores.systems)
     assert heard.startswith("listens: with the wrong audio WER rises from 25.0")
-    assert "follow the wrong audio" in heard
+    assert "of its answers are nearer to what that audio says (half is chance)" in heard
     assert guessed.startswith("cannot be told from one that does not listen: WER is ")
     p_values = [system.controls["shuffled"].measures["WER"].delta for system in scores.systems]
     assert p_values[0].p_holm == pytest.approx(2 * p_values[0].p_value)
+
+
+def test_errors_on_one_clip_do_not_hide_that_a_system_follows_the_audio() -> None:
+    system = answers(30, hears)
+    looping = system["right"]["c003"]
+    system["right"]["c003"] = output(3, looping.text, "zulu " * 400, **looping.fields)
+    scores = scored(system)
+    assert scores.systems[0].controls["shuffled"].measures["WER"].delta.p_holm > 0.05
+    assert listens(scores, scores.systems[0]) == "follows"
+    assert control_sentence(scores, scores.systems[0]).startswith("follows the audio, though its WER does not show it")
 
 
 def test_clips_that_a_control_could_not_hear_are_left_out_of_it() -> None:

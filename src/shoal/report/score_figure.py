@@ -40,10 +40,10 @@ def _tolerance(score: MeasuredScore) -> str:
 
 
 def strategy_of(system: SystemScores) -> str:
-    """The strategy of a system's plan, with the part it removes if only that; `other` without a plan."""
+    """The strategy of a system's plan, with the part it removes if only that; `healed` or `other` without a plan."""
     plan = system.plan
     if plan is None:
-        return "other"
+        return "healed" if system.healed else "other"
     return plan.strategy if plan.part == "layer" else f"{plan.strategy}, {figure_style.PART_NAMES[plan.part]}"
 
 
@@ -90,7 +90,7 @@ def _draw_tolerance(plot: go.Figure, score: MeasuredScore, ends: Sequence[float]
 
 
 def _by_strategy(systems: Iterable[SystemScores]) -> list[tuple[str, list[SystemScores]]]:
-    known = [*figure_style.STRATEGIES, "other"]
+    known = [*figure_style.STRATEGIES, "healed", "other"]
     order = {name: rank for rank, name in enumerate(known)}
 
     def rank(system: SystemScores) -> tuple[int, str]:
