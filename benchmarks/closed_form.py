@@ -23,6 +23,7 @@ from typing import Any
 import shoal
 from shoal.data import Dataset
 from shoal.models.loading import LoadedModel
+from shoal.provenance import provenance
 from shoal.schema import Estimate, Plan
 from support.interleave import rounded
 
@@ -84,7 +85,7 @@ def plans(options: argparse.Namespace, model: LoadedModel) -> list[Plan]:
     for part in options.plans.split(","):
         first, last = map(int, part.split("-"))
         layers = list(range(first, last + 1))
-        found.append(Plan(model_ref=options.model, depth=len(model.layers), layers=layers))
+        found.append(Plan(provenance=provenance(), model_ref=options.model, depth=len(model.layers), layers=layers))
     return found
 
 
