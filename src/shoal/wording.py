@@ -211,9 +211,11 @@ def stopped(until: Until) -> str:
     last, sure = until.looks[-1], f"best (or within 2 %) in {until.looks[-1].least:.1%} of replicates or more"
     of = f"{last.clips} of {plural(until.offered, 'clip')}"
     if until.stable:
-        return f"stopped after {of}: the block of each size up to half of the layers is {sure}, twice in a row"
+        return (
+            f"stopped by itself after {of}: the block of each size up to half of the layers is {sure}, twice in a row"
+        )
     return (
-        f"not stable after {of}: the chosen block of {plural(last.n, 'layer')} is {sure}, and {until.target:.0%} was "
+        f"was not stable after {of}: the chosen block of {plural(last.n, 'layer')} is {sure}, and {until.target:.0%} was "
         "asked for, twice in a row; give more clips"
     )
 

@@ -95,7 +95,7 @@ def test_where_the_clips_run_out_it_says_so_and_goes_on_with_more(model, clips, 
     assert first.until is not None
     assert [each.clips for each in first.until.looks] == [32, 40]
     if not first.until.stable:
-        assert stopped(first.until).startswith("not stable after 40 of 40 clips")
+        assert stopped(first.until).startswith("was not stable after 40 of 40 clips")
         more = audit_of(model, clips, tmp_path, until=0.9999999)
         assert more.until is not None
         assert [each.clips for each in more.until.looks][:3] == [32, 40, 48]

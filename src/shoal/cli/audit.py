@@ -51,7 +51,7 @@ def summary(document: Audit, scope: Scope = DEFAULT_SCOPE) -> list[str | Table]:
         f"{document.model.ref}: {depth} layers, {document.data.clips} clips, task {document.task}"
     ]
     if document.until is not None:
-        lines.append(wording.stopped(document.until))
+        lines.append(f"it {wording.stopped(document.until)}")
     for name, measured in document.inputs.items():
         for values in measured.scopes[scope].of_blocks().values():
             lines.append(

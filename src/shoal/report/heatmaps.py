@@ -124,9 +124,10 @@ def _lead(audit: Audit) -> str:
         if audit.replicates
         else "No intervals: there was nothing to resample."
     )
+    stopped = f" The audit {wording.stopped(audit.until)}." if audit.until is not None else ""
     return (
         "Each cell is a block of n layers that starts at layer l. Dark: what enters the block and what "
-        f"leaves it point the same way, so the block changes little. Measured on {clips}. {resampled}"
+        f"leaves it point the same way, so the block changes little. Measured on {clips}.{stopped} {resampled}"
     )
 
 
