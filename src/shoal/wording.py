@@ -208,16 +208,13 @@ def few_clips(number: int) -> str:
 
 def stopped(until: Until) -> str:
     """How an audit came to stop."""
-    last, sure = until.looks[-1], f"best (or within 2 %) in {until.looks[-1].least:.1%} of replicates or more"
+    last = until.looks[-1]
     of = f"{last.clips} of {plural(until.offered, 'clip')}"
+    sure = f"best (or within 2 %) in {last.least:.1%} of replicates or more"
     if until.stable:
-        return (
-            f"stopped by itself after {of}: the block of each size up to half of the layers is {sure}, twice in a row"
-        )
-    return (
-        f"was not stable after {of}: the chosen block of {plural(last.n, 'layer')} is {sure}, and {until.target:.0%} was "
-        "asked for, twice in a row; give more clips"
-    )
+        return f"stopped by itself after {of}: the block of each size to half of the depth is {sure}, twice in a row"
+    asked = f"{until.target:.0%} was asked for, twice in a row"
+    return f"was not stable after {of}: the block of {plural(last.n, 'layer')} is {sure}, and {asked}; give more clips"
 
 
 def p_value(value: float | None) -> str:
