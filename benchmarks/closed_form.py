@@ -1,6 +1,6 @@
 """What the closed form gives back, without a gradient step: the WER on clips that nothing was chosen or fitted on.
 
-    python benchmarks/closed_form.py [--model pkg:reference] [--plans 1-8,1-12] [--targets linear,chain]
+    python benchmarks/closed_form.py [--model pkg:reference] [--plans 2-9,2-13] [--targets linear,chain]
     python benchmarks/closed_form.py --targets chain,receiver,joint
 
 The trained targets, if they are asked for, get the seconds that the first target took.
@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default="pkg:reference")
     add("--data", type=Path, default=SPEECH)
-    add("--plans", default="1-8,1-12")
+    add("--plans", default="2-9,2-13")
     add("--targets", default="linear,chain")
     add("--fit-clips", type=int, default=400)
     add("--clips", type=int, default=200)

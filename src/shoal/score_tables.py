@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from shoal.data_names import DATA, DOMAIN, set_columns, set_name
 from shoal.tables import NONE, Table
 
 if TYPE_CHECKING:
-    from shoal.schema import Delta, MeasuredScore, Scores, SystemScores
+    from shoal.schema import Cliff, Delta, Example, Failure, MeasuredScore, Scores, SystemScores
 
 LIMIT = "Hit the token limit"
 """Heading of the count of outputs that were cut; they are usually loops."""
@@ -256,6 +257,55 @@ def _bound_words(scores: Scores, score: MeasuredScore, named: Callable[[str], st
     against = f" ({relative} against {named(scores.systems[0].name)})" if relative else ""
     side, sure = "above" if score.higher_is_better else "below", wording.level_name(scores.level)
     return f"{scores.headline} is {side} {_bound(score)}{against} with {sure} confidence"
+
+
+FAILURES: dict[Failure, str] = {
+    "loop": "loops",
+    "empty": "says nothing",
+    "other script": "another script",
+    "early end": "ends early",
+    "invented": "invents words",
+    "unrelated": "unrelated words",
+}
+
+
+def failure_name(example: Example, system: str) -> str:
+    """In what way a system's answer to a clip is wrong; empty where that has no name."""
+    kind = example.failures.get(system)
+    return FAILURES[kind] if kind else ""
+
+
+def failure_table(scores: Scores) -> Table | None:
+    """In what way the answers of each system are wrong; None where that was not told, or there is nothing to tell."""
+    systems = [system for system in scores.systems if system.failures is not None]
+    kinds = [kind for kind in FAILURES if any(kind in (system.failures or ()) for system in systems)]
+    if not kinds:
+        return None
+    columns: dict[str, Callable[[SystemScores], str]] = {"system": system_name}
+    columns |= {FAILURES[kind]: partial(_failure_cell, kind) for kind in kinds}
+    clips = wording.plural(scores.data.clips, "clip")
+    return Table.of(f"Why it broke: share of {clips}, one kind a clip; the rest has single errors", columns, systems)
+
+
+def _failure_cell(kind: Failure, system: SystemScores) -> str:
+    found = (system.failures or {}).get(kind)
+    return "0" if found is None else wording.percent_estimate(found.share)
+
+
+def cliff_lines(scores: Scores) -> list[str]:
+    """The distance to the cliff, for each strategy, as sentences without their full stop."""
+    return [_cliff_words(scores, cliff) for cliff in scores.cliffs]
+
+
+def _cliff_words(scores: Scores, cliff: Cliff) -> str:
+    plans, level = f"{cliff.strategy} plans", wording.level_name(scores.level)
+    if cliff.breaks is None:
+        low = "" if cliff.low is None else f" ({level} interval: from {cliff.low} on)"
+        return f"{plans}: {scores.headline} does not double with up to {cliff.holds} layers gone{low}"
+    high = "none of them" if cliff.high is None else f"{cliff.high}"
+    between = "" if cliff.low is None else f" ({level} interval, of the sizes measured: {cliff.low} to {high})"
+    kept = f"; with {cliff.holds} gone it does not" if cliff.holds else ""
+    return f"{plans}: {scores.headline} more than doubles with {cliff.breaks} layers gone{between}{kept}"
 
 
 MOST_GROUPS = 20

@@ -9,9 +9,11 @@ from shoal import wording
 from shoal.control_tables import control_sentences, control_table
 from shoal.evaluation.empty_references import empty_words
 from shoal.score_tables import (
+    cliff_lines,
     data_set_table,
     design_effect,
     differences,
+    failure_table,
     group_table,
     lacking,
     loop_lines,
@@ -46,6 +48,10 @@ def _lines(scores: Scores, fields: Sequence[str]) -> Iterator[str | Table]:
         apart = empty_words(scores.systems[0].empty_references, data.clips, empty)
         yield plain(f"{apart}; said there: {', '.join(said)}")
     yield from map(plain, loop_lines(scores))
+    if failures := failure_table(scores):
+        yield f"{failures.caption}:"
+        yield failures
+    yield from map(plain, cliff_lines(scores))
     if controls := control_table(scores):
         yield f"{controls.caption}:"
         yield controls

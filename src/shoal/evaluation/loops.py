@@ -49,7 +49,7 @@ def largest_clip(score: Score, statistics: Numbers) -> tuple[int, float] | None:
         score: what counts.
         statistics: (U, S).
     """
-    if score.higher_is_better or not score.fraction:
+    if not score.counts_errors:
         return None
     errors, _, _ = score.losses(statistics.astype(np.float64))
     clip = int(np.argmax(errors))

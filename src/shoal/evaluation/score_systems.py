@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shoal.errors import ManifestError
+from shoal.evaluation.cliff import cliffs
 from shoal.evaluation.empty_references import NAMED
+from shoal.evaluation.failures import KINDS, NONE, failure_shares
 from shoal.evaluation.groups import add_groups, groupings, noted_fields
 from shoal.evaluation.listening import ControlledSystem, add_controls
 from shoal.evaluation.loops import largest_clip
@@ -23,7 +25,7 @@ from shoal.evaluation.significance import PairedBootstrap
 from shoal.evaluation.system_outputs import Output
 from shoal.evaluation.unseen_bounds import add_bounds
 from shoal.evaluation.utterance_counts import UtteranceCounts, count_systems, label_set
-from shoal.schema import Drawn, Example, MeasuredScore, Plan, SystemScores
+from shoal.schema import Cliff, Drawn, Example, MeasuredScore, Plan, SystemScores
 from shoal.statistics import Units
 from shoal.terms import Control
 
@@ -61,6 +63,7 @@ class ScoredSystems:
     """Everything in `Scores` that comes from the outputs, under the same names."""
 
     systems: list[SystemScores]
+    cliffs: list[Cliff]
     examples: list[Example]
     normaliser: str
     scorer: str
@@ -116,6 +119,11 @@ def score_systems(
         limits = [limit.of_seconds(seconds) for seconds in clips.seconds]
         add_bounds(measures, scores[0], counts, (limits, clips.seconds), scored.bootstrap)
     system_scores = [_system(*parts, scores[0], ids) for parts in zip(systems, measures, counts, strict=True)]
+    cliff: list[Cliff] = []
+    if scores[0].counts_errors:
+        for system, counted in zip(system_scores, counts, strict=True):
+            system.failures = failure_shares(counted.failures, ids, scored.bootstrap)
+        cliff = cliffs(system_scores, scored.rates[scores[0].name], scoring.level)
     for grouping in groupings(clips, scoring.group_by, scoring.out_of_domain):
         add_groups(system_scores, scores, counts, clips, grouping, scoring)
     controlled = [
@@ -125,9 +133,12 @@ def score_systems(
         )
     ]
     add_controls(controlled, ids, clips.speakers, task, [score for score in scores if score is not comet], scoring)
-    examples = _examples([system.name for system in system_scores], counts, outputs, ids)
+    examples = _examples(
+        [system.name for system in system_scores], counts, outputs, ids, failing=scores[0].counts_errors
+    )
     return ScoredSystems(
         system_scores,
+        cliff,
         examples,
         clips.normaliser(task),
         clips.scorer(task, scores),
@@ -170,7 +181,12 @@ def _system(
 
 
 def _examples(
-    names: Sequence[str], counts: Sequence[UtteranceCounts], outputs: Sequence[Mapping[str, Output]], ids: Sequence[str]
+    names: Sequence[str],
+    counts: Sequence[UtteranceCounts],
+    outputs: Sequence[Mapping[str, Output]],
+    ids: Sequence[str],
+    *,
+    failing: bool,
 ) -> list[Example]:
     """Clips from the whole range, from those the systems agree on to those they differ on most."""
     errors = np.stack([system.words.errors for system in counts])  # (systems, U)
@@ -178,9 +194,14 @@ def _examples(
     spread = (errors.max(axis=0) - errors.min(axis=0)) / lengths
     order = np.argsort(spread, kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))
-    return [_example(ids[order[rank]], names, outputs) for rank in ranks]
+    kinds = np.stack([system.failures for system in counts]) if failing else np.full(errors.shape, NONE)
+    # One clip of each way in which an answer is wrong, too.
+    telling = [int((kinds == kind).any(axis=0).argmax()) for kind in np.unique(kinds[kinds != NONE])]
+    chosen = dict.fromkeys([*order[ranks].tolist(), *telling])
+    return [_example(ids[clip], kinds[:, clip].tolist(), names, outputs) for clip in chosen]
 
 
-def _example(clip: str, names: Sequence[str], outputs: Sequence[Mapping[str, Output]]) -> Example:
+def _example(clip: str, kinds: Sequence[int], names: Sequence[str], outputs: Sequence[Mapping[str, Output]]) -> Example:
     texts = {name: system[clip].pred_text for name, system in zip(names, outputs, strict=True)}
-    return Example(id=clip, reference=outputs[0][clip].text, outputs=texts)
+    failures = {name: KINDS[kind] for name, kind in zip(names, kinds, strict=True) if kind != NONE}
+    return Example(id=clip, reference=outputs[0][clip].text, outputs=texts, failures=failures)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from shoal.evaluation.loops import loops
+from shoal.evaluation.failures import LOOP, failures_of
 from shoal.evaluation.scores import registry
 from shoal.evaluation.scores.answers import answers_of
 from shoal.evaluation.scores.edit_counts import EditCounts, word_errors_again
-from shoal.statistics.arrays import Bools, Numbers
+from shoal.statistics.arrays import Bools, Ints, Numbers
 
 if TYPE_CHECKING:
     from shoal.evaluation.scores.base import Score
@@ -43,13 +43,18 @@ class UtteranceCounts:
     """Utterances whose word errors jiwer and kaldialign count differently."""
     totals: Mapping[str, float]
     """Sums over the clips: what was generated, how long it took, what was cut."""
-    loops: Bools
-    """(U,): which outputs loop."""
+    failures: Ints
+    """(U,): in what way they are wrong, see `failures_of`."""
+
+    @property
+    def loops(self) -> Bools:
+        """(U,): which outputs loop."""
+        return np.asarray(self.failures == LOOP)
 
     def select(self, clips: npt.NDArray[np.intp]) -> UtteranceCounts:
         """The counts of some clips, given by their indices; what is known as a sum stays that of all."""
         statistics = {name: table[clips] for name, table in self.statistics.items()}
-        return replace(self, statistics=statistics, words=self.words.select(clips), loops=self.loops[clips])
+        return replace(self, statistics=statistics, words=self.words.select(clips), failures=self.failures[clips])
 
 
 @dataclass(slots=True)
@@ -150,7 +155,7 @@ def count_outputs(
     """
     words: list[Numbers] = []
     statistics: dict[str, list[Numbers]] = {score.name: [] for score in scores}
-    disagreements, totals, looping = 0, dict.fromkeys(_TOTALS.values(), 0.0), bytearray()
+    disagreements, totals, failures = 0, dict.fromkeys(_TOTALS.values(), 0.0), array("b")
     for block in blocks(ids):
         read = [outputs[clip] for clip in block]
         answers = answers_of(task, read)
@@ -158,7 +163,7 @@ def count_outputs(
         disagreements += int((answers.word_edits.errors != word_errors_again(*answers.words)).sum())
         for score in scores:
             statistics[score.name].append(_compact(score.statistics(answers)))
-        looping.extend(loops(output) for output in read)
+        failures.extend(failures_of(answers, read))
         for attribute, name in _TOTALS.items():
             for output in read:
                 totals[name] += getattr(output, attribute)
@@ -169,7 +174,7 @@ def count_outputs(
         words=EditCounts(np.concatenate(words).astype(np.int32)),
         disagreements=disagreements,
         totals=totals,
-        loops=np.frombuffer(looping, np.bool_),
+        failures=np.frombuffer(failures, np.int8),
     )
 
 

@@ -8,6 +8,7 @@ from shoal.report.bundle import Bundle
 from shoal.report.parts import Section
 from shoal.report.word_diff import Word, align, error_count
 from shoal.schema import Example, Scores
+from shoal.score_tables import failure_name
 
 ID, TITLE, SHORT = "examples", "What the systems wrote", "Examples"
 SHOWN = 4
@@ -20,6 +21,8 @@ class ShownOutput:
 
     system: str
     words: list[Word]
+    failure: str = ""
+    """In what way it is wrong, where that has a name."""
 
     @property
     def errors(self) -> int:
@@ -55,5 +58,8 @@ def _clips(scores: Scores) -> list[ExampleClip]:
 
 
 def _clip(example: Example, counted: str) -> ExampleClip:
-    outputs = [ShownOutput(system, align(example.reference, text)) for system, text in example.outputs.items()]
+    outputs = [
+        ShownOutput(system, align(example.reference, text), failure_name(example, system))
+        for system, text in example.outputs.items()
+    ]
     return ExampleClip(example.id, example.reference, outputs[:SYSTEMS_SHOWN], outputs[SYSTEMS_SHOWN:], counted)

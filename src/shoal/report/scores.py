@@ -11,7 +11,17 @@ from shoal.report import groups, score_figure, score_lines
 from shoal.report.bundle import Bundle, Named
 from shoal.report.parts import Section
 from shoal.schema import Counts, Scores, SystemScores
-from shoal.score_tables import LIMIT, data_set_table, design_effect, loop_lines, score_names, score_table, system_name
+from shoal.score_tables import (
+    LIMIT,
+    cliff_lines,
+    data_set_table,
+    design_effect,
+    failure_table,
+    loop_lines,
+    score_names,
+    score_table,
+    system_name,
+)
 from shoal.tables import Table
 
 ID, TITLE, SHORT = "cost", "What removing layers costs", "Scores"
@@ -43,6 +53,8 @@ def _article(named: Named[Scores], group: str) -> dict[str, Any]:
         "controls": control_table(scores),
         "listens": [f"{line}." for line in control_sentences(scores)],
         "loops": [f"{line}." for line in loop_lines(scores)],
+        "failures": failure_table(scores),
+        "cliffs": [f"{line}." for line in cliff_lines(scores)],
         "sets": data_set_table(scores),
         "groups": groups.tables(scores),
         "unfair": groups.unfair(scores),

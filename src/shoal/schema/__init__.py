@@ -52,10 +52,13 @@ from shoal.schema.record import Drawn as Drawn
 from shoal.schema.record import Estimate as Estimate
 from shoal.schema.record import Record as Record
 from shoal.schema.record import SystemRecord as SystemRecord
+from shoal.schema.scores import Cliff as Cliff
 from shoal.schema.scores import ControlScore as ControlScore
 from shoal.schema.scores import Counts as Counts
 from shoal.schema.scores import Delta as Delta
 from shoal.schema.scores import Example as Example
+from shoal.schema.scores import Failure as Failure
+from shoal.schema.scores import FailureShare as FailureShare
 from shoal.schema.scores import GroupScore as GroupScore
 from shoal.schema.scores import MeasuredScore as MeasuredScore
 from shoal.schema.scores import Scores as Scores

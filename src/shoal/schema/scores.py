@@ -90,6 +90,33 @@ class ControlScore(Record):
     outputs_file: str | None = None
 
 
+Failure = Literal["loop", "empty", "other script", "early end", "invented", "unrelated"]
+"""In what way an answer is wrong, see `shoal.evaluation.failures`."""
+
+
+class FailureShare(Record):
+    """How often answers are wrong in one way."""
+
+    clips: int
+    share: Estimate
+    """Of all clips."""
+    first: list[str] = Field(default_factory=list)
+    """The first of those clips."""
+
+
+class Cliff(Record):
+    """How many layers can go until the error more than doubles, among the plans of one strategy."""
+
+    strategy: str
+    holds: int
+    """The most layers that a plan below the first that breaks removes; 0: none does."""
+    breaks: int | None = None
+    """The fewest layers whose removal more than doubles the error; None: no plan does."""
+    low: int | None = None
+    """The interval of `breaks`; None at the lower end: there is none, at the upper: no plan breaks."""
+    high: int | None = None
+
+
 class SystemScores(SystemRecord):
     """One system on the clips."""
 
@@ -114,6 +141,9 @@ class SystemScores(SystemRecord):
     """Outputs cut at the token limit: usually a loop."""
     loops: int | None = None
     """Outputs cut at the token limit, or that repeat themselves; None in files from before they were counted."""
+    failures: dict[Failure, FailureShare] | None = None
+    """In what way answers are wrong, one kind a clip at most, the commonest first; None where tasks have labels for
+    answers, and in files from before they were told."""
     loop_clips: list[str] = Field(default_factory=list)
     """The first of those clips."""
     largest_share: float | None = None
@@ -142,6 +172,8 @@ class Example(Record):
     reference: str
     outputs: dict[str, str]
     """System name → raw output."""
+    failures: dict[str, Failure] = Field(default_factory=dict)
+    """System name → in what way its output is wrong, where it has a name."""
 
 
 class Scores(Document):
@@ -172,6 +204,8 @@ class Scores(Document):
     out_of_domain: list[str] = Field(default_factory=list)
     """Data sets that are unlike what the model was trained, or the plans were chosen, on."""
     systems: list[SystemScores]
+    cliffs: list[Cliff] = Field(default_factory=list)
+    """One for each strategy with two plans or more; empty for scores other than error rates."""
     examples: list[Example] = Field(default_factory=list)
 
     @property

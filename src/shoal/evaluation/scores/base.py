@@ -48,6 +48,11 @@ class Score(ABC):
         """The corpus score (...) from summed statistics (..., S); NaN where it is undefined."""
 
     @property
+    def counts_errors(self) -> bool:
+        """Whether it is a rate of errors."""
+        return self.fraction and not self.higher_is_better
+
+    @property
     def limits(self) -> tuple[float, float]:
         """The lowest and the highest score there can be."""
         if self.higher_is_better:
