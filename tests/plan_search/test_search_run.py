@@ -119,7 +119,7 @@ def test_greedy_plans_are_those_of_the_loss(model, data):
 
 def _validated(found, data):
     """The speaker of the validation split: the unpruned model has the same score there."""
-    from shoal.plan_search.splits import split
+    from shoal.data.splits import split
 
     return split(data, found.seed).validation.rows[0].speaker
 

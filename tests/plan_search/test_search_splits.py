@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.data import Dataset, Row
+from shoal.data.splits import Split, as_given, split, split_rows
 from shoal.errors import UsageError
-from shoal.plan_search.splits import Split, as_given, split, split_rows
 
 SPEAKERS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=2, max_size=30)
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import shoal
 from shoal.data.settings import DataSettings
+from shoal.data.splits import Split, split
 from shoal.data.subset import evenly_spaced
 from shoal.demo import clips_manifest
 from shoal.demo.settings import DemoSettings
 from shoal.errors import InputError, ShoalError, UsageError
 from shoal.models.lineage import HEAL_FILE
 from shoal.models.settings import ModelSettings
-from shoal.plan_search.splits import Split, split
 from shoal.progress import Progress, stage
 from shoal.schema import Audit, Bench, Document, HealRecord, Plan, Scores, SystemScores
 

@@ -14,8 +14,7 @@ layers behind the cut. Memory: those two states of all clips, how their layers w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from shoal.decoder.states import decoder_arguments, first_of
 from shoal.errors import ModelError
 from shoal.healing.cuts import Cut
 from shoal.healing.down_projection import DownProjection, down_projection, positions, prove_projections
-from shoal.healing.linear import CutFit, LinearFit, check_words
+from shoal.healing.linear import CutFit, LinearFit, check_words, folded_in
 from shoal.healing.settings import RIDGE, Fit, Weighting
 from shoal.measurement.replay import NotReplayable, record
 from shoal.pruning.in_memory import kept_layers
@@ -185,7 +184,7 @@ def _fitted(
         fit.add(start, goal, track.names, held_out=track.held_out)
     solution, chosen = fit.solve(ridge)
     new = fit.folded(solution)
-    with _replaced(fit.projection.proved, new):
+    with folded_in(fit.projection.proved, new):
         _go_on(teacher, step, tracks)
     return new, fit.report(solution, chosen, sum(tensor.numel() for tensor in new.values()))
 
@@ -204,16 +203,3 @@ def _through(teacher: LoadedModel, track: _Track, state: Tensor, layers: Iterabl
         output = layer(*args, hidden_states=state, **kwargs) if named else layer(state, *args, **kwargs)
         state = first_of(output)
     return state
-
-
-@contextmanager
-def _replaced(down: Any, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Other weights in a layer for the time of the block."""
-    old = {name: getattr(down, name).data for name in tensors}
-    try:
-        for name, tensor in tensors.items():
-            getattr(down, name).data = tensor
-        yield
-    finally:
-        for name, tensor in old.items():
-            getattr(down, name).data = tensor

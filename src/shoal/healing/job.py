@@ -59,7 +59,7 @@ class HealingJob:
             **self.settings.method(),
             "target": self.settings.target,
             "input": self.settings.input,
-            "plan": None if self.plan is None else self.plan.layers,
+            "plan": self.settings.layers or (None if self.plan is None else self.plan.layers),
             "save_as": self.settings.save,
         }
 
@@ -78,13 +78,17 @@ class HealingJob:
             UsageError: they do not.
         """
         target, objective = self.target, self.objective
+        if self.settings.layers is not None and self.plan is not None:
+            raise UsageError(
+                "a plan says itself what to remove", where="--layers", fix="give one of --plan and --layers"
+            )
         if target.trained and not (objective.needs_decoder or objective.ctc):
             raise UsageError("no term has a weight, so there is nothing to learn", fix="give --ce, --kl or --hidden")
         if self.settings.save == "adapters" and not target.adapts:
             raise UsageError(
                 f"{target.name} changes whole weights, which adapters do not hold", where="--save", fix="use merged"
             )
-        if self.settings.save == "adapters" and self.plan is not None:
+        if self.settings.save == "adapters" and (self.plan is not None or self.settings.layers is not None):
             raise UsageError(
                 "adapters lie beside a pruned checkpoint, and here there is none",
                 where="--save adapters",

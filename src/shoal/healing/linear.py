@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -211,6 +211,12 @@ class CutFit:
     fitted: _Sums = field(default_factory=_Sums)
     held_out: _Sums = field(default_factory=_Sums)
 
+    @property
+    def bytes_of_sums(self) -> int:
+        """What the sums take at most, those for a solution with them."""
+        widest = max(max(linear.weight.shape) for linear in self.projection.linears())
+        return 3 * 8 * widest**2
+
     def listen(self, mask: Tensor) -> Callable[[], None]:
         """Fill `rows` with the positions in `mask` (B, T) of what runs from now on; call the answer to stop."""
 
@@ -297,6 +303,19 @@ class CutFit:
         )
 
 
+@contextmanager
+def folded_in(down: Any, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other weights (name → tensor) in a linear layer for the time of the block."""
+    old = {name: getattr(down, name).data for name in tensors}
+    try:
+        for name, tensor in tensors.items():
+            getattr(down, name).data = tensor
+        yield
+    finally:
+        for name, tensor in old.items():
+            getattr(down, name).data = tensor
+
+
 def check_words(fit: Fit, weighting: Weighting) -> None:
     """Make sure that both are known.
 
@@ -327,13 +346,14 @@ class LinearFits:
         check_words(fit, weighting)
         kept_layers(plan, len(teacher.layers))
         self._teacher, self._scope = teacher, scope
-        self._cuts = [CutFit(cut, down_projection(teacher, cut), fit, weighting) for cut in cuts_of(plan)]
+        self.cuts = [CutFit(cut, down_projection(teacher, cut), fit, weighting) for cut in cuts_of(plan)]
+        """Of one plan; or of as many, all of the same unpruned model: their fits do not see each other."""
 
     def add(self, batch: PreparedBatch, *, held_out: bool = False) -> None:
         """Add the positions of one more batch, to test the fit on if it is `held_out`; raises as `fit_linear`."""
         # What a batch holds may have been made in inference mode, whose tensors no one could train afterwards.
         with torch.inference_mode(False), torch.no_grad():
-            unproved = [fit.projection for fit in self._cuts if fit.projection.linear is None]
+            unproved = [fit.projection for fit in self.cuts if fit.projection.linear is None]
             if unproved:
                 prove_projections(unproved, batch.attention_mask.bool(), lambda: self._run(batch))
             mask = batch.scope(self._scope)
@@ -342,7 +362,7 @@ class LinearFits:
                 self._run(batch)
                 states = buffer.take()
             names = [batch.ids[row] for row in mask.nonzero()[:, 0].tolist()]
-            for fit in self._cuts:
+            for fit in self.cuts:
                 fit.add(states[:, fit.cut.start], states[:, fit.cut.stop], names, held_out=held_out)
 
     def solve(self, ridge: float | None = RIDGE) -> tuple[dict[str, Tensor], list[LinearFit]]:
@@ -350,7 +370,7 @@ class LinearFits:
         tensors: dict[str, Tensor] = {}
         report: list[LinearFit] = []
         with torch.inference_mode(False), torch.no_grad():
-            for fit in self._cuts:
+            for fit in self.cuts:
                 solution, chosen = fit.solve(ridge)
                 new = fit.folded(solution)
                 name = f"{self._teacher.family.layers_path(self._teacher.model)}.{fit.cut.before}.{fit.projection.name}"
@@ -366,6 +386,6 @@ class LinearFits:
     def _listening(self, mask: Tensor) -> Iterator[None]:
         """Fill the fits' `rows` with the positions in `mask` (B, T) of what runs inside."""
         with ExitStack() as hooks:
-            for fit in self._cuts:
+            for fit in self.cuts:
                 hooks.callback(fit.listen(mask))
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,11 +14,13 @@ import torch
 
 from shoal import tasks
 from shoal.data import fingerprint
+from shoal.data.splits import split_rows
 from shoal.data.subset import evenly_spaced
 from shoal.decoder.batches import prepared_batches
 from shoal.errors import TrainingError, UsageError
 from shoal.healing.chain import fit_chain
 from shoal.healing.checkpoints import write_adapters, write_merged
+from shoal.healing.choosing import choose_healed
 from shoal.healing.cuts import cuts_of, layers_behind
 from shoal.healing.job import HealingJob, finished
 from shoal.healing.linear import LinearFit, apply_linear, fit_linear
@@ -30,6 +32,7 @@ from shoal.progress import Progress, report_progress, stage
 from shoal.provenance import provenance
 from shoal.pruning.in_memory import prune_in_place
 from shoal.schema import HealRecord, ModelInfo, Plan, read_json
+from shoal.selection.choose import layer_count
 from shoal.settings import takes
 from shoal.training.batches import examples_of, fill_audio_cache, make_batches, response_losses
 from shoal.training.examples import Batches, TrainingExample
@@ -131,6 +134,8 @@ def heal(
     if (record := finished(source, job)) is not None:
         folder = job.out if processes.rank == 0 else None
         return HealedModel(lambda: _load(str(out), model, job), record, folder, finished_before=True)
+    if settings.layers is not None:
+        job = replace(job, plan=_chosen(model, job, settings.layers))
     history = pruning_history(model, job.plan)
     with work_folder(job.out, "healing", processes) as work:
         student = _student(model, job, history)
@@ -145,6 +150,22 @@ def heal(
                 )
             healed.folder = _write(healed, job, model, job.out)
     return healed
+
+
+def _chosen(model: LoadedModel, job: HealingJob, layers: str) -> Plan:
+    """The block that healing leaves best, chosen on clips that the loss is not watched on."""
+    size, rows = layer_count(len(model.layers), layers), job.split()[0]
+    fit, judge = split_rows(evenly_spaced(rows, job.settings.linear.clips, 0), job.settings.seed)
+    return choose_healed(
+        model,
+        job.data.only(fit),
+        job.data.only(judge),
+        job.task,
+        size,
+        input=job.settings.input,
+        settings=job.settings.linear,
+        progress=job.progress,
+    )
 
 
 def _student(model: LoadedModel, job: HealingJob, history: PruningHistory) -> LoadedModel:

@@ -71,6 +71,9 @@ class HealSettings(HealMethod):
     projector; joint is receiver and projector; joint-decoder is decoder and projector; head is the LM head and the last
     3 layers; replace is a new layer in place of each removed block; linear trains nothing: it computes the down
     projection before the cut by least squares; chain computes those of all layers from there on."""
+    layers: Annotated[str | None, MODEL, Parameter(metavar="N|P%")] = None
+    """Number of layers (or share of the depth) to remove first, instead of a plan: the block is taken that linear
+    healing on half of the speakers leaves best on the others."""
     input: Annotated[InputKind, DATA] = "speech"
     """Input in the audio's place: speech, or the transcript as text."""
     teacher: Annotated[str | None, MODEL, Parameter(metavar="MODEL")] = None

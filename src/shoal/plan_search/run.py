@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import tasks
 from shoal.data import fingerprint
+from shoal.data.splits import Split, as_given, split
 from shoal.errors import UsageError
 from shoal.evaluation.generated_speech import without_unmeasurable_loss
 from shoal.evaluation.model_checks import check_can_answer
@@ -22,7 +23,6 @@ from shoal.plan_search.measures import StoredMeasure, measure_of
 from shoal.plan_search.paths import choices, removable_layers
 from shoal.plan_search.rule import chosen, confirm_in_sequence, held_on_validation
 from shoal.plan_search.settings import SearchSettings
-from shoal.plan_search.splits import Split, as_given, split
 from shoal.plan_search.trials import Trial, Trials
 from shoal.plan_search.words import how_sure, reason, too_few_clusters
 from shoal.progress import Progress, report_progress
