@@ -28,7 +28,7 @@ class DemoSettings(Settings):
     healed or not, else of the largest whose value is."""
     heal: Annotated[TargetName | None, Parameter(name="--target", metavar="TARGET", negative="--no-heal")] = "linear"
     """Heal target; --no-heal leaves the plans as they are."""
-    controls: bool = True
+    controls: Annotated[bool, Parameter(negative="--no-controls")] = True
     """Answer every clip with the audio of another clip and with silence, too: is the model still listening?"""
     ablation: Annotated[bool, Parameter(negative="--no-ablation")] = True
     """Measure by leaving out every single layer too; only then is it known which metric to trust."""

@@ -84,7 +84,7 @@ class DecodingSettings(Settings):
 class AnswerSettings(DecodingSettings):
     """How clips are decoded, and with which audio."""
 
-    controls: bool = False
+    controls: Annotated[bool, Parameter(negative="--no-controls")] = False
     """Answer every clip with the audio of another clip and with silence, too: is the model still listening?"""
 
 
