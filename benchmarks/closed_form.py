@@ -91,7 +91,7 @@ def parse() -> argparse.Namespace:
     add("--data", type=Path, default=SPEECH)
     add("--plans", default="2-9,2-13")
     add("--targets", default="linear,chain")
-    add("--fit-clips", type=int, default=400)
+    add("--fit-clips", type=int, default=256)
     add("--clips", type=int, default=200)
     add("--seconds", type=float, default=150, help="of training, for trained targets")
     return parser.parse_args()
