@@ -230,6 +230,7 @@ def _honest(halves: Split, *, healed: bool) -> Iterator[str]:
     chosen, scored = len(halves.validation.rows), len(halves.confirmation.rows)
     fitted = ", and healing was fitted," if healed else ""
     yield f"Layers were chosen{fitted} on {chosen} clips; every score is on {scored} others, which neither has seen."
+    yield "Which size is the most that holds is read off these scores, so the score of that one is a little optimistic."
     if halves.shared_speakers:
         yield "Both halves are of the same voice, so nothing here says how the model does with other voices."
 
