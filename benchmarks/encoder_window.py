@@ -2,7 +2,7 @@
 
     python benchmarks/encoder_window.py [--model pkg:reference] [--data MANIFEST…] [--clips 200] [--timed 24] [--runs 3]
 
-- The same weights twice: `full` (Whisper: 30 s for every clip) and `clip` (the clip and 2 s of silence).
+- The same weights twice: `full` (Whisper: 30 s for every clip) and `clip` (the clip and 0.2 s of silence).
 - Scores: the WER of both on the same clips, and the difference in points, clip minus full, with its paired interval.
 - Speed: seconds of a whole evaluation (encoding, decoding, scoring) of fewer clips; both in each run, in turn; the
   figure is the median of the ratios.

@@ -10,10 +10,10 @@ import pytest
 import torch
 from speech_llm_parts import DECODERS, ENCODERS, PROJECTORS, clips, tiny
 
-from shoal.models import speech_llm
 from shoal.models.fingerprint import fingerprint
 from shoal.models.speech_llm import (
     AUDIO_TOKEN,
+    WINDOW_MARGIN,
     FrameGeometry,
     ProjectorSettings,
     SpeechLLM,
@@ -123,15 +123,6 @@ def test_whisper_windows_are_encoded_apart_and_joined_before_stacking():
         torch.testing.assert_close(model.get_audio_features(**inputs)[0], expected)
 
 
-MARGIN = 3_200
-
-
-@pytest.fixture
-def short_margin(monkeypatch):
-    """The tiny encoder's window is one second, less than the margin of real ones."""
-    monkeypatch.setattr(speech_llm, "WINDOW_MARGIN", MARGIN)
-
-
 def shortened(encoder, mel):
     """Whisper's own forward pass with its position table cut to the length of `mel` (1, mels, mel frames)."""
     encoder = copy.deepcopy(encoder)
@@ -141,7 +132,6 @@ def shortened(encoder, mel):
     return encoder(mel).last_hidden_state[0]
 
 
-@pytest.mark.usefixtures("short_margin")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_an_encoder_that_hears_the_clip_gives_what_it_gives_with_a_shorter_position_table(attention):
     model, processor = tiny(projector="linear", window="clip")
@@ -154,7 +144,7 @@ def test_an_encoder_that_hears_the_clip_gives_what_it_gives_with_a_shorter_posit
             parts = []
             for part in (clip[:16_000], clip[16_000:]):  # the tiny encoder's window is one second
                 if len(part):
-                    heard = -(-min(len(part) + MARGIN, 16_000) // 320) * 320
+                    heard = -(-min(len(part) + WINDOW_MARGIN, 16_000) // 320) * 320
                     padded = np.pad(part, (0, heard - len(part)))
                     mel = processor.feature_extractor(
                         padded, sampling_rate=16_000, padding=False, return_tensors="pt"
@@ -164,7 +154,6 @@ def test_an_encoder_that_hears_the_clip_gives_what_it_gives_with_a_shorter_posit
             torch.testing.assert_close(given, torch.cat(parts))
 
 
-@pytest.mark.usefixtures("short_margin")
 def test_a_clip_gives_the_same_alone_and_beside_longer_ones():
     model, processor = tiny(window="clip")
     audio = clips(0.31, 0.75, 2.3)
@@ -175,7 +164,6 @@ def test_a_clip_gives_the_same_alone_and_beside_longer_ones():
             torch.testing.assert_close(given, alone)
 
 
-@pytest.mark.usefixtures("short_margin")
 def test_a_whole_window_is_the_same_either_way_and_a_short_clip_is_not():
     full, clip = tiny(), tiny(window="clip")
     whole, short = clips(1.0, 0.4)
@@ -189,7 +177,6 @@ def test_a_whole_window_is_the_same_either_way_and_a_short_clip_is_not():
     assert fingerprint(full[0]) != fingerprint(clip[0])
 
 
-@pytest.mark.usefixtures("short_margin")
 def test_what_is_heard_is_kept_with_the_checkpoint(tmp_path):
     model, processor = tiny(window="clip")
     model.save_pretrained(tmp_path)

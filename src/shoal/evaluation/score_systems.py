@@ -195,9 +195,10 @@ def _examples(
     order = np.argsort(spread, kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))
     kinds = np.stack([system.failures for system in counts]) if failing else np.full(errors.shape, NONE)
+    chosen = order[ranks].tolist()
     # One clip of each way in which an answer is wrong, too.
-    telling = [int((kinds == kind).any(axis=0).argmax()) for kind in np.unique(kinds[kinds != NONE])]
-    chosen = dict.fromkeys([*order[ranks].tolist(), *telling])
+    for kind in np.setdiff1d(kinds[kinds != NONE], kinds[:, chosen]):
+        chosen.append(int((kinds == kind).any(axis=0).argmax()))
     return [_example(ids[clip], kinds[:, clip].tolist(), names, outputs) for clip in chosen]
 
 

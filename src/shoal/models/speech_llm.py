@@ -49,8 +49,8 @@ CHATML_TEMPLATE = "<|im_start|>user\n{audio}\n{instruction}<|im_end|>\n<|im_star
 IGNORED_LABEL = -100
 WHISPER_SAMPLES_PER_FRAME = 320
 """Hop of 160 samples, halved by the second convolution (stride 2)."""
-WINDOW_MARGIN = 32_000
-"""Samples of silence (2 s) that an encoder hears behind a clip, where it does not hear a whole window."""
+WINDOW_MARGIN = 3_200
+"""Samples of silence (0.2 s) that an encoder hears behind a clip, where it does not hear a whole window."""
 EncoderWindow = Literal["full", "clip"]
 """What an encoder with a fixed window hears of it: all, however short the clip is, or the clip and `WINDOW_MARGIN`."""
 

@@ -93,7 +93,7 @@ class Recipe(Settings):
     response_style: str = "lower"
     end_token: str | None = None
     encoder_window: Literal["full", "clip"] = "clip"
-    """What an encoder with a fixed window (Whisper) hears: the whole window, or the clip and 2 s of silence."""
+    """What an encoder with a fixed window (Whisper) hears: the whole window, or the clip and 0.2 s of silence."""
     train: list[TrainingData] = Field(min_length=1)
     validation: list[TrainingData] = Field(default_factory=list)
     augment: Augment = Augment()
