@@ -14,8 +14,10 @@ from transformers.pytorch_utils import Conv1D
 
 import tiny_speech
 from shoal.errors import ModelError, UsageError
+from shoal.healing import chain
 from shoal.healing.chain import fit_chain
 from shoal.healing.linear import apply_linear, fit_linear
+from shoal.measurement.replay import NotReplayable
 from shoal.models.batch import PreparedBatch
 from shoal.models.loading import LoadedModel
 from shoal.pruning.in_memory import prune_in_place
@@ -94,15 +96,15 @@ def test_the_first_layer_is_linear_and_it_alone_where_the_last_layers_are_missin
     loaded = text_model()
     batches = [batch_of(loaded)]
     linear, _ = fit_linear(loaded, plan(2, 3), batches)
-    chain, report = fit_chain(loaded, plan(2, 3), batches)
-    assert set(linear) < set(chain)
+    whole, report = fit_chain(loaded, plan(2, 3), batches)
+    assert set(linear) < set(whole)
     assert [note.split(":")[0] for fit in report for note in fit.notes[:1]] == ["layers 2-3", "layer 4", "layer 5"]
     for name, tensor in linear.items():
-        torch.testing.assert_close(chain[name], tensor)
+        torch.testing.assert_close(whole[name], tensor)
     end = tiny_speech.plan(4, 5, depth=6).model_copy(update={"allow_last": True})
     linear, _ = fit_linear(loaded, end, batches)
-    chain, _ = fit_chain(loaded, end, batches)
-    assert set(linear) == set(chain)
+    whole, _ = fit_chain(loaded, end, batches)
+    assert set(linear) == set(whole)
 
 
 def test_held_out_clips_choose_the_ridge_of_every_layer() -> None:
@@ -159,3 +161,14 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         fit_chain(loaded, plan(0), [batch_of(loaded)])
     with pytest.raises(UsageError, match="unknown fit"):
         fit_chain(loaded, plan(2), [batch_of(loaded)], fit="both")  # type: ignore[arg-type]
+
+
+def test_layers_that_cannot_be_run_one_by_one_are_refused(monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise NotReplayable("its layers pass on more than one residual stream")
+
+    monkeypatch.setattr(chain, "record", refuse)
+    loaded = text_model()
+    with pytest.raises(ModelError, match="cannot be run one by one .its layers pass on more") as refusal:
+        fit_chain(loaded, plan(2), [batch_of(loaded)])
+    assert refusal.value.fix == "heal with --target linear"

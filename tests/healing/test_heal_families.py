@@ -407,9 +407,9 @@ def test_head_and_replaced_layers_and_the_closed_form(
     block = removable(loaded, [[2, 3], [5, 6]])
     first, depth = block[0], len(loaded.layers) - 2
     found: dict[str, tuple[HealedModel, set[str]]] = {}
-    for target in ("head", "replace", "linear"):
+    for target in ("head", "replace", "linear", "chain"):
         healing = job(loaded, data, target, block)
-        if target == "linear" and CLOSED[name]:
+        if target in ("linear", "chain") and CLOSED[name]:
             refused(lambda healing=healing: heal(fresh(loaded), **healing), CLOSED[name])
             continue
         healed = heal(fresh(loaded), **healing)
@@ -430,6 +430,10 @@ def test_head_and_replaced_layers_and_the_closed_form(
         assert len(healed.loaded.layers) == depth
         assert layers_changed(loaded, changed) == {first - 1}
         assert len({each.rpartition(".")[0] for each in changed}) == 1
+        healed, changed = found["chain"]
+        assert len(healed.loaded.layers) == depth
+        assert {first - 1} < layers_changed(loaded, changed) <= set(range(first - 1, depth))
+        assert len({each.rpartition(".")[0] for each in changed}) == len(layers_changed(loaded, changed))
 
 
 @pytest.mark.parametrize("name", WRITTEN)
