@@ -169,6 +169,6 @@ def test_layers_that_cannot_be_run_one_by_one_are_refused(monkeypatch) -> None:
 
     monkeypatch.setattr(chain, "record", refuse)
     loaded = text_model()
-    with pytest.raises(ModelError, match="cannot be run one by one .its layers pass on more") as refusal:
+    with pytest.raises(ModelError, match="pass on more than one residual stream") as refusal:
         fit_chain(loaded, plan(2), [batch_of(loaded)])
     assert refusal.value.fix == "heal with --target linear"
