@@ -37,7 +37,10 @@ def test_its_values_and_best_blocks_are_where_they_are_now(raw):
             assert list(metrics) == ["angular", "influence"]
             assert metrics["angular"].values == old["angular"]
             assert metrics["angular"].high == old["angular_high"]
-            best = [block.model_dump(exclude={"distance": {"caution"}}) for block in metrics["angular"].best]
+            best = [
+                block.model_dump(exclude={"distance": {"caution"}, "near_best_frequency": True})
+                for block in metrics["angular"].best
+            ]
             assert best == [today(block) for block in old["best"]]
             assert len(metrics["angular"].best_keeping_last) == len(old["best_keeping_last"])
             assert metrics["influence"].values == [old["influence"]]
