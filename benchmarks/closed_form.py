@@ -8,8 +8,8 @@ The trained targets, if they are asked for, get the steps that `--seconds` allow
 - Fitted on clips of the split `train` (those that healing holds out choose the ridge), tested on the split `test`.
 - The plans were chosen on training clips, see docs/lab-book.md; `first-last` removes both and all between.
 - Figures: relative increase of the WER over the unpruned model, with its paired interval over speakers, of
-  `chain`, named beforehand; `cpu_seconds` is the most that one healing took (user and system): loading, encoding, the fit, and the
-  loss before and after.
+  `chain`, named beforehand; `cpu_seconds` is the most that one healing took (user and system): loading, encoding, the
+  fit, and the loss before and after.
 """
 
 from __future__ import annotations
