@@ -1,7 +1,7 @@
 """What the closed form gives back, without a gradient step: the WER on clips that nothing was chosen or fitted on.
 
-    python benchmarks/closed_form.py [--model pkg:reference] [--plans 2-9,2-13] [--targets linear,chain]
-    python benchmarks/closed_form.py --targets chain,receiver,joint
+    python benchmarks/closed_form.py [--model pkg:reference] [--plans 2-9,2-13] [--targets chain]
+    python benchmarks/closed_form.py --targets linear,chain,receiver,joint
 
 The trained targets, if they are asked for, get the steps that `--seconds` allow.
 
@@ -91,8 +91,8 @@ def parse() -> argparse.Namespace:
     add("--model", default="pkg:reference")
     add("--data", type=Path, default=SPEECH)
     add("--plans", default="2-9,2-13")
-    add("--targets", default="linear,chain")
-    add("--fit-clips", type=int, default=256)
+    add("--targets", default="chain")
+    add("--fit-clips", type=int, default=160)
     add("--clips", type=int, default=200)
     add("--seconds", type=float, default=150, help="of training, for trained targets")
     return parser.parse_args()

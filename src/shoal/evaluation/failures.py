@@ -43,8 +43,11 @@ SHOWN = 2
 _GAP = "\0"
 
 
-def failures_of(answers: Answers, outputs: Sequence[Output]) -> Iterator[int]:
-    """For each answer the place of its kind in `KINDS`, or `NONE`."""
+def failures_of(answers: Answers, outputs: Sequence[Output], *, only_loops: bool = False) -> Iterator[int]:
+    """For each answer the place of its kind in `KINDS`, or `NONE`; aligned only if more than loops is asked for."""
+    if only_loops:
+        yield from (LOOP if loops(output) else NONE for output in outputs)
+        return
     for reference, hypothesis, output in zip(*answers.words, outputs, strict=True):
         kind = failure_of(reference.split(), hypothesis.split(), looping=loops(output))
         yield NONE if kind is None else KINDS.index(kind)
@@ -54,7 +57,7 @@ def failure_of(reference: Sequence[str], answer: Sequence[str], *, looping: bool
     """In what way an answer (words) is wrong; None where it is not, or only in single words."""
     if looping:
         return "loop"
-    if not reference:
+    if not reference or reference == answer:
         return None
     if not answer:
         return "empty"

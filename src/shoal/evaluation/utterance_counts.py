@@ -163,7 +163,7 @@ def count_outputs(
         disagreements += int((answers.word_edits.errors != word_errors_again(*answers.words)).sum())
         for score in scores:
             statistics[score.name].append(_compact(score.statistics(answers)))
-        failures.extend(failures_of(answers, read))
+        failures.extend(failures_of(answers, read, only_loops=not scores[0].counts_errors))
         for attribute, name in _TOTALS.items():
             for output in read:
                 totals[name] += getattr(output, attribute)

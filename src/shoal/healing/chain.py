@@ -17,18 +17,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from shoal.decoder.states import decoder_arguments, first_of
+from shoal.decoder.states import decoder_arguments
 from shoal.errors import ModelError
 from shoal.healing.cuts import Cut
 from shoal.healing.down_projection import DownProjection, down_projection, positions, prove_projections
 from shoal.healing.linear import CutFit, LinearFit, check_words, folded_in
 from shoal.healing.settings import RIDGE, Fit, Weighting
-from shoal.measurement.replay import NotReplayable, record
+from shoal.measurement.replay import Call, NotReplayable, call_layer, record
 from shoal.pruning.in_memory import kept_layers
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _Track:
     """Of the clip of each position that counts."""
     mask: Tensor
     """(B, T) bool: the positions that count."""
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    calls: list[Call]
     """What each layer is called with beside the state."""
     by_name: list[bool]
     healed: Tensor
@@ -173,13 +173,13 @@ def _fitted(
     teacher: LoadedModel, step: _Step, tracks: Sequence[_Track], fit: CutFit, ridge: float | None
 ) -> tuple[dict[str, Tensor], LinearFit]:
     """The new tensors of one layer's down projection; all tracks go on through it."""
+    state = teacher.family.state
     for track in tracks:
         stop = fit.listen(track.mask)
         try:
-            (given,) = [_through(teacher, track, track.healed, range(step.layer, step.layer + 1))]
+            given = _through(teacher, track, track.healed, [step.layer])
         finally:
             stop()
-        state = teacher.family.state
         start, goal = positions(state(given), track.mask), positions(state(track.taught), track.mask)
         fit.add(start, goal, track.names, held_out=track.held_out)
     solution, chosen = fit.solve(ridge)
@@ -191,15 +191,11 @@ def _fitted(
 
 def _go_on(teacher: LoadedModel, step: _Step, tracks: Sequence[_Track]) -> None:
     for track in tracks:
-        track.healed = _through(teacher, track, track.healed, range(step.layer, step.layer + 1))
+        track.healed = _through(teacher, track, track.healed, [step.layer])
 
 
 def _through(teacher: LoadedModel, track: _Track, state: Tensor, layers: Iterable[int]) -> Tensor:
     """The state (B, T, d) after these layers, each called as it was."""
     for index in layers:
-        args, kwargs = track.calls[index]
-        layer = teacher.layers[index]
-        named = track.by_name[index]
-        output = layer(*args, hidden_states=state, **kwargs) if named else layer(state, *args, **kwargs)
-        state = first_of(output)
+        state = call_layer(teacher.layers[index], state, track.calls[index], by_name=track.by_name[index])
     return state

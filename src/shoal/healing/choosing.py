@@ -152,11 +152,9 @@ def _fitted(
     """The fits of as many blocks at a time as there is memory for."""
     left = list(cuts)
     while left:
-        fits = LinearFits(model, manual(model.ref, len(model.layers), left[0].layers))
-        one = fits.cuts[0].bytes_of_sums
-        room = max(1, free_memory() // 2 // one)
+        room = max(1, free_memory() // 2 // CutFit(left[0], down_projection(model, left[0])).bytes_of_sums)
         part, left = left[:room], left[room:]
-        fits.cuts = [CutFit(cut, down_projection(model, cut), settings.fit, settings.weighting) for cut in part]
+        fits = LinearFits(model, part, fit=settings.fit, weighting=settings.weighting)
         for batch in prepared_batches(model, data, task, input, 8):
             fits.add(batch)
         yield fits.cuts

@@ -332,22 +332,26 @@ def layers_of(cut: Cut) -> str:
 
 
 class LinearFits:
-    """Adds up what one batch after the other gives, and solves it for any ridge; arguments as `fit_linear`."""
+    """Adds up what one batch after the other gives, and solves it for any ridge; arguments as `fit_linear`.
+
+    Instead of a plan it takes cuts of several: the fits do not see each other.
+    """
 
     def __init__(
         self,
         teacher: LoadedModel,
-        plan: Plan,
+        plan: Plan | Sequence[Cut],
         *,
         fit: Fit = "weights",
         weighting: Weighting = "relative",
         scope: Scope = "all",
     ) -> None:
         check_words(fit, weighting)
-        kept_layers(plan, len(teacher.layers))
+        if not isinstance(plan, Sequence):
+            kept_layers(plan, len(teacher.layers))
+        cuts = plan if isinstance(plan, Sequence) else cuts_of(plan)
         self._teacher, self._scope = teacher, scope
-        self.cuts = [CutFit(cut, down_projection(teacher, cut), fit, weighting) for cut in cuts_of(plan)]
-        """Of one plan; or of as many, all of the same unpruned model: their fits do not see each other."""
+        self.cuts = [CutFit(cut, down_projection(teacher, cut), fit, weighting) for cut in cuts]
 
     def add(self, batch: PreparedBatch, *, held_out: bool = False) -> None:
         """Add the positions of one more batch, to test the fit on if it is `held_out`; raises as `fit_linear`."""

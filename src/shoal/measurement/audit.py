@@ -164,7 +164,8 @@ def _until_stable(
         document.model_copy(update={"until": found}).save(folder / "audit.json")
         if done:
             break
-    document = audit(model, part, task, whole.model_copy(update={"force": False}), out=folder, progress=progress)
+    if whole.metrics:
+        document = audit(model, part, task, whole.model_copy(update={"force": False}), out=folder, progress=progress)
     document = document.model_copy(update={"until": found})
     document.save(folder / "audit.json")
     return document

@@ -37,6 +37,8 @@ TOKENS_A_CALL = {"cpu": 4096, "cuda": 65536}
 """Candidates run a layer together until they have this many positions: more gains nothing, and costs memory."""
 LIVE_BYTES = 2**31
 """States of candidates that may be alive at a time."""
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a layer was called with beside the state: arguments, and those by name."""
 
 
 def _last_sublayers(loaded: LoadedModel) -> Sublayers | None:
@@ -57,7 +59,7 @@ class Recording:
 
     states: list[Tensor]
     """L+1 tensors (B, T, d): the state before every layer, and after the last one."""
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    calls: list[Call]
     """What each layer was called with beside the state."""
     by_name: list[bool]
     """Whether a layer gets its state as `hidden_states=`."""
@@ -78,7 +80,7 @@ class _HookData:
 
     states: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, Tensor] = field(default_factory=dict)
-    calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict)
     by_name: dict[int, bool] = field(default_factory=dict)
     after: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
 
@@ -149,6 +151,12 @@ def _hooks(decoder: nn.Module, layers: nn.ModuleList, hooked: _HookData) -> Abst
 
     others = (child for child in decoder.children() if child is not layers and not isinstance(child, nn.ModuleList))
     return layer_hooks(layers, before, after, [child.register_forward_hook(beside) for child in others])
+
+
+def call_layer(layer: nn.Module, state: Tensor, call: Call, *, by_name: bool) -> Tensor:
+    """The state (B, T, d) after a layer that is called as it was recorded."""
+    args, kwargs = call
+    return first_of(layer(*args, hidden_states=state, **kwargs) if by_name else layer(state, *args, **kwargs))
 
 
 class Replayer:
@@ -232,11 +240,7 @@ class Replayer:
         rows = len(state) // times
         more = tuple(self._for(value, rows, times) for value in args)
         named = {name: self._for(value, rows, times) for name, value in kwargs.items()}
-        if self._tape.by_name[layer]:
-            output = self._layers[layer](*more, hidden_states=state, **named)
-        else:
-            output = self._layers[layer](state, *more, **named)
-        return first_of(output)
+        return call_layer(self._layers[layer], state, (more, named), by_name=self._tape.by_name[layer])
 
     def _for(self, value: Any, rows: int, times: int) -> Any:
         """An argument for `rows` clips, for `times` as many; what is the same for all clips stays."""
